@@ -1,0 +1,258 @@
+"""Episodes on disk: a spool of single files, packed into ArrayRecord shards with a sidecar each.
+
+A crash at any point loses and doubles nothing: a spooled episode is removed only after the sidecar that
+lists it is in place, and a packer first drops spooled episodes that a sidecar already lists. Readers take
+only shards that have a sidecar, because an ArrayRecord file whose writer was killed opens with 0 records
+and no error.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from array_record.python import array_record_module
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import FORMAT, Trajectory, decode, encode
+
+SPOOL = "spool"
+RECORDS = ".array_record"
+
+
+class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a shard without reading it."""
+
+    format: int
+    count: int
+    keys: tuple[str, ...]
+    steps: tuple[int, ...]
+    """Steps per record."""
+    sha256: str
+    """Of the shard file."""
+    created: str
+
+
+class Spool:
+    """Finished episodes, a small file each, in `folder/spool`."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._spool = self.folder / SPOOL
+        self._spool.mkdir(parents=True, exist_ok=True)
+
+    def add(self, trajectory: Trajectory) -> Path:
+        """Writes one episode. Raises UserError when the disk is full; nothing is half-written then."""
+        path = self._spool / (_file_name(trajectory.key) + ".episode")
+        write_atomically(path, encode(trajectory))
+        return path
+
+    def keys(self) -> set[str]:
+        """The keys of all spooled and packed episodes: what need not be collected again."""
+        packed = {key for sidecar in _sidecars(self.folder).values() for key in sidecar.keys}
+        return packed | {trajectory.key for trajectory in self.trajectories()}
+
+    def paths(self) -> list[Path]:
+        return sorted(self._spool.glob("*.episode"))
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        for path in self.paths():
+            yield decode(path.read_bytes(), str(path))
+
+
+def pack(folder: str | Path, name: str = "episodes", per_shard: int = 1024) -> list[Path]:
+    """Packs the spooled episodes of `folder` into shards `NAME-00000.array_record`; returns the new ones."""
+    folder = Path(folder)
+    spool = Spool(folder)
+    packed = {key for sidecar in _sidecars(folder).values() for key in sidecar.keys}
+    waiting: list[tuple[Path, Trajectory]] = []
+    for path in spool.paths():
+        trajectory = decode(path.read_bytes(), str(path))
+        if trajectory.key in packed:
+            path.unlink()
+        else:
+            waiting.append((path, trajectory))
+    written = []
+    for start in range(0, len(waiting), per_shard):
+        part = waiting[start : start + per_shard]
+        written.append(write_shard(_next_shard(folder, name), [trajectory for _, trajectory in part]))
+        for path, _ in part:
+            path.unlink()
+    return written
+
+
+def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
+    """Writes one whole shard, then its sidecar. Raises UserError when the disk is full or `path` exists."""
+    path = Path(path)
+    if _sidecar_path(path).exists():
+        raise UserError(f"{path}: this shard exists already; choose another folder or name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    keys, steps = [], []
+    try:
+        writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+        try:
+            for trajectory in trajectories:
+                writer.write(encode(trajectory))
+                keys.append(trajectory.key)
+                steps.append(len(trajectory.steps))
+        finally:
+            writer.close()
+        if _count(temporary) != len(keys):
+            raise OSError(28, "the shard came out short")
+        _sync(temporary)
+        sidecar = Sidecar(format=FORMAT, count=len(keys), keys=tuple(keys), steps=tuple(steps), sha256=_sha256(temporary), created=now())
+        os.replace(temporary, path)
+        write_atomically(_sidecar_path(path), json.dumps(msgspec.to_builtins(sidecar), indent=1).encode())
+    except (OSError, RuntimeError, ValueError) as error:
+        path.unlink(missing_ok=True)
+        raise UserError(f"{path}: could not write the shard ({error}); free some disk space and run the same command again: the episodes are kept in {SPOOL}/") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+class ShardReader(Sequence[Trajectory]):
+    """Random access to the episodes of one or several folders, in the order of folder, shard and record."""
+
+    def __init__(self, folders: str | Path | Sequence[str | Path]):
+        """Opens and verifies every shard.
+
+        Raises:
+            UserError: a missing folder, one without shards, a shard cut short or altered, a newer format.
+        """
+        self.folders = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+        self._shards: list[tuple[Path, Sidecar]] = []
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no such folder of episodes")
+            found = _sidecars(folder)
+            if not found:
+                raise UserError(f"{folder}: no shards here; collect episodes first (`python -m rollouts.collect`)")
+            for path, sidecar in found.items():
+                _verify(path, sidecar)
+                self._shards.append((path, sidecar))
+        self._starts = np.cumsum([0] + [sidecar.count for _, sidecar in self._shards])
+        self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Trajectory:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        path = self._shards[shard][0]
+        if shard not in self._readers:
+            self._readers[shard] = array_record_module.ArrayRecordReader(str(path))
+        record = index - int(self._starts[shard])
+        return decode(self._readers[shard].read([record])[0], f"{path}, record {record}")
+
+    def keys(self) -> list[str]:
+        return [key for _, sidecar in self._shards for key in sidecar.keys]
+
+    @property
+    def steps_per_record(self) -> np.ndarray:
+        """int32[episodes], from the sidecars alone."""
+        return np.array([steps for _, sidecar in self._shards for steps in sidecar.steps], np.int32)
+
+
+class StepIndex(Sequence[tuple[int, int]]):
+    """Global step number to (record, step), built from the sidecars without reading records."""
+
+    def __init__(self, steps_per_record: np.ndarray):
+        self._starts = np.concatenate([[0], np.cumsum(steps_per_record, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        record = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return record, int(index - self._starts[record])
+
+    def start(self, record: int) -> int:
+        """The global number of the first step of `record`."""
+        return int(self._starts[record])
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes to a temporary name, syncs and renames. Raises UserError when the disk is full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: could not write ({error.strerror}); free some disk space and run the same command again") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sidecars(folder: Path) -> dict[Path, Sidecar]:
+    """Shard path to sidecar, in the order of names."""
+    found = {}
+    for path in sorted(folder.glob("*" + RECORDS)):
+        sidecar = _sidecar_path(path)
+        if not sidecar.exists():
+            continue
+        try:
+            tree = json.loads(sidecar.read_bytes())
+            if isinstance(tree, dict) and tree.get("format", 0) > FORMAT:
+                raise UserError(f"{sidecar}: shard format {tree['format']} is newer than {FORMAT}, the newest this version of mira_jax reads; update mira_jax")
+            found[path] = msgspec.convert(tree, Sidecar)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{sidecar}: not a shard's sidecar: {error}") from None
+    return found
+
+
+def _verify(path: Path, sidecar: Sidecar) -> None:
+    if _sha256(path) != sidecar.sha256:
+        raise UserError(f"{path}: the shard is cut short or altered: its checksum differs from {_sidecar_path(path).name}")
+    if _count(path) != sidecar.count:
+        raise UserError(f"{path}: the shard holds {_count(path)} records where its sidecar says {sidecar.count}")
+
+
+def _sidecar_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _next_shard(folder: Path, name: str) -> Path:
+    taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{name}-*.json") if path.stem.rpartition("-")[2].isdigit()]
+    return folder / f"{name}-{max(taken, default=-1) + 1:05d}{RECORDS}"
+
+
+def _count(path: Path) -> int:
+    reader = array_record_module.ArrayRecordReader(str(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+def _file_name(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
