@@ -1,0 +1,88 @@
+"""What can be trained: one short module per recipe, behind one small protocol.
+
+A recipe is a frozen dataclass whose fields are the options of the config's `recipe` section:
+`recipe: {name: sft, normalize: token}` builds `SFT(normalize="token")`.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mira_jax import config as configs
+from mira_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from flax import nnx
+    from jax import Array
+
+    from mira_jax.training.metrics import Mean
+    from mira_jax.trajectories.shards import ShardReader
+    from mira_jax.trajectories.side_tables import SideTable
+
+RECIPES = {
+    "sft": "mira_jax.recipes.sft:SFT",
+    "critic": "mira_jax.recipes.critic:Critic",
+    "actor": "mira_jax.recipes.actor:Actor",
+}
+"""Name in the config to module and class; imported when asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a recipe makes of the data before training. N is the number of steps, in the order of `StepIndex(reader)`."""
+
+    keep: np.ndarray
+    """bool [N]: which steps to train on. Steps of infra_error episodes are left out whatever this says."""
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """float32 [N] each: per-step numbers the loss reads, for example `advantage`. Finite wherever `keep` is true."""
+    summary: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Written once to the metrics, under `data/NAME`: for example the mean advantage."""
+
+
+class Recipe(Protocol):
+    """One thing that can be trained."""
+
+    heads: tuple[str, ...]
+    """() trains a policy (`Gemma3`); names, for example ("value",), train a `Critic` with these heads. A field or a property."""
+    reads_responses: bool
+    """False: rows hold prompts alone (all a critic needs), which is cheaper; the `response_*` arrays are then empty (R = 0)."""
+
+    def prepare(self, reader: "ShardReader", tables: "Sequence[SideTable]") -> Prepared:
+        """Per-step columns and the choice of steps, in NumPy, once at the start.
+
+        Raises:
+            UserError: the data lacks what the recipe needs (labels, a side table's column ...).
+        """
+        ...
+
+    def loss(self, model: "nnx.Module", batch: "dict[str, Array]") -> "tuple[Mean, dict[str, Mean]]":
+        """The loss and the metrics of one batch, under jit.
+
+        `batch` holds the arrays of `mira_jax.data.packing` and one float32 BxS array per column of `prepare`.
+        Every returned value is a `Mean(total, weight)`; over accumulated batches and devices totals and weights
+        are summed before they are divided, so the result does not depend on how a batch was cut up. The weight
+        of the loss says what it is normalised by: the count of steps, or of response tokens.
+        """
+        ...
+
+
+def make_recipe(options: dict[str, Any]) -> Recipe:
+    """The recipe that `options["name"]` names, with the other keys as its options.
+
+    Raises:
+        UserError: no name, an unknown name, or an option the recipe does not have.
+    """
+    options = dict(options)
+    name = options.pop("name", None)
+    if name not in RECIPES:
+        raise UserError(f"recipe.name: {name!r} is none of {', '.join(RECIPES)}")
+    module, _, attribute = RECIPES[name].partition(":")
+    return configs.build(getattr(importlib.import_module(module), attribute), options, source=f"recipe {name}")
+
+
+def options_of(name: str, recipe: Recipe) -> dict[str, Any]:
+    """The inverse of `make_recipe`, defaults filled in."""
+    return {"name": name, **configs.to_tree(recipe)}
