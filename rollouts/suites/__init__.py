@@ -1,0 +1,19 @@
+"""Suites of tasks, by name."""
+
+from typing import Any
+
+from mira_jax.errors import UserError
+from rollouts.suites.base import Session, Suite
+
+__all__ = ["NAMES", "Session", "Suite", "make_suite"]
+
+NAMES = ("arena",)
+
+
+def make_suite(name: str, **options: Any) -> Suite:
+    """The suite of that name. Raises UserError if there is none."""
+    if name == "arena":
+        from rollouts.suites.arena.suite import ArenaSuite
+
+        return ArenaSuite(**options)
+    raise UserError(f"suite: {name!r} is none of {', '.join(NAMES)}")

@@ -1,0 +1,107 @@
+"""What a suite of tasks offers to the rollout engine: tasks, one isolated session per episode, and judgement."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from playwright.async_api import BrowserContext
+
+from mira_jax.trajectories.prompts import Round
+from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
+
+SPLITS = ("train", "validation", "test")
+
+
+class ScriptedPolicy(Protocol):
+    """Acts by rule for one episode, in the grammar that models use."""
+
+    def respond(self, task: Task, rounds: Sequence[Round], observation: str) -> str:
+        """The response to the current page. `rounds` are the responses so far, with what was wrong with each."""
+        ...
+
+
+class Session(Protocol):
+    """The sites as one episode sees them: apart from every other episode's, and gone when it ends."""
+
+    task: Task
+    addresses: Mapping[str, str]
+    """Placeholder to address: `{"__SHOP__": "http://127.0.0.1:40123"}`."""
+    hosts: frozenset[str]
+    """`host:port` of everything the browser may reach."""
+
+    async def state(self) -> dict[str, Any]:
+        """A small JSON snapshot of the sites' state, for `Step.state`. Changes nothing."""
+        ...
+
+    async def evidence(self, page: Page | None, answer: str | None) -> Evidence:
+        """Gathers what the outcome is judged on, at the end of the episode. `page` is the last page, `answer` exit()'s message."""
+        ...
+
+    async def close(self) -> None:
+        """Forgets the episode's state. Safe to call twice."""
+        ...
+
+
+class Suite(Protocol):
+    """A set of tasks and the sites they are about.
+
+    `judge`, `milestones`, `tasks` and `task` are pure: they need no running site.
+    """
+
+    name: str
+
+    def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
+        """`count` tasks, the same for the same arguments, spread evenly over the templates (all of them if None).
+
+        Raises:
+            UserError: no such split or template.
+        """
+        ...
+
+    def task(self, task_id: str) -> Task:
+        """The task of that id. Raises UserError if there is none."""
+        ...
+
+    async def start(self) -> None:
+        """Makes the sites ready, once per process."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    async def open(self, task: Task, context: BrowserContext) -> Session:
+        """Resets the sites for one episode and makes `context` part of it."""
+        ...
+
+    def judge(self, trajectory: Trajectory) -> Outcome:
+        """The outcome by the task's own rules, from the trajectory's evidence."""
+        ...
+
+    def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
+        """The task's subgoals in order, and for each step whether each has been reached by the end of that step."""
+        ...
+
+    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> ScriptedPolicy:
+        """A policy that solves the task, unless a bad habit is in its way.
+
+        `habits` maps a habit's name to its probability; each is drawn once per episode, from (task, seed, attempt).
+
+        Raises:
+            UserError: no such habit, or a probability outside [0, 1].
+        """
+        ...
+
+
+def to_address(url: str, addresses: Mapping[str, str]) -> str:
+    """A URL to open: the placeholder at its head replaced by the site's address."""
+    for placeholder, address in addresses.items():
+        if url == placeholder or url.startswith(placeholder + "/") or url.startswith(placeholder + "?"):
+            return address + url[len(placeholder) :]
+    return url
+
+
+def to_placeholder(url: str, addresses: Mapping[str, str]) -> str:
+    """A URL to record: the site's address replaced by its placeholder. The longest matching address wins."""
+    for placeholder, address in sorted(addresses.items(), key=lambda pair: -len(pair[1])):
+        rest = url[len(address) :]
+        if url.startswith(address) and (not rest or rest[0] in "/?#"):
+            return placeholder + rest
+    return url
