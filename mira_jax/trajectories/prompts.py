@@ -6,6 +6,7 @@ has the same tokens at every step.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from mira_jax.errors import UserError
@@ -55,30 +56,23 @@ def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConf
         UserError: the task and its marks alone are longer than `config.max_tokens`.
     """
     form = _Compact if config.version == "compact" else _WebRL
-    head, middle, page_head, page_tail = form.frame(intent, len(past), tokenizer)
+    head, tail_head, tail = form.frame(intent, len(past), tokenizer)
     history = [form.round(index, turn, tokenizer) for index, turn in enumerate(past)]
     page_tokens = tokenizer.encode(page)
-    room = config.max_tokens - len(head) - len(middle) - len(page_head) - len(page_tail)
-    if room < 1:
+    notice, cut = tokenizer.encode(HISTORY_CUT), tokenizer.encode(PAGE_CUT)
+    room = config.max_tokens - len(head) - len(tail_head) - len(tail)
+    if room <= len(notice) + len(cut):
         raise UserError(f"prompt.max_tokens: {config.max_tokens} leaves no room for a page after the task {intent[:60]!r}")
 
-    kept = len(history)
-    used = sum(map(len, history))
-    notice = tokenizer.encode(HISTORY_CUT)
-    while kept and used + len(page_tokens) > room:
-        used -= len(history[len(history) - kept])
-        kept -= 1
-        if kept == len(history) - 1:
-            used += len(notice)
-    if kept < len(history) and used > room // 2:
-        used, notice = 0, []
-    past_tokens = [] if kept == len(history) else list(notice)
-    for turn in history[len(history) - kept :]:
-        past_tokens += turn
-    if len(past_tokens) + len(page_tokens) > room:
-        cut = tokenizer.encode(PAGE_CUT)
-        page_tokens = (page_tokens[: max(0, room - len(past_tokens) - len(cut))] + cut)[: room - len(past_tokens)]
-    return [*head, *past_tokens, *middle, *page_head, *page_tokens, *page_tail]
+    lengths = [len(turn) for turn in history]
+    dropped = 0
+    while dropped < len(history) and sum(lengths[dropped:]) + bool(dropped) * len(notice) + len(page_tokens) > room:
+        dropped += 1
+    past_tokens = [*(notice if dropped else []), *itertools.chain.from_iterable(history[dropped:])]
+    room -= len(past_tokens)
+    if len(page_tokens) > room:
+        page_tokens = page_tokens[: room - len(cut)] + cut
+    return [*head, *past_tokens, *tail_head, *page_tokens, *tail]
 
 
 def _feedback(error: str | None) -> str:
@@ -86,33 +80,31 @@ def _feedback(error: str | None) -> str:
 
 
 class _WebRL:
-    """`<start_of_turn>user ... <end_of_turn>` and `<start_of_turn>model ... <end_of_turn>`, a round each."""
+    """A chat turn of the user and one of the model per round."""
 
     @staticmethod
-    def frame(intent: str, count: int, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
-        start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id]
-        head = [tokenizer.bos_id, *start, *tokenizer.encode(f"user\nTask Instruction: {intent}"), *end, *tokenizer.encode("\n")]
-        page_head = [*start, *tokenizer.encode(f"user\nRound {count}\n")]
-        page_tail = [*end, *tokenizer.encode("\n"), *start, *tokenizer.encode("model\n")]
-        return head, [], page_head, page_tail
+    def frame(intent: str, count: int, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
+        """What stands before the history, before the page, and after the page."""
+        start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id, *tokenizer.encode("\n")]
+        head = [tokenizer.bos_id, *start, *tokenizer.encode(f"user\nTask Instruction: {intent}"), *end]
+        return head, [*start, *tokenizer.encode(f"user\nRound {count}\n")], [*end, *start, *tokenizer.encode("model\n")]
 
     @staticmethod
     def round(index: int, turn: Round, tokenizer: Tokenizer) -> list[int]:
-        start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id]
-        return [
-            *start, *tokenizer.encode(f"user\nRound {index}\n{OLD_PAGE}"), *end, *tokenizer.encode("\n"),
-            *start, *tokenizer.encode("model\n"), *tokenizer.encode(turn.response), *end, *tokenizer.encode("\n" + _feedback(turn.error)),
-        ]  # fmt: skip
+        start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id, *tokenizer.encode("\n")]
+        page = [*start, *tokenizer.encode(f"user\nRound {index}\n{OLD_PAGE}"), *end]
+        response = [*start, *tokenizer.encode("model\n"), *tokenizer.encode(turn.response), *end]
+        return [*page, *response, *tokenizer.encode(_feedback(turn.error))]
 
 
 class _Compact:
     """The task, the responses a line each, then one turn with the page."""
 
     @staticmethod
-    def frame(intent: str, count: int, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
+    def frame(intent: str, count: int, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
         head = [tokenizer.bos_id, *tokenizer.encode(intent), *tokenizer.encode("\n")]
-        return head, [tokenizer.start_of_turn_id], [], [tokenizer.end_of_turn_id]
+        return head, [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id]
 
     @staticmethod
     def round(index: int, turn: Round, tokenizer: Tokenizer) -> list[int]:
-        return tokenizer.encode(turn.response) + tokenizer.encode("\n" + _feedback(turn.error))
+        return [*tokenizer.encode(turn.response), *tokenizer.encode("\n"), *tokenizer.encode(_feedback(turn.error))]

@@ -1,5 +1,6 @@
 """SentencePiece with Gemma's marks, the same for prompts, training and serving. Needs no JAX."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -59,7 +60,8 @@ class Tokenizer:
 
     def decode_with_marks(self, ids: Iterable[int]) -> str:
         """Ids to text with turn marks spelled out, to be read by people."""
-        return "".join(self._model.IdToPiece(int(token)) for token in ids).replace("\u2581", " ")
+        runs = itertools.groupby((int(token) for token in ids), key=lambda token: token in self._control_ids)
+        return "".join("".join(map(self._model.IdToPiece, run)) if marks else self._model.DecodeIds(list(run)) for marks, run in runs)
 
 
 def _disarm(text: str) -> str:
@@ -86,6 +88,9 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, vocabulary_size: int
         eos_id=1,
         bos_id=2,
         unk_id=3,
+        pad_piece="<pad>",
+        eos_piece="<eos>",
+        bos_piece="<bos>",
         control_symbols=[START_OF_TURN, END_OF_TURN],
         user_defined_symbols=["\n", *symbols],
         byte_fallback=True,

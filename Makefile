@@ -1,0 +1,29 @@
+# make demo   one phase of MiRA on the embedded shop, with a report at the end
+# make test   the test suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-peers lint setup clean
+
+demo: setup
+	$(BIN)/python -m mira_jax.phases --config configs/demo/phases.yaml $(if $(SEED),--set seed=$(SEED))
+
+test: setup
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+# Live comparison with transformers, in an environment of its own because torch is large.
+test-peers:
+	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
+	.venv-peers/bin/python -m pytest -o addopts=-q tests/peers
+
+setup:
+	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev
+
+clean:
+	rm -rf $(VENV) .venv-peers *.egg-info

@@ -1,0 +1,249 @@
+"""Runs a phase from end to end: a list of commands, each a process, each skipped if it is complete.
+
+    python -m mira_jax.phases --config configs/demo/phases.yaml --set seed=1
+
+Interrupted and started again, it goes on where it was. A run folder of other settings is moved aside, never overwritten.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mira_jax import commands
+from mira_jax.config import to_tree
+from mira_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One command. In `set` and `serve`, `{out}` and `{seed}` stand for the run's values."""
+
+    name: str
+    module: str
+    """Run as `python -m MODULE`."""
+    about: str = ""
+    """What it does, for the person who watches."""
+    config: str | None = None
+    set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Overrides of the stage's config; written as JSON, which YAML contains."""
+    serve: str | None = None
+    """A checkpoint to serve while the stage runs; its address overrides `policy.endpoint.base_url`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PhasesConfig:
+    stages: list[Stage]
+    out: str = "runs/demo"
+    seed: int = 0
+    serve_config: str | None = None
+    """Config of `mira_jax.serve`."""
+    table: str = "{out}/summary.json"
+    """Printed at the end, if the stages wrote it; the minutes of every stage are added to it."""
+    report: str = "{out}/report.html"
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise UserError("stages: two stages have the same name")
+
+
+def main(config: PhasesConfig) -> int:
+    out = Path(config.out)
+    _move_other_run_aside(out, _fingerprint(config))
+    records = out / "stages"
+    started = time.monotonic()
+    with _sigterm_as_interrupt():
+        for number, stage in enumerate(config.stages, 1):
+            record = StageRecord(records / f"{stage.name}.json")
+            title = f"[{number}/{len(config.stages)}] {stage.name}"
+            if record.complete:
+                _say(f"{title}: done before, {record.seconds / 60:.1f} min")
+                continue
+            _say(f"{title}: {stage.about}" if stage.about else title)
+            with record.timed(), _served(config, stage) as overrides:
+                _run(stage, config, overrides)
+            _say(f"{title}: {record.seconds / 60:.1f} min ({(time.monotonic() - started) / 60:.1f} min in all)")
+    minutes = {stage.name: round(StageRecord(records / f"{stage.name}.json").seconds / 60, 2) for stage in config.stages}
+    _finish(config, minutes)
+    return 0
+
+
+class StageRecord:
+    """How long a stage has run, over all attempts, and whether it is complete."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        known = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds: float = known.get("seconds", 0.0)
+        self.complete: bool = known.get("complete", False)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        started, before = time.monotonic(), self.seconds
+        try:
+            yield
+            self.complete = True
+        finally:
+            self.seconds = before + time.monotonic() - started
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text(json.dumps({"seconds": self.seconds, "complete": self.complete}))
+            os.replace(temporary, self._path)
+
+
+def _command(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> list[str]:
+    command = [sys.executable, "-m", stage.module]
+    if stage.config:
+        command += ["--config", stage.config]
+    for key, value in (stage.set | overrides).items():
+        command += ["--set", f"{key}={json.dumps(_fill(value, config))}"]
+    return command
+
+
+def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
+    command = _command(stage, config, overrides)
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        _wait_or_kill(process, 60)
+        raise
+    if code:
+        raise UserError(f"stage {stage.name} failed with exit code {code}; its message is above. Run the same command again to go on from here. It was: {' '.join(command)}")
+
+
+@contextlib.contextmanager
+def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
+    """Serves `stage.serve` on a free port of this machine, and yields the overrides that point at it."""
+    if not stage.serve:
+        yield {}
+        return
+    out = Path(config.out)
+    ready = out / "stages" / f"{stage.name}.serve.json"
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    ready.unlink(missing_ok=True)
+    (out / "logs").mkdir(exist_ok=True)
+    log = out / "logs" / f"serve-{stage.name}.log"
+    model = _fill(stage.serve, config)
+    command = [sys.executable, "-m", "mira_jax.serve", "--model", model, "--port", "0", "--set", f"ready_file={ready}"]
+    if config.serve_config:
+        command += ["--config", config.serve_config]
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            yield {"policy.endpoint.base_url": _wait_until_ready(process, ready, log), "policy.checkpoint": model}
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _wait_or_kill(process, 20)
+
+
+def _wait_until_ready(process: subprocess.Popen, ready: Path, log: Path, timeout: float = 300) -> str:
+    deadline = time.monotonic() + timeout
+    while not ready.exists():
+        if process.poll() is not None:
+            raise UserError(f"the policy server stopped with exit code {process.returncode}; see {log}")
+        if time.monotonic() > deadline:
+            raise UserError(f"the policy server was not ready after {timeout:.0f} s; see {log}")
+        time.sleep(0.05)
+    return json.loads(ready.read_text())["url"]
+
+
+def _wait_or_kill(process: subprocess.Popen, seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _fill(value: Any, config: PhasesConfig) -> Any:
+    """`{out}` and `{seed}` in strings, also inside lists and mappings."""
+    if isinstance(value, str):
+        if value == "{seed}":
+            return config.seed
+        return value.replace("{out}", config.out).replace("{seed}", str(config.seed))
+    if isinstance(value, list):
+        return [_fill(item, config) for item in value]
+    if isinstance(value, dict):
+        return {key: _fill(item, config) for key, item in value.items()}
+    return value
+
+
+def _fingerprint(config: PhasesConfig) -> str:
+    """Changes with the seed, the stages, and the text of every config they name."""
+    parts = [json.dumps({key: value for key, value in to_tree(config).items() if key != "out"}, sort_keys=True)]
+    for stage in config.stages:
+        if stage.config:
+            try:
+                parts.append(Path(stage.config).read_text(encoding="utf-8"))
+            except OSError as error:
+                raise UserError(f"stage {stage.name}: {stage.config}: cannot read the config: {error.strerror}") from None
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _move_other_run_aside(out: Path, fingerprint: str) -> None:
+    mark = out / "stages" / "fingerprint"
+    if mark.exists() and mark.read_text() == fingerprint:
+        return
+    if out.exists() and any(out.iterdir()):
+        if not mark.exists():
+            raise UserError(f"{out}: exists and is not a run of this command; choose another folder with --set out=DIR")
+        number = next(n for n in range(1, 10_000) if not out.with_name(f"{out.name}-{n}").exists())
+        aside = out.with_name(f"{out.name}-{number}")
+        out.rename(aside)
+        _say(f"{out} held a run with other settings; it is now {aside}")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(fingerprint)
+
+
+def _finish(config: PhasesConfig, minutes: dict[str, float]) -> None:
+    table = Path(_fill(config.table, config))
+    if table.exists():
+        summary = json.loads(table.read_text()) | {"minutes": minutes, "seed": config.seed}
+        table.write_text(json.dumps(summary, indent=1) + "\n")
+        print(format_table(summary))
+    report = Path(_fill(config.report, config))
+    if report.exists():
+        print(f"\nreport: {report.resolve()}")
+
+
+def format_table(summary: dict[str, Any]) -> str:
+    """The summary as a small table: success per policy with its 95 % interval, the paired comparison, the minutes."""
+    lines = ["", f"{'policy':<14}{'success':>9}   95 % interval      tasks"]
+    for name, rate in summary["success_rate"].items():
+        lines.append(f"{name:<14}{rate['mean']:>8.1%}   {rate['low']:>6.1%} - {rate['high']:>6.1%}   {rate['n']:>5}")
+    paired = summary.get("paired")
+    if paired:
+        lines.append(f"paired, mira against sft: {paired['wins']} wins, {paired['losses']} losses, {paired['ties']} ties; one-sided sign test p = {paired['p_value']:.2g}")
+    lines.append("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in summary["minutes"].items()) + f"; in all {sum(summary['minutes'].values()):.1f}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, PhasesConfig, __doc__, flags=("out",)))

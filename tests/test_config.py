@@ -1,0 +1,82 @@
+"""Configs: strict keys, overrides, and how commands fail."""
+
+import dataclasses
+
+import pytest
+
+from mira_jax import commands
+from mira_jax.config import load, save
+from mira_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    learning_rate: float = 1e-6
+    schedule: str = "constant"
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    out: str = "runs/x"
+    optimizer: Optimizer = Optimizer()
+    templates: list[str] = dataclasses.field(default_factory=list)
+    warm: Optimizer | None = None
+    runs: dict[str, Optimizer] = dataclasses.field(default_factory=dict)
+
+
+def test_yaml_and_overrides(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("optimizer: {learning_rate: 0.5}\nruns: {a: {schedule: cosine}}\n")
+    config = load(Example, path, ["optimizer.learning_rate=1e-3", "templates=[a, b]", "warm.schedule=linear"])
+    assert config.optimizer.learning_rate == 1e-3 and config.templates == ["a", "b"]
+    assert config.warm.schedule == "linear" and config.runs["a"].schedule == "cosine"
+
+
+def test_saved_configs_load_again(tmp_path):
+    config = load(Example, None, ["out=somewhere"])
+    save(config, tmp_path / "c.yaml")
+    assert load(Example, tmp_path / "c.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimiser: {}", "unknown key optimiser; did you mean optimizer"),
+        ("optimizer: {learning_rat: 1}", "unknown key optimizer.learning_rat; did you mean optimizer.learning_rate"),
+        ("runs: {a: {scedule: x}}", "did you mean runs.a.schedule"),
+        ("warm: {scedule: x}", "did you mean warm.schedule"),
+        ("optimizer: {learning_rate: fast}", r"Expected `float`.*optimizer.learning_rate"),
+        ("a: [", "not valid YAML"),
+        ("- a", "a config is a mapping"),
+    ],
+)
+def test_bad_configs_are_refused_with_a_remedy(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load(Example, path)
+
+
+def test_missing_files_and_malformed_overrides():
+    with pytest.raises(UserError, match="none.yaml: cannot read"):
+        load(Example, "none.yaml")
+    with pytest.raises(UserError, match="expected KEY=VALUE"):
+        load(Example, None, ["out"])
+    with pytest.raises(UserError, match="is a value, not a group"):
+        load(Example, None, ["out.x=1", "out=1", "out.y=2"][1:])
+
+
+def test_commands_print_one_message_and_exit_with_2(capsys):
+    def main(config):
+        raise UserError("no browser found; install one")
+
+    assert commands.run(main, Example, "doc", argv=[]) == 2
+    assert capsys.readouterr().err == "error: no browser found; install one\n"
+    assert commands.run(main, Example, "doc", argv=["--set", "nope=1"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_flags_are_short_for_set():
+    seen = []
+    assert commands.run(seen.append, Example, "doc", flags=("out",), argv=["--out", "there"]) == 0
+    assert seen[0].out == "there"

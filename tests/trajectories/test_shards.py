@@ -1,0 +1,155 @@
+"""Spool, shards, sidecars and side tables: nothing lost, nothing doubled, damage named."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import FORMAT, Action, Outcome, Page, Policy, Status, Step, Task, Trajectory, decode, encode
+from mira_jax.trajectories.shards import ShardReader, Spool, StepIndex, pack, write_shard
+from mira_jax.trajectories.side_tables import SideTable
+
+TASK = Task(id="shop.buy.train.1", suite="arena", sites=("shop",), template="buy", split="train", seed=1, intent="Buy", start_url="__SHOP__/", horizon=5)
+
+
+def episode(attempt: int, steps: int = 2, text: str = "page") -> Trajectory:
+    turns = tuple(Step(index=i, page=Page(url="/", observation=text), response="exit()", action=Action(name="exit"), state={"cart": [1]}) for i in range(steps))
+    outcome = Outcome(success=True, score=1.0, source="rule")
+    return Trajectory(id=f"e{attempt}", task=TASK, attempt=attempt, policy=Policy(name="p"), steps=turns, status=Status.FINISHED, outcome=outcome)
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(max_size=200), steps=st.integers(0, 5))
+def test_a_record_survives_the_round_trip(text, steps):
+    assert decode(encode(episode(3, steps, text))) == episode(3, steps, text)
+
+
+def test_a_newer_format_is_refused():
+    record = msgspec.to_builtins(episode(0)) | {"format": FORMAT + 1}
+    with pytest.raises(UserError, match=f"format {FORMAT + 1} is newer than {FORMAT}"):
+        decode(msgspec.msgpack.encode(record), "x")
+
+
+def test_packing_keeps_every_episode_once(tmp_path):
+    spool = Spool(tmp_path)
+    for attempt in range(5):
+        spool.add(episode(attempt, steps=attempt))
+    spool.add(episode(2, steps=2))
+    assert len(pack(tmp_path, per_shard=2)) == 3
+    reader = ShardReader(tmp_path)
+    assert sorted(trajectory.attempt for trajectory in reader) == [0, 1, 2, 3, 4]
+    assert not spool.paths() and spool.keys() == set(reader.keys())
+    spool.add(episode(9))
+    pack(tmp_path)
+    assert sorted(trajectory.attempt for trajectory in ShardReader(tmp_path)) == [0, 1, 2, 3, 4, 9]
+
+
+def test_a_packer_that_died_before_emptying_the_spool_doubles_nothing(tmp_path):
+    spool = Spool(tmp_path)
+    for attempt in range(3):
+        spool.add(episode(attempt))
+    write_shard(tmp_path / "episodes-00000.array_record", list(spool.trajectories()))
+    assert len(spool.paths()) == 3
+    assert pack(tmp_path) == [] and not spool.paths()
+    assert len(ShardReader(tmp_path)) == 3
+
+
+def test_a_shard_without_sidecar_is_not_read(tmp_path):
+    Spool(tmp_path).add(episode(0))
+    pack(tmp_path)
+    (tmp_path / "episodes-00001.array_record").write_bytes(b"half a shard of a killed writer")
+    assert len(ShardReader(tmp_path)) == 1
+
+
+def test_packing_killed_at_any_moment_loses_nothing(tmp_path):
+    spool = Spool(tmp_path)
+    for attempt in range(200):
+        spool.add(episode(attempt))
+    code = f"from mira_jax.trajectories.shards import pack; print('go', flush=True); pack({str(tmp_path)!r}, per_shard=7)"
+    for delay in (0.0, 0.005, 0.01, 0.02, 0.04):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    pack(tmp_path)
+    assert sorted(trajectory.attempt for trajectory in ShardReader(tmp_path)) == list(range(200))
+
+
+@pytest.mark.parametrize("damage", ["cut", "alter"])
+def test_a_damaged_shard_is_named(tmp_path, damage):
+    Spool(tmp_path).add(episode(0))
+    (shard,) = pack(tmp_path)
+    data = bytearray(shard.read_bytes())
+    if damage == "alter":
+        data[len(data) // 2] ^= 1
+    shard.write_bytes(data if damage == "alter" else data[:-100])
+    with pytest.raises(UserError, match=r"episodes-00000\.array_record: the shard is cut short or altered"):
+        ShardReader(tmp_path)
+
+
+def test_sidecars_of_a_newer_format_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        ShardReader(tmp_path / "none")
+    with pytest.raises(UserError, match="no shards here"):
+        ShardReader(tmp_path)
+    Spool(tmp_path).add(episode(0))
+    (shard,) = pack(tmp_path)
+    sidecar = shard.with_suffix(".json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"format": FORMAT + 1}))
+    with pytest.raises(UserError, match="newer"):
+        ShardReader(tmp_path)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    """The limit on file size makes writes fail as a full disk does."""
+    spool = Spool(tmp_path)
+    spool.add(episode(0, text=os.urandom(200_000).hex()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        with pytest.raises(UserError, match="free some disk space"):
+            spool.add(episode(1, text=os.urandom(200_000).hex()))
+        with pytest.raises(UserError, match="free some disk space"):
+            pack(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"] and len(list((tmp_path / "spool").iterdir())) == 1
+    pack(tmp_path)
+    assert len(ShardReader(tmp_path)) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 4), max_size=10))
+def test_step_index_counts_as_a_plain_loop_does(steps):
+    expected = [(record, step) for record, count in enumerate(steps) for step in range(count)]
+    index = StepIndex(np.array(steps, np.int32))
+    assert [index[i] for i in range(len(index))] == expected
+
+
+def test_side_tables_are_looked_up_by_trajectory_and_step(tmp_path):
+    SideTable(["a", "a", "b"], np.array([0, 1, 0]), {"value": np.array([0.1, 0.2, 0.3])}, "run@7").write(tmp_path / "t.npz")
+    table = SideTable.read(tmp_path / "t.npz")
+    assert table.lookup("value", "a", 1) == pytest.approx(0.2) and table.checkpoint == "run@7"
+    with pytest.raises(UserError, match="no row for step 1 of trajectory b"):
+        table.lookup("value", "b", 1)
+    with pytest.raises(UserError, match="no column potential"):
+        table.lookup("potential", "a", 0)
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match="not a side table"):
+        SideTable.read(tmp_path / "bad.npz")
+    with pytest.raises(UserError, match="no such side table"):
+        SideTable.read(tmp_path / "none.npz")
