@@ -1,0 +1,86 @@
+"""Advantages: how much better a response was than what the policy was expected to do there.
+
+Steps of many episodes lie one after another in flat arrays of N; `last` is true where an episode ends. V is the
+probability of success, and 0 after the last step.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mira_jax.rl.shaping import following
+
+
+def outcome_rewards(success: Bool[np.ndarray, " N"], last: Bool[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """r_t: 1 at the last step of a success, 0 elsewhere. `success` holds the episode's outcome at every step."""
+    return (np.asarray(success, bool) & np.asarray(last, bool)).astype(np.float32)
+
+
+def returns(rewards: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], gamma: float = 1.0) -> Float[np.ndarray, " N"]:
+    """G_t = sum_{i >= t} gamma^{i-t} r_i over the rest of the episode."""
+    rewards_N, last_N = np.asarray(rewards, np.float64), np.asarray(last, bool)
+    returns_N = np.empty_like(rewards_N)
+    after = 0.0
+    for t in range(len(rewards_N) - 1, -1, -1):
+        after = rewards_N[t] + (0.0 if last_N[t] else gamma * after)
+        returns_N[t] = after
+    return returns_N.astype(np.float32)
+
+
+def doubly_robust(
+    rewards: Float[np.ndarray, " N"],
+    shaped: Float[np.ndarray, " N"],
+    values: Float[np.ndarray, " N"],
+    last: Bool[np.ndarray, " N"],
+    lambda_: float = 0.5,
+    gamma: float = 1.0,
+) -> Float[np.ndarray, " N"]:
+    """MiRA (arXiv 2603.19685), with WebRL's lambda = 0.5 (arXiv 2411.02337, eq. 9):
+
+        A_t = lambda [ r'_t + gamma V(s_{t+1}) - V(s_t) ] + (1 - lambda) [ G_t - V(s_t) ]
+
+    G_t is the return of the true reward, discounted by the same gamma. With r' = r and gamma = 1 this is WebRL's
+    advantage; lambda = 1 is the one-step advantage alone, lambda = 0 the Monte-Carlo advantage alone.
+
+    Args:
+        rewards: r_t, the true reward.
+        shaped: r'_t, by `shaping.shaped_rewards`.
+        values: V(s_t) in [0, 1].
+        gamma: 1 because V is trained on the undiscounted outcome; WebRL's table says 0.9.
+    """
+    values_N = np.asarray(values)
+    one_step_N = np.asarray(shaped) + gamma * following(values_N, last) - values_N
+    monte_carlo_N = returns(rewards, last, gamma) - values_N
+    return lambda_ * one_step_N + (1 - lambda_) * monte_carlo_N
+
+
+def webrl_code(
+    success: Bool[np.ndarray, " N"], values: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], gamma: float = 0.9
+) -> Float[np.ndarray, " N"]:
+    """The advantage that WebRL's released code trains on (`webrl/algorithms/webrl/trainer.py`), +1 or -0.6:
+
+        A_t = clip( V(s_{t+1}) - V(s_t) - 0.05 + r_t + G_t, -1, 1 ),   then +1 where A_t >= 0, -0.6 elsewhere
+
+    There the outcome is copied to every step as its reward, G_t is the discounted sum of those, and the state after
+    the last step is the last state itself. V is the lesser of two heads; pass the one V there is where there is one.
+    """
+    last_N, values_N = np.asarray(last, bool), np.asarray(values)
+    rewards_N = np.asarray(success, np.float32)
+    next_N = np.where(last_N, values_N, following(values_N, last_N))
+    advantages_N = np.clip(next_N - values_N - 0.05 + rewards_N + returns(rewards_N, last_N, gamma), -1.0, 1.0)
+    return np.where(advantages_N >= 0, 1.0, -0.6).astype(np.float32)
+
+
+def worth_imitating(returns_of_episodes: Float[np.ndarray, " E"], percentile: float = 70.0) -> Bool[np.ndarray, " E"]:
+    """Filtered behaviour cloning: the episodes at or above a percentile of return (WebRL, table 4: the 70th).
+
+    Where so many episodes have the lowest return that the percentile is that return, only those above it are kept:
+    with outcomes of 0 and 1 the successes are kept, however many there are. When all returns are equal, all are kept
+    if they are positive, and none otherwise.
+    """
+    returns_E = np.asarray(returns_of_episodes, np.float64)
+    if not len(returns_E):
+        return np.zeros(0, bool)
+    lowest, threshold = returns_E.min(), np.percentile(returns_E, percentile)
+    if returns_E.max() == lowest:
+        return np.full(len(returns_E), bool(lowest > 0))
+    return (returns_E >= threshold) & (returns_E > lowest)

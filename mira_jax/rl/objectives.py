@@ -1,0 +1,101 @@
+"""Losses of the actor and the critics, one number per step. Averaging them is the recipe's.
+
+log pi(a|s) is the sum over the response's tokens, its end token included, in nats.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+
+def step_log_probs(
+    log_probs: Float[Array, "B R"], mask: Float[Array, "B R"], segment: Int[Array, "B R"], steps: int
+) -> Float[Array, "B S"]:
+    """log pi(a|s) of each of S = `steps` steps in a row: the sum of its tokens' log-probs. 0 for a step without tokens.
+
+    Args:
+        log_probs: of the response tokens of all steps in the row, side by side.
+        mask: 1 for a token, 0 for padding.
+        segment: which step of the row a token belongs to, in [0, S).
+    """
+    masked_BxR = jnp.where(mask > 0, log_probs, 0.0)
+    return jax.vmap(lambda values_R, segment_R: jax.ops.segment_sum(values_R, segment_R, num_segments=steps))(masked_BxR, segment)
+
+
+def squared_log_ratio(
+    log_prob: Float[Array, "*S"], reference_log_prob: Float[Array, "*S"], advantage: Float[Array, "*S"], beta: float
+) -> Float[Array, "*S"]:
+    """MiRA's and WebRL's actor loss (arXiv 2603.19685; 2411.02337, eq. 6):
+
+        L = ( beta (log pi(a|s) - log pi_ref(a|s)) - A )^2
+
+    Its minimum is pi = pi_ref exp(A / beta): a step moves log pi by A / beta nats. At pi = pi_ref the gradient is
+    -2 beta A grad log pi: a positive advantage raises the response's probability, a negative one lowers it.
+    """
+    return jnp.square(beta * (log_prob - reference_log_prob) - advantage)
+
+
+def exponential_weights(advantage: Float[Array, "*S"], beta: float, most: float = math.inf) -> Float[Array, "*S"]:
+    """min( exp(A / beta), most )."""
+    return jnp.exp(jnp.minimum(advantage / beta, math.log(most)))
+
+
+def weighted_likelihood(
+    log_prob: Float[Array, "*S"], advantage: Float[Array, "*S"], beta: float, most: float = math.inf
+) -> Float[Array, "*S"]:
+    """L = -min( exp(A / beta), most ) log pi(a|s).
+
+    With A as in `doubly_robust` and no bound it is the KL form, MiRA's ablation: the projection of
+    pi_ref exp(A / beta) onto the policies, by data from pi_ref. With A = G - V it is AWR (Peng et al. 2019). Neither
+    can lower a probability other than by raising others.
+    """
+    return -exponential_weights(advantage, beta, most) * log_prob
+
+
+def webrl_code(
+    log_prob: Float[Array, "*S"],
+    reference_log_prob: Float[Array, "*S"],
+    advantage: Float[Array, "*S"],
+    tokens: Float[Array, "*S"],
+    mask: Float[Array, "*S"],
+) -> Float[Array, "*S"]:
+    """The actor loss of WebRL's released code (`webrl/algorithms/webrl/trainer.py`), which differs from its paper.
+
+        ratio = (log pi - log pi_ref) / n,         n = tokens of all steps with A > 0 in the batch
+        p_ref = exp(log pi_ref / tokens)
+        beta  = 5 where (A >= 0 and p_ref >= 0.8) or (A < 0 and p_ref < 0.9), else 1; then at most |A / ratio|
+        L     = smooth_l1(beta ratio - A) / beta   where A > 0, else 0
+
+    beta carries no gradient, and steps with A < 0 have no loss. The code averages L over all steps.
+
+    Args:
+        advantage: +1 or -0.6, by `advantages.webrl_code`.
+        tokens: response tokens of each step.
+        mask: 1 for a step, 0 for padding.
+    """
+    positive = (advantage > 0) & (mask > 0)
+    count = jnp.maximum(jnp.sum(jnp.where(positive, tokens, 0.0)), 1.0)
+    ratio = (log_prob - reference_log_prob) / count
+    p_ref = jnp.exp(reference_log_prob / jnp.maximum(tokens, 1.0))
+    strong = ((advantage >= 0) & (p_ref >= 0.8)) | ((advantage < 0) & (p_ref < 0.9))
+    bound = jnp.abs(advantage) / jnp.maximum(jnp.abs(ratio), 1e-30)
+    beta = jax.lax.stop_gradient(jnp.minimum(jnp.where(strong, 5.0, 1.0), bound))
+    difference = jnp.abs(beta * ratio - advantage)
+    smooth = jnp.where(difference < 1, 0.5 * jnp.square(difference), difference - 0.5)
+    return jnp.where(positive, smooth / jnp.where(positive, beta, 1.0), 0.0)
+
+
+def outcome_cross_entropy(logits: Float[Array, "*S"], success: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """L_V = -[ r_T log V(s) + (1 - r_T) log(1 - V(s)) ], V = sigmoid(logits) (MiRA; WebRL eq. 8).
+
+    The expected minimum is V(s) = the probability that an episode that passes through s succeeds.
+    """
+    return jax.nn.softplus(logits) - success * logits
+
+
+def progress_squared_error(logits: Float[Array, "*S"], progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """L_P = ( P(s) - p* )^2, P = sigmoid(logits) (MiRA)."""
+    return jnp.square(jax.nn.sigmoid(logits) - progress)

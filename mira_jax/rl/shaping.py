@@ -1,0 +1,49 @@
+"""Rewards shaped by the potential critic.
+
+Steps of many episodes lie one after another in flat arrays of N; `last` is true where an episode ends.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+AtEnd = Literal["hold", "zero"]
+
+
+def following(values: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], after_end: float = 0.0) -> Float[np.ndarray, " N"]:
+    """values[t + 1] within each episode, and `after_end` after its last step."""
+    values_N, last_N = np.asarray(values), np.asarray(last, bool)
+    shifted_N = np.append(values_N[1:], np.asarray(after_end, values_N.dtype))
+    return np.where(last_N, np.asarray(after_end, values_N.dtype), shifted_N)
+
+
+def shaped_rewards(
+    rewards: Float[np.ndarray, " N"],
+    potentials: Float[np.ndarray, " N"],
+    last: Bool[np.ndarray, " N"],
+    alpha: float,
+    discount: float = 1.0,
+    at_end: AtEnd = "hold",
+) -> Float[np.ndarray, " N"]:
+    """MiRA (arXiv 2603.19685), with alpha = 0.3 and discount = 1 there:
+
+        r'_t = r_t + alpha [ discount P(s_{t+1}) - P(s_t) ]
+
+    P(s_T), the potential where the episode ended, was never computed: no policy acted there. `hold` leaves the last
+    step unshaped. `zero` takes P(s_T) = 0, so that with `discount` = gamma this is potential-based shaping in the
+    strict sense (Ng, Harada and Russell 1999): the shaping of an episode adds up to -alpha P(s_0) whatever was done.
+
+    Args:
+        rewards: r_t, 1 at the last step of a success and 0 elsewhere.
+        potentials: P(s_t) in [0, 1].
+        last: where an episode ends.
+        alpha: 0 gives the rewards unchanged, which is WebRL's objective.
+    """
+    rewards_N, potentials_N, last_N = np.asarray(rewards), np.asarray(potentials), np.asarray(last, bool)
+    bracket_N = discount * following(potentials_N, last_N) - potentials_N
+    if at_end == "hold":
+        bracket_N = np.where(last_N, 0.0, bracket_N)
+    elif at_end != "zero":
+        raise ValueError(f"at_end: {at_end!r} is neither hold nor zero")
+    return rewards_N + alpha * bracket_N
