@@ -119,7 +119,10 @@ def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
         _wait_or_kill(process, 60)
         raise
     if code:
-        raise UserError(f"stage {stage.name} failed with exit code {code}; its message is above. Run the same command again to go on from here. It was: {' '.join(command)}")
+        raise UserError(
+            f"stage {stage.name} failed with exit code {code}; its message is above. "
+            f"Run the same command again to go on from here. It was: {' '.join(command)}"
+        )
 
 
 @contextlib.contextmanager
@@ -224,8 +227,15 @@ def format_table(summary: dict[str, Any]) -> str:
         lines.append(f"{name:<14}{rate['mean']:>8.1%}   {rate['low']:>6.1%} - {rate['high']:>6.1%}   {rate['n']:>5}")
     paired = summary.get("paired")
     if paired:
-        lines.append(f"paired, mira against sft: {paired['wins']} wins, {paired['losses']} losses, {paired['ties']} ties; one-sided sign test p = {paired['p_value']:.2g}")
-    lines.append("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in summary["minutes"].items()) + f"; in all {sum(summary['minutes'].values()):.1f}")
+        lines.append(
+            f"paired, mira against sft: {paired['wins']} wins, {paired['losses']} losses, {paired['ties']} ties; "
+            f"one-sided sign test p = {paired['p_value']:.2g}"
+        )
+    lines.append(
+        "minutes: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in summary["minutes"].items())
+        + f"; in all {sum(summary['minutes'].values()):.1f}"
+    )
     return "\n".join(lines)
 
 

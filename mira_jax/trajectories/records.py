@@ -176,7 +176,9 @@ def decode(data: bytes, source: str = "record") -> Trajectory:
     try:
         head = msgspec.msgpack.decode(data, type=_Head)
         if head.format > FORMAT:
-            raise UserError(f"{source}: trajectory format {head.format} is newer than {FORMAT}, the newest this version of mira_jax reads; update mira_jax")
+            raise UserError(
+                f"{source}: trajectory format {head.format} is newer than {FORMAT}, the newest this mira_jax reads; update mira_jax"
+            )
         return msgspec.msgpack.decode(data, type=Trajectory)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: not a trajectory record: {error}") from None

@@ -110,7 +110,10 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
         write_atomically(_sidecar_path(path), json.dumps(msgspec.to_builtins(sidecar), indent=1).encode())
     except (OSError, RuntimeError, ValueError) as error:
         path.unlink(missing_ok=True)
-        raise UserError(f"{path}: could not write the shard ({error}); free some disk space and run the same command again: the episodes are kept in {SPOOL}/") from None
+        raise UserError(
+            f"{path}: could not write the shard ({error}); free some disk space and run the same command again: "
+            f"the episodes are kept in {SPOOL}/"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -213,7 +216,9 @@ def _sidecars(folder: Path) -> dict[Path, Sidecar]:
         try:
             tree = json.loads(sidecar.read_bytes())
             if isinstance(tree, dict) and tree.get("format", 0) > FORMAT:
-                raise UserError(f"{sidecar}: shard format {tree['format']} is newer than {FORMAT}, the newest this version of mira_jax reads; update mira_jax")
+                raise UserError(
+                    f"{sidecar}: shard format {tree['format']} is newer than {FORMAT}, the newest this mira_jax reads; update mira_jax"
+                )
             found[path] = msgspec.convert(tree, Sidecar)
         except (ValueError, TypeError) as error:
             raise UserError(f"{sidecar}: not a shard's sidecar: {error}") from None

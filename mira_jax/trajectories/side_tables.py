@@ -14,9 +14,15 @@ from mira_jax.trajectories.shards import now, write_atomically
 class SideTable:
     """Columns keyed by (trajectory id, step), with the id of the checkpoint that made them."""
 
-    def __init__(self, ids: Sequence[str], steps: np.ndarray, columns: Mapping[str, np.ndarray], checkpoint: str, source: str = "side table"):
+    def __init__(
+        self, ids: Sequence[str], steps: np.ndarray, columns: Mapping[str, np.ndarray], checkpoint: str, source: str = "side table"
+    ):
         """`ids` and `steps` name the rows; every column is float[rows]."""
-        self.ids, self.steps, self.columns = list(ids), np.asarray(steps, np.int32), {name: np.asarray(column, np.float32) for name, column in columns.items()}
+        self.ids, self.steps, self.columns = (
+            list(ids),
+            np.asarray(steps, np.int32),
+            {name: np.asarray(column, np.float32) for name, column in columns.items()},
+        )
         self.checkpoint, self.source = checkpoint, source
         for name, column in self.columns.items():
             if column.shape != (len(self.ids),):
@@ -34,7 +40,9 @@ class SideTable:
             raise UserError(f"{self.source}: no column {column}; it has {', '.join(self.columns)}")
         row = self._rows.get((trajectory_id, step))
         if row is None:
-            raise UserError(f"{self.source}: no row for step {step} of trajectory {trajectory_id}; score these episodes again (`python -m mira_jax.score`)")
+            raise UserError(
+                f"{self.source}: no row for step {step} of trajectory {trajectory_id}; score again (`python -m mira_jax.score`)"
+            )
         return float(self.columns[column][row])
 
     def write(self, path: str | Path) -> None:

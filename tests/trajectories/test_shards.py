@@ -19,13 +19,28 @@ from mira_jax.trajectories.records import FORMAT, Action, Outcome, Page, Policy,
 from mira_jax.trajectories.shards import ShardReader, Spool, StepIndex, pack, write_shard
 from mira_jax.trajectories.side_tables import SideTable
 
-TASK = Task(id="shop.buy.train.1", suite="arena", sites=("shop",), template="buy", split="train", seed=1, intent="Buy", start_url="__SHOP__/", horizon=5)
+TASK = Task(
+    id="shop.buy.train.1",
+    suite="arena",
+    sites=("shop",),
+    template="buy",
+    split="train",
+    seed=1,
+    intent="Buy",
+    start_url="__SHOP__/",
+    horizon=5,
+)
 
 
 def episode(attempt: int, steps: int = 2, text: str = "page") -> Trajectory:
-    turns = tuple(Step(index=i, page=Page(url="/", observation=text), response="exit()", action=Action(name="exit"), state={"cart": [1]}) for i in range(steps))
+    turns = tuple(
+        Step(index=i, page=Page(url="/", observation=text), response="exit()", action=Action(name="exit"), state={"cart": [1]})
+        for i in range(steps)
+    )
     outcome = Outcome(success=True, score=1.0, source="rule")
-    return Trajectory(id=f"e{attempt}", task=TASK, attempt=attempt, policy=Policy(name="p"), steps=turns, status=Status.FINISHED, outcome=outcome)
+    return Trajectory(
+        id=f"e{attempt}", task=TASK, attempt=attempt, policy=Policy(name="p"), steps=turns, status=Status.FINISHED, outcome=outcome
+    )
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,12 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import HISTORY_CUT, PAGE_CUT, PromptConfig, Round, prompt_ids, response_ids
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
 
-TEXTS = ['Buy 2 of "blue lamp" with coupon "spring sale".', '<a id="blue lamp"> 12.50', 'do(action="Click", element="add to cart")', "user model Round Task Instruction: Simplified html"] * 30
+TEXTS = [
+    'Buy 2 of "blue lamp" with coupon "spring sale".',
+    '<a id="blue lamp"> 12.50',
+    'do(action="Click", element="add to cart")',
+    "user model Round Task Instruction: Simplified html",
+] * 30
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,8 @@ def test_webrl_prompt_spelled_out(tokenizer):
     ids = prompt_ids("Buy it", past, "<a>", PromptConfig(), tokenizer)
     assert tokenizer.decode_with_marks(ids) == (
         "<bos><start_of_turn>user\nTask Instruction: Buy it<end_of_turn>\n"
-        '<start_of_turn>user\nRound 0\n** Simplified html **<end_of_turn>\n<start_of_turn>model\ndo(action="Click", element="blue lamp")<end_of_turn>\n'
+        "<start_of_turn>user\nRound 0\n** Simplified html **<end_of_turn>\n"
+        '<start_of_turn>model\ndo(action="Click", element="blue lamp")<end_of_turn>\n'
         "<start_of_turn>user\nRound 1\n** Simplified html **<end_of_turn>\n<start_of_turn>model\noops<end_of_turn>\nError: no call found\n"
         "<start_of_turn>user\nRound 2\n<a><end_of_turn>\n<start_of_turn>model\n"
     )
@@ -63,7 +69,12 @@ def test_response_ends_with_the_end_of_turn(tokenizer):
 
 
 @settings(max_examples=60, deadline=None)
-@given(rounds=st.lists(st.text("ab ", min_size=1, max_size=30), max_size=8), page=st.text("xyz <>", max_size=300), limit=st.integers(60, 300), version=st.sampled_from(["webrl", "compact"]))
+@given(
+    rounds=st.lists(st.text("ab ", min_size=1, max_size=30), max_size=8),
+    page=st.text("xyz <>", max_size=300),
+    limit=st.integers(60, 300),
+    version=st.sampled_from(["webrl", "compact"]),
+)
 def test_prompts_keep_within_the_limit(tokenizer, rounds, page, limit, version):
     config = PromptConfig(version, limit)
     try:
