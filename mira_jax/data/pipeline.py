@@ -1,0 +1,52 @@
+"""The Grain pipeline: batches made ahead of the device in a thread, with a position that is saved and restored."""
+
+import dataclasses
+
+import grain
+import numpy as np
+
+from mira_jax.data.packing import Batch, PackedBatches
+from mira_jax.trajectories.prompts import PromptConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    folders: list[str] = dataclasses.field(default_factory=list)
+    """Folders of shards."""
+    side_tables: list[str] = dataclasses.field(default_factory=list)
+    """Files that `mira_jax.score` wrote, for recipes that read them."""
+    only: str = "all"
+    """all, or success: the steps of successful episodes."""
+    prompt: PromptConfig = PromptConfig()
+    row_length: int = 1024
+    """Tokens per row. Several steps are packed in one."""
+    rows: int = 8
+    """Rows per batch, over all devices."""
+    drop_too_long: bool = False
+    """Leave out steps longer than a row; otherwise they are an error."""
+    holdout: float = 0.0
+    """Share of the episodes that is kept from training, to measure the loss on."""
+
+
+def batches_of(packed: PackedBatches, start: int = 0, process: tuple[int, int] = (0, 1)) -> grain.DatasetIterator[Batch]:
+    """Iterates over `packed`. `get_state()` is the position after the last batch taken, whatever was made ahead.
+
+    Args:
+        start: the batch to begin with.
+        process: (index, count): rows index, index + count, ... of each batch are this process's.
+    """
+    index, count = process
+
+    def make(batch: int) -> Batch:
+        return {name: np.ascontiguousarray(array[index::count]) for name, array in packed[batch].items()}
+
+    dataset = grain.MapDataset.range(start, len(packed)).map(make)
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+
+def split(episode: np.ndarray, holdout: float, seed: int) -> np.ndarray:
+    """bool [N]: which steps are held out. Whole episodes, drawn from `seed`."""
+    episodes = np.unique(episode)
+    count = round(holdout * len(episodes))
+    held = np.random.default_rng([seed, 1]).permutation(episodes)[:count]
+    return np.isin(episode, held)
