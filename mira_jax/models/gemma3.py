@@ -1,0 +1,266 @@
+"""Gemma3 in Flax NNX: one definition for training, scoring and decoding, from 1M to 27B parameters.
+
+Shapes: B rows, T tokens, D width, N query heads, K kv heads, H head dim, F mlp width, V vocabulary, S cache slots,
+R chosen tokens of a row.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from mira_jax.errors import UserError
+from mira_jax.models import attention
+from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
+
+REMAT = {
+    "none": None,
+    "block": jax.checkpoint_policies.nothing_saveable,
+    "mlp": jax.checkpoint_policies.save_anything_except_these_names("mlp_gate", "mlp_up", "mlp_product"),
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What the backward pass recomputes: nothing; each block from its input; the MLP's wide activations; all but matrix products."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys and values of the tokens seen so far. Slot s of a row holds its token s.
+
+    `groups` has one (keys, values) per slot of the scanned group, each [groups, B, S, K, H]; `tail` one per tail
+    layer, each [B, S, K, H].
+    """
+
+    groups: list[tuple[jax.Array, jax.Array]]
+    tail: list[tuple[jax.Array, jax.Array]]
+    lengths_B: jax.Array
+    """How many tokens each row holds."""
+    empty: bool = dataclasses.field(default=False, metadata={"static": True})
+    """No row holds a token yet: prefill then attends to its own tokens alone."""
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * (1 + scale), in fp32, cast back to the dtype of x."""
+
+    def __init__(self, shape: tuple[int, ...], eps: float, param_dtype):
+        self.scale = nnx.Param(jnp.zeros(shape, param_dtype))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return (x32 * inverse * (1.0 + self.scale[...].astype(jnp.float32))).astype(x.dtype)
+
+
+def rope(x_BxTxNxH: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotates the two halves of the head dim; `angles` are (cos, sin), each BxTx1x(H/2), fp32."""
+    cos, sin = angles
+    first, second = jnp.split(x_BxTxNxH.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_BxTxNxH.dtype)
+
+
+def rope_angles(positions_BxT: jax.Array, head_dim: int, base: float, factor: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """(cos, sin) of the rotary embedding, each BxTx1x(H/2), fp32."""
+    frequencies = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim) / factor
+    angles = positions_BxT[..., None, None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Context:
+    """What all layers of one forward pass share."""
+
+    segment_ids: jax.Array | None
+    angles: dict[str, tuple[jax.Array, jax.Array]]
+    slots: jax.Array | None = None
+    """With a cache: the slot of each token, BxT."""
+    empty: bool = False
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with normed queries and keys; local (windowed) or global."""
+
+    def __init__(self, config: Gemma3Config, layer_type: str, stack: tuple[int, ...], rngs: nnx.Rngs, param_dtype):
+        d, n, k, h = config.width, config.query_heads, config.kv_heads, config.head_dim
+        self.query = matrix(rngs, stack, (d, n, h), d, param_dtype)
+        self.key = matrix(rngs, stack, (d, k, h), d, param_dtype)
+        self.value = matrix(rngs, stack, (d, k, h), d, param_dtype)
+        self.output = matrix(rngs, stack, (n, h, d), n * h, param_dtype)
+        self.query_norm = RMSNorm((*stack, h), config.norm_eps, param_dtype)
+        self.key_norm = RMSNorm((*stack, h), config.norm_eps, param_dtype)
+        self.layer_type = layer_type
+        self.window = config.window if layer_type == LOCAL else None
+        self.scale = config.query_scale**-0.5
+
+    def __call__(self, x_BxTxD, context: _Context, cache=None):
+        angles = context.angles[self.layer_type]
+        dtype = x_BxTxD.dtype
+        q = jnp.einsum("btd,dnh->btnh", x_BxTxD, self.query[...].astype(dtype))
+        k = jnp.einsum("btd,dkh->btkh", x_BxTxD, self.key[...].astype(dtype))
+        v = jnp.einsum("btd,dkh->btkh", x_BxTxD, self.value[...].astype(dtype))
+        q, k = rope(self.query_norm(q), angles), rope(self.key_norm(k), angles)
+        if cache is not None:
+            cache = _write(cache[0], k, context.slots), _write(cache[1], v, context.slots)
+        if cache is None or context.empty:
+            heads = attention.attend(q, k, v, context.segment_ids, self.window, self.scale)
+        else:
+            heads = attention.attend_cache(q, *cache, context.slots, self.window, self.scale)
+        heads = checkpoint_name(heads, "attention_heads")
+        return jnp.einsum("btnh,nhd->btd", heads, self.output[...].astype(dtype)), cache
+
+
+def _write(slots_BxSxKxH: jax.Array, new_BxTxKxH: jax.Array, slots_BxT: jax.Array) -> jax.Array:
+    """Writes each row's T new entries from its own first slot on."""
+    update = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice_in_dim(row, new, start, axis=0))
+    return update(slots_BxSxKxH, new_BxTxKxH.astype(slots_BxSxKxH.dtype), slots_BxT[:, 0])
+
+
+class MLP(nnx.Module):
+    """gelu(x gate) * (x up), then down."""
+
+    def __init__(self, config: Gemma3Config, stack: tuple[int, ...], rngs: nnx.Rngs, param_dtype):
+        d, f = config.width, config.mlp_width
+        self.gate = matrix(rngs, stack, (d, f), d, param_dtype)
+        self.up = matrix(rngs, stack, (d, f), d, param_dtype)
+        self.down = matrix(rngs, stack, (f, d), f, param_dtype)
+
+    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+        dtype = x_BxTxD.dtype
+        gate = checkpoint_name(x_BxTxD @ self.gate[...].astype(dtype), "mlp_gate")
+        up = checkpoint_name(x_BxTxD @ self.up[...].astype(dtype), "mlp_up")
+        product = checkpoint_name(jax.nn.gelu(gate, approximate=True) * up, "mlp_product")
+        return product @ self.down[...].astype(dtype)
+
+
+class Block(nnx.Module):
+    """One layer: attention and MLP, each between two norms and added to the residual stream."""
+
+    def __init__(self, config: Gemma3Config, layer_type: str, stack: tuple[int, ...], rngs: nnx.Rngs, param_dtype):
+        norm = (*stack, config.width), config.norm_eps, param_dtype
+        self.pre_attention_norm = RMSNorm(*norm)
+        self.attention = Attention(config, layer_type, stack, rngs, param_dtype)
+        self.post_attention_norm = RMSNorm(*norm)
+        self.pre_mlp_norm = RMSNorm(*norm)
+        self.mlp = MLP(config, stack, rngs, param_dtype)
+        self.post_mlp_norm = RMSNorm(*norm)
+
+    def __call__(self, x_BxTxD, context: _Context, cache=None):
+        heads, cache = self.attention(self.pre_attention_norm(x_BxTxD), context, cache)
+        x_BxTxD = x_BxTxD + self.post_attention_norm(heads)
+        x_BxTxD = x_BxTxD + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x_BxTxD)))
+        return x_BxTxD, cache
+
+
+class Gemma3(nnx.Module):
+    """The text model. Calls return hidden states; `logits` turns chosen ones into words.
+
+    `groups` are the scanned layers, one Block per layer of a group with a leading axis over groups; `tail` the rest.
+    """
+
+    def __init__(self, config: Gemma3Config, *, rngs: nnx.Rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
+        """`dtype`: of activations. `param_dtype`: of parameters. `remat`: a key of `REMAT`."""
+        if remat not in REMAT:
+            raise UserError(f"model: remat is {remat!r}; expected one of {', '.join(REMAT)}")
+        period, groups = config.grouping
+        types = config.layer_types
+        self.config = config
+        self.dtype = jnp.dtype(dtype)
+        self.remat = remat
+        self.embedding = matrix(rngs, (), (config.vocabulary_size, config.width), config.width, param_dtype)
+        self.groups = nnx.List([Block(config, types[i], (groups,), rngs, param_dtype) for i in range(period)])
+        self.tail = nnx.List([Block(config, types[i], (), rngs, param_dtype) for i in range(period * groups, config.layers)])
+        self.norm = RMSNorm((config.width,), config.norm_eps, param_dtype)
+
+    def __call__(
+        self,
+        tokens_BxT: jax.Array,
+        positions_BxT: jax.Array | None = None,
+        segment_ids_BxT: jax.Array | None = None,
+        cache: Cache | None = None,
+        index_BxR: jax.Array | None = None,
+    ):
+        """The final hidden states, normed, BxTxD.
+
+        Args:
+            tokens_BxT: token ids.
+            positions_BxT: for RoPE; default 0, 1, ... or, with a cache, on from what each row holds.
+            segment_ids_BxT: tokens see their own segment alone; 0 is padding, whose output means nothing.
+                With a cache, rows are one segment each, padded on the right.
+            cache: keys and values so far. The result is then (hidden, cache). It must have T free slots after
+                the longest row, padding included.
+            index_BxR: return the states of these tokens of each row alone, BxRxD.
+        """
+        batch, length = tokens_BxT.shape
+        slots = None
+        if cache is not None:
+            slots = cache.lengths_B[:, None] + jnp.arange(length, dtype=jnp.int32)
+        if positions_BxT is None:
+            positions_BxT = jnp.arange(length, dtype=jnp.int32)[None] if slots is None else slots
+        config = self.config
+        context = _Context(
+            segment_ids_BxT,
+            {
+                kind: rope_angles(positions_BxT, config.head_dim, base, factor)
+                for kind, base, factor in (
+                    (LOCAL, config.rope_base_local, 1.0),
+                    (GLOBAL, config.rope_base_global, config.rope_factor_global),
+                )
+                if kind in config.layer_types
+            },
+            slots,
+            empty=cache is not None and cache.empty,
+        )
+        x = self.embedding[...][tokens_BxT].astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
+        x, groups = self._scan_groups(x, context, cache)
+        x, tail = self._run(self.tail, x, context, None if cache is None else cache.tail)
+        if index_BxR is not None:
+            x = jnp.take_along_axis(x, index_BxR[..., None], axis=1)
+        hidden = self.norm(x)
+        if cache is None:
+            return hidden
+        added = length if segment_ids_BxT is None else jnp.sum(segment_ids_BxT != 0, axis=1, dtype=jnp.int32)
+        return hidden, Cache(groups, tail, cache.lengths_B + added)
+
+    def logits(self, hidden_xD: jax.Array) -> jax.Array:
+        """Words for hidden states of any leading shape, fp32."""
+        embedding = self.embedding[...].astype(hidden_xD.dtype)
+        return jnp.einsum("...d,vd->...v", hidden_xD, embedding, preferred_element_type=jnp.float32)
+
+    def init_cache(self, batch: int, length: int, dtype=None) -> Cache:
+        """An empty cache with `length` slots a row, padding of the prompt included."""
+        config = self.config
+        period, groups = config.grouping
+        shape = batch, length, config.kv_heads, config.head_dim
+        zeros = lambda *stack: tuple(jnp.zeros((*stack, *shape), dtype or self.dtype) for _ in range(2))  # noqa: E731
+        tail = [zeros() for _ in range(config.layers - period * groups)]
+        return Cache([zeros(groups) for _ in range(period)], tail, jnp.zeros((batch,), jnp.int32), empty=True)
+
+    def _run(self, blocks: Sequence[Block], x, context: _Context, caches):
+        """Applies blocks one after another."""
+        new = []
+        for i, block in enumerate(blocks):
+            call = lambda block, x, cache: block(x, context, cache)  # noqa: E731
+            if REMAT[self.remat] is not None:
+                call = jax.checkpoint(call, policy=REMAT[self.remat])
+            x, cache = call(block, x, None if caches is None else caches[i])
+            new.append(cache)
+        return x, new
+
+    def _scan_groups(self, x, context: _Context, cache: Cache | None):
+        if not self.groups:
+            return x, []
+
+        def step(x, blocks_caches):
+            blocks, caches = blocks_caches
+            return self._run(blocks, x, context, caches)
+
+        return jax.lax.scan(step, x, (self.groups, None if cache is None else cache.groups))
+
+
+def matrix(rngs: nnx.Rngs, stack: tuple[int, ...], shape: tuple[int, ...], fan_in: int, param_dtype) -> nnx.Param:
+    """A normal matrix of standard deviation fan_in^-0.5, `stack` axes before its own."""
+    values = jax.random.normal(rngs.params(), (*stack, *shape), jnp.float32) * fan_in**-0.5
+    return nnx.Param(values.astype(param_dtype))

@@ -1,0 +1,363 @@
+"""Text from a model: prompts enter and leave the rows of one cache, and all rows are decoded together.
+
+A prompt is read alone (prefill), its length padded to one of a few buckets, and its keys and values are put
+into a free row of the cache. Then all rows advance together, a token a step, inside one compiled loop. The
+number of rows is fixed and a row's random numbers come from its own seed and position, so what a prompt
+yields does not depend on the prompts that share the cache with it.
+
+Dimensions: B rows of the cache, C its length in tokens, T prompt tokens (padded), V vocabulary, K alternatives.
+"""
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+log = logging.getLogger(__name__)
+
+TOP = 20
+"""The most alternatives whose log-probabilities are reported beside a token's."""
+CHUNK = 8
+"""Decode steps in one call of the compiled loop: how long a new prompt may wait for its prefill."""
+SHORTEST = 64
+"""The smallest bucket of prompt and cache lengths."""
+UNTOLD = -1
+"""Stands for "no token" in an end-token list."""
+
+
+def bucket(length: int) -> int:
+    """`length` rounded up: multiples of 64 to 512, then four steps to each doubling. Few lengths, few compiled programs."""
+    octave = 1 << max(length - 1, 1).bit_length()
+    step = SHORTEST if octave <= 512 else octave // 8
+    return -(-max(length, 1) // step) * step
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How one row draws its tokens."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    """0 takes the most likely token."""
+    top_p: float = 1.0
+    """Draw only from the smallest set of tokens whose probability reaches this."""
+    seed: int = 0
+    choice: int = 0
+    """Tells apart several completions of one prompt with one seed."""
+
+
+@functools.partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=[
+    "token", "log_prob", "top_ids", "top_log_probs", "position", "remaining", "active", "fresh", "seed", "choice", "temperature", "top_p",
+])  # fmt: skip
+@dataclasses.dataclass
+class Rows:
+    """What each row of the cache is doing; all arrays have the leading dimension B."""
+
+    token: jax.Array
+    """The last token drawn; its keys and values are not in the cache yet."""
+    log_prob: jax.Array
+    top_ids: jax.Array
+    top_log_probs: jax.Array
+    position: jax.Array
+    """Of `token` in its sequence: the cache slot it will fill."""
+    remaining: jax.Array
+    """Tokens that may still follow `token`."""
+    active: jax.Array
+    fresh: jax.Array
+    """`token` came from the prefill and was not handed out yet."""
+    seed: jax.Array
+    choice: jax.Array
+    temperature: jax.Array
+    top_p: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What one call of `advance` drew. Row b drew `count[b]` tokens; beyond them the arrays hold nothing of use."""
+
+    count: np.ndarray
+    """B, int32."""
+    tokens: np.ndarray
+    """B x CHUNK+1, int32."""
+    log_probs: np.ndarray
+    """B x CHUNK+1, under the model itself, before temperature and top_p; nats."""
+    top_ids: np.ndarray
+    """B x CHUNK+1 x K; K is 0 unless alternatives were asked for."""
+    top_log_probs: np.ndarray
+    active: np.ndarray
+    """B: whether the row goes on."""
+    steps: int
+    """Decode steps taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of a prompt's tokens 1..T-1, each given those before it."""
+
+    log_probs: np.ndarray
+    """T-1, nats."""
+    top_ids: np.ndarray
+    """T-1 x K, the most likely first."""
+    top_log_probs: np.ndarray
+
+
+class Sampler:
+    """One model, B rows. Not thread-safe: one thread owns it."""
+
+    def __init__(self, model: Any, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096, dtype: Any = jnp.float32):
+        """
+        Args:
+            model: `mira_jax.models.gemma3.Gemma3`.
+            end_ids: tokens that end a completion.
+            rows: prompts decoded together.
+            max_length: the most tokens of a prompt and its completion.
+            dtype: of the cache.
+        """
+        self.rows, self.max_length = rows, max_length
+        graph, state = nnx.split(model)
+        # A plain tuple of arrays is what jit takes with the least work at each call.
+        leaves, tree = jax.tree.flatten(state)
+        self._parameters = tuple(leaves)
+        functions = _Functions(graph, tree, tuple(end_ids), dtype)
+        self.vocabulary_size: int = model.config.vocabulary_size
+        self._top = min(TOP, self.vocabulary_size)
+        self._new_cache = functions.new_cache
+        self._axes = functions.axes
+        self._prefill = _announced("prefill", jax.jit(functions.prefill, static_argnames=("top",)))
+        self._insert = _announced("insert", jax.jit(functions.insert, donate_argnums=(0, 1)))
+        self._advance = _announced("decode", jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2)))
+        self._score = _announced("score", jax.jit(functions.score, static_argnames=("top",)))
+        self._resize = jax.jit(functions.resize, static_argnames=("length",))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all rows. Also the way back after a call that failed, whose donated arrays are gone."""
+        self.length = 0
+        self._cache: Any = None
+        self._state = _empty_rows(self.rows, self._top)
+        self._used = np.zeros(self.rows, bool)
+
+    def free_row(self) -> int | None:
+        """A row that holds no prompt, None if all do."""
+        free = np.flatnonzero(~self._used)
+        return int(free[0]) if len(free) else None
+
+    def insert(self, prompt: Sequence[int], sampling: Sampling, alternatives: bool = False) -> int:
+        """Reads a prompt into a free row and draws its first token, which the next `advance` hands out.
+
+        `prompt` has at least one token, and with `sampling.max_tokens` (at least one) at most `max_length`.
+        Returns the row. `alternatives` keeps the log-probabilities of the most likely tokens too.
+        """
+        row = self.free_row()
+        length = len(prompt)
+        assert row is not None and 0 < length <= self.max_length - sampling.max_tokens, "the caller checks room and length"
+        tokens = np.zeros((1, bucket(length)), np.int32)
+        tokens[0, :length] = prompt
+        self._make_room(max(tokens.shape[1], length + sampling.max_tokens))
+        numbers = np.array([length, row, sampling.max_tokens, sampling.choice], np.int32)
+        seed = np.uint32(sampling.seed & 0xFFFFFFFF)
+        knobs = np.array([sampling.temperature, sampling.top_p], np.float32)
+        entry, row_cache = self._prefill(self._parameters, tokens, numbers, seed, knobs, top=self._top if alternatives else 0)
+        self._cache, self._state = self._insert(self._cache, self._state, row_cache, entry, np.int32(row))
+        self._used[row] = True
+        return row
+
+    def advance(self, steps: int = CHUNK, until_free: bool = False, alternatives: bool = False) -> Chunk:
+        """Draws up to `steps` (at most CHUNK) further tokens in every active row; stops earlier when no row is active.
+
+        `until_free` also stops as soon as one row has come to its end, so that a waiting prompt can take its place.
+        """
+        top = self._top if alternatives else 0
+        numbers = np.array([min(steps, CHUNK), until_free], np.int32)
+        self._cache, self._state, drawn = self._advance(self._parameters, self._cache, self._state, self._used, numbers, top=top)
+        count, tokens, log_probs, top_ids, top_log_probs, active, taken = jax.device_get(drawn)
+        return Chunk(count, tokens, log_probs, top_ids, top_log_probs, active, int(taken))
+
+    def release(self, row: int) -> None:
+        """Frees a row, whether its completion has ended or not."""
+        self._used[row] = False
+
+    def score(self, prompt: Sequence[int], alternatives: bool = False) -> Scores:
+        """Log-probabilities of the prompt's own tokens. Touches no row."""
+        length = len(prompt)
+        tokens = np.zeros((1, bucket(length)), np.int32)
+        tokens[0, :length] = prompt
+        scores = self._score(self._parameters, tokens, np.int32(length), top=self._top if alternatives else 0)
+        return Scores(*(array[: length - 1] for array in jax.device_get(scores)))
+
+    def _make_room(self, length: int) -> None:
+        """The cache is as long as its longest row needs; it shrinks only when empty, to save compilations."""
+        needed = min(_cache_bucket(length), max(self.max_length, bucket(length)))
+        if needed > self.length and self._used.any():
+            self._cache = self._resize(self._cache, length=needed)
+            self.length = needed
+        elif needed > self.length or (not self._used.any() and 4 * needed <= self.length):
+            self._cache = self._new_cache(self.rows, needed)
+            self.length = needed
+
+
+def _cache_bucket(length: int) -> int:
+    """256, 384, 512, 768, 1024 ...: powers of two and the steps halfway."""
+    size = 256
+    while size < length:
+        if size + size // 2 >= length:
+            return size + size // 2
+        size *= 2
+    return size
+
+
+def _empty_rows(rows: int, top: int) -> Rows:
+    def zeros(dtype: Any, *shape: int) -> jax.Array:
+        return jnp.zeros((rows, *shape), dtype)
+
+    return Rows(
+        token=zeros(jnp.int32), log_prob=zeros(jnp.float32), top_ids=zeros(jnp.int32, top), top_log_probs=zeros(jnp.float32, top),
+        position=zeros(jnp.int32), remaining=zeros(jnp.int32), active=zeros(bool), fresh=zeros(bool),
+        seed=zeros(jnp.uint32), choice=zeros(jnp.int32), temperature=zeros(jnp.float32), top_p=zeros(jnp.float32),
+    )  # fmt: skip
+
+
+class _Functions:
+    """The pure functions that `Sampler` compiles, bound to a model's structure."""
+
+    def __init__(self, graph: Any, tree: Any, end_ids: tuple[int, ...], dtype: Any):
+        self._graph, self._tree, self._dtype = graph, tree, dtype
+        self._end_ids = end_ids or (UNTOLD,)
+
+    def _model(self, parameters: tuple[jax.Array, ...]) -> Any:
+        return nnx.merge(self._graph, jax.tree.unflatten(self._tree, parameters))
+
+    def prefill(self, parameters: Any, tokens_1xT: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> tuple[Rows, Any]:
+        """One row's state after its prompt and first token, and its cache, T long."""
+        length, _, max_tokens, choice = numbers
+        T = tokens_1xT.shape[1]
+        model = self._model(parameters)
+        positions = jnp.arange(T, dtype=jnp.int32)[None]
+        hidden, cache = model(tokens_1xT, positions, (positions < length).astype(jnp.int32), model.init_cache(1, T, self._dtype))
+        logits_1xV = model.logits(jax.lax.dynamic_slice_in_dim(hidden[0], length - 1, 1))
+        row = _empty_rows(1, min(TOP, logits_1xV.shape[-1]))
+        row = dataclasses.replace(row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], position=length[None])
+        row = self._draw(logits_1xV, row, top)
+        remaining = max_tokens[None] - 1
+        active = (remaining > 0) & ~self._ends(row.token)
+        return dataclasses.replace(row, remaining=remaining, active=active, fresh=jnp.ones(1, bool)), cache
+
+    def insert(self, cache: Any, rows: Rows, row_cache: Any, entry: Rows, row: jax.Array) -> tuple[Any, Rows]:
+        raise NotImplementedError
+
+    def advance(self, parameters: Any, cache: Any, rows: Rows, used: jax.Array, numbers: jax.Array, top: int) -> tuple[Any, Rows, tuple]:
+        """The decode loop. `numbers`: most steps, and whether to stop at the first row that ends."""
+        steps, until_free = numbers[0], numbers[1] > 0
+        model = self._model(parameters)
+        B = rows.token.shape[0]
+        every = jnp.arange(B)
+        rows = dataclasses.replace(rows, active=rows.active & used, fresh=rows.fresh & used)
+        started = rows.active
+
+        out = (jnp.zeros((B, CHUNK + 1), jnp.int32), jnp.zeros((B, CHUNK + 1), jnp.float32),
+               jnp.zeros((B, CHUNK + 1, top), jnp.int32), jnp.zeros((B, CHUNK + 1, top), jnp.float32))  # fmt: skip
+
+        def record(out: tuple, count: jax.Array, rows: Rows, which: jax.Array) -> tuple:
+            at = (every, jnp.where(which, count, CHUNK + 1))  # out of range is dropped
+            values = (rows.token, rows.log_prob, rows.top_ids[:, :top], rows.top_log_probs[:, :top])
+            return tuple(array.at[at].set(value, mode="drop") for array, value in zip(out, values, strict=True))
+
+        out = record(out, jnp.zeros(B, jnp.int32), rows, rows.fresh)
+        count = rows.fresh.astype(jnp.int32)
+        # A prompt may have ended with its first token: someone is waiting, so say so at once.
+        ended = jnp.any(rows.fresh & ~rows.active)
+        rows = dataclasses.replace(rows, fresh=jnp.zeros(B, bool))
+
+        def goes_on(carry: tuple) -> jax.Array:
+            step, _, rows, _, _ = carry
+            freed = ended | jnp.any(started & ~rows.active)
+            return (step < steps) & jnp.any(rows.active) & ~(until_free & freed)
+
+        def body(carry: tuple) -> tuple:
+            step, cache, rows, out, count = carry
+            hidden, cache = model(rows.token[:, None], rows.position[:, None], None, cache)
+            next_rows = dataclasses.replace(rows, position=rows.position + 1, remaining=rows.remaining - 1)
+            next_rows = self._draw(model.logits(hidden[:, 0]), next_rows, top)
+            out = record(out, count, next_rows, rows.active)
+            next_active = rows.active & (next_rows.remaining > 0) & ~self._ends(next_rows.token)
+            # Rows at rest stay as they are: they write their last token to the same place of the cache again.
+            merged = jax.tree.map(lambda new, old: jnp.where(rows.active.reshape((B,) + (1,) * (new.ndim - 1)), new, old), next_rows, rows)
+            return step + 1, cache, dataclasses.replace(merged, active=next_active), out, count + rows.active
+
+        taken, cache, rows, out, count = jax.lax.while_loop(goes_on, body, (jnp.int32(0), cache, rows, out, count))
+        return cache, rows, (count, *out, rows.active, taken)
+
+    def score(self, parameters: Any, tokens_1xT: jax.Array, length: jax.Array, top: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Log-probabilities of tokens 1..T-1, and the K most likely, in slices of positions: T x V is never held."""
+        model = self._model(parameters)
+        T = tokens_1xT.shape[1]
+        positions = jnp.arange(T, dtype=jnp.int32)[None]
+        hidden = model(tokens_1xT, positions, (positions < length).astype(jnp.int32))[0]
+        targets = jnp.roll(tokens_1xT[0], -1)
+
+        def one(slice_: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+            hidden_SxD, targets_S = slice_
+            log_probs_SxV = jax.nn.log_softmax(model.logits(hidden_SxD).astype(jnp.float32))
+            best, best_ids = jax.lax.top_k(log_probs_SxV, top)
+            return jnp.take_along_axis(log_probs_SxV, targets_S[:, None], 1)[:, 0], best_ids, best
+
+        sliced = jax.lax.map(one, (hidden.reshape(T // SHORTEST, SHORTEST, -1), targets.reshape(T // SHORTEST, SHORTEST)))
+        return jax.tree.map(lambda array: array.reshape(T, *array.shape[2:]), sliced)
+
+    def _ends(self, token_B: jax.Array) -> jax.Array:
+        return (token_B[:, None] == jnp.array(self._end_ids)).any(1)
+
+    @staticmethod
+    def _draw(logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
+        """The token for `rows.position`, its log-probability, and the most likely ones."""
+        logits_BxV = logits_BxV.astype(jnp.float32)
+        greedy = jnp.argmax(logits_BxV, -1).astype(jnp.int32)
+
+        def drawn() -> jax.Array:
+            scaled = logits_BxV / jnp.maximum(rows.temperature, 1e-6)[:, None]
+            scaled = jax.lax.cond(jnp.any(rows.top_p < 1), lambda: _nucleus(scaled, rows.top_p), lambda: scaled)
+            keys = jax.vmap(_key)(rows.seed, rows.choice, rows.position)
+            noise = jax.vmap(lambda key: jax.random.gumbel(key, logits_BxV.shape[1:]))(keys)
+            return jnp.where(rows.temperature > 0, jnp.argmax(scaled + noise, -1).astype(jnp.int32), greedy)
+
+        token = jax.lax.cond(jnp.any(rows.temperature > 0), drawn, lambda: greedy)
+        total = jax.nn.logsumexp(logits_BxV, -1)
+        log_prob = jnp.take_along_axis(logits_BxV, token[:, None], 1)[:, 0] - total
+        rows = dataclasses.replace(rows, token=token, log_prob=log_prob)
+        if top:
+            best, best_ids = jax.lax.top_k(logits_BxV, top)
+            rows = dataclasses.replace(rows, top_ids=best_ids.astype(jnp.int32), top_log_probs=best - total[:, None])
+        return rows
+
+
+def _key(seed: jax.Array, choice: jax.Array, position: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), choice), position)
+
+
+def _nucleus(logits_BxV: jax.Array, top_p_B: jax.Array) -> jax.Array:
+    """Minus infinity outside the smallest set of tokens whose probability reaches top_p (Holtzman et al., 2020)."""
+    probabilities = jax.nn.softmax(logits_BxV)
+    falling = -jnp.sort(-probabilities, -1)
+    before = jnp.cumsum(falling, -1) - falling
+    least = jnp.min(jnp.where(before < top_p_B[:, None], falling, jnp.inf), -1)
+    return jnp.where(probabilities >= least[:, None], logits_BxV, -jnp.inf)
+
+
+def _announced(name: str, function: Callable) -> Callable:
+    """Says in the log when a call had to compile, and how long it took."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        before, start = function._cache_size(), time.perf_counter()
+        result = function(*arguments, **options)
+        if function._cache_size() > before:
+            log.info("compiled %s in %.1f s", name, time.perf_counter() - start)
+        return result
+
+    return call
