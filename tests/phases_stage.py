@@ -1,0 +1,30 @@
+"""A stage for test_phases: appends its values to a file, and fails or waits if told to."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+from mira_jax import commands
+from mira_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    log: str = ""
+    note: str = ""
+    seed: int = 0
+    fail_unless: str = ""
+    wait: float = 0.0
+
+
+def main(config: StageConfig) -> None:
+    if config.fail_unless and not Path(config.fail_unless).exists():
+        raise UserError("told to fail")
+    with open(config.log, "a") as file:
+        file.write(f"{config.note} {config.seed}\n")
+    time.sleep(config.wait)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, StageConfig, __doc__))

@@ -1,0 +1,106 @@
+"""The phases command: stages in order, complete ones skipped, other runs moved aside."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from mira_jax import phases
+from mira_jax.config import build
+from mira_jax.errors import UserError
+from mira_jax.phases import PhasesConfig
+
+
+def make_config(tmp_path, *stages, **fields):
+    stages = [
+        {"module": "tests.phases_stage", **stage, "set": {"log": "{out}/log", "seed": "{seed}", **stage.get("set", {})}} for stage in stages
+    ]
+    return build(PhasesConfig, {"out": str(tmp_path / "run"), "stages": stages, **fields})
+
+
+def log(tmp_path):
+    return (tmp_path / "run" / "log").read_text().split("\n")[:-1]
+
+
+def test_stages_run_in_order_and_once(tmp_path):
+    config = make_config(tmp_path, {"name": "a", "set": {"note": "first"}}, {"name": "b", "set": {"note": "second, {out}"}}, seed=3)
+    phases.main(config)
+    phases.main(config)
+    assert log(tmp_path) == ["first 3", f"second, {tmp_path}/run 3"]
+
+
+def test_a_failed_stage_is_named_and_the_next_run_goes_on_from_it(tmp_path):
+    config = make_config(
+        tmp_path, {"name": "a", "set": {"note": "a"}}, {"name": "b", "set": {"note": "b", "fail_unless": str(tmp_path / "mended")}}
+    )
+    with pytest.raises(UserError, match="stage b failed with exit code 2"):
+        phases.main(config)
+    (tmp_path / "mended").touch()
+    phases.main(config)
+    assert log(tmp_path) == ["a 0", "b 0"]
+
+
+def test_a_run_with_other_settings_is_moved_aside(tmp_path):
+    phases.main(make_config(tmp_path, {"name": "a"}, seed=1))
+    phases.main(make_config(tmp_path, {"name": "a"}, seed=2))
+    assert log(tmp_path) == [" 2"] and (tmp_path / "run-1" / "log").read_text() == " 1\n"
+
+
+def test_a_strangers_folder_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="not a run of this command"):
+        phases.main(make_config(tmp_path, {"name": "a"}))
+
+
+def test_interrupted_and_started_again_it_goes_on(tmp_path):
+    stages = [
+        {"name": name, "module": "tests.phases_stage", "set": {"log": "{out}/log", "note": name, "wait": wait}}
+        for name, wait in (("a", 0.0), ("b", 3.0))
+    ]
+    path = tmp_path / "phases.yaml"
+    path.write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "stages": stages}))
+    command = [sys.executable, "-m", "mira_jax.phases", "--config", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "run" / "log").exists() or len(log(tmp_path)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "goes on from here" in errors
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert [line.strip() for line in log(tmp_path)] == ["a 0", "b 0", "b 0"]
+
+
+def test_the_table_holds_every_policy_and_stage(tmp_path):
+    config = make_config(tmp_path, {"name": "a"})
+    (tmp_path / "run").mkdir()
+    rate = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+    summary = {"success_rate": {"sft": rate, "mira": rate}, "paired": {"wins": 3, "losses": 1, "ties": 6, "p_value": 0.3125}}
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(summary))
+    config = make_config(tmp_path, {"name": "a"}, table=str(path))
+    (tmp_path / "run").rmdir()
+    phases.main(config)
+    summary = json.loads(path.read_text())
+    assert set(summary["minutes"]) == {"a"}
+    table = phases.format_table(summary)
+    assert "sft" in table and "50.0%" in table and "3 wins, 1 losses" in table and "a 0." in table
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"stages": [{"name": "a", "module": "m"}, {"name": "a", "module": "m"}]}, "same name"),
+        ({"stages": [{"name": "a", "module": "m", "config": "none.yaml"}]}, "none.yaml: cannot read"),
+    ],
+)
+def test_bad_plans_are_refused_before_anything_runs(tmp_path, tree, message):
+    with pytest.raises(UserError, match=message):
+        phases.main(build(PhasesConfig, {"out": str(tmp_path / "run"), **tree}))
+    assert not (tmp_path / "run").exists()
