@@ -1,0 +1,151 @@
+"""Reads what an evaluation or a training run left on disk, for the report."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Status, Trajectory
+from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.side_tables import SideTable
+from rollouts.analysis.failures import Failure, classify
+
+LABELLED = "labelled"
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What the report's counts need of one episode; its pages stay on disk."""
+
+    record: int
+    """Its place in the evaluation's shards."""
+    task_id: str
+    task_key: str
+    """The same for the same task, seed and attempt of every method: what pairs are made by."""
+    template: str
+    status: Status
+    judged: bool
+    """Has an outcome; never true of an infra_error."""
+    success: bool
+    failure: Failure | None
+    steps: int
+    progress: tuple[float, ...]
+    """Share of milestones done after each step, in [0, 1]; empty where unlabelled."""
+    temperature: float
+    created: str
+
+
+class Evaluation:
+    """The episodes of one method."""
+
+    def __init__(self, name: str, folder: str | Path, scores: Sequence[str | Path] = ()):
+        """`folder`: of an evaluation (its `labelled` folder is read) or of labelled shards. `scores`: side tables.
+
+        Raises:
+            UserError: a missing or empty folder, a damaged shard or side table, two episodes of one task and
+                attempt, or no episode with an outcome.
+        """
+        self.name, self.folder = name, Path(folder)
+        labelled = self.folder / LABELLED
+        self._reader = ShardReader(labelled if labelled.is_dir() else self.folder)
+        self._scores = [SideTable.read(path) for path in scores]
+        self.episodes = [_episode(record, self._reader[record]) for record in range(len(self._reader))]
+        self.by_task: dict[str, Episode] = {}
+        for episode in self.episodes:
+            if episode.task_key in self.by_task:
+                raise UserError(
+                    f"{self._reader.folders[0]}: two episodes of {episode.task_key}; an evaluation has one policy, and one episode per task and attempt"
+                )
+            self.by_task[episode.task_key] = episode
+        if not any(episode.judged for episode in self.episodes):
+            raise UserError(f"{self._reader.folders[0]}: no episode here has an outcome; label them first (`python -m rollouts.label`)")
+
+    @property
+    def judged(self) -> list[Episode]:
+        return [episode for episode in self.episodes if episode.judged]
+
+    def load(self, episode: Episode) -> Trajectory:
+        return self._reader[episode.record]
+
+    def scores(self, column: str, trajectory: Trajectory) -> list[float] | None:
+        """`column` at each step, from the first side table that has it; None where no table has."""
+        for table in self._scores:
+            if column in table.columns:
+                return [table.lookup(column, trajectory.id, step.index) for step in trajectory.steps]
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The metrics of one training run."""
+
+    name: str
+    curves: dict[str, list[tuple[float, float]]]
+    """Metric to (step, value), by step; values are finite."""
+
+
+def read_run(name: str, folder: str | Path) -> Run:
+    """Reads `folder/metrics.jsonl`. Where a resumed run wrote a step twice, the later line counts.
+
+    Raises:
+        UserError: no such file, or a line before the last that is not JSON (the last may be cut short).
+    """
+    path = Path(folder) / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the metrics of run {name}: {error.strerror}") from None
+    points: dict[str, dict[float, float]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}, line {number}: not JSON") from None
+        if not isinstance(row, dict) or not _is_number(row.get("step")):
+            continue
+        for metric, value in row.items():
+            if metric not in ("step", "time") and _is_number(value):
+                points.setdefault(metric, {})[row["step"]] = float(value)
+    return Run(name, {metric: sorted(by_step.items()) for metric, by_step in points.items()})
+
+
+def read_stages(path: str | Path) -> dict[str, float]:
+    """Minutes per stage, in order: a JSON object of numbers, itself or under `minutes`. Raises UserError otherwise."""
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the minutes per stage: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+    minutes = tree.get("minutes", tree) if isinstance(tree, dict) else None
+    if not isinstance(minutes, dict) or not all(map(_is_number, minutes.values())):
+        raise UserError(f"{path}: expected an object of stage to minutes, itself or under the key minutes")
+    return {str(stage): float(value) for stage, value in minutes.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _episode(record: int, trajectory: Trajectory) -> Episode:
+    task = trajectory.task
+    progress = tuple(sum(step.milestones) / len(step.milestones) for step in trajectory.steps if step.milestones)
+    judged = trajectory.outcome is not None and trajectory.status is not Status.INFRA_ERROR
+    return Episode(
+        record=record,
+        task_id=task.id,
+        task_key=f"{task.id}|{task.seed}|{trajectory.attempt}",
+        template=task.template,
+        status=trajectory.status,
+        judged=judged,
+        success=judged and trajectory.success,
+        failure=classify(trajectory),
+        steps=len(trajectory.steps),
+        progress=progress if len(progress) == len(trajectory.steps) else (),
+        temperature=trajectory.policy.temperature,
+        created=trajectory.created,
+    )

@@ -1,0 +1,105 @@
+"""Writes one HTML page that shows what a set of evaluations says.
+
+The page needs nothing but itself: it opens from a file, in any browser, without a network.
+
+    python -m rollouts.report --config configs/demo/report.yaml
+"""
+
+import csv
+import io
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mira_jax import commands
+from mira_jax.errors import UserError
+from mira_jax.trajectories.shards import write_atomically
+from rollouts.analysis import pages
+from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
+from rollouts.analysis.summary import Summary, summarise, to_rows, to_tree
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    title: str = "Web agents, evaluated"
+    evaluations: dict[str, str] = field(default_factory=dict)
+    """Method to folder, in the order shown: what `python -m rollouts.evaluate` wrote, or labelled shards."""
+    baseline: str = ""
+    """A name in `evaluations`; the first if empty."""
+    treatment: str = ""
+    """A name in `evaluations`, compared with the baseline first of all; the last if empty."""
+    scores: dict[str, list[str]] = field(default_factory=dict)
+    """Method to side tables with `value` and `potential` for its episodes (`python -m mira_jax.score`)."""
+    training: dict[str, str] = field(default_factory=dict)
+    """Name to run folder with `metrics.jsonl`, in the order shown."""
+    metrics: list[str] = field(default_factory=list)
+    """Metrics to draw of each run; empty: up to six, losses first."""
+    stages: str = ""
+    """A JSON file with the minutes of each stage, itself or under `minutes`."""
+    trajectories: int = 6
+    """Tasks shown step by step, with every method's episode of each."""
+    page_characters: int = 4000
+    """The most of a page's text shown at a step."""
+    max_megabytes: float = 4.5
+    """Size of the page: screenshots, then tasks, are left out to keep it."""
+    level: float = 0.95
+    """Of the intervals."""
+    data: bool = False
+    """Also write the numbers beside the page, as .json and .csv."""
+    out: str = "report.html"
+
+    def __post_init__(self) -> None:
+        if not self.evaluations:
+            raise UserError("evaluations: name at least one, for example {sft: runs/demo/evaluations/sft}")
+        for key, names in (("baseline", [self.baseline]), ("treatment", [self.treatment]), ("scores", self.scores)):
+            for name in names:
+                if name and name not in self.evaluations:
+                    raise UserError(f"{key}: {name!r} is none of the evaluations {', '.join(self.evaluations)}")
+        if not 0 < self.level < 1:
+            raise UserError(f"level: {self.level} is not between 0 and 1")
+        if self.max_megabytes < 1:
+            raise UserError(f"max_megabytes: {self.max_megabytes} is too small for a report; 1 is the least")
+        if self.trajectories < 0 or self.page_characters < 0:
+            raise UserError("trajectories and page_characters can't be negative")
+
+
+def main(config: ReportConfig) -> None:
+    out = Path(config.out)
+    _refuse_other_files(out)
+    names = list(config.evaluations)
+    evaluations = [Evaluation(name, folder, config.scores.get(name, [])) for name, folder in config.evaluations.items()]
+    summary = summarise(evaluations, config.baseline or names[0], config.treatment or names[-1], config.level)
+    runs = [read_run(name, folder) for name, folder in config.training.items()]
+    minutes = read_stages(config.stages) if config.stages else {}
+    options = pages.Options(
+        config.title, config.trajectories, config.page_characters, int(config.max_megabytes * 1e6), tuple(config.metrics)
+    )
+    page = pages.render(options, evaluations, summary, runs, minutes)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page.encode())
+    if config.data:
+        _write_data(out, summary)
+    print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
+
+
+def _refuse_other_files(out: Path) -> None:
+    """An older report may be replaced; anything else may not."""
+    if out.is_dir():
+        raise UserError(f"out: {out} is a folder; expected the path of an HTML file")
+    if out.exists() and pages.MARKER.encode() not in out.read_bytes()[:200]:
+        raise UserError(f"out: {out} exists and is not a report; choose another name")
+
+
+def _write_data(out: Path, summary: Summary) -> None:
+    write_atomically(out.with_suffix(".json"), json.dumps(to_tree(summary), indent=1).encode())
+    rows = to_rows(summary)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(out.with_suffix(".csv"), table.getvalue().encode())
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, ReportConfig, __doc__, flags=("out",)))
