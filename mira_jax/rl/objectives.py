@@ -8,21 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
-
-
-def step_log_probs(
-    log_probs: Float[Array, "B R"], mask: Float[Array, "B R"], segment: Int[Array, "B R"], steps: int
-) -> Float[Array, "B S"]:
-    """log pi(a|s) of each of S = `steps` steps in a row: the sum of its tokens' log-probs. 0 for a step without tokens.
-
-    Args:
-        log_probs: of the response tokens of all steps in the row, side by side.
-        mask: 1 for a token, 0 for padding.
-        segment: which step of the row a token belongs to, in [0, S).
-    """
-    masked_BxR = jnp.where(mask > 0, log_probs, 0.0)
-    return jax.vmap(lambda values_R, segment_R: jax.ops.segment_sum(values_R, segment_R, num_segments=steps))(masked_BxR, segment)
+from jaxtyping import Float
 
 
 def squared_log_ratio(

@@ -63,20 +63,6 @@ def test_exponential_weights_are_bounded_and_never_overflow():
     assert np.isfinite(np.asarray(objectives.exponential_weights(jnp.array(100.0), beta=0.01, most=20.0)))
 
 
-def test_step_log_probs_add_up_the_tokens_of_each_step():
-    log_probs = jnp.array([[-1.0, -2.0, -4.0, -8.0], [-0.5, -0.25, -jnp.inf, -9.0]])
-    mask = jnp.array([[1.0, 1, 1, 1], [1, 1, 0, 0]])
-    segment = jnp.array([[0, 1, 1, 2], [0, 0, 0, 0]])
-    np.testing.assert_allclose(objectives.step_log_probs(log_probs, mask, segment, steps=3), [[-1, -6, -8], [-0.75, 0, 0]])
-
-
-def test_padding_sends_no_gradient():
-    def total(log_probs):
-        return objectives.step_log_probs(log_probs, jnp.array([[1.0, 1, 0]]), jnp.array([[0, 1, 0]]), steps=2).sum()
-
-    np.testing.assert_array_equal(jax.grad(total)(jnp.array([[-1.0, -2.0, -3.0]])), [[1, 1, 0]])
-
-
 def test_critic_losses_by_hand():
     logits = jnp.array([0.0, 2.0, -3.0])
     probabilities = 1 / (1 + np.exp(-np.array([0.0, 2.0, -3.0])))

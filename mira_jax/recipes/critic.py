@@ -1,0 +1,100 @@
+"""The critics: V(s), the probability of success, and P(s), the progress along the subgoals.
+
+Both are read at the last prompt token. In the paper each has a network of its own: train twice, with heads: [value]
+and with heads: [potential]. With both heads at once they share one trunk, at half the cost.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mira_jax.errors import UserError
+from mira_jax.recipes import Prepared
+from mira_jax.recipes.labels import read_labels
+from mira_jax.rl import objectives
+from mira_jax.training.metrics import Mean
+from mira_jax.trajectories.records import Trajectory
+from mira_jax.trajectories.side_tables import SideTable
+
+HEADS = ("value", "potential")
+
+
+@dataclasses.dataclass(frozen=True)
+class Critic:
+    """L = mean over steps of L_V + potential_weight * mean over labelled steps of L_P (`rl.objectives`)."""
+
+    heads: tuple[str, ...] = HEADS
+    """value, potential, or both on one trunk."""
+    potential_from: Literal["successes", "all"] = "successes"
+    """Which trajectories give progress labels: the successes alone, as in the paper, or failures too, whose label
+    rises to the last subgoal they reached and then stays."""
+    potential_weight: float = 1.0
+    """Of the potential's loss, when both heads share a trunk."""
+
+    reads_responses: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) < len(self.heads):
+            raise UserError(f"recipe.heads: {list(self.heads)}; expected one or both of {', '.join(HEADS)}")
+
+    def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
+        """Columns: `success`; `progress` with `progress_weight`, 0 where there is no label.
+
+        The weights average 1 over the kept steps, so that a sum weighted by them over steps is a mean over labels.
+        """
+        labels = read_labels(reader)
+        keep = labels.sound.copy()
+        columns = {"success": labels.success.astype(np.float32)}
+        summary = {"episodes": labels.episodes, "success_rate": _mean(labels.success[labels.last & labels.sound])}
+        if "potential" in self.heads:
+            labelled = labels.sound & np.isfinite(labels.progress)
+            if self.potential_from == "successes":
+                labelled &= labels.success
+            if not labelled.any():
+                raise UserError(
+                    "no step has a progress label: "
+                    + ("no episode succeeded; " if not labels.success.any() else "the episodes have no milestones; ")
+                    + "label more episodes, or set recipe.potential_from=all"
+                )
+            if "value" not in self.heads:
+                keep = labelled
+            columns["progress"] = np.where(labelled, labels.progress, 0).astype(np.float32)
+            columns["progress_weight"] = (labelled * (keep.sum() / labelled.sum())).astype(np.float32)
+            summary |= {"progress_labels": int(labelled.sum()), "progress_mean": _mean(labels.progress[labelled])}
+        return Prepared(keep, columns, summary)
+
+    def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
+        logits = model(batch["tokens"], batch["positions"], batch["segment_ids"], batch["last_prompt_index"])
+        mask = batch["step_mask"]
+        steps = jnp.sum(mask)
+        total = jnp.zeros(())
+        metrics = {}
+        if "value" in self.heads:
+            loss = jnp.sum(mask * objectives.outcome_cross_entropy(logits["value"], batch["success"]))
+            total += loss
+            value = jax.nn.sigmoid(logits["value"])
+            won, lost = mask * batch["success"], mask * (1 - batch["success"])
+            metrics |= {
+                "value_loss": Mean(loss, steps),
+                "value_of_successes": Mean(jnp.sum(won * value), jnp.sum(won)),
+                "value_of_failures": Mean(jnp.sum(lost * value), jnp.sum(lost)),
+            }
+        if "potential" in self.heads:
+            weight = mask * batch["progress_weight"]
+            loss = jnp.sum(weight * objectives.progress_squared_error(logits["potential"], batch["progress"]))
+            total += (self.potential_weight if "value" in self.heads else 1.0) * loss
+            potential = jax.nn.sigmoid(logits["potential"])
+            metrics |= {
+                "potential_loss": Mean(loss, jnp.sum(weight)),
+                "potential": Mean(jnp.sum(weight * potential), jnp.sum(weight)),
+            }
+        return Mean(total, steps), metrics
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0

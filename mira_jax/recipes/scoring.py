@@ -1,0 +1,62 @@
+"""What a policy and a critic say of every step: log pi(a|s), V(s) and P(s), in the order of the step index."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from mira_jax.data.packing import PackedBatches
+from mira_jax.data.steps import StepExamples
+from mira_jax.training.log_probs import response_log_probs, sum_by_step
+
+ROUND_LENGTH = 64
+
+
+def score_policy(model: nnx.Module, examples: StepExamples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
+    """`log_prob`, log pi(a|s) in nats, and `token_count`, both with the end token; float32 [N], NaN for unusable steps.
+
+    Args:
+        row_length: tokens per packed row; 0 for as many as the longest step needs.
+
+    Raises:
+        UserError: no usable steps, or a step longer than `row_length`.
+    """
+
+    def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {"log_prob": sum_by_step(response_log_probs(model, batch), batch)}
+
+    scores = _score(model, score, examples, row_length, rows, reads_responses=True, title="policy")
+    return scores | {"token_count": np.where(examples.usable, examples.response_lengths, np.nan).astype(np.float32)}
+
+
+def score_critic(model: nnx.Module, examples: StepExamples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
+    """A probability per head: `value`, `potential`. Arguments and errors as for `score_policy`."""
+
+    def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        logits = model(batch["tokens"], batch["positions"], batch["segment_ids"], batch["last_prompt_index"])
+        return {name: jax.nn.sigmoid(logits_BxS.astype(jnp.float32)) for name, logits_BxS in logits.items()}
+
+    return _score(model, score, examples, row_length, rows, reads_responses=False, title="critic")
+
+
+def _score(
+    model: nnx.Module, score: Callable, examples: StepExamples, row_length: int, rows: int, reads_responses: bool, title: str
+) -> dict[str, np.ndarray]:
+    steps = np.flatnonzero(examples.usable)
+    if not row_length:
+        lengths = examples.prompt_lengths + (examples.response_lengths - 1 if reads_responses else 0)
+        row_length = -(-int(lengths[steps].max(initial=1)) // ROUND_LENGTH) * ROUND_LENGTH
+    packed = PackedBatches(examples, steps, {}, row_length=row_length, rows=rows, shuffle=False, reads_responses=reads_responses)
+    graph, state = nnx.split(model)
+    compiled = jax.jit(lambda state, batch: score(nnx.merge(graph, state), batch))
+    columns: dict[str, np.ndarray] = {}
+    for batch in tqdm(packed, desc=f"score {title}", unit="batch", mininterval=1.0):
+        arrays = {name: array for name, array in batch.items() if name != "step_id"}
+        present_BxS = batch["step_id"] >= 0
+        for name, values_BxS in compiled(state, arrays).items():
+            column_N = columns.setdefault(name, np.full(len(examples), np.nan, np.float32))
+            column_N[batch["step_id"][present_BxS]] = np.asarray(values_BxS)[present_BxS]
+    return columns

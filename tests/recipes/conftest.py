@@ -1,0 +1,53 @@
+"""A tiny model, a tokenizer, and made-up episodes for the recipes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mira_jax.data.steps import tokenize
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.tokenizer import Tokenizer
+from tests import synthetic
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return synthetic.write_folder(tmp_path_factory.mktemp("episodes"), count=24, infra_every=8)
+
+
+@pytest.fixture(scope="session")
+def reader(folder):
+    return ShardReader(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory):
+    return synthetic.write_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.model")
+
+
+@pytest.fixture(scope="session")
+def examples(reader, tokenizer_path):
+    return tokenize(reader, PromptConfig(version="compact", max_tokens=256), Tokenizer(tokenizer_path), progress=False)
+
+
+@pytest.fixture(scope="session")
+def config(tokenizer_path):
+    size = Tokenizer(tokenizer_path).vocabulary_size
+    return Gemma3Config(vocabulary_size=size, width=32, layers=2, query_heads=2, kv_heads=1, head_dim=16, mlp_width=64, window=512)
+
+
+@pytest.fixture
+def policy(config):
+    return Gemma3(config, rngs=nnx.Rngs(0))
+
+
+def log_prob_by_hand(model, prompt, response):
+    """The sum over a response's tokens, one example alone, every logit computed."""
+    tokens = np.concatenate([prompt, response])[None]
+    logits = np.asarray(model.logits(model(jnp.asarray(tokens))), np.float64)[0]
+    log_probs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
+    return sum(log_probs[len(prompt) + i - 1, token] for i, token in enumerate(response))
