@@ -61,10 +61,11 @@ def trajectory(number: int, steps: int = 3, success: bool | None = None, status:
 def trajectories(count: int, seed: int = 0, most_steps: int = 4, infra_every: int = 0) -> list[Trajectory]:
     """`count` episodes of 1 to `most_steps` steps; every `infra_every`-th ended in an infrastructure error."""
     draw = random.Random(seed)
-    return [
-        trajectory(number, draw.randint(1, most_steps), status=Status.INFRA_ERROR if infra_every and number % infra_every == infra_every - 1 else None, seed=seed)
-        for number in range(count)
-    ]
+    made = []
+    for number in range(count):
+        broken = infra_every and number % infra_every == infra_every - 1
+        made.append(trajectory(number, draw.randint(1, most_steps), status=Status.INFRA_ERROR if broken else None, seed=seed))
+    return made
 
 
 def write_folder(folder: str | Path, count: int = 20, seed: int = 0, most_steps: int = 4, infra_every: int = 0) -> Path:
@@ -76,6 +77,8 @@ def write_folder(folder: str | Path, count: int = 20, seed: int = 0, most_steps:
 
 def write_tokenizer(path: str | Path, vocabulary_size: int = 320) -> Path:
     """A tokenizer that knows these texts."""
-    texts = [text for item in trajectories(50) for text in (item.task.intent, *(s.response for s in item.steps), *(s.page.observation for s in item.steps))]
+    episodes = trajectories(50)
+    texts = [item.task.intent for item in episodes]
+    texts += [text for item in episodes for step in item.steps for text in (step.response, step.page.observation)]
     train_tokenizer(texts, path, vocabulary_size, SYMBOLS)
     return Path(path)

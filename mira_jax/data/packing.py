@@ -78,8 +78,9 @@ class PackedBatches(Sequence[Batch]):
         self.dropped = int((~fits).sum())
         if self.dropped and not drop_too_long:
             raise UserError(
-                f"data.row_length: {self.dropped} of {len(steps)} steps are longer than {row_length} tokens (the longest has {int(lengths.max())}); "
-                "raise it, lower data.prompt.max_tokens, or leave such steps out with data.drop_too_long=true"
+                f"data.row_length: {self.dropped} of {len(steps)} steps are longer than {row_length} tokens "
+                f"(the longest has {int(lengths.max())}); raise it, lower data.prompt.max_tokens, or leave such steps out "
+                "with data.drop_too_long=true"
             )
         steps, lengths = steps[fits], lengths[fits]
         if not len(steps):

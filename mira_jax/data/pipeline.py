@@ -17,7 +17,7 @@ class DataConfig:
     """Files that `mira_jax.score` wrote, for recipes that read them."""
     only: str = "all"
     """all, or success: the steps of successful episodes."""
-    prompt: PromptConfig = PromptConfig()
+    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     row_length: int = 1024
     """Tokens per row. Several steps are packed in one."""
     rows: int = 8

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -46,10 +46,10 @@ class StepExamples:
     def response(self, step: int) -> np.ndarray:
         return self.tokens[self.starts[step] + self.prompt_lengths[step] : self.starts[step + 1]]
 
-    def fingerprint(self) -> str:
-        """Two sets of examples with one fingerprint have the same tokens in the same order."""
+    def fingerprint(self, more: Iterable[np.ndarray] = ()) -> str:
+        """Two sets of examples with one fingerprint have the same tokens in the same order, and the same arrays `more`."""
         digest = hashlib.sha256()
-        for array in (self.tokens, self.starts, self.prompt_lengths):
+        for array in (self.tokens, self.starts, self.prompt_lengths, *more):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
@@ -115,9 +115,8 @@ def choose(examples: StepExamples, keep: np.ndarray, only: str) -> np.ndarray:
         chosen &= examples.successful
     if not chosen.any():
         raise UserError(
-            f"data.folders: none of the {len(examples)} steps is left to train on "
-            f"({int(examples.usable.sum())} are of sound episodes, {int((examples.usable & examples.successful).sum())} of successful ones, "
-            f"the recipe chose {int(keep.sum())}; data.only is {only})"
+            f"data.folders: none of the {len(examples)} steps is left to train on ({int(examples.usable.sum())} are of sound episodes, "
+            f"{int(examples.successful.sum())} of successful ones, the recipe chose {int(keep.sum())}; data.only is {only})"
         )
     return np.flatnonzero(chosen)
 
@@ -139,4 +138,3 @@ def corpus(reader: Sequence[Trajectory], most: int = 20_000, seed: int = 0) -> l
         picked = range(len(items)) if len(items) <= most else sorted(generator.choice(len(items), most, replace=False))
         texts += [items[index] for index in picked if items[index]]
     return texts
-

@@ -39,7 +39,7 @@ class Prepared:
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """float32 [N] each: per-step numbers the loss reads, for example `advantage`. Finite wherever `keep` is true."""
     summary: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Written once to the metrics, under `data/NAME`: for example the mean advantage."""
+    """Shown at the start and kept in the run's data.json: for example the mean advantage."""
 
 
 class Recipe(Protocol):

@@ -34,9 +34,8 @@ def test_each_epoch_has_every_step_once_with_its_own_tokens(sizes, rows, spare, 
     data = examples(sizes)
     advantage = np.arange(len(sizes), dtype=np.float32) + 0.5
     row_length = max(p + r - 1 if responses else p for p, r in sizes) + spare
-    packed = PackedBatches(
-        data, np.arange(len(sizes)), {"advantage": advantage}, row_length=row_length, rows=rows, epochs=2, seed=seed, reads_responses=responses
-    )
+    options = {"row_length": row_length, "rows": rows, "epochs": 2, "seed": seed, "reads_responses": responses}
+    packed = PackedBatches(data, np.arange(len(sizes)), {"advantage": advantage}, **options)
     seen = []
     shapes = set()
     for k in range(len(packed)):

@@ -34,7 +34,8 @@ def test_a_step_is_the_prompt_of_the_rollout_and_the_response_with_its_end(reade
         if trajectory.outcome is None:
             assert not examples.usable[j] and len(examples.prompt(j)) == len(examples.response(j)) == 0
             continue
-        expected = prompt_ids(trajectory.task.intent, rounds(trajectory.steps[:step]), trajectory.steps[step].page.observation, prompt, tokenizer)
+        past, page = rounds(trajectory.steps[:step]), trajectory.steps[step].page.observation
+        expected = prompt_ids(trajectory.task.intent, past, page, prompt, tokenizer)
         assert examples.prompt(j).tolist() == expected
         assert tokenizer.decode(examples.response(j)) == trajectory.steps[step].response
         assert examples.response(j)[-1] == tokenizer.end_of_turn_id

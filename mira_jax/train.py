@@ -1,0 +1,122 @@
+"""Trains a policy or a critic on shards of episodes.
+
+    python -m mira_jax.train --config configs/demo/sft.yaml --set optimizer.learning_rate=1e-5
+
+Killed at any moment, the same command goes on from the last checkpoint with the same numbers.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+from mira_jax import commands
+from mira_jax.data.pipeline import DataConfig, batches_of
+from mira_jax.errors import UserError
+from mira_jax.recipes import make_recipe, options_of
+from mira_jax.training import loop, setup
+from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, write_model_json
+from mira_jax.training.metrics import MetricsWriter
+from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from mira_jax.training.run_folder import RunFolder
+from mira_jax.training.setup import ModelConfig, TokenizerConfig
+from mira_jax.training.state import init_state
+from mira_jax.training.step import cut, make_evaluation, make_step
+from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.tokenizer import FILE_NAME
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    out: str = ""
+    """Folder of the run."""
+    recipe: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "sft"})
+    """`name` (sft, critic, actor) and the options of that recipe."""
+    init_from: str | None = None
+    """A run's folder or a Hugging Face folder to start from. A critic takes a policy's trunk."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    epochs: float = 1.0
+    """Passes over the data."""
+    updates: int | None = None
+    """If given, the number of updates, in place of `epochs`."""
+    seed: int = 0
+    """Draws the parameters, the order of the data and the holdout."""
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    log_every: int = 10
+    """Updates between two fetches of the metrics; each update has its line all the same."""
+
+    def __post_init__(self) -> None:
+        if self.data.rows % self.optimizer.accumulate:
+            raise UserError(f"optimizer.accumulate: {self.data.rows} rows can't be cut into {self.optimizer.accumulate} equal parts")
+
+
+def main(config: TrainConfig) -> None:
+    """Reads the data, builds the model, trains, and leaves a run folder."""
+    recipe = make_recipe(config.recipe)
+    config = dataclasses.replace(config, recipe=options_of(config.recipe["name"], recipe))
+    _require(config)
+    run = RunFolder(config.out, config)
+    if run.complete:
+        print(f"{run.path}: complete already, at update {run.complete['step']}")
+        return
+
+    reader = ShardReader(config.data.folders)
+    prepared = recipe.prepare(reader, [SideTable.read(path) for path in config.data.side_tables])
+    tokenizer, tokenizer_file = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
+    packed = setup.pack_data(
+        config.data, reader, tokenizer, prepared.keep, prepared.columns, recipe.reads_responses,
+        epochs=config.epochs, updates=config.updates, seed=config.seed,
+    )  # fmt: skip
+    model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed)
+    print(setup.describe(packed, model, prepared.summary), file=sys.stderr)
+
+    run.create()
+    run.check_data({**packed.description, "summary": prepared.summary})
+    run.write_bytes(FILE_NAME, tokenizer_file)
+    write_model_json(run.path, model.config, recipe.heads)
+
+    updates, parts = len(packed.train), config.optimizer.accumulate
+    optimizer = make_optimizer(config.optimizer, updates)
+    checkpoints = Checkpoints(run.path, config.checkpoint.keep)
+    data = batches_of(packed.train)
+    step = checkpoints.latest or 0
+    if step:
+        state = checkpoints.restore(setup.abstract_state(model, optimizer), data)
+        print(f"{run.path}: goes on after update {step} of {updates}", file=sys.stderr)
+    else:
+        state = init_state(model.make_params(), optimizer)
+    writer = MetricsWriter(run.path, step)
+    evaluate = None
+    if packed.holdout:
+        evaluate = loop.mean_over(make_evaluation(model.skeleton, recipe.loss), packed.holdout, lambda batch: cut(batch, 1), "holdout/")
+    result = loop.train(
+        state,
+        step,
+        make_step(model.skeleton, recipe.loss, optimizer, learning_rate(config.optimizer, updates)),
+        data,
+        lambda batch: cut(batch, parts),
+        loop.LoopConfig(updates, config.log_every, config.checkpoint.every, evaluate_at=[*packed.train.epoch_ends, updates]),
+        checkpoints,
+        writer,
+        evaluate,
+    )
+    writer.close()
+    if not result.finished:
+        print(f"stopped after update {result.step} of {updates}, which is saved; go on with: {run.restart}", file=sys.stderr)
+        return
+    run.finish(result.step, result.metrics, result.seconds)
+    print(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s")
+
+
+def _require(config: TrainConfig) -> None:
+    if not config.out:
+        raise UserError("out: give the folder of the run, for example --out runs/sft")
+    if not config.data.folders:
+        raise UserError("data.folders: give at least one folder of episodes")
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, TrainConfig, __doc__, flags=("out", "init_from")))

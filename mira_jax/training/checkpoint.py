@@ -1,0 +1,168 @@
+"""Checkpoints of a run: written while training goes on, restored whole, or read as a model."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from mira_jax import config as configs
+from mira_jax.errors import UserError
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.heads import Critic
+from mira_jax.training.state import TrainState, skeleton
+
+CHECKPOINTS = "checkpoints"
+MODEL = "model.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    every: int = 500
+    """Updates between checkpoints. One is always written at the end, and on SIGTERM."""
+    keep: int = 2
+    """How many are kept."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: parameters, optimizer, step, and the position in the data."""
+
+    def __init__(self, folder: str | Path, keep: int):
+        """`folder`: of the run. What a killed process left half-written is removed."""
+        self._orbax = ocp.training.Checkpointer(
+            (Path(folder) / CHECKPOINTS).absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint."""
+        return self._orbax.latest.step if self._orbax.latest else None
+
+    def save(self, step: int, state: TrainState, data: Any) -> None:
+        """Copies what is to be saved and returns; a thread writes it. `data` is the Grain iterator.
+
+        Raises:
+            UserError: the checkpoint before this one could not be written.
+        """
+        if self.latest == step:
+            return
+        parts = {"params": state.params, "optimizer": {"state": state.optimizer, "step": state.step}, "data": data}
+        try:
+            self._orbax.save_checkpointables_async(step, parts, force=True)
+        except OSError as error:
+            raise _unwritable(self._orbax.directory, error) from None
+
+    def restore(self, abstract: TrainState, data: Any) -> TrainState:
+        """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`."""
+        parts = {"params": abstract.params, "optimizer": {"state": abstract.optimizer, "step": abstract.step}, "data": data}
+        try:
+            loaded = self._orbax.load_checkpointables(self.latest, parts)
+        except (ValueError, OSError) as error:
+            raise UserError(f"{self._orbax.directory}/{self.latest}: cannot restore this checkpoint: {_first_line(error)}") from error
+        optimizer = loaded["optimizer"]
+        return TrainState(loaded["params"], optimizer["state"], optimizer["step"])
+
+    def close(self) -> None:
+        """Waits until all is written. Raises UserError if it could not be."""
+        try:
+            self._orbax.close()
+        except OSError as error:
+            raise _unwritable(self._orbax.directory, error) from None
+
+
+def build_model(config: Gemma3Config, heads: tuple[str, ...], *, rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
+    """A policy, or with `heads` a critic."""
+    if heads:
+        return Critic(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    return Gemma3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+
+
+def write_model_json(folder: str | Path, config: Gemma3Config, heads: tuple[str, ...]) -> None:
+    """What `load_model` needs to know beside the checkpoints."""
+    tree = {"model": configs.to_tree(config), "heads": list(heads)}
+    (Path(folder) / MODEL).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
+def read_model_json(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
+    """(sizes, heads) of a run. Raises UserError if the file is not as `write_model_json` writes it."""
+    path = Path(folder) / MODEL
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return configs.build(Gemma3Config, tree["model"], source=str(path)), tuple(tree["heads"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the description of a model: {error}") from None
+
+
+def load_model(
+    folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"
+) -> tuple[Gemma3 | Critic, Gemma3Config]:
+    """The model in a run's newest checkpoint, or in a Hugging Face folder, on one device.
+
+    Raises:
+        UserError: `folder` is neither, or what it holds does not fit together.
+    """
+    folder = _model_folder(folder)
+    if not (folder / MODEL).exists():
+        from mira_jax.models import huggingface
+
+        model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+        return model, model.config
+    config, heads = read_model_json(folder)
+    bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat))
+    path = latest_checkpoint(folder)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), bones.params)
+    try:
+        params = ocp.load(path, abstract, checkpointable_name="params")
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(f"{path}: the checkpoint does not hold the model that {folder / MODEL} describes: {_first_line(error)}") from error
+    return bones.merge(params), config
+
+
+def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
+    """(sizes, heads) of the model that `load_model` would read, without reading its numbers."""
+    folder = _model_folder(folder)
+    if (folder / MODEL).exists():
+        return read_model_json(folder)
+    from mira_jax.models import huggingface
+
+    return huggingface.load_config(folder), ()
+
+
+def latest_checkpoint(folder: str | Path) -> Path:
+    """FOLDER/checkpoints/STEP of the newest complete one. Raises UserError if there is none yet."""
+    directory = Path(folder) / CHECKPOINTS
+    steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit() and (path / "params").is_dir()]
+    if not steps:
+        raise UserError(f"{directory}: no checkpoint yet; let the run save one first")
+    return (directory / str(max(steps))).absolute()
+
+
+def checkpoint_id(folder: str | Path) -> str:
+    """What side tables and trajectories call this model: the folder, and the step if it is a run."""
+    folder = Path(folder)
+    return f"{folder}@{latest_checkpoint(folder).name}" if (folder / MODEL).exists() else str(folder)
+
+
+def _model_folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of a model")
+    if not (folder / MODEL).exists() and not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no model here; expected a run of mira_jax.train ({MODEL}) or a Hugging Face folder (config.json)")
+    return folder
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _unwritable(directory: Any, error: OSError) -> UserError:
+    reason = _first_line(error)
+    return UserError(f"{directory}: could not write a checkpoint ({reason}); free some disk space, then run the same command again")

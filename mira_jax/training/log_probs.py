@@ -1,0 +1,52 @@
+"""Log-probabilities of the responses in packed rows. Logits exist at response tokens alone, a chunk at a time.
+
+Shapes: B rows, T tokens, R response tokens of a row, S steps of a row, D width, V vocabulary.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+CHUNK_LOGITS = 2**28
+"""The most logits alive at once: 1 GiB in fp32."""
+
+
+def response_log_probs(model, batch: Mapping[str, Array], chunk_logits: int = CHUNK_LOGITS) -> Array:
+    """log p of every response token given all before it in its segment, BxR fp32, 0 where masked.
+
+    `model` is a `Gemma3`; `batch` as in `mira_jax.data.packing`.
+    """
+    hidden_BxRxD = model(batch["tokens"], batch["positions"], batch["segment_ids"], index_BxR=batch["response_index"])
+    return token_log_probs(model, hidden_BxRxD, batch["response_targets"], chunk_logits) * batch["response_mask"]
+
+
+def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits: int = CHUNK_LOGITS) -> Array:
+    """log softmax(logits(hidden))[target], BxR fp32, in chunks along R whose logits the backward pass computes again."""
+
+    def chunk(hidden_BxCxD: Array, targets_BxC: Array) -> Array:
+        logits_BxCxV = model.logits(hidden_BxCxD)
+        chosen_BxC = jnp.take_along_axis(logits_BxCxV, targets_BxC[..., None], axis=-1)[..., 0]
+        return chosen_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
+
+    batch, count = targets_BxR.shape
+    size = max(1, chunk_logits // (batch * model.config.vocabulary_size))
+    if count <= size:
+        return chunk(hidden_BxRxD, targets_BxR)
+    chunks = -(-count // size)
+    padding = chunks * size - count
+
+    def cut(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
+        return jnp.moveaxis(x.reshape(batch, chunks, size, *x.shape[2:]), 1, 0)
+
+    log_probs = jax.lax.map(jax.checkpoint(lambda parts: chunk(*parts)), (cut(hidden_BxRxD), cut(targets_BxR)))
+    return jnp.moveaxis(log_probs, 0, 1).reshape(batch, chunks * size)[:, :count]
+
+
+def sum_by_step(values_BxR: Array, batch: Mapping[str, Array]) -> Array:
+    """Sums values of response tokens over each step of a row, BxS."""
+    steps = batch["step_mask"].shape[1]
+    member_BxRxS = jax.nn.one_hot(batch["response_segment"], steps, dtype=values_BxR.dtype) * batch["response_mask"][..., None]
+    return jnp.einsum("br,brs->bs", values_BxR, member_BxRxS)

@@ -1,0 +1,140 @@
+"""The training loop: batches in, updates done, metrics and checkpoints out."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from mira_jax.training.checkpoint import Checkpoints
+from mira_jax.training.metrics import Mean, MetricsWriter
+from mira_jax.training.state import Params, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """When things happen, in updates."""
+
+    updates: int
+    log_every: int
+    checkpoint_every: int
+    evaluate_at: Sequence[int] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopResult:
+    state: TrainState
+    step: int
+    finished: bool
+    """False: SIGTERM or SIGINT came first."""
+    metrics: dict[str, float]
+    """Of the last update."""
+    seconds: float
+    """Of training, earlier processes of the same run included."""
+
+
+class StopSignal:
+    """Within it the first SIGTERM or SIGINT asks to stop after the current update; the second has its usual effect."""
+
+    def __init__(self):
+        self.raised = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.raised = True
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def __exit__(self, *_: Any) -> None:
+        self._restore()
+
+
+def train(
+    state: TrainState,
+    step: int,
+    update: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    data: Iterator[Mapping[str, np.ndarray]],
+    place: Callable[[Mapping[str, np.ndarray]], Any],
+    config: LoopConfig,
+    checkpoints: Checkpoints,
+    writer: MetricsWriter,
+    evaluate: Callable[[Params], dict[str, float]] | None = None,
+    progress: bool = True,
+) -> LoopResult:
+    """Updates `state` from update `step` to `config.updates`.
+
+    The device is never waited for but every `log_every` updates, when the metrics of all updates since are fetched.
+
+    Args:
+        update: as `mira_jax.training.step.make_step` makes it.
+        data: batches, from number `step` on. Its state goes into the checkpoints.
+        place: puts a batch where `update` wants it.
+        evaluate: holdout metrics of parameters, called at `config.evaluate_at`.
+    """
+    waiting: list[tuple[int, dict[str, jax.Array]]] = []
+    last: dict[str, float] = {}
+    began = since = time.monotonic()
+    before = writer.seconds
+
+    def report(extra: dict[str, float] | None = None) -> None:
+        nonlocal since, last
+        fetched = [(number, {name: float(value) for name, value in values.items()}) for number, values in jax.device_get(waiting)]
+        waiting.clear()
+        if not fetched:
+            return
+        now = time.monotonic()
+        speed = sum(values["tokens"] for _, values in fetched) / max(now - since, 1e-9)
+        since = now
+        for number, values in fetched:
+            values |= {"tokens_per_second": round(speed, 1), "seconds": round(before + now - began, 3)}
+            if extra and number == fetched[-1][0]:
+                values |= extra
+            writer.write(number, values)
+            last = values
+        writer.flush()
+        bar.set_postfix_str(f"loss {last['loss']:.4f}, {speed:,.0f} tokens/s", refresh=False)
+
+    with (
+        StopSignal() as stop,
+        tqdm(total=config.updates, initial=step, desc="train", unit="update", mininterval=1.0, disable=not progress) as bar,
+    ):
+        while step < config.updates and not stop.raised:
+            state, values = update(state, place(next(data)))
+            step += 1
+            waiting.append((step, values))
+            bar.update()
+            evaluating = evaluate is not None and step in config.evaluate_at
+            saving = bool(config.checkpoint_every) and step % config.checkpoint_every == 0
+            if evaluating or saving or step % config.log_every == 0:
+                report(evaluate(state.params) if evaluating else None)
+            if saving:
+                checkpoints.save(step, state, data)
+        report()
+        checkpoints.save(step, state, data)
+        checkpoints.close()
+    return LoopResult(state, step, step >= config.updates, last, before + time.monotonic() - began)
+
+
+def mean_over(
+    evaluation: Callable[[Params, Any], dict[str, Mean]], batches: Sequence[Mapping[str, np.ndarray]], place: Callable, prefix: str
+) -> Callable[[Params], dict[str, float]]:
+    """Holdout metrics: the recipe's means over all `batches`, under `prefix`."""
+
+    def evaluate(params: Params) -> dict[str, float]:
+        parts = jax.device_get([evaluation(params, place(batches[index])) for index in range(len(batches))])
+        sums = {name: [sum(values) for values in zip(*(part[name] for part in parts), strict=True)] for name in parts[0]}
+        return {prefix + name: float(total / max(weight, 1e-9)) for name, (total, weight) in sums.items()}
+
+    return evaluate

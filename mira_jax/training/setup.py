@@ -1,0 +1,194 @@
+"""From a config to what the loop needs: tokenizer, packed data, model and state."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from mira_jax import config as configs
+from mira_jax.data.packing import PackedBatches
+from mira_jax.data.pipeline import DataConfig, split
+from mira_jax.data.steps import choose, corpus, tokenize
+from mira_jax.errors import UserError
+from mira_jax.models.config import PRESETS, Gemma3Config
+from mira_jax.models.gemma3 import REMAT
+from mira_jax.training.checkpoint import build_model, load_config, load_model
+from mira_jax.training.state import Params, Skeleton, TrainState, init_params, init_state, params_of, skeleton
+from mira_jax.trajectories.records import Trajectory
+from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, train_tokenizer
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    preset: str | None = None
+    """270m, 1b, 4b, 12b or 27b: the sizes to start from scratch with. With `init_from` the sizes are the old model's."""
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of `mira_jax.models.config.Gemma3Config`, over the preset. The vocabulary is the tokenizer's unless given."""
+    dtype: str = "float32"
+    """Of activations: float32 or bfloat16. Parameters and optimizer are float32."""
+    remat: str = "none"
+    """What the backward pass computes again: a key of `mira_jax.models.gemma3.REMAT`."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f"model.dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise UserError(f"model.preset: {self.preset!r} is none of {', '.join(PRESETS)}")
+        if self.remat not in REMAT:
+            raise UserError(f"model.remat: {self.remat!r} is none of {', '.join(REMAT)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerTraining:
+    vocabulary_size: int = 1024
+    """At most so many pieces."""
+    symbols: list[str] = dataclasses.field(default_factory=list)
+    """Strings that are always one piece."""
+    texts: int = 20_000
+    """The most intents, responses and pages, each, to train on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    path: str | None = None
+    """A SentencePiece model or a folder with one. With `init_from` the default is its tokenizer."""
+    train: TokenizerTraining | None = None
+    """Train one on the data, where there is none."""
+
+
+def open_tokenizer(
+    config: TokenizerConfig, init_from: str | None, run: Path, reader: Sequence[Trajectory], seed: int
+) -> tuple[Tokenizer, bytes]:
+    """The run's tokenizer if it has one, else the given one, else one trained on the data; and its file's content.
+
+    Nothing is written.
+    """
+    if (run / FILE_NAME).exists():
+        return _read(run)
+    if config.path or (init_from and not config.train):
+        return _read(config.path or init_from)
+    if not config.train:
+        raise UserError("tokenizer: give tokenizer.path, or tokenizer.train.vocabulary_size to train one, or init_from")
+    if init_from:
+        raise UserError("tokenizer.train: a model from init_from has its tokenizer already")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE_NAME
+        train_tokenizer(corpus(reader, config.train.texts, seed), path, config.train.vocabulary_size, config.train.symbols)
+        return _read(path)
+
+
+def _read(path: str | Path) -> tuple[Tokenizer, bytes]:
+    tokenizer = Tokenizer(path)
+    return tokenizer, tokenizer.path.read_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    train: PackedBatches
+    holdout: PackedBatches | None
+    description: dict[str, Any]
+    """What must be the same when the run goes on."""
+
+
+def pack_data(
+    config: DataConfig,
+    reader: Sequence[Trajectory],
+    tokenizer: Tokenizer,
+    keep: np.ndarray,
+    columns: dict[str, np.ndarray],
+    reads_responses: bool,
+    *,
+    epochs: float,
+    updates: int | None,
+    seed: int,
+) -> Packed:
+    """Tokenises all steps and plans all batches. `keep` and `columns` as in `mira_jax.recipes.Prepared`."""
+    examples = tokenize(reader, config.prompt, tokenizer)
+    steps = choose(examples, keep, config.only)
+    for name, column in columns.items():
+        if not np.isfinite(column[steps]).all():
+            raise ValueError(f"column {name} is not finite on every step that is trained on")
+    held = split(examples.episode[steps], config.holdout, seed)
+    options = {
+        "row_length": config.row_length,
+        "rows": config.rows,
+        "reads_responses": reads_responses,
+        "drop_too_long": config.drop_too_long,
+    }
+    train = PackedBatches(examples, steps[~held], columns, epochs=epochs, batches=updates, seed=seed, **options)
+    holdout = PackedBatches(examples, steps[held], columns, shuffle=False, **options) if held.any() else None
+    fingerprint = examples.fingerprint([steps, *(column[steps] for _, column in sorted(columns.items()))])
+    return Packed(train, holdout, {"steps": len(steps), "tokens": len(examples.tokens), "fingerprint": fingerprint})
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model before its numbers are made."""
+
+    config: Gemma3Config
+    skeleton: Skeleton
+    make_params: Callable[[], Params]
+
+
+def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str, ...], tokenizer: Tokenizer, seed: int) -> Model:
+    """The model to train, from scratch or from `init_from`.
+
+    Raises:
+        UserError: sizes that are missing or don't fit, or a vocabulary smaller than the tokenizer's.
+    """
+    old_heads: tuple[str, ...] = ()
+    if init_from:
+        if config.preset or config.sizes:
+            raise UserError("model: sizes come from init_from; leave out model.preset and model.sizes")
+        sizes, old_heads = load_config(init_from)
+        if old_heads and not heads:
+            raise UserError(f"init_from: {init_from} holds a critic ({', '.join(old_heads)}), which is no policy to start from")
+    else:
+        preset = configs.to_tree(PRESETS[config.preset]) if config.preset else {}
+        for derived in ("layer_types", "scan_layers", "vocabulary_size"):
+            preset.pop(derived, None)
+        sizes = configs.build(Gemma3Config, {"vocabulary_size": tokenizer.vocabulary_size, **preset, **config.sizes}, source="model.sizes")
+    if sizes.vocabulary_size < tokenizer.vocabulary_size:
+        raise UserError(
+            f"model: its vocabulary has {sizes.vocabulary_size} words, the tokenizer {tokenizer.path} has {tokenizer.vocabulary_size}"
+        )
+
+    def build(rngs):
+        return build_model(sizes, heads, rngs=rngs, dtype=config.dtype, remat=config.remat)
+
+    def make_params() -> Params:
+        given = params_of(load_model(init_from)[0]) if init_from else {}
+        if heads and init_from:
+            kept = {name: given["heads"][name] for name in heads if name in old_heads}
+            given = {"trunk": given["trunk"] if old_heads else given, "heads": kept}
+        return init_params(build, seed, given)
+
+    return Model(sizes, skeleton(build), make_params)
+
+
+def abstract_state(model: Model, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes, dtypes and places of the state, for a restore."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(lambda params: init_state(params, optimizer), model.skeleton.params)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+
+
+def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
+    """One paragraph on what is about to be trained."""
+    train = packed.train
+    filled = sum(len(train.row_steps(k)) for k in range(len(train)))
+    lines = [
+        f"{model.config.parameters:,} parameters; {len(train.steps):,} steps of episodes"
+        + (f", {len(packed.holdout.steps):,} held out" if packed.holdout else "")
+        + (f", {train.dropped:,} left out (longer than a row)" if train.dropped else ""),
+        f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {filled / len(train):.1f} steps each",
+    ]
+    lines += [f"{name}: {value:.4g}" for name, value in summary.items()]
+    return "\n".join(lines)

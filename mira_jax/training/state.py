@@ -1,0 +1,87 @@
+"""What training changes: the parameters and the optimizer's state, as plain trees of arrays."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+Params = Any
+"""Nested dicts of arrays, by the names of the model's attributes."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    params: Params
+    optimizer: optax.OptState
+    step: jax.Array
+    """int32 scalar: updates done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """A model without its numbers: the one abstract tree that drives init, restore and every step."""
+
+    graph: nnx.GraphDef
+    structure: jax.tree_util.PyTreeDef
+    params: Params
+    """Of `jax.ShapeDtypeStruct`."""
+
+    def merge(self, params: Params) -> nnx.Module:
+        """The model with these parameters."""
+        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, jax.tree.leaves(params)))
+
+
+def skeleton(build: Callable[[nnx.Rngs], nnx.Module]) -> Skeleton:
+    """Traces `build` without computing anything."""
+    graph, params = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
+    return Skeleton(graph, jax.tree.structure(params), params_of(params))
+
+
+def params_of(model: nnx.Module | nnx.State) -> Params:
+    """The parameters of a model as nested dicts."""
+    state = model if isinstance(model, nnx.State) else nnx.split(model, nnx.Param)[1]
+    return jax.tree.map(lambda leaf: leaf, nnx.to_pure_dict(state))
+
+
+def init_params(build: Callable[[nnx.Rngs], nnx.Module], seed: int, given: Params | None = None, shardings: Params | None = None) -> Params:
+    """Fresh parameters, computed as one program; subtrees that `given` has are taken from there and never computed."""
+    given = given or {}
+
+    def init() -> Params:
+        return _without(params_of(build(nnx.Rngs(seed))), given)
+
+    missing = jax.eval_shape(init)
+    if not jax.tree.leaves(missing):
+        return given
+    out_shardings = None if shardings is None else _without(shardings, given)
+    return _union(jax.jit(init, out_shardings=out_shardings)(), given)
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first update."""
+    return TrainState(params, jax.jit(optimizer.init)(params), jnp.zeros((), jnp.int32))
+
+
+def _without(tree: Params, given: Params) -> Params:
+    """`tree` less the top-level and nested subtrees that `given` has."""
+    if not isinstance(tree, dict):
+        return tree
+    kept = {}
+    for name, child in tree.items():
+        if name not in given:
+            kept[name] = child
+        elif isinstance(child, dict) and (rest := _without(child, given[name])):
+            kept[name] = rest
+    return kept
+
+
+def _union(tree: Params, given: Params) -> Params:
+    merged = dict(tree)
+    for name, child in given.items():
+        merged[name] = _union(tree[name], child) if name in tree and isinstance(child, dict) else child
+    return merged

@@ -1,0 +1,70 @@
+"""One update: the gradient of a recipe's loss, in parts if asked, and the optimizer."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+
+from mira_jax.training.metrics import Mean
+from mira_jax.training.state import Params, Skeleton, TrainState
+
+Metrics = dict[str, Array]
+Loss = Callable[[nnx.Module, Mapping[str, Array]], tuple[Mean, dict[str, Mean]]]
+"""As `Recipe.loss`: model and batch to the loss and the metrics."""
+
+
+def make_step(
+    skeleton: Skeleton, loss_of: Loss, optimizer: optax.GradientTransformation, rate: Callable[[Array], Array]
+) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
+    """(state, batch) -> (new state, metrics), jitted; the old state is donated.
+
+    Arrays of `batch` have an axis of parts before that of rows (see `cut`). The gradient is that of
+    (sum of the parts' totals) / (sum of their weights): the same however many parts.
+    """
+
+    def total(params: Params, part: Mapping[str, Array]) -> tuple[Array, tuple[Mean, dict[str, Mean]]]:
+        loss, metrics = loss_of(skeleton.merge(params), part)
+        return loss.total, (loss, metrics)
+
+    gradient = jax.grad(total, has_aux=True)
+
+    def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
+        parts = next(iter(batch.values())).shape[0]
+        gradients, sums = gradient(state.params, jax.tree.map(lambda x: x[0], batch))
+        if parts > 1:
+            rest = jax.tree.map(lambda x: x[1:], batch)
+            add = lambda carry, part: (jax.tree.map(jnp.add, carry, gradient(state.params, part)), None)  # noqa: E731
+            (gradients, sums), _ = jax.lax.scan(add, (gradients, sums), rest)
+        loss, metrics = sums
+        gradients = jax.tree.map(lambda g: g / jnp.maximum(loss.weight, 1e-9), gradients)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        report = {"loss": _mean(loss), **{name: _mean(value) for name, value in metrics.items()}}
+        report |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": rate(state.step)}
+        report |= {"tokens": (batch["segment_ids"] > 0).sum(), "steps": batch["step_mask"].sum()}
+        return TrainState(params, optimizer_state, state.step + 1), report
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_evaluation(skeleton: Skeleton, loss_of: Loss) -> Callable[[Params, Mapping[str, Array]], dict[str, Mean]]:
+    """(params, batch with one part) -> loss and metrics as sums, jitted."""
+
+    def evaluate(params: Params, batch: Mapping[str, Array]) -> dict[str, Mean]:
+        loss, metrics = loss_of(skeleton.merge(params), jax.tree.map(lambda x: x[0], batch))
+        return {"loss": loss, **metrics}
+
+    return jax.jit(evaluate)
+
+
+def cut(batch: Mapping[str, np.ndarray], parts: int) -> dict[str, np.ndarray]:
+    """Splits the rows of a batch into `parts` of equal size, on a new first axis."""
+    return {name: array.reshape(parts, array.shape[0] // parts, *array.shape[1:]) for name, array in batch.items()}
+
+
+def _mean(value: Mean) -> Array:
+    return value.total / jnp.maximum(value.weight, 1e-9)
