@@ -8,17 +8,20 @@ yields does not depend on the prompts that share the cache with it.
 Dimensions: B rows of the cache, C its length in tokens, T prompt tokens (padded), V vocabulary, K alternatives.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from mira_jax.models.gemma3 import Cache, Gemma3
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,6 @@ CHUNK = 8
 """Decode steps in one call of the compiled loop: how long a new prompt may wait for its prefill."""
 SHORTEST = 64
 """The smallest bucket of prompt and cache lengths."""
-UNTOLD = -1
-"""Stands for "no token" in an end-token list."""
 
 
 def bucket(length: int) -> int:
@@ -111,36 +112,35 @@ class Scores:
 class Sampler:
     """One model, B rows. Not thread-safe: one thread owns it."""
 
-    def __init__(self, model: Any, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096, dtype: Any = jnp.float32):
+    def __init__(self, model: Gemma3, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096):
         """
         Args:
-            model: `mira_jax.models.gemma3.Gemma3`.
+            model: its dtype is the cache's too.
             end_ids: tokens that end a completion.
             rows: prompts decoded together.
             max_length: the most tokens of a prompt and its completion.
-            dtype: of the cache.
         """
         self.rows, self.max_length = rows, max_length
         graph, state = nnx.split(model)
         # A plain tuple of arrays is what jit takes with the least work at each call.
         leaves, tree = jax.tree.flatten(state)
         self._parameters = tuple(leaves)
-        functions = _Functions(graph, tree, tuple(end_ids), dtype)
+        functions = _Functions(graph, tree, tuple(end_ids))
         self.vocabulary_size: int = model.config.vocabulary_size
         self._top = min(TOP, self.vocabulary_size)
-        self._new_cache = functions.new_cache
-        self._axes = functions.axes
-        self._prefill = _announced("prefill", jax.jit(functions.prefill, static_argnames=("top",)))
-        self._insert = _announced("insert", jax.jit(functions.insert, donate_argnums=(0, 1)))
-        self._advance = _announced("decode", jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2)))
-        self._score = _announced("score", jax.jit(functions.score, static_argnames=("top",)))
+        self._new_cache = model.init_cache
+        self._prefill = jax.jit(functions.prefill, static_argnames=("top",))
+        self._insert = jax.jit(functions.insert, donate_argnums=(0, 1))
+        self._advance = jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2))
+        self._score = jax.jit(functions.score, static_argnames=("top",))
+        self._compiled: set[tuple] = set()
         self._resize = jax.jit(functions.resize, static_argnames=("length",))
         self.reset()
 
     def reset(self) -> None:
         """Forgets all rows. Also the way back after a call that failed, whose donated arrays are gone."""
         self.length = 0
-        self._cache: Any = None
+        self._cache: Cache | None = None
         self._state = _empty_rows(self.rows, self._top)
         self._used = np.zeros(self.rows, bool)
 
@@ -161,10 +161,12 @@ class Sampler:
         tokens = np.zeros((1, bucket(length)), np.int32)
         tokens[0, :length] = prompt
         self._make_room(max(tokens.shape[1], length + sampling.max_tokens))
-        numbers = np.array([length, row, sampling.max_tokens, sampling.choice], np.int32)
+        numbers = np.array([length, sampling.max_tokens, sampling.choice], np.int32)
         seed = np.uint32(sampling.seed & 0xFFFFFFFF)
         knobs = np.array([sampling.temperature, sampling.top_p], np.float32)
-        entry, row_cache = self._prefill(self._parameters, tokens, numbers, seed, knobs, top=self._top if alternatives else 0)
+        top = self._top if alternatives else 0
+        with self._announced("prefill", tokens.shape[1], top):
+            entry, row_cache = self._prefill(self._parameters, tokens, numbers, seed, knobs, top=top)
         self._cache, self._state = self._insert(self._cache, self._state, row_cache, entry, np.int32(row))
         self._used[row] = True
         return row
@@ -176,7 +178,8 @@ class Sampler:
         """
         top = self._top if alternatives else 0
         numbers = np.array([min(steps, CHUNK), until_free], np.int32)
-        self._cache, self._state, drawn = self._advance(self._parameters, self._cache, self._state, self._used, numbers, top=top)
+        with self._announced("decode", self.length, top):
+            self._cache, self._state, drawn = self._advance(self._parameters, self._cache, self._state, self._used, numbers, top=top)
         count, tokens, log_probs, top_ids, top_log_probs, active, taken = jax.device_get(drawn)
         return Chunk(count, tokens, log_probs, top_ids, top_log_probs, active, int(taken))
 
@@ -189,8 +192,26 @@ class Sampler:
         length = len(prompt)
         tokens = np.zeros((1, bucket(length)), np.int32)
         tokens[0, :length] = prompt
-        scores = self._score(self._parameters, tokens, np.int32(length), top=self._top if alternatives else 0)
+        top = self._top if alternatives else 0
+        with self._announced("score", tokens.shape[1], top):
+            scores = self._score(self._parameters, tokens, np.int32(length), top=top)
         return Scores(*(array[: length - 1] for array in jax.device_get(scores)))
+
+    def warm_up(self, lengths: Sequence[int]) -> None:
+        """Compiles for prompts of these lengths."""
+        for length in lengths:
+            row = self.insert([0] * length, Sampling(2))
+            self.advance()
+            self.release(row)
+
+    @contextlib.contextmanager
+    def _announced(self, *program: str | int) -> Iterator[None]:
+        """Says in the log that a call has to compile, and how long that took."""
+        start = time.perf_counter()
+        yield
+        if program not in self._compiled:
+            self._compiled.add(program)
+            log.info("compiled %s for %d tokens in %.1f s", program[0], program[1], time.perf_counter() - start)
 
     def _make_room(self, length: int) -> None:
         """The cache is as long as its longest row needs; it shrinks only when empty, to save compilations."""
@@ -199,7 +220,7 @@ class Sampler:
             self._cache = self._resize(self._cache, length=needed)
             self.length = needed
         elif needed > self.length or (not self._used.any() and 4 * needed <= self.length):
-            self._cache = self._new_cache(self.rows, needed)
+            self._cache = dataclasses.replace(self._new_cache(self.rows, needed), empty=False)
             self.length = needed
 
 
@@ -227,20 +248,21 @@ def _empty_rows(rows: int, top: int) -> Rows:
 class _Functions:
     """The pure functions that `Sampler` compiles, bound to a model's structure."""
 
-    def __init__(self, graph: Any, tree: Any, end_ids: tuple[int, ...], dtype: Any):
-        self._graph, self._tree, self._dtype = graph, tree, dtype
-        self._end_ids = end_ids or (UNTOLD,)
+    def __init__(self, graph: Any, tree: Any, end_ids: tuple[int, ...]):
+        self._graph, self._tree, self._end_ids = graph, tree, end_ids
 
-    def _model(self, parameters: tuple[jax.Array, ...]) -> Any:
+    def _model(self, parameters: tuple[jax.Array, ...]) -> Gemma3:
         return nnx.merge(self._graph, jax.tree.unflatten(self._tree, parameters))
 
-    def prefill(self, parameters: Any, tokens_1xT: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> tuple[Rows, Any]:
+    def prefill(
+        self, parameters: Any, tokens_1xT: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int
+    ) -> tuple[Rows, Cache]:
         """One row's state after its prompt and first token, and its cache, T long."""
-        length, _, max_tokens, choice = numbers
+        length, max_tokens, choice = numbers
         T = tokens_1xT.shape[1]
         model = self._model(parameters)
         positions = jnp.arange(T, dtype=jnp.int32)[None]
-        hidden, cache = model(tokens_1xT, positions, (positions < length).astype(jnp.int32), model.init_cache(1, T, self._dtype))
+        hidden, cache = model(tokens_1xT, positions, (positions < length).astype(jnp.int32), model.init_cache(1, T))
         logits_1xV = model.logits(jax.lax.dynamic_slice_in_dim(hidden[0], length - 1, 1))
         row = _empty_rows(1, min(TOP, logits_1xV.shape[-1]))
         row = dataclasses.replace(row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], position=length[None])
@@ -249,10 +271,33 @@ class _Functions:
         active = (remaining > 0) & ~self._ends(row.token)
         return dataclasses.replace(row, remaining=remaining, active=active, fresh=jnp.ones(1, bool)), cache
 
-    def insert(self, cache: Any, rows: Rows, row_cache: Any, entry: Rows, row: jax.Array) -> tuple[Any, Rows]:
-        raise NotImplementedError
+    def insert(self, cache: Cache, rows: Rows, row_cache: Cache, entry: Rows, row: jax.Array) -> tuple[Cache, Rows]:
+        """Puts one prompt's cache and state into row `row` of the shared ones. The row keeps older keys beyond them, unseen."""
 
-    def advance(self, parameters: Any, cache: Any, rows: Rows, used: jax.Array, numbers: jax.Array, top: int) -> tuple[Any, Rows, tuple]:
+        def put(stacked: int) -> Callable:
+            def one(whole: jax.Array, part: jax.Array) -> jax.Array:
+                start = [jnp.int32(0)] * whole.ndim
+                start[stacked] = row
+                return jax.lax.dynamic_update_slice(whole, part, start)
+
+            return one
+
+        cache = dataclasses.replace(
+            cache, groups=jax.tree.map(put(1), cache.groups, row_cache.groups), tail=jax.tree.map(put(0), cache.tail, row_cache.tail)
+        )
+        return cache, jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, row, axis=0), rows, entry)
+
+    def resize(self, cache: Cache, length: int) -> Cache:
+        """The same cache with room for `length` tokens a row."""
+
+        def grow(axis: int) -> Callable:
+            return lambda array: jnp.pad(array, [(0, length - array.shape[a] if a == axis else 0) for a in range(array.ndim)])
+
+        return dataclasses.replace(cache, groups=jax.tree.map(grow(2), cache.groups), tail=jax.tree.map(grow(1), cache.tail))
+
+    def advance(
+        self, parameters: Any, cache: Cache, rows: Rows, used: jax.Array, numbers: jax.Array, top: int
+    ) -> tuple[Cache, Rows, tuple]:
         """The decode loop. `numbers`: most steps, and whether to stop at the first row that ends."""
         steps, until_free = numbers[0], numbers[1] > 0
         model = self._model(parameters)
@@ -282,7 +327,7 @@ class _Functions:
 
         def body(carry: tuple) -> tuple:
             step, cache, rows, out, count = carry
-            hidden, cache = model(rows.token[:, None], rows.position[:, None], None, cache)
+            hidden, cache = model(rows.token[:, None], cache=dataclasses.replace(cache, lengths_B=rows.position))
             next_rows = dataclasses.replace(rows, position=rows.position + 1, remaining=rows.remaining - 1)
             next_rows = self._draw(model.logits(hidden[:, 0]), next_rows, top)
             out = record(out, count, next_rows, rows.active)
@@ -312,7 +357,7 @@ class _Functions:
         return jax.tree.map(lambda array: array.reshape(T, *array.shape[2:]), sliced)
 
     def _ends(self, token_B: jax.Array) -> jax.Array:
-        return (token_B[:, None] == jnp.array(self._end_ids)).any(1)
+        return (token_B[:, None] == jnp.array(self._end_ids, jnp.int32)).any(1)
 
     @staticmethod
     def _draw(logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
@@ -348,16 +393,3 @@ def _nucleus(logits_BxV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     before = jnp.cumsum(falling, -1) - falling
     least = jnp.min(jnp.where(before < top_p_B[:, None], falling, jnp.inf), -1)
     return jnp.where(probabilities >= least[:, None], logits_BxV, -jnp.inf)
-
-
-def _announced(name: str, function: Callable) -> Callable:
-    """Says in the log when a call had to compile, and how long it took."""
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        before, start = function._cache_size(), time.perf_counter()
-        result = function(*arguments, **options)
-        if function._cache_size() > before:
-            log.info("compiled %s in %.1f s", name, time.perf_counter() - start)
-        return result
-
-    return call

@@ -1,0 +1,108 @@
+"""Serves a model over HTTP, in OpenAI's form: /v1/completions, /v1/chat/completions, /v1/models, /health.
+
+    python -m mira_jax.serve --model runs/demo/sft --port 8000
+
+The model is a training run's folder, or a folder in Hugging Face's format.
+"""
+
+import dataclasses
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from mira_jax import commands
+from mira_jax.errors import UserError
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.sampler import Sampler
+from mira_jax.serving.app import make_app
+from mira_jax.serving.engine import Engine
+from mira_jax.serving.server import Server, bind, write_ready_file
+from mira_jax.training.checkpoint import load_model
+from mira_jax.trajectories.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig:
+    model: str = ""
+    """A training run's folder, or one in Hugging Face's format."""
+    name: str = ""
+    """What clients call the model. Default: the folder's name."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 picks a free one."""
+    ready_file: str = ""
+    """Written once requests are taken: JSON with url, model and pid. Removed at the end."""
+    rows: int = 8
+    """Completions decoded together."""
+    queue_limit: int = 256
+    """Prompts that may wait for a row; more are answered with status 429."""
+    max_length: int = 4096
+    """The most tokens of a prompt and its completion. Never more than the model's own limit."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of parameters, activations and cache."""
+    warm_up: tuple[int, ...] = ()
+    """Prompt lengths to compile for before the first request; others are compiled when they come."""
+    compilation_cache: str = ""
+    """A folder that keeps compiled programs from one start to the next."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError("model: name a folder to serve, for example --model runs/demo/sft")
+        for name in ("rows", "queue_limit", "max_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: must be at least 1")
+
+
+def main(config: ServeConfig) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mira_jax").setLevel(logging.INFO)
+    bound = bind(config.host, config.port)
+    if config.ready_file:
+        Path(config.ready_file).unlink(missing_ok=True)
+    keep_compiled(config.compilation_cache)
+    engine = make_engine(config)
+    name = config.name or Path(config.model).resolve().name
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    server = Server(make_app(engine, name), bound)
+    if config.ready_file:
+        write_ready_file(config.ready_file, server.url, name)
+    print(f"serving {name} at {server.url}/v1", file=sys.stderr, flush=True)
+    stopped.wait()
+    if config.ready_file:
+        Path(config.ready_file).unlink(missing_ok=True)
+    server.stop()
+    engine.close()
+    return 0
+
+
+def make_engine(config: ServeConfig) -> Engine:
+    """Reads the model and its tokenizer, and compiles for the lengths in `warm_up`."""
+    model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
+    if not isinstance(model, Gemma3):
+        raise UserError(f"{config.model}: a critic, which has no words to say; serve a policy")
+    tokenizer = Tokenizer(config.model)
+    if tokenizer.vocabulary_size > sizes.vocabulary_size:
+        raise UserError(f"{config.model}: the tokenizer has {tokenizer.vocabulary_size} pieces, the model {sizes.vocabulary_size} words")
+    max_length = min(config.max_length, sizes.max_positions)
+    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), config.rows, max_length)
+    sampler.warm_up([length for length in config.warm_up if length < max_length])
+    return Engine(sampler, tokenizer, config.queue_limit)
+
+
+def keep_compiled(folder: str) -> None:
+    """Turns on JAX's cache of compiled programs."""
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_compilation_cache_min_entry_size_bytes", 0)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, ServeConfig, __doc__, flags=("model", "port", "host")))

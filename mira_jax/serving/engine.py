@@ -1,0 +1,261 @@
+"""One thread that owns the sampler: prompts queue up, enter free rows, and leave as completions."""
+
+import collections
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from mira_jax.models.sampler import Sampler, Sampling, Scores
+from mira_jax.trajectories.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class QueueFull(Exception):
+    """More prompts are waiting than the engine takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternatives:
+    """The most likely tokens at one place, best first, with their log-probabilities in nats."""
+
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One completion that is wanted."""
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    """With max_tokens 0 nothing is drawn."""
+    stop: tuple[str, ...] = ()
+    """The completion ends before the first of these in its text."""
+    alternatives: int = 0
+    """How many of the most likely tokens are reported at each place."""
+    score_prompt: bool = False
+    """Also report the log-probabilities of the prompt's own tokens."""
+    progress: Callable[[str], None] | None = None
+    """Called from the engine's thread with each piece of text that is certain to be part of the completion."""
+
+
+@dataclasses.dataclass
+class Completion:
+    """What came of a job. `tokens` holds the end token, if one was drawn; `text` does not."""
+
+    text: str = ""
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    log_probs: list[float] = dataclasses.field(default_factory=list)
+    """One per token, under the model itself, whatever the temperature; nats."""
+    alternatives: list[Alternatives] = dataclasses.field(default_factory=list)
+    """One per token, if asked for."""
+    finish_reason: str = "length"
+    """stop: an end token or a stop string; length: max_tokens."""
+    prompt_log_probs: list[float] = dataclasses.field(default_factory=list)
+    """Of the prompt's second to last tokens, if asked for."""
+    prompt_alternatives: list[Alternatives] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Counters:
+    """What the engine has done since it started."""
+
+    completions: int = 0
+    prompt_tokens: int = 0
+    drawn_tokens: int = 0
+    decode_steps: int = 0
+    """Tokens per step is `drawn_tokens / decode_steps`: how well requests share the work."""
+    most_rows: int = 0
+    """The most completions decoded at once."""
+
+
+class Engine:
+    """Continuous batching: a prompt that arrives is read within a few decode steps of the others, and leaves when it is done.
+
+    Threads may call `submit`; all else happens on the engine's own.
+    """
+
+    def __init__(self, sampler: Sampler, tokenizer: Tokenizer, queue_limit: int = 256):
+        """`queue_limit`: prompts that may wait for a row."""
+        self.tokenizer, self.queue_limit = tokenizer, queue_limit
+        self.max_length, self.vocabulary_size = sampler.max_length, sampler.vocabulary_size
+        self.counters = Counters()
+        self._sampler = sampler
+        self._end_ids = {tokenizer.eos_id, tokenizer.end_of_turn_id}
+        self._waiting: collections.deque[tuple[Job, Future[Completion]]] = collections.deque()
+        self._running: dict[int, _Running] = {}
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closed
+
+    def submit(self, jobs: Sequence[Job]) -> list[Future[Completion]]:
+        """Queues jobs, all or none. A future that is cancelled leaves its row.
+
+        Raises:
+            QueueFull: they do not all find room in the queue.
+        """
+        futures: list[Future[Completion]] = [Future() for _ in jobs]
+        with self._wake:
+            if self._closed:
+                raise QueueFull("the server is stopping")
+            if len(self._waiting) + len(jobs) > self.queue_limit:
+                raise QueueFull(f"{len(self._waiting)} prompts are waiting already; the limit is {self.queue_limit}")
+            self._waiting.extend(zip(jobs, futures, strict=True))
+            self._wake.notify()
+        return futures
+
+    def close(self) -> None:
+        """Stops the thread; what is unfinished is cancelled."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closed or self._waiting or self._running)
+                if self._closed:
+                    break
+            try:
+                self._admit()
+                self._advance()
+            except Exception as error:
+                # Out of memory, most likely. The callers are told, and the engine goes on with empty rows.
+                log.exception("the model failed")
+                for running in self._running.values():
+                    _fail(running.future, error)
+                self._running.clear()
+                self._sampler.reset()
+        for future in [future for _, future in self._waiting] + [running.future for running in self._running.values()]:
+            future.cancel()
+
+    def _admit(self) -> None:
+        """Waiting prompts take the free rows, first come, first served."""
+        while self._waiting and self._sampler.free_row() is not None:
+            with self._wake:
+                job, future = self._waiting.popleft()
+            if future.cancelled():
+                continue
+            running = _Running(job, future)
+            try:
+                if job.score_prompt:
+                    running.add_prompt(self._sampler.score(job.prompt, job.alternatives > 0))
+                self.counters.prompt_tokens += len(job.prompt)
+                if job.sampling.max_tokens == 0:
+                    self._resolve(running)
+                else:
+                    self._running[self._sampler.insert(job.prompt, job.sampling, job.alternatives > 0)] = running
+            except Exception as error:
+                _fail(future, error)
+                raise
+        self.counters.most_rows = max(self.counters.most_rows, len(self._running))
+
+    def _advance(self) -> None:
+        for row, running in list(self._running.items()):
+            if running.future.cancelled():
+                self._leave(row)
+        if not self._running:
+            return
+        alternatives = any(running.job.alternatives for running in self._running.values())
+        chunk = self._sampler.advance(until_free=bool(self._waiting), alternatives=alternatives)
+        self.counters.decode_steps += chunk.steps
+        for row, running in list(self._running.items()):
+            count = int(chunk.count[row])
+            self.counters.drawn_tokens += count
+            tokens, log_probs = chunk.tokens[row, :count].tolist(), chunk.log_probs[row, :count].tolist()
+            best = _alternatives(chunk.top_ids[row, :count], chunk.top_log_probs[row, :count], running.job.alternatives)
+            if running.add(tokens, log_probs, best, bool(chunk.active[row]), self.tokenizer, self._end_ids):
+                self._leave(row)
+                self._resolve(running)
+
+    def _leave(self, row: int) -> None:
+        del self._running[row]
+        self._sampler.release(row)
+
+    def _resolve(self, running: "_Running") -> None:
+        self.counters.completions += 1
+        if running.future.set_running_or_notify_cancel():
+            running.future.set_result(running.completion)
+
+
+class _Running:
+    """A job in a row, and its completion so far."""
+
+    def __init__(self, job: Job, future: Future[Completion]):
+        self.job, self.future, self.completion = job, future, Completion()
+        self._told = 0
+
+    def add_prompt(self, scores: Scores) -> None:
+        self.completion.prompt_log_probs = scores.log_probs.tolist()
+        self.completion.prompt_alternatives = _alternatives(scores.top_ids, scores.top_log_probs, self.job.alternatives)
+
+    def add(
+        self, tokens: list[int], log_probs: list[float], best: list[Alternatives], goes_on: bool, tokenizer: Tokenizer, end_ids: set[int]
+    ) -> bool:
+        """Takes the tokens just drawn; True when the completion is whole."""
+        completion = self.completion
+        before = len(completion.tokens)
+        completion.tokens += tokens
+        completion.log_probs += log_probs
+        completion.alternatives += best
+        completion.text = tokenizer.decode(completion.tokens)
+        if any(stop in completion.text for stop in self.job.stop):
+            # The token that completes the stop string is the last one: those drawn after it in this chunk never were.
+            kept = before + 1
+            while not any(stop in tokenizer.decode(completion.tokens[:kept]) for stop in self.job.stop):
+                kept += 1
+            del completion.tokens[kept:], completion.log_probs[kept:], completion.alternatives[kept:]
+            text = tokenizer.decode(completion.tokens)
+            completion.text = text[: min(text.find(stop) for stop in self.job.stop if stop in text)]
+            goes_on, completion.finish_reason = False, "stop"
+        elif completion.tokens and completion.tokens[-1] in end_ids:
+            completion.finish_reason = "stop"
+        if self.job.progress:
+            self._tell(whole=not goes_on)
+        return not goes_on
+
+    def _tell(self, whole: bool) -> None:
+        """Passes on the text that no further token can change: not a stop string's beginning, not half a character."""
+        text = self.completion.text
+        if not whole:
+            text = text.rstrip("\ufffd")
+        sure = len(text) if whole else min([len(text), *(len(text) - _overlap(text, stop) for stop in self.job.stop)])
+        if sure > self._told:
+            self.job.progress(text[self._told : sure])
+            self._told = sure
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How much of the start of `stop` stands at the end of `text`."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _alternatives(ids: np.ndarray, log_probs: np.ndarray, count: int) -> list[Alternatives]:
+    """From arrays, tokens x K."""
+    if not count:
+        return []
+    return [Alternatives(tuple(i[:count]), tuple(p[:count])) for i, p in zip(ids.tolist(), log_probs.tolist(), strict=True)]
+
+
+def _fail(future: Future, error: Exception) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

@@ -1,0 +1,81 @@
+"""An application on a port: bound early, started in a thread, stopped cleanly."""
+
+import errno
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from mira_jax.errors import UserError
+
+BACKLOG = 1024
+GRACE = 10
+"""Seconds that requests under way get to end when the server is told to stop."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, so that a taken port is known before anything slow is done. Port 0 picks a free one.
+
+    Raises:
+        UserError: the port is in use or not allowed, or the host is not one of this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"port: {port} is no port; expected 0 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise UserError(f"host: {host!r} is not an address: {error}") from None
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise _explained(error, host, port) from None
+    return bound
+
+
+class Server:
+    """Serves an application on a bound socket from a thread of its own.
+
+    The main thread stays free for signals; tests run it in their own process.
+    """
+
+    def __init__(self, app: Starlette, bound: socket.socket):
+        host, port = bound.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        try:
+            # Two may bind a port that no one listens on yet; only one may listen.
+            bound.listen(BACKLOG)
+        except OSError as error:
+            raise _explained(error, host, port) from None
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE, ws="none")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([bound],), name="http", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes no new requests, lets those under way end, and returns."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
+def write_ready_file(path: str | Path, url: str, model: str) -> None:
+    """Tells whoever waits for it where the server is: JSON with `url`, `model` and `pid`, there whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps({"url": url, "model": model, "pid": os.getpid()}) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _explained(error: OSError, host: str, port: int) -> UserError:
+    if error.errno == errno.EADDRINUSE:
+        return UserError(f"port {port} on {host} is in use; choose another with --port, or --port 0 for any free one")
+    if error.errno == errno.EACCES:
+        return UserError(f"port {port}: not allowed for this user; choose one above 1023")
+    return UserError(f"cannot listen on {host} port {port}: {error.strerror}")

@@ -1,0 +1,177 @@
+"""What a prompt yields does not depend on how it is computed, nor in whose company."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.sampler import CHUNK, Sampler, Sampling, bucket
+
+END = 7
+CONFIG = Gemma3Config(
+    96, width=32, layers=2, query_heads=2, kv_heads=1, head_dim=16, mlp_width=64, window=24,
+    layer_types=("sliding_attention", "full_attention"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> Gemma3:
+    model = Gemma3(CONFIG, rngs=nnx.Rngs(0))
+    model.norm.scale[...] = 2 * jax.random.normal(jax.random.key(1), (32,))
+    return model
+
+
+@pytest.fixture(scope="module")
+def log_probs(model):
+    """T x V by one uncached forward pass: row t is the distribution of token t+1."""
+    forward = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(model(tokens))))
+
+    def call(tokens: list[int]) -> np.ndarray:
+        padded = np.zeros((1, 512), np.int32)
+        padded[0, : len(tokens)] = tokens
+        return np.asarray(forward(padded))[0, : len(tokens)]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def sampler(model) -> Sampler:
+    return Sampler(model, (END,), rows=4, max_length=1024)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    draw = np.random.default_rng(0)
+    return [draw.integers(8, 96, length).tolist() for length in (30, 64, 100, 65, 120, 40)]
+
+
+def run(sampler: Sampler, work: list[tuple[list[int], Sampling]], alternatives: bool = False):
+    """Completes all work, rows refilled as they come free: [(tokens, log-probs)] and the largest number of rows at once."""
+    sampler.reset()
+    waiting, row_of, results, most = list(enumerate(work)), {}, [([], []) for _ in work], 0
+    for _ in range(1000):
+        while waiting and sampler.free_row() is not None:
+            index, (prompt, sampling) = waiting.pop(0)
+            row_of[sampler.insert(prompt, sampling, alternatives)] = index
+        if not row_of:
+            return results, most
+        most = max(most, len(row_of))
+        chunk = sampler.advance(until_free=bool(waiting), alternatives=alternatives)
+        for row, index in list(row_of.items()):
+            results[index][0].extend(chunk.tokens[row, : chunk.count[row]].tolist())
+            results[index][1].extend(chunk.log_probs[row, : chunk.count[row]].tolist())
+            if not chunk.active[row]:
+                sampler.release(row)
+                del row_of[row]
+    raise AssertionError("the sampler does not come to an end")
+
+
+def test_greedy_tokens_are_the_argmax_of_a_full_forward_pass_at_every_step(sampler, prompts, log_probs):
+    results, most = run(sampler, [(prompt, Sampling(21)) for prompt in prompts])
+    assert most == 4
+    for prompt, (tokens, values) in zip(prompts, results, strict=True):
+        whole = log_probs(prompt + tokens)[len(prompt) - 1 : -1]
+        np.testing.assert_array_equal(tokens, whole.argmax(-1))
+        np.testing.assert_allclose(values, whole.max(-1), atol=1e-4)
+        assert len(tokens) == 21 or tokens[-1] == END
+        assert END not in tokens[:-1]
+    assert any(len(set(tokens)) > 5 for tokens, _ in results), "the model says too little for this test to mean anything"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_prompt_yields_the_same_alone_and_among_others(sampler, prompts, temperature):
+    work = [(prompt, Sampling(18, temperature, seed=index)) for index, prompt in enumerate(prompts)]
+    together, _ = run(sampler, work)
+    for index, item in enumerate(work):
+        alone, _ = run(sampler, [item])
+        assert alone[0] == together[index]
+    backwards, _ = run(sampler, work[::-1])
+    assert backwards[::-1] == together
+
+
+def test_reported_log_probs_are_the_models_own_whatever_the_temperature(sampler, prompts, log_probs):
+    prompt = prompts[0]
+    ((tokens, values),) = run(sampler, [(prompt, Sampling(12, temperature=2.0, top_p=0.9, seed=5))])[0]
+    whole = log_probs(prompt + tokens)[len(prompt) - 1 : -1]
+    np.testing.assert_allclose(values, np.take_along_axis(whole, np.array(tokens)[:, None], 1)[:, 0], atol=1e-4)
+
+
+def test_seeds_and_choices_draw_apart_and_again_the_same(sampler, prompts):
+    work = [(prompts[0], Sampling(12, 1.0, seed=seed, choice=choice)) for seed in (1, 2) for choice in (0, 1)]
+    first, second = run(sampler, work)[0], run(sampler, work)[0]
+    assert first == second
+    assert len({tuple(tokens) for tokens, _ in first}) == 4
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.5, 0.6)])
+def test_first_tokens_are_distributed_as_temperature_and_top_p_say(sampler, prompts, log_probs, temperature, top_p):
+    prompt, count = prompts[0], 600
+    logits = log_probs(prompt)[-1].astype(np.float64) / temperature
+    expected = np.exp(logits) / np.exp(logits).sum()
+    order = np.argsort(-expected)
+    kept = order[: int(np.searchsorted(np.cumsum(expected[order]), top_p)) + 1] if top_p < 1 else order
+    expected = np.where(np.isin(np.arange(96), kept), expected, 0)
+    expected /= expected.sum()
+    results, _ = run(sampler, [(prompt, Sampling(1, temperature, top_p, seed)) for seed in range(count)])
+    seen = np.bincount([tokens[0] for tokens, _ in results], minlength=96)
+    assert seen[expected == 0].sum() == 0
+    # Pearson's chi-square over the tokens that are expected five times or more, the rest as one class: its mean is
+    # the number of classes less one, and six standard deviations above that are allowed.
+    often = expected * count >= 5
+    observed, wanted = np.append(seen[often], seen[~often].sum()), np.append(expected[often], expected[~often].sum()) * count
+    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
+    degrees = len(wanted) - 1
+    assert ((observed - wanted) ** 2 / wanted).sum() < degrees + 6 * np.sqrt(2 * degrees)
+
+
+def test_alternatives_are_the_most_likely_tokens(sampler, prompts, log_probs):
+    sampler.reset()
+    prompt = prompts[1]
+    row = sampler.insert(prompt, Sampling(3), alternatives=True)
+    chunk = sampler.advance(alternatives=True)
+    whole = log_probs(prompt + chunk.tokens[row, :3].tolist())[len(prompt) - 1 : -1]
+    np.testing.assert_allclose(chunk.top_log_probs[row, :3], -np.sort(-whole, -1)[:, :20], atol=1e-4)
+    assert chunk.top_ids[row, :3, 0].tolist() == chunk.tokens[row, :3].tolist()
+
+
+def test_scores_are_the_log_softmax_at_the_prompts_own_tokens(sampler, prompts, log_probs):
+    for prompt in prompts[:3]:
+        scores = sampler.score(prompt, alternatives=True)
+        whole = log_probs(prompt)
+        np.testing.assert_allclose(scores.log_probs, [whole[t, token] for t, token in enumerate(prompt[1:])], atol=1e-4)
+        assert scores.top_ids[:, 0].tolist() == whole[:-1].argmax(-1).tolist()
+
+
+def test_a_row_that_outgrows_the_cache_makes_it_longer_for_all(sampler, prompts, log_probs):
+    sampler.reset()
+    short = sampler.insert(prompts[0], Sampling(20))
+    first = sampler.advance(steps=3)
+    length = sampler.length
+    long = sampler.insert(prompts[1], Sampling(300))
+    assert sampler.length > length
+    tokens = first.tokens[short, : first.count[short]].tolist()
+    while len(tokens) < 12:
+        chunk = sampler.advance(steps=4)
+        tokens += chunk.tokens[short, : chunk.count[short]].tolist()
+    whole = log_probs(prompts[0] + tokens)[len(prompts[0]) - 1 : -1]
+    np.testing.assert_array_equal(tokens, whole.argmax(-1))
+    assert long != short
+
+
+def test_a_waiting_prompt_is_let_in_when_a_row_ends(sampler, prompts):
+    sampler.reset()
+    sampler.insert(prompts[0], Sampling(3))
+    sampler.insert(prompts[1], Sampling(40))
+    assert sampler.advance(until_free=True).steps <= 2
+    sampler.reset()
+    sampler.insert(prompts[1], Sampling(40))
+    chunk = sampler.advance(until_free=True)
+    assert chunk.steps <= CHUNK and chunk.count.sum() == chunk.steps + 1
+
+
+def test_buckets_are_few_and_at_most_a_third_longer_than_needed_beyond_the_first():
+    assert [bucket(length) for length in (1, 64, 65, 200, 512, 513, 1100, 5000)] == [64, 64, 128, 256, 512, 640, 1280, 5120]
+    assert len({bucket(length) for length in range(1, 32_769)}) == 8 + 6 * 4
+    assert all(length <= bucket(length) < 1.34 * length for length in range(193, 32_769))
