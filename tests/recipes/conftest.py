@@ -1,7 +1,5 @@
 """A tiny model, a tokenizer, and made-up episodes for the recipes."""
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 
@@ -40,14 +38,6 @@ def config(tokenizer_path):
     return Gemma3Config(vocabulary_size=size, width=32, layers=2, query_heads=2, kv_heads=1, head_dim=16, mlp_width=64, window=512)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def policy(config):
     return Gemma3(config, rngs=nnx.Rngs(0))
-
-
-def log_prob_by_hand(model, prompt, response):
-    """The sum over a response's tokens, one example alone, every logit computed."""
-    tokens = np.concatenate([prompt, response])[None]
-    logits = np.asarray(model.logits(model(jnp.asarray(tokens))), np.float64)[0]
-    log_probs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
-    return sum(log_probs[len(prompt) + i - 1, token] for i, token in enumerate(response))
