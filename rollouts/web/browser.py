@@ -1,0 +1,224 @@
+"""One Chromium for many episodes: found, fenced, started, and started again when it dies."""
+
+import asyncio
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from playwright.async_api import Browser, BrowserContext, Error, Playwright, Route, async_playwright
+
+from mira_jax.errors import UserError
+from rollouts.errors import BrowserError
+
+Result = TypeVar("Result")
+
+EXECUTABLES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+"""Looked for in this order. The headless shell takes about twice the steps per second of a full browser."""
+
+NO_BROWSER = (
+    "no browser found: install the distribution's package (apt-get install chromium-headless-shell), "
+    "or run `playwright install --only-shell chromium`, or set browser.executable to a Chromium"
+)
+
+ARGUMENTS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    # Playwright's own list, which this flag replaces, as far as it matters for headless pages; and RenderDocument,
+    # a new frame in the browser process at every navigation: a quarter of the processor time of a step.
+    "--disable-features=AvoidUnnecessaryBeforeUnloadCheckSync,AvoidCorsURLLoaderRestartOnRedirect,DestroyProfileOnBrowserClose,"
+    "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,"
+    "PreconnectToSearch,ThirdPartyStoragePartitioning,Translate,RenderDocument",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BrowserConfig:
+    executable: str | None = None
+    """Path of a Chromium. If not given: chromium-headless-shell or chromium on PATH, else Playwright's own."""
+    contexts: int = 4
+    """Episodes at once, each in a browser context of its own."""
+    width: int = 1280
+    height: int = 720
+    draw: bool = True
+    """Whether pages are painted. Without, a step costs about a third less processor time, but pages get no animation
+    frames and there are no screenshots: for sites whose pages come whole from the server."""
+    screenshots: bool = False
+    """Keeps a JPEG of every page that the policy saw."""
+    screenshot_quality: int = 50
+    names: tuple[str, ...] = ("127.0.0.1", "localhost")
+    """Host names that the browser may resolve at all. Within them, an episode reaches only its own sites."""
+    launch_seconds: float = 30.0
+    call_seconds: float = 10.0
+    """The most that one call to the browser may take."""
+    load_seconds: float = 15.0
+    """The most that a page may take to load after an action."""
+    settle_seconds: float = 1.5
+    """How long, after an action, requests that a page sends by script are waited for."""
+
+    def __post_init__(self) -> None:
+        if self.contexts < 1:
+            raise UserError(f"browser.contexts: {self.contexts} is less than 1")
+        if self.screenshots and not self.draw:
+            raise UserError("browser.screenshots needs browser.draw: a page that is not painted has no picture")
+        for name in self.names:
+            if not re.fullmatch(r"[A-Za-z0-9._*-]+", name):
+                raise UserError(f"browser.names: {name!r} is not a host name")
+
+
+async def bounded(awaitable: Awaitable[Result], seconds: float, what: str) -> Result:
+    """Awaits one browser call for at most `seconds`: Playwright's own limits do not cover every call.
+
+    Raises:
+        BrowserError: the call failed, or took longer.
+    """
+    try:
+        return await asyncio.wait_for(awaitable, seconds)
+    except TimeoutError:
+        raise BrowserError(f"{what} took more than {seconds:g} s") from None
+    except Error as error:
+        raise BrowserError(f"{what}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def find_executable(configured: str | None) -> str | None:
+    """The Chromium to start; None means Playwright's own.
+
+    Raises:
+        UserError: the configured path is no executable file.
+    """
+    if configured:
+        path = shutil.which(configured) or configured
+        if not (Path(path).is_file() and os.access(path, os.X_OK)):
+            raise UserError(f"browser.executable: {configured} is not an executable file")
+        return path
+    return next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
+
+
+class BrowserPool:
+    """One browser, shared by the episodes that run at once. `async with` starts and stops it.
+
+    A browser that died is started again by the next episode that asks for a context.
+    """
+
+    def __init__(self, config: BrowserConfig):
+        self.config = config
+        self.launches = 0
+        self._executable = find_executable(config.executable)
+        self._playwright: Playwright | None = None
+        self._browser: Browser | None = None
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> "BrowserPool":
+        self._playwright = await async_playwright().start()
+        try:
+            if self._executable is None and not Path(self._playwright.chromium.executable_path).exists():
+                raise UserError(NO_BROWSER)
+            await self._alive()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for closing in (self._browser and self._browser.close(), self._playwright and self._playwright.stop()):
+            if closing:
+                try:
+                    await asyncio.wait_for(closing, 10)
+                except (TimeoutError, Error):
+                    continue
+        self._browser = self._playwright = None
+
+    async def context(self) -> BrowserContext:
+        """A new context, with nothing in it of any other. Raises BrowserError."""
+        browser = await self._alive()
+        return await bounded(
+            browser.new_context(
+                viewport={"width": self.config.width, "height": self.config.height},
+                accept_downloads=False,
+                service_workers="block",
+                locale="en-US",
+                timezone_id="UTC",
+                reduced_motion="reduce",
+            ),
+            self.config.launch_seconds,
+            "opening a context",
+        )
+
+    async def close(self, context: BrowserContext) -> None:
+        """Closes a context. One that does not close within its time takes the browser with it, so that nothing leaks."""
+        try:
+            await asyncio.wait_for(context.close(), self.config.call_seconds)
+        except (TimeoutError, Error):
+            await self._end(context.browser)
+
+    async def _alive(self) -> Browser:
+        async with self._lock:
+            if self._browser is None or not self._browser.is_connected():
+                self._browser = await self._launch()
+            return self._browser
+
+    async def _end(self, browser: Browser | None) -> None:
+        if browser is None or not browser.is_connected():
+            return
+        try:
+            await asyncio.wait_for(browser.close(), self.config.call_seconds)
+        except (TimeoutError, Error):
+            return
+
+    async def _launch(self) -> Browser:
+        assert self._playwright is not None
+        exclusions = "".join(f" , EXCLUDE {name}" for name in self.config.names)
+        arguments = [*ARGUMENTS, f"--host-resolver-rules=MAP * ~NOTFOUND{exclusions}"]
+        if not self.config.draw:
+            arguments.append("--disable-threaded-compositing")
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            arguments.append("--no-sandbox")
+        self.launches += 1
+        return await bounded(
+            self._playwright.chromium.launch(
+                executable_path=self._executable,
+                args=arguments,
+                handle_sigint=False,
+                handle_sigterm=False,
+                handle_sighup=False,
+                timeout=self.config.launch_seconds * 1000,
+            ),
+            self.config.launch_seconds + 1,
+            "starting the browser",
+        )
+
+
+async def fence(context: BrowserContext, hosts: Iterable[str]) -> None:
+    """Refuses every request to anything but `hosts` (`host:port`). Allowed requests pass without a round trip to Python."""
+    await context.route(_outside(hosts), _refuse)
+
+
+def _outside(hosts: Iterable[str]) -> re.Pattern[str]:
+    allowed = "|".join(sorted(re.escape(host) + (r"(?::80|:443)?" if ":" not in host else "") for host in hosts)) or r"(?!)"
+    return re.compile(rf"^(?!https?://(?:{allowed})(?:[/?#]|$)|data:|blob:|about:)")
+
+
+async def _refuse(route: Route) -> None:
+    try:
+        await route.abort("blockedbyclient")
+    except Error:
+        return
+
+
+def is_inside(url: str, hosts: Iterable[str]) -> bool:
+    """Whether an episode with these `hosts` may be at `url`."""
+    return _outside(hosts).match(url) is None

@@ -1,0 +1,252 @@
+"""Does an action on the page in front, with the mouse and the keyboard."""
+
+import asyncio
+from typing import Any
+
+from playwright.async_api import Error, Page
+
+from mira_jax.trajectories.records import Action
+from rollouts.errors import BrowserError
+from rollouts.web import actions
+from rollouts.web.browser import bounded, first_line
+from rollouts.web.observation import ELEMENTS_KEY, Element, Observation, sanitize
+from rollouts.web.tabs import Tabs
+
+WAIT_SECONDS = 1.0
+
+_ELEMENT = f"const el = (window.{ELEMENTS_KEY} || [])[index]; if (!el || !el.isConnected) return {{problem: 'gone'}};"
+
+_LOCATE = (
+    """(index) => {"""
+    + _ELEMENT
+    + """
+  if (el.disabled || el.getAttribute('aria-disabled') === 'true') return {problem: 'disabled'};
+  const size = (node) => { const box = node.getBoundingClientRect(); return box.width * box.height; };
+  const target = size(el) > 1 ? el : ([...(el.labels || [])].find((label) => size(label) > 1) || el);
+  const view = target.ownerDocument.defaultView;
+  const inView = (box) => box.top >= 0 && box.left >= 0 && box.bottom <= view.innerHeight && box.right <= view.innerWidth;
+  if (view !== window || !inView(target.getBoundingClientRect()))
+    target.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+  // Where the point is, for elements inside frames, in the window's own coordinates.
+  const offset = [0, 0];
+  for (let inner = view; inner !== window && inner.frameElement; inner = inner.parent) {
+    const box = inner.frameElement.getBoundingClientRect();
+    offset[0] += box.left + inner.frameElement.clientLeft; offset[1] += box.top + inner.frameElement.clientTop;
+  }
+  const belongs = (hit) => {
+    for (let node = hit; node; node = node.parentNode || node.host)
+      if (node === target || node === el || (node.tagName === 'LABEL' && node.control === el)) return true;
+    return false;
+  };
+  // A link that runs over two lines has its centre between them: its lines are tried one by one.
+  const lines = [...target.getClientRects()].slice(0, 8);
+  const boxes = [target.getBoundingClientRect(), ...lines].filter((box) => box.width > 0 && box.height > 0);
+  let over = null;
+  for (const box of boxes) {
+    const x = Math.min(Math.max(box.left + box.width / 2, 0), view.innerWidth - 1);
+    const y = Math.min(Math.max(box.top + box.height / 2, 0), view.innerHeight - 1);
+    let hit = target.ownerDocument.elementFromPoint(x, y);
+    while (hit && hit.shadowRoot) { const inner = hit.shadowRoot.elementFromPoint(x, y); if (!inner || inner === hit) break; hit = inner; }
+    if (hit && belongs(hit)) return {x: x + offset[0], y: y + offset[1]};
+    over = over || hit;
+  }
+  if (!boxes.length) return {problem: 'invisible'};
+  return {problem: 'covered', by: over ? (over.innerText || over.getAttribute('aria-label') || over.tagName).slice(0, 60) : ''};
+}"""
+)
+
+_SELECT_TEXT = (
+    """(index) => {"""
+    + _ELEMENT
+    + """
+  if (el.readOnly) return {problem: 'readonly'};
+  if (el.isContentEditable) { el.focus(); el.ownerDocument.defaultView.getSelection().selectAllChildren(el); return {}; }
+  const plain = ['text', 'search', 'email', 'tel', 'url', 'number', 'password'];
+  if (el.tagName === 'TEXTAREA' || (el.tagName === 'INPUT' && plain.includes(el.type))) { el.focus(); el.select(); return {}; }
+  if (el.tagName === 'INPUT' && ['date', 'time', 'datetime-local', 'month', 'week', 'color', 'range'].includes(el.type)) return {set: true};
+  const inner = el.ownerDocument.activeElement;
+  if (inner && inner !== el && (['INPUT', 'TEXTAREA'].includes(inner.tagName) || inner.isContentEditable)) { inner.select?.(); return {}; }
+  return {problem: 'not text'};
+}"""
+)
+
+_SET_VALUE = (
+    """([index, value]) => {"""
+    + _ELEMENT
+    + """
+  Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(el, value);
+  el.dispatchEvent(new Event('input', {bubbles: true}));
+  el.dispatchEvent(new Event('change', {bubbles: true}));
+  return el.value === '' && value !== '' ? {problem: 'format', type: el.type} : {};
+}"""
+)
+
+_CHOOSE = (
+    """([index, text]) => {"""
+    + _ELEMENT
+    + """
+  if (el.tagName !== 'SELECT') return {problem: 'no select'};
+  if (el.disabled) return {problem: 'disabled'};
+  const fold = (value) => value.toLowerCase().replace(/\\s+/g, ' ').trim();
+  const options = [...el.options].filter((option) => !option.hidden), wanted = fold(text);
+  const label = (option) => fold(option.label || option.text);
+  const choice = options.find((option) => label(option) === wanted)
+    || (wanted && options.find((option) => label(option).includes(wanted)));
+  if (!choice) return {problem: 'no option'};
+  if (choice.disabled) return {problem: 'option disabled'};
+  el.focus();
+  if (el.multiple ? choice.selected : el.selectedIndex === choice.index) return {};
+  choice.selected = true;
+  el.dispatchEvent(new Event('input', {bubbles: true}));
+  el.dispatchEvent(new Event('change', {bubbles: true}));
+  return {};
+}"""
+)
+
+_SCROLL = "(share) => window.scrollBy({top: share * window.innerHeight, behavior: 'instant'})"
+
+
+class ActionError(Exception):
+    """The action can't be done on this page. The policy is shown the message."""
+
+
+class Executor:
+    """Does actions on the tabs of one episode."""
+
+    def __init__(self, tabs: Tabs):
+        self.tabs = tabs
+
+    async def perform(self, action: Action, observation: Observation) -> None:
+        """Does one action and waits until what it began is done.
+
+        Args:
+            action: any but `exit`.
+            observation: the page as the policy saw it, whose handles the action uses.
+
+        Raises:
+            ActionError: the page does not allow it; nothing is wrong with the machinery.
+            BrowserError, SiteError: the machinery failed.
+        """
+        element = self._element(action.element, observation) if action.element is not None else None
+        self.tabs.mark()
+        await self._do(action, element)
+        problem = await self.tabs.settle()
+        if problem:
+            raise ActionError(problem)
+
+    def _element(self, handle: str, observation: Observation) -> Element:
+        element = observation.element(handle)
+        if element is not None:
+            return element
+        near = observation.nearest(handle)
+        hint = "; the nearest are " + ", ".join(f'"{name}"' for name in near) if near else ""
+        raise ActionError(f'no element "{sanitize(handle)[:60]}" on this page{hint}')
+
+    async def _do(self, action: Action, element: Element | None) -> None:
+        page, name = self.tabs.page, action.name
+        argument = action.argument or ""
+        if name in ("Click", "Right Click", "Hover"):
+            assert element is not None
+            await self._point(page, element, name)
+        elif name in ("Type", "Search"):
+            assert element is not None
+            await self._type(page, element, argument)
+            if name == "Search":
+                await self._press(page, "Enter")
+        elif name == "Select Dropdown Option":
+            assert element is not None
+            self._check(await self._ask(page, _CHOOSE, [element.index, argument]), element, argument)
+        elif name == "Press Enter":
+            if element is not None:
+                await self._ask(page, "(index) => {" + _ELEMENT + " el.focus(); return {}; }", element.index)
+            await self._press(page, "Enter")
+        elif name in ("Scroll Up", "Scroll Down"):
+            await self._ask(page, _SCROLL, 0.8 if name == "Scroll Down" else -0.8)
+        elif name == "Switch Tab":
+            try:
+                self.tabs.switch(int(argument))
+            except (ValueError, IndexError):
+                raise ActionError(f'no tab "{sanitize(argument)[:20]}"; the tabs are 0 to {self.tabs.count - 1}') from None
+        elif name == "Wait":
+            await asyncio.sleep(WAIT_SECONDS)
+        elif name == actions.GO_BACKWARD:
+            await self._history(page, backward=True)
+        elif name == actions.GO_FORWARD:
+            await self._history(page, backward=False)
+        else:
+            raise ValueError(f"no such action: {name}")
+
+    async def _point(self, page: Page, element: Element, how: str) -> None:
+        found = await self._ask(page, _LOCATE, element.index)
+        self._check(found, element)
+        mouse, x, y = page.mouse, found["x"], found["y"]
+        if how == "Hover":
+            await self._call(mouse.move(x, y), "moving the mouse")
+        else:
+            await self._call(mouse.click(x, y, button="right" if how == "Right Click" else "left"), "clicking")
+
+    async def _type(self, page: Page, element: Element, text: str) -> None:
+        await self._point(page, element, "Click")
+        how = await self._ask(page, _SELECT_TEXT, element.index)
+        self._check(how, element)
+        if how.get("set"):
+            self._check(await self._ask(page, _SET_VALUE, [element.index, text]), element)
+        elif text:
+            await self._call(page.keyboard.insert_text(text), "typing")
+        else:
+            await self._press(page, "Delete")
+
+    async def _press(self, page: Page, key: str) -> None:
+        await self._call(page.keyboard.press(key), f"pressing {key}")
+
+    async def _history(self, page: Page, backward: bool) -> None:
+        limit = self.tabs.config.load_seconds
+        before = page.url
+        move = page.go_back if backward else page.go_forward
+        try:
+            await asyncio.wait_for(move(wait_until="commit", timeout=limit * 1000), limit + 1)
+        except TimeoutError:
+            raise BrowserError(f"going through the history took more than {limit:g} s") from None
+        except Error as error:
+            if "ERR_ABORTED" not in str(error):
+                raise BrowserError(first_line(error)) from error
+        if page.url == "about:blank" and before != "about:blank":
+            await self._call(page.go_forward(wait_until="commit"), "going forward")
+            raise ActionError("there is no earlier page")
+
+    async def _ask(self, page: Page, script: str, argument: Any) -> dict[str, Any]:
+        return await self._call(page.evaluate(script, argument), "asking the page") or {}
+
+    async def _call(self, awaitable: Any, what: str) -> Any:
+        try:
+            return await bounded(awaitable, self.tabs.config.call_seconds, what)
+        except BrowserError as error:
+            # The page left, or closed itself, in the middle of the action: that is the page's answer, not a failure.
+            text = str(error)
+            browser = self.tabs.context.browser
+            closed_itself = "has been closed" in text and self.tabs.count > 0 and browser is not None and browser.is_connected()
+            if "context was destroyed" in text or closed_itself:
+                return None
+            raise
+
+    def _check(self, answer: dict[str, Any], element: Element, argument: str = "") -> None:
+        problem = answer.get("problem")
+        if problem is None:
+            return
+        handle = f'"{element.handle}"'
+        options = ", ".join(f'"{option}"' for option in element.options[:20])
+        covering = f'by "{sanitize(str(answer.get("by", ""))).strip()}"' if answer.get("by") else "by something else"
+        raise ActionError(
+            {
+                "gone": f"{handle} is no longer on the page",
+                "disabled": f"{handle} is disabled",
+                "invisible": f"{handle} has no place on the page where it could be clicked",
+                "covered": f"{handle} is covered {covering}",
+                "readonly": f"{handle} is read-only",
+                "not text": f"{handle} takes no text",
+                "format": f"{handle} takes a {answer.get('type')} value, such as the ones it shows",
+                "no select": f"{handle} is not a select; click it instead",
+                "no option": f'{handle} has no option "{sanitize(argument)[:60]}"; it has {options}',
+                "option disabled": f'the option "{sanitize(argument)[:60]}" of {handle} is disabled',
+            }[problem]
+        )

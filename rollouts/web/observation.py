@@ -1,0 +1,329 @@
+"""A page as text: what a person could read and use, line by line, with a handle on everything one can act on.
+
+    <h1>lamps</h1>
+    <input id="1" type="text" placeholder="search products" value="">
+    <a id="2">blue lamp</a> 12.50
+    <select id="3" value="price" options="name | price">
+
+Page text is data: `<` and `>` in it are written as `&lt;` and `&gt;`, quotes in attributes as `'`, and control
+characters are left out, so that no text on a page can look like an element or begin a line.
+"""
+
+import dataclasses
+import difflib
+import importlib.resources
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.prompts import PAGE_CUT
+
+SCRIPT = importlib.resources.files("rollouts.web").joinpath("observation.js").read_text(encoding="utf-8")
+ELEMENTS_KEY = "__mira_elements"
+"""The page's own name for the list of elements that the last observation found."""
+
+MAX_NAME = 60
+_ROLE_TAGS = {
+    "link": "a",
+    "textbox": "input",
+    "searchbox": "input",
+    "spinbutton": "input",
+    "menuitemcheckbox": "checkbox",
+    "menuitemradio": "radio",
+}
+_ROLES = frozenset({"button", "checkbox", "radio", "switch", "tab", "option", "menuitem", "combobox", "slider", "treeitem", "gridcell"})
+_PLAIN_TYPES = frozenset({"text", "search", "email", "tel", "url", "number", "password"})
+
+
+@dataclasses.dataclass(frozen=True)
+class ObservationConfig:
+    handles: str = "integer"
+    """integer: 1, 2, 3 in page order. name: the accessible name in lower case, made unique by a trailing number."""
+    compact: bool = False
+    """Leaves out what the rest of the line says already: with name handles `<a id="blue lamp">` has no text of its own."""
+    max_characters: int = 40_000
+    """The page is cut at the end of a line before this, and the cut is marked."""
+    max_text: int = 600
+    """The most characters of one piece of text or one value."""
+    max_options: int = 40
+    """The most options shown of one select."""
+
+    def __post_init__(self) -> None:
+        if self.handles not in ("integer", "name"):
+            raise UserError(f"observation.handles: {self.handles!r} is neither integer nor name")
+        if self.max_characters < 100:
+            raise UserError(f"observation.max_characters: {self.max_characters} is less than 100")
+
+    def script_limits(self) -> dict[str, Any]:
+        """The argument of the page script."""
+        return {
+            "key": ELEMENTS_KEY,
+            "text": self.max_text,
+            "options": self.max_options,
+            "size": 2 * self.max_characters,
+            "nodes": 50_000,
+            "milliseconds": 2_000,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Element:
+    """Something on the page that one can act on."""
+
+    handle: str
+    index: int
+    """Its place in the page's own list."""
+    tag: str
+    """a, button, input, select, textarea, checkbox, radio, or another role or tag."""
+    name: str
+    """Accessible name, as the page writes it."""
+    type: str = ""
+    options: tuple[str, ...] = ()
+    disabled: bool = False
+
+    @property
+    def editable(self) -> bool:
+        return self.tag == "textarea" or (self.tag == "input" and self.type in _PLAIN_TYPES | {""})
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    text: str
+    url: str
+    title: str
+    elements: tuple[Element, ...] = ()
+
+    def element(self, handle: str) -> Element | None:
+        """The element of that handle; upper case and doubled spaces are forgiven."""
+        for element in self.elements:
+            if element.handle == handle:
+                return element
+        folded = _fold(handle)
+        return next((element for element in self.elements if _fold(element.handle) == folded), None)
+
+    def nearest(self, handle: str, count: int = 3) -> list[str]:
+        """The handles most like `handle`, best first."""
+        known = [element.handle for element in self.elements]
+        return difflib.get_close_matches(_fold(handle)[:200], known, n=count, cutoff=0.3)
+
+
+def read(data: str, config: ObservationConfig, notices: Sequence[str] = ()) -> Observation:
+    """Builds the observation from what the page script returned. `notices` are lines put before the page.
+
+    Raises:
+        ValueError: `data` is not what the script returns.
+    """
+    raw = _decode(data)
+    title = sanitize(str(raw.get("title", "")))
+    nodes = raw["nodes"]
+    records = [node[1] for node in nodes if node[0] == "e"]
+    handles = _handles(records, config)
+    lines, printed, complete = _Writer(nodes, handles, config).write([f"[{escape(sanitize(notice))}]" for notice in notices])
+    text = "\n".join(lines)
+    if raw.get("cut") or not complete:
+        text += PAGE_CUT
+    elements = tuple(_element(record, handles[record["i"]]) for record in records if record["i"] in printed)
+    return Observation(text=text, url=sanitize(str(raw.get("url", ""))), title=title, elements=elements)
+
+
+def sanitize(text: str) -> str:
+    """Printable characters and single spaces only."""
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else _replacement(character) for character in text)
+    return " ".join(text.split(" ")) if "  " not in text else re.sub(" +", " ", text)
+
+
+def escape(text: str) -> str:
+    return text.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _replacement(character: str) -> str:
+    # Marks that only format (zero-width joiners, direction overrides) and broken halves leave no trace.
+    return "" if unicodedata.category(character) in ("Cf", "Cs", "Co", "Cn") else " "
+
+
+def _decode(data: str) -> dict[str, Any]:
+    try:
+        raw = msgspec.json.decode(data.encode("utf-8", "replace"))
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the page script returned no JSON: {error}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("nodes"), list):
+        raise ValueError("the page script returned no page")
+    return raw
+
+
+def _fold(handle: str) -> str:
+    return " ".join(handle.lower().split())
+
+
+def _attribute(text: str) -> str:
+    return escape(sanitize(text).strip().replace('"', "'"))
+
+
+def _tag(record: dict[str, Any]) -> str:
+    role, tag, kind = record.get("role", ""), record["tag"], record.get("type", "")
+    if tag == "input":
+        if kind in ("submit", "button", "reset", "image"):
+            return "button"
+        return kind if kind in ("checkbox", "radio") else "input"
+    if tag in ("a", "button", "select", "textarea") and role not in _ROLES:
+        return tag
+    if role in _ROLE_TAGS:
+        return _ROLE_TAGS[role]
+    return role if role in _ROLES else re.sub("[^a-z0-9-]", "", tag) or "element"
+
+
+def _element(record: dict[str, Any], handle: str) -> Element:
+    return Element(
+        handle=handle,
+        index=record["i"],
+        tag=_tag(record),
+        name=sanitize(record.get("name", "")).strip(),
+        type=record.get("type", ""),
+        options=tuple(sanitize(option).strip() for option in record.get("options", ())),
+        disabled=bool(record.get("disabled")),
+    )
+
+
+def name_handle(name: str) -> str:
+    """The handle a name gives before it is made unique: lower case, nothing that would need an escape."""
+    handle = sanitize(name).lower().replace('"', "'").replace("\\", "/")
+    handle = " ".join(re.sub("[<>]", " ", handle).split())
+    if len(handle) > MAX_NAME:
+        handle = handle[:MAX_NAME].rsplit(" ", 1)[0]
+    return handle
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Makes names distinct by a trailing number. A name that stands on the page as it is keeps to its first bearer."""
+    taken, given, result = set(names), dict[str, int](), []
+    seen: set[str] = set()
+    for name in names:
+        if name not in seen:
+            seen.add(name)
+            result.append(name)
+            continue
+        number = given.get(name, 1) + 1
+        while f"{name} {number}" in taken:
+            number += 1
+        given[name] = number
+        taken.add(f"{name} {number}")
+        result.append(f"{name} {number}")
+    return result
+
+
+def _handles(records: Sequence[dict[str, Any]], config: ObservationConfig) -> dict[int, str]:
+    if config.handles == "integer":
+        return {record["i"]: str(place + 1) for place, record in enumerate(records)}
+    names = [name_handle(record.get("name", "")) or _tag(record) for record in records]
+    return {record["i"]: handle for record, handle in zip(records, unique(names), strict=True)}
+
+
+class _Writer:
+    """Turns the flat list of nodes into lines."""
+
+    def __init__(self, nodes: Sequence[Sequence[Any]], handles: dict[int, str], config: ObservationConfig):
+        self.nodes, self.handles, self.config = nodes, handles, config
+        self.line: list[str] = []
+        self.named = config.compact and config.handles == "name"
+        records = [node[1] for node in nodes if node[0] == "e"]
+        self.labelled = {record["label"] for record in records if "label" in record and self._says_name(record)}
+
+    def write(self, first: Sequence[str]) -> tuple[list[str], set[int], bool]:
+        """Returns the lines, the indices of the elements they show, and whether that is all of them."""
+        lines: list[str] = list(first)
+        used = sum(len(line) + 1 for line in lines)
+        printed: set[int] = set()
+        pending: list[int] = []
+        open_elements: list[tuple[dict[str, Any], bool, int]] = []
+        label_depth, quiet = [], 0
+        room = self.config.max_characters
+
+        def flush() -> bool:
+            nonlocal used
+            text = re.sub(" +", " ", "".join(self.line)).strip()
+            self.line = []
+            if text:
+                if used + len(text) > room:
+                    if not lines:
+                        lines.append(text[:room].rsplit(" ", 1)[0])
+                        printed.update(index for index in pending if f'id="{self.handles[index]}"' in lines[0])
+                    return False
+                lines.append(text)
+                used += len(text) + 1
+            printed.update(pending)
+            pending.clear()
+            return True
+
+        for node in self.nodes:
+            kind = node[0]
+            if kind == "t":
+                if not quiet:
+                    self.line.append(escape(sanitize(node[1])))
+            elif kind == "b":
+                if not open_elements and not flush():
+                    return lines, printed, False
+                self.line.append(" ")
+            elif kind in ("h", "/h"):
+                if not self.config.compact and not quiet:
+                    self.line.append(f"<{kind}{int(node[1])}>")
+            elif kind == "l":
+                label_depth.append(node[1] in self.labelled)
+                quiet += label_depth[-1]
+            elif kind == "/l":
+                quiet -= label_depth.pop()
+            elif kind == "e":
+                record = node[1]
+                silent = self._says_name(record)
+                self.line.append(" " + self._open(record))
+                pending.append(record["i"])
+                open_elements.append((record, silent, len(self.line)))
+                quiet += silent
+            elif kind == "/":
+                record, silent, start = open_elements.pop()
+                quiet -= silent
+                self._close(record, silent, start)
+        return lines, printed, flush()
+
+    def _says_name(self, record: dict[str, Any]) -> bool:
+        """Whether the handle already says all that the element's own text, or its label, would."""
+        if not self.named or record.get("source") in ("none", None):
+            return False
+        name = sanitize(record.get("name", "")).strip().lower()
+        return name_handle(name) == name
+
+    def _open(self, record: dict[str, Any]) -> str:
+        tag, compact = _tag(record), self.config.compact
+        parts = [f'<{tag} id="{self.handles[record["i"]]}"']
+        kind, name = record.get("type", ""), _attribute(record.get("name", ""))
+        if tag == "input" and kind and not (compact and kind == "text"):
+            parts.append(f'type="{_attribute(kind)}"')
+        is_control = record["tag"] in ("input", "select", "textarea") and tag != "button"
+        if is_control and record.get("source") == "attribute" and not self._says_name(record):
+            parts.append(f'label="{name}"')
+        value, placeholder = record.get("value"), _attribute(record.get("placeholder", ""))
+        if placeholder and not (compact and (value or record.get("source") == "placeholder") and self.config.handles == "name"):
+            parts.append(f'placeholder="{placeholder}"')
+        if value is not None and (value or not compact):
+            parts.append(f'value="{_attribute(value)}"')
+        if "options" in record:
+            options = [_attribute(option).replace("|", "/") for option in record["options"]]
+            if record.get("more", 0) > 0:
+                options.append(f"... {int(record['more'])} more")
+            parts.append(f'options="{" | ".join(options)}"')
+        parts += [flag for flag in ("checked", "selected", "expanded", "disabled", "readonly") if record.get(flag)]
+        return " ".join(parts) + ">"
+
+    def _close(self, record: dict[str, Any], silent: bool, start: int) -> None:
+        tag = _tag(record)
+        if silent or (record["tag"] in ("input", "select", "textarea") and tag != "button"):
+            self.line.append(" ")
+            return
+        content = re.sub(" +", " ", "".join(self.line[start:])).strip()
+        if not content:
+            content = escape(sanitize(record.get("name", "")).strip())
+        self.line[start:] = [f"{content}</{tag}> "]
