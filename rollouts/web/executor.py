@@ -200,8 +200,10 @@ class Executor:
         await self._call(page.keyboard.press(key), f"pressing {key}")
 
     async def _history(self, page: Page, backward: bool) -> None:
+        earlier, later = await self.tabs.history(page)
+        if not (earlier if backward else later):
+            raise ActionError(f"there is no {'earlier' if backward else 'later'} page")
         limit = self.tabs.config.load_seconds
-        before = page.url
         move = page.go_back if backward else page.go_forward
         try:
             await asyncio.wait_for(move(wait_until="commit", timeout=limit * 1000), limit + 1)
@@ -210,9 +212,6 @@ class Executor:
         except Error as error:
             if "ERR_ABORTED" not in str(error):
                 raise BrowserError(first_line(error)) from error
-        if page.url == "about:blank" and before != "about:blank":
-            await self._call(page.go_forward(wait_until="commit"), "going forward")
-            raise ActionError("there is no earlier page")
 
     async def _ask(self, page: Page, script: str, argument: Any) -> dict[str, Any]:
         return await self._call(page.evaluate(script, argument), "asking the page") or {}

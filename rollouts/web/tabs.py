@@ -200,6 +200,16 @@ class Tabs:
         except (Error, TimeoutError):
             return None
 
+    async def history(self, page: Page) -> tuple[int, int]:
+        """How many pages of a tab's history lie before the current one, and how many after. Raises BrowserError."""
+        seconds, what = self.config.call_seconds, "reading the history"
+        session = await bounded(self.context.new_cdp_session(page), seconds, what)
+        entries = await bounded(session.send("Page.getNavigationHistory"), seconds, what)
+        await bounded(session.detach(), seconds, what)
+        current = entries["currentIndex"]
+        before = [entry for entry in entries["entries"][:current] if entry["url"] != "about:blank"]
+        return len(before), len(entries["entries"]) - current - 1
+
     def _opened(self, page: Page) -> None:
         if any(watch.page == page for watch in self._watches):
             return
@@ -271,13 +281,10 @@ class Tabs:
 
     async def _return(self, watch: _Watch, url: str) -> None:
         """Leaves a page that is not part of the task."""
-        if self.count > 1 and watch.page.url in ("about:blank", url) and await self._history(watch.page) <= 1:
+        watch.mark()
+        earlier, _ = await self.history(watch.page)
+        if self.count > 1 and not earlier:
             await bounded(watch.page.close(), self.config.call_seconds, "closing a tab")
-            return
-        if url.startswith("chrome-error:") or not is_inside(url, self.hosts):
-            watch.mark()
+        elif earlier and (url.startswith("chrome-error:") or not is_inside(url, self.hosts)):
             await bounded(watch.page.go_back(wait_until="commit"), self.config.load_seconds, "going back")
             await self._quiet()
-
-    async def _history(self, page: Page) -> int:
-        return int(await bounded(page.evaluate("() => history.length"), self.config.call_seconds, "reading the history"))
