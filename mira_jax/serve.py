@@ -91,7 +91,7 @@ def make_engine(config: ServeConfig) -> Engine:
     if tokenizer.vocabulary_size > sizes.vocabulary_size:
         raise UserError(f"{config.model}: the tokenizer has {tokenizer.vocabulary_size} pieces, the model {sizes.vocabulary_size} words")
     max_length = min(config.max_length, sizes.max_positions)
-    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), config.rows, max_length)
+    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), config.rows, max_length, tokenizer.vocabulary_size)
     sampler.warm_up([length for length in config.warm_up if length < max_length])
     return Engine(sampler, tokenizer, config.queue_limit)
 

@@ -112,21 +112,22 @@ class Scores:
 class Sampler:
     """One model, B rows. Not thread-safe: one thread owns it."""
 
-    def __init__(self, model: Gemma3, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096):
+    def __init__(self, model: Gemma3, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096, words: int | None = None):
         """
         Args:
             model: its dtype is the cache's too.
             end_ids: tokens that end a completion.
             rows: prompts decoded together.
             max_length: the most tokens of a prompt and its completion.
+            words: draw none but the first so many of the vocabulary; the embedding may have more rows than the tokenizer has pieces.
         """
         self.rows, self.max_length = rows, max_length
         graph, state = nnx.split(model)
         # A plain tuple of arrays is what jit takes with the least work at each call.
         leaves, tree = jax.tree.flatten(state)
         self._parameters = tuple(leaves)
-        functions = _Functions(graph, tree, tuple(end_ids))
-        self.vocabulary_size: int = model.config.vocabulary_size
+        self.vocabulary_size: int = min(words or model.config.vocabulary_size, model.config.vocabulary_size)
+        functions = _Functions(graph, tree, tuple(end_ids), self.vocabulary_size)
         self._top = min(TOP, self.vocabulary_size)
         self._new_cache = model.init_cache
         self._prefill = jax.jit(functions.prefill, static_argnames=("top",))
@@ -248,8 +249,8 @@ def _empty_rows(rows: int, top: int) -> Rows:
 class _Functions:
     """The pure functions that `Sampler` compiles, bound to a model's structure."""
 
-    def __init__(self, graph: Any, tree: Any, end_ids: tuple[int, ...]):
-        self._graph, self._tree, self._end_ids = graph, tree, end_ids
+    def __init__(self, graph: Any, tree: Any, end_ids: tuple[int, ...], words: int):
+        self._graph, self._tree, self._end_ids, self._words = graph, tree, end_ids, words
 
     def _model(self, parameters: tuple[jax.Array, ...]) -> Gemma3:
         return nnx.merge(self._graph, jax.tree.unflatten(self._tree, parameters))
@@ -264,7 +265,7 @@ class _Functions:
         positions = jnp.arange(T, dtype=jnp.int32)[None]
         hidden, cache = model(tokens_1xT, positions, (positions < length).astype(jnp.int32), model.init_cache(1, T))
         logits_1xV = model.logits(jax.lax.dynamic_slice_in_dim(hidden[0], length - 1, 1))
-        row = _empty_rows(1, min(TOP, logits_1xV.shape[-1]))
+        row = _empty_rows(1, min(TOP, self._words))
         row = dataclasses.replace(row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], position=length[None])
         row = self._draw(logits_1xV, row, top)
         remaining = max_tokens[None] - 1
@@ -350,7 +351,7 @@ class _Functions:
         def one(slice_: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
             hidden_SxD, targets_S = slice_
             log_probs_SxV = jax.nn.log_softmax(model.logits(hidden_SxD).astype(jnp.float32))
-            best, best_ids = jax.lax.top_k(log_probs_SxV, top)
+            best, best_ids = jax.lax.top_k(log_probs_SxV[:, : self._words], top)
             return jnp.take_along_axis(log_probs_SxV, targets_S[:, None], 1)[:, 0], best_ids, best
 
         sliced = jax.lax.map(one, (hidden.reshape(T // SHORTEST, SHORTEST, -1), targets.reshape(T // SHORTEST, SHORTEST)))
@@ -359,10 +360,11 @@ class _Functions:
     def _ends(self, token_B: jax.Array) -> jax.Array:
         return (token_B[:, None] == jnp.array(self._end_ids, jnp.int32)).any(1)
 
-    @staticmethod
-    def _draw(logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
+    def _draw(self, logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
         """The token for `rows.position`, its log-probability, and the most likely ones."""
         logits_BxV = logits_BxV.astype(jnp.float32)
+        total = jax.nn.logsumexp(logits_BxV, -1)
+        logits_BxV = logits_BxV[:, : self._words]
         greedy = jnp.argmax(logits_BxV, -1).astype(jnp.int32)
 
         def drawn() -> jax.Array:
@@ -373,7 +375,6 @@ class _Functions:
             return jnp.where(rows.temperature > 0, jnp.argmax(scaled + noise, -1).astype(jnp.int32), greedy)
 
         token = jax.lax.cond(jnp.any(rows.temperature > 0), drawn, lambda: greedy)
-        total = jax.nn.logsumexp(logits_BxV, -1)
         log_prob = jnp.take_along_axis(logits_BxV, token[:, None], 1)[:, 0] - total
         rows = dataclasses.replace(rows, token=token, log_prob=log_prob)
         if top:

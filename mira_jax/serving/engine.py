@@ -146,7 +146,8 @@ class Engine:
                 self._running.clear()
                 self._sampler.reset()
         for future in [future for _, future in self._waiting] + [running.future for running in self._running.values()]:
-            future.cancel()
+            if future.cancel():
+                future.set_running_or_notify_cancel()
 
     def _admit(self) -> None:
         """Waiting prompts take the free rows, first come, first served."""

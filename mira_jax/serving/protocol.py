@@ -281,10 +281,10 @@ def _log_probs(
     tokens: Sequence[int], log_probs: Sequence[float | None], best: Sequence[Alternatives | None] | None, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """OpenAI's four parallel lists. Offsets count characters of the text, in which marks take none."""
-    names = [_name(token, tokenizer) for token in tokens]
+    names = [tokenizer.piece(token) for token in tokens]
     top = None
     if best is not None:
-        top = [None if b is None else dict(_named(b, tokenizer)) for b in best]
+        top = [None if alternatives is None else dict(_named(alternatives, tokenizer)) for alternatives in best]
         # The drawn token is always among them, as in OpenAI's API, even when it is not one of the likely.
         for alternatives, name, log_prob in zip(top, names, log_probs, strict=True):
             if alternatives is not None:
@@ -295,7 +295,7 @@ def _log_probs(
 def _chat_log_probs(completion: Completion, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     best = completion.alternatives or [Alternatives((), ())] * len(completion.tokens)
     return [
-        {**_scored(_name(token, tokenizer), log_prob), "top_logprobs": [_scored(*pair) for pair in _named(alternatives, tokenizer)]}
+        {**_scored(tokenizer.piece(token), log_prob), "top_logprobs": [_scored(*pair) for pair in _named(alternatives, tokenizer)]}
         for token, log_prob, alternatives in zip(completion.tokens, completion.log_probs, best, strict=True)
     ]
 
@@ -305,18 +305,14 @@ def _scored(name: str, log_prob: float) -> dict[str, Any]:
 
 
 def _named(alternatives: Alternatives, tokenizer: Tokenizer) -> list[tuple[str, float]]:
-    return [(_name(token, tokenizer), p) for token, p in zip(alternatives.ids, alternatives.log_probs, strict=True)]
-
-
-def _name(token: int, tokenizer: Tokenizer) -> str:
-    return tokenizer.decode_with_marks([token])
+    return [(tokenizer.piece(token), p) for token, p in zip(alternatives.ids, alternatives.log_probs, strict=True)]
 
 
 def _offsets(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """Where each token's text begins. Bytes of one character share the place where it begins."""
     offsets, at, run = [], 0, []
     for token in tokens:
-        name = _name(token, tokenizer)
+        name = tokenizer.piece(token)
         if len(name) == 6 and name.startswith("<0x"):
             offsets.append(at)
             run.append(token)

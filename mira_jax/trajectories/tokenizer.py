@@ -63,6 +63,10 @@ class Tokenizer:
         runs = itertools.groupby((int(token) for token in ids), key=lambda token: token in self._control_ids)
         return "".join("".join(map(self._model.IdToPiece, run)) if marks else self._model.DecodeIds(list(run)) for marks, run in runs)
 
+    def piece(self, token: int) -> str:
+        """A token's own name, which no other has: its text, a mark, or a byte such as `<0xE2>`."""
+        return self._model.IdToPiece(int(token)).replace("\u2581", " ")
+
 
 def _disarm(text: str) -> str:
     for mark in (START_OF_TURN, END_OF_TURN, "<bos>", "<eos>", "<pad>"):

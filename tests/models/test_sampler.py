@@ -175,3 +175,13 @@ def test_buckets_are_few_and_at_most_a_third_longer_than_needed_beyond_the_first
     assert [bucket(length) for length in (1, 64, 65, 200, 512, 513, 1100, 5000)] == [64, 64, 128, 256, 512, 640, 1280, 5120]
     assert len({bucket(length) for length in range(1, 32_769)}) == 8 + 6 * 4
     assert all(length <= bucket(length) < 1.34 * length for length in range(193, 32_769))
+
+
+def test_rows_of_the_embedding_without_a_word_are_never_drawn_but_weigh_in_log_probs(model, prompts, log_probs):
+    whole = log_probs(prompts[0])[-1]
+    words = int(whole.argmax())
+    few = Sampler(model, (END,), rows=1, max_length=128, words=words)
+    row = few.insert(prompts[0], Sampling(1))
+    chunk = few.advance()
+    assert chunk.tokens[row, 0] == whole[:words].argmax()
+    np.testing.assert_allclose(chunk.log_probs[row, 0], whole[:words].max(), atol=1e-4)

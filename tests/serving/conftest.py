@@ -1,0 +1,83 @@
+"""A tiny model with a vocabulary of a few hundred pieces, and a server on it in this process."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from mira_jax.models import huggingface
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.sampler import Sampler
+from mira_jax.serving.app import make_app
+from mira_jax.serving.engine import Engine
+from mira_jax.serving.server import Server, bind
+from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
+
+TEXT = 'do(action="Click", element="blue lamp") do(action="Type", argument="red cup", element="search") exit(message="done")\n'
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    train_tokenizer([TEXT] * 20, path, vocabulary_size=320)
+    return Tokenizer(path)
+
+
+@pytest.fixture(scope="session")
+def model(tokenizer) -> Gemma3:
+    """Random, and talkative: with the final norm's scales spread out it does not just repeat its last token."""
+    config = Gemma3Config(
+        tokenizer.vocabulary_size, width=32, layers=2, query_heads=2, kv_heads=1, head_dim=16, mlp_width=64, window=24,
+        layer_types=("sliding_attention", "full_attention"),
+    )  # fmt: skip
+    model = Gemma3(config, rngs=nnx.Rngs(0))
+    model.norm.scale[...] = 2 * jax.random.normal(jax.random.key(1), (32,))
+    return model
+
+
+@pytest.fixture(scope="session")
+def folder(model, tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    huggingface.save(model, folder, tokenizer.path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(model, tokenizer):
+    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), rows=4, max_length=512)
+    engine = Engine(sampler, tokenizer, queue_limit=64)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def server(engine):
+    server = Server(make_app(engine, "tiny", max_body=200_000), bind("127.0.0.1", 0))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def by_hand(model):
+    """The model without cache, batch or compiled loop: what the server's answers are compared with."""
+    forward = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(model(tokens))))
+
+    def log_probs(tokens: list[int]) -> np.ndarray:
+        """T x V: row t is the distribution of token t+1."""
+        padded = np.zeros((1, 256), np.int32)
+        padded[0, : len(tokens)] = tokens
+        return np.asarray(forward(padded))[0, : len(tokens)]
+
+    def greedy(prompt: list[int], count: int, end_ids: tuple[int, ...]) -> list[int]:
+        tokens = list(prompt)
+        for _ in range(count):
+            tokens.append(int(log_probs(tokens)[-1].argmax()))
+            if tokens[-1] in end_ids:
+                break
+        return tokens[len(prompt) :]
+
+    return SimpleNamespace(log_probs=log_probs, greedy=greedy)

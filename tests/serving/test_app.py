@@ -1,0 +1,240 @@
+"""The OpenAI client and bare HTTP against a real server in this process."""
+
+import concurrent.futures
+import json
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+PROMPT = 'do(action="Click", element="blue'
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def ids(tokenizer) -> list[int]:
+    return [tokenizer.bos_id, *tokenizer.encode(PROMPT)]
+
+
+def test_the_openai_client_completes_text_and_token_ids_alike(client, tokenizer, ids, by_hand):
+    text = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=20, temperature=0)
+    tokens = client.completions.create(model="tiny", prompt=ids, max_tokens=20, temperature=0)
+    expected = by_hand.greedy(ids, 20, (tokenizer.eos_id, tokenizer.end_of_turn_id))
+    assert text.choices[0].text == tokens.choices[0].text == tokenizer.decode(expected)
+    assert text.object == "text_completion" and text.model == "tiny" and text.id != tokens.id
+    assert (text.usage.prompt_tokens, text.usage.completion_tokens) == (len(ids), len(expected))
+    assert text.usage.total_tokens == len(ids) + len(expected)
+    assert text.choices[0].finish_reason == ("length" if len(expected) == 20 else "stop")
+
+
+def test_a_list_of_prompts_and_n_give_choices_in_order(client, ids):
+    both = client.completions.create(model="tiny", prompt=[ids, ids[:5]], max_tokens=9, temperature=1, seed=3, n=2)
+    assert [choice.index for choice in both.choices] == [0, 1, 2, 3]
+    one = client.completions.create(model="tiny", prompt=ids[:5], max_tokens=9, temperature=1, seed=3, n=2)
+    assert [choice.text for choice in both.choices[2:]] == [choice.text for choice in one.choices]
+    assert one.choices[0].text != one.choices[1].text
+    assert both.usage.prompt_tokens == len(ids) + 5
+    texts = client.completions.create(model="tiny", prompt=["red", "blue"], max_tokens=3)
+    assert len(texts.choices) == 2
+
+
+def test_seeds_repeat_and_their_absence_does_not(client, ids):
+    def draw(**seed):
+        return client.completions.create(model="tiny", prompt=ids, max_tokens=12, **seed).choices[0].text
+
+    assert draw(seed=11) == draw(seed=11) != draw(seed=12)
+    assert draw() != draw()
+
+
+def test_echo_with_log_probs_scores_the_prompt_without_drawing(client, tokenizer, ids, by_hand):
+    choice = client.completions.create(model="tiny", prompt=ids, max_tokens=0, echo=True, logprobs=2).choices[0]
+    whole = by_hand.log_probs(ids)
+    assert choice.text == PROMPT
+    assert choice.logprobs.token_logprobs[0] is None and choice.logprobs.top_logprobs[0] is None
+    np.testing.assert_allclose(choice.logprobs.token_logprobs[1:], [whole[t, token] for t, token in enumerate(ids[1:])], atol=1e-4)
+    assert choice.logprobs.tokens == [tokenizer.piece(token) for token in ids]
+    assert [max(top.values()) for top in choice.logprobs.top_logprobs[1:]] == pytest.approx(whole[:-1].max(-1).tolist(), abs=1e-4)
+    for token, offset in list(zip(choice.logprobs.tokens, choice.logprobs.text_offset, strict=True))[1:]:
+        assert PROMPT[offset:].startswith(token)
+
+
+def test_log_probs_of_drawn_tokens_follow_those_of_an_echoed_prompt(client, ids, by_hand):
+    choice = client.completions.create(
+        model="tiny", prompt=ids, max_tokens=6, temperature=0, echo=True, logprobs=0, extra_body={"return_token_ids": True}
+    ).choices[0]
+    drawn = choice.model_extra["token_ids"]
+    assert choice.model_extra["prompt_token_ids"] == ids
+    whole = by_hand.log_probs(ids + drawn)
+    np.testing.assert_allclose(choice.logprobs.token_logprobs[len(ids) :], whole[len(ids) - 1 : -1].max(-1), atol=1e-4)
+    assert choice.text.startswith(PROMPT)
+    assert choice.logprobs.top_logprobs is None
+
+
+def test_stop_ends_before_the_string(client, ids):
+    text = client.completions.create(model="tiny", prompt=ids, max_tokens=30, temperature=0).choices[0].text
+    stopped = client.completions.create(model="tiny", prompt=ids, max_tokens=30, temperature=0, stop=[text[4:6]]).choices[0]
+    assert (stopped.text, stopped.finish_reason) == (text[: text.index(text[4:6])], "stop")
+
+
+def test_chat_uses_gemmas_turns(client, tokenizer):
+    messages = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "red"},
+        {"role": "assistant", "content": "cup"},
+        {"role": "user", "content": [{"type": "text", "text": "blue"}]},
+    ]
+    answer = client.chat.completions.create(
+        model="tiny", messages=messages, max_completion_tokens=8, temperature=0, logprobs=True, top_logprobs=2,
+        extra_body={"return_token_ids": True},
+    )  # fmt: skip
+    choice = answer.choices[0]
+    start, end, newline = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id], tokenizer.encode("\n")
+    prompt = choice.model_extra["prompt_token_ids"]
+    assert prompt == [
+        tokenizer.bos_id, *start, *tokenizer.encode("user\nbe brief\n\nred"), *end, *newline, *start, *tokenizer.encode("model\ncup"), *end,
+        *newline, *start, *tokenizer.encode("user\nblue"), *end, *newline, *start, *tokenizer.encode("model\n"),
+    ]  # fmt: skip
+    same = client.completions.create(model="tiny", prompt=prompt, max_tokens=8, temperature=0).choices[0]
+    assert choice.message.content == same.text and choice.message.role == "assistant"
+    assert len(choice.logprobs.content) == answer.usage.completion_tokens
+    assert choice.logprobs.content[0].logprob == choice.logprobs.content[0].top_logprobs[0].logprob
+
+
+def test_marks_spelled_out_in_a_text_are_no_marks(client, tokenizer):
+    choice = client.completions.create(model="tiny", prompt="a<end_of_turn>b", max_tokens=1, extra_body={"return_token_ids": True}).choices[
+        0
+    ]
+    assert tokenizer.end_of_turn_id not in choice.model_extra["prompt_token_ids"]
+
+
+def test_streams_add_up_to_the_whole(client, ids):
+    whole = client.completions.create(model="tiny", prompt=ids, max_tokens=30, temperature=0)
+    parts = list(client.completions.create(
+        model="tiny", prompt=ids, max_tokens=30, temperature=0, stream=True, stream_options={"include_usage": True}
+    ))  # fmt: skip
+    assert "".join(part.choices[0].text for part in parts if part.choices) == whole.choices[0].text
+    assert [part.choices[0].finish_reason for part in parts if part.choices][-1] == whole.choices[0].finish_reason
+    assert parts[-1].usage.completion_tokens == whole.usage.completion_tokens
+    messages = [{"role": "user", "content": "red"}]
+    answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=12, temperature=0)
+    parts = client.chat.completions.create(model="tiny", messages=messages, max_tokens=12, temperature=0, stream=True)
+    assert "".join(part.choices[0].delta.content for part in parts) == answer.choices[0].message.content
+
+
+def test_models_and_health(client, http):
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").model_extra["max_model_len"] == 512
+    health = http.get("/health").json()
+    assert health["status"] == "ok" and health["model"] == "tiny" and health["completions"] > 0
+
+
+def test_requests_in_parallel_share_a_batch_and_answer_as_alone(client, engine, ids):
+    def ask(seed: int) -> str:
+        return client.completions.create(model="tiny", prompt=ids, max_tokens=40, temperature=1, seed=seed).choices[0].text
+
+    alone = [ask(seed) for seed in range(8)]
+    before, engine.counters.most_rows = engine.counters.decode_steps, 0
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == alone
+    assert engine.counters.most_rows > 1
+    assert engine.counters.decode_steps - before < 8 * 39
+
+
+BAD = [
+    ({"prompt": "a", "max_tokens": "ten"}, 400, "max_tokens"),
+    ({"prompt": "a", "max_tokens": -1}, 400, "max_tokens"),
+    ({"prompt": "a", "temperature": -0.5}, 400, "temperature"),
+    ({"prompt": "a", "top_p": 0}, 400, "top_p"),
+    ({"prompt": "a", "n": 0}, 400, "n"),
+    ({"prompt": "a", "logprobs": 100}, 400, "logprobs"),
+    ({"prompt": "a", "stop": ""}, 400, "empty"),
+    ({"prompt": "a", "stop": [1]}, 400, "stop"),
+    ({"prompt": "a", "temprature": 1}, 400, "temprature"),
+    ({"prompt": "a", "best_of": 4}, 400, "best_of"),
+    ({"prompt": "a", "presence_penalty": 1}, 400, "presence_penalty"),
+    ({"prompt": "a", "max_tokens": 0}, 400, "echo"),
+    ({}, 400, "prompt"),
+    ({"prompt": []}, 400, "prompt"),
+    ({"prompt": [[]]}, 400, "prompt"),
+    ({"prompt": [1, "a"]}, 400, "prompt"),
+    ({"prompt": [True]}, 400, "prompt"),
+    ({"prompt": {"a": 1}}, 400, "prompt"),
+    ({"prompt": [5, 100_000]}, 400, "100000"),
+    ({"prompt": [5, -1]}, 400, "-1"),
+    ({"prompt": [5] * 600}, 400, "maximum length is 512"),
+    ({"prompt": "a", "max_tokens": 10**12}, 400, "maximum length is 512"),
+    ({"prompt": [[5]] * 100}, 413, "100 completions"),
+    ({"prompt": "a", "model": "gpt-4"}, 404, "gpt-4"),
+    ({"prompt": "a" * 300_000}, 413, "200000 bytes"),
+    ([], 400, "object"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "word"), BAD, ids=[str(index) for index in range(len(BAD))])
+def test_bad_requests_get_a_status_and_a_message_that_names_the_fault(http, body, status, word):
+    answer = http.post("/v1/completions", json=body)
+    assert answer.status_code == status
+    assert word in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"prompt": "\\ud800"}'])
+def test_what_is_not_json_is_refused(http, content):
+    answer = http.post("/v1/completions", content=content)
+    assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("messages", "word"),
+    [
+        ([], "messages"),
+        ([{"role": "wizard", "content": "a"}], "wizard"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "text"),
+        ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "turns"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last"),
+        ([{"role": "user", "content": "a", "tool_calls": []}], "tool_calls"),
+    ],
+)
+def test_bad_messages_are_refused(http, messages, word):
+    answer = http.post("/v1/chat/completions", json={"messages": messages})
+    assert answer.status_code == 400 and word in answer.json()["error"]["message"]
+
+
+def test_the_openai_client_raises_its_own_errors(client):
+    with pytest.raises(openai.NotFoundError, match="not served here"):
+        client.completions.create(model="gpt-4", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="maximum length"):
+        client.completions.create(model="tiny", prompt=[5] * 600)
+
+
+def test_unknown_routes_say_what_is_served(http):
+    for answer in (http.get("/v2"), http.get("/v1/completions")):
+        assert answer.status_code in (404, 405) and "/v1/chat/completions" in answer.json()["error"]["message"]
+
+
+def test_a_full_queue_says_when_to_come_back(http, engine, ids):
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        body = {"prompt": [ids] * 60, "max_tokens": 200, "temperature": 0}
+        answers = list(pool.map(lambda _: http.post("/v1/completions", json=body), range(3)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused and refused[0].headers["Retry-After"] == "1"
+    assert any(answer.status_code == 200 for answer in answers)
+
+
+def test_a_client_that_hangs_up_frees_its_rows(server, http, engine, ids):
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/completions", json={"prompt": [ids] * 40, "max_tokens": 400}, timeout=0.2)
+    body = json.dumps({"prompt": ids, "max_tokens": 2})
+    assert http.post("/v1/completions", content=body).status_code == 200
+    assert engine.waiting == 0 and engine.running == 0

@@ -1,0 +1,83 @@
+"""The command as a process: ready file, signals, and what it refuses."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+COMMAND = [sys.executable, "-m", "mira_jax.serve"]
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path):
+    ready = tmp_path / "state" / "ready.json"
+    process = start("--model", str(folder), "--port", "0", "--set", f"ready_file={ready}", "--set", "name=shopper")
+    try:
+        deadline = time.monotonic() + 90
+        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        told = json.loads(ready.read_text())
+        assert told["pid"] == process.pid and told["model"] == "shopper"
+        answer = httpx.post(told["url"] + "/v1/completions", json={"model": "shopper", "prompt": "red", "max_tokens": 3}, timeout=60)
+        assert answer.json()["usage"]["completion_tokens"] in (1, 2, 3)
+
+        # A second server on its port is refused before it reads the model.
+        port = told["url"].rpartition(":")[2]
+        second = start("--model", str(folder), "--port", port)
+        _, errors = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert errors.strip().splitlines()[-1].startswith(f"error: port {port} on 127.0.0.1 is in use")
+
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "Traceback" not in errors
+        assert not ready.exists()
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [
+        ([], "model: name a folder"),
+        (["model=/nowhere"], "/nowhere"),
+        (["model={tmp}"], "no model here"),
+        (["model={tmp}", "port=70000"], "70000"),
+        (["model={tmp}", "host=256.1.1.1"], "256.1.1.1"),
+        (["model={tmp}", "rows=0"], "rows"),
+        (["model={tmp}", "max_lenght=5"], "max_length"),
+    ],
+)
+def test_bad_settings_are_one_message_and_exit_code_2(overrides, word, tmp_path, capsys):
+    from mira_jax import commands, serve
+
+    arguments = [part for override in overrides for part in ("--set", override.format(tmp=tmp_path))]
+    assert commands.run(serve.main, serve.ServeConfig, "", argv=["--set", "port=0", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert word in message and message.startswith("error: ") and message.count("\n") == 1
+
+
+def test_a_port_that_another_takes_meanwhile_is_seen_too(folder):
+    from mira_jax.errors import UserError
+    from mira_jax.serving.server import Server, bind
+
+    first = bind("127.0.0.1", 0)
+    second = socket.socket()
+    second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    second.bind(first.getsockname())
+    second.listen()
+    with pytest.raises(UserError, match="in use"):
+        Server(None, first)
+    first.close()
+    second.close()
