@@ -23,6 +23,8 @@ from rollouts.analysis.summary import Summary, summarise, to_rows, to_tree
 @dataclass(frozen=True)
 class ReportConfig:
     title: str = "Web agents, evaluated"
+    about: str = ""
+    """A sentence or two under the title: what was done, and what a reader should know of it."""
     evaluations: dict[str, str] = field(default_factory=dict)
     """Method to folder, in the order shown: what `python -m rollouts.evaluate` wrote, or labelled shards."""
     baseline: str = ""
@@ -36,7 +38,7 @@ class ReportConfig:
     metrics: list[str] = field(default_factory=list)
     """Metrics to draw of each run; empty: up to six, losses first."""
     stages: str = ""
-    """A JSON file with the minutes of each stage, itself or under `minutes`."""
+    """A JSON file with the minutes of each stage, itself or under `minutes`; or the folder of stage records of `mira_jax.phases`."""
     trajectories: int = 6
     """Tasks shown step by step, with every method's episode of each."""
     page_characters: int = 4000
@@ -45,9 +47,11 @@ class ReportConfig:
     """Size of the page: screenshots, then tasks, are left out to keep it."""
     level: float = 0.95
     """Of the intervals."""
-    data: bool = False
-    """Also write the numbers beside the page, as .json and .csv."""
     out: str = "report.html"
+    summary: str = ""
+    """Also write the numbers here, as JSON: `success_rate` per method, `paired` for treatment and baseline, and all the rest."""
+    table: str = ""
+    """Also write success per method and template here, as CSV."""
 
     def __post_init__(self) -> None:
         if not self.evaluations:
@@ -76,10 +80,11 @@ def main(config: ReportConfig) -> None:
         config.title, config.trajectories, config.page_characters, int(config.max_megabytes * 1e6), tuple(config.metrics)
     )
     page = pages.render(options, evaluations, summary, runs, minutes)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page.encode())
-    if config.data:
-        _write_data(out, summary)
+    _write(out, page)
+    if config.summary:
+        _write(Path(config.summary), json.dumps(to_tree(summary), indent=1) + "\n")
+    if config.table:
+        _write(Path(config.table), _csv(summary))
     print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 
@@ -91,14 +96,18 @@ def _refuse_other_files(out: Path) -> None:
         raise UserError(f"out: {out} exists and is not a report; choose another name")
 
 
-def _write_data(out: Path, summary: Summary) -> None:
-    write_atomically(out.with_suffix(".json"), json.dumps(to_tree(summary), indent=1).encode())
+def _csv(summary: Summary) -> str:
     rows = to_rows(summary)
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(out.with_suffix(".csv"), table.getvalue().encode())
+    return table.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
 
 
 if __name__ == "__main__":

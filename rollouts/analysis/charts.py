@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 def headline(title: str, rows: Sequence[tuple[int, str, Rate]], width: int = 660) -> Markup:
     """Success of each method as a dot with its interval, from 0 to 100 %. `rows`: (series, method, rate)."""
-    left, right, top, row = svg.label_width([name for _, name, _ in rows], MOST), 132, 10, 38
+    left, right, top, row = svg.label_width([name for _, name, _ in rows], MOST), 132, 10, 46
     bottom = top + row * len(rows)
     x = svg.Scale(0, 100, left, width - right)
     parts = [svg.x_axis(x, range(0, 101, 20), bottom, "Tasks solved (%)", grid_top=top)]
@@ -71,7 +71,7 @@ def lines(
     low, high = y_range or (y_ticks[0], y_ticks[-1])
     x = svg.Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, left, width - right)
     y = svg.Scale(low, high, bottom, top)
-    x_ticks = svg.round_ticks(min(xs), max(xs), count=7 if width > 400 else 4)
+    x_ticks = svg.round_ticks(min(xs), max(xs), count=7 if width > 400 else 5)
     parts = [svg.upright(12, (top + bottom) / 2, y_name, "axis")]
     for tick in y_ticks:
         if low <= tick <= high:
@@ -137,7 +137,7 @@ def episode(
     names: Sequence[str],
     key_step: int | None,
     steps: int,
-    width: int = 1040,
+    width: int = 1090,
 ) -> Markup:
     """One episode along its steps: V and P as lines in [0, 1], and below them a row of cells for each milestone.
 
@@ -174,7 +174,8 @@ def episode(
         for step in range(steps):
             done = step < len(milestones) and place < len(milestones[step]) and milestones[step][place]
             tip = f"{name}: {'done' if done else 'not done'} after step {step + 1}"
-            parts.append(svg.rectangle(left + step * pitch + 1, y_cell + 2, pitch - 2, cell - 4, "cell done" if done else "cell", radius=2, tip=tip))
+            style = "cell done" if done else "cell"
+            parts.append(svg.rectangle(left + step * pitch + 1, y_cell + 2, pitch - 2, cell - 4, style, radius=2, tip=tip))
     for step in range(0, steps, max(1, math.ceil(steps / 30))):
         parts.append(svg.text(left + (step + 0.5) * pitch, bottom + 17, str(step + 1), "tick", anchor="middle"))
     parts.append(svg.text(left - 14, bottom + 17, "step", "axis", anchor="end"))

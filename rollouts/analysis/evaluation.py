@@ -21,9 +21,10 @@ class Episode:
 
     record: int
     """Its place in the evaluation's shards."""
-    task_id: str
-    task_key: str
-    """The same for the same task, seed and attempt of every method: what pairs are made by."""
+    task: str
+    """Task and seed, the same for every attempt and method."""
+    key: str
+    """Task, seed and attempt: what pairs are made by."""
     template: str
     status: Status
     judged: bool
@@ -48,19 +49,19 @@ class Evaluation:
                 attempt, or no episode with an outcome.
         """
         self.name, self.folder = name, Path(folder)
-        labelled = self.folder / LABELLED
-        self._reader = ShardReader(labelled if labelled.is_dir() else self.folder)
+        shards = self.folder / LABELLED if (self.folder / LABELLED).is_dir() else self.folder
+        self._reader = ShardReader(shards)
         self._scores = [SideTable.read(path) for path in scores]
         self.episodes = [_episode(record, self._reader[record]) for record in range(len(self._reader))]
-        self.by_task: dict[str, Episode] = {}
+        self.by_key: dict[str, Episode] = {}
         for episode in self.episodes:
-            if episode.task_key in self.by_task:
+            if episode.key in self.by_key:
                 raise UserError(
-                    f"{self._reader.folders[0]}: two episodes of {episode.task_key}; an evaluation has one policy, and one episode per task and attempt"
+                    f"{shards}: two episodes of {episode.key}; an evaluation has one policy, and one episode per task and attempt"
                 )
-            self.by_task[episode.task_key] = episode
+            self.by_key[episode.key] = episode
         if not any(episode.judged for episode in self.episodes):
-            raise UserError(f"{self._reader.folders[0]}: no episode here has an outcome; label them first (`python -m rollouts.label`)")
+            raise UserError(f"{shards}: no episode here has an outcome; label them first (`python -m rollouts.label`)")
 
     @property
     def judged(self) -> list[Episode]:
@@ -114,7 +115,16 @@ def read_run(name: str, folder: str | Path) -> Run:
 
 
 def read_stages(path: str | Path) -> dict[str, float]:
-    """Minutes per stage, in order: a JSON object of numbers, itself or under `minutes`. Raises UserError otherwise."""
+    """Minutes per stage, in order.
+
+    `path`: a JSON object of stage to minutes, itself or under `minutes`; or the folder of stage records that
+    `python -m mira_jax.phases` keeps, of which the complete ones are read.
+
+    Raises:
+        UserError: a missing file, or one that is neither.
+    """
+    if Path(path).is_dir():
+        return _read_stage_records(Path(path))
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -127,6 +137,19 @@ def read_stages(path: str | Path) -> dict[str, float]:
     return {str(stage): float(value) for stage, value in minutes.items()}
 
 
+def _read_stage_records(folder: Path) -> dict[str, float]:
+    """In the order in which the stages were done."""
+    minutes = {}
+    for file in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{file}: not JSON: {error}") from None
+        if isinstance(record, dict) and record.get("complete") is True and _is_number(record.get("seconds")):
+            minutes[file.stem] = record["seconds"] / 60
+    return minutes
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -137,8 +160,8 @@ def _episode(record: int, trajectory: Trajectory) -> Episode:
     judged = trajectory.outcome is not None and trajectory.status is not Status.INFRA_ERROR
     return Episode(
         record=record,
-        task_id=task.id,
-        task_key=f"{task.id}|{task.seed}|{trajectory.attempt}",
+        task=f"{task.id}|{task.seed}",
+        key=f"{task.id}|{task.seed}|{trajectory.attempt}",
         template=task.template,
         status=trajectory.status,
         judged=judged,

@@ -76,8 +76,8 @@ def summarise(evaluations: Sequence[Evaluation], baseline: str, treatment: str, 
 
 def pair(baseline: Evaluation, treatment: Evaluation) -> Pair:
     """Pairs two evaluations by task, seed and attempt; only episodes that both judged count."""
-    left = {episode.task_key: episode.success for episode in baseline.judged}
-    right = {episode.task_key: episode.success for episode in treatment.judged}
+    left = {episode.key: episode.success for episode in baseline.judged}
+    right = {episode.key: episode.success for episode in treatment.judged}
     shared = left.keys() & right.keys()
     comparison = statistics.compare(left, right)
     both = sum(left[key] and right[key] for key in shared)
@@ -102,21 +102,15 @@ def mean_progress(episodes: Sequence[Episode]) -> list[tuple[float, float, float
 
 
 def to_tree(summary: Summary) -> dict[str, Any]:
-    """As plain data: `summary.json` of the report."""
-    methods = {}
-    for method in summary.methods:
-        methods[method.name] = {
-            "episodes": method.episodes,
-            "success_rate": dataclasses.asdict(method.success_rate),
-            "templates": {name: dataclasses.asdict(rate) for name, rate in method.templates.items()},
-            "statuses": method.statuses,
-            "failures": method.failures,
-            "mean_steps": method.mean_steps,
-            "milestones_after_steps": [mean for mean, _, _ in method.progress],
-            "pass_at": {str(k): value for k, value in method.pass_at.items()},
-        }
-    pairs = [dataclasses.asdict(pair) for pair in summary.pairs]
-    return {"baseline": summary.baseline, "treatment": summary.treatment, "level": summary.level, "methods": methods, "paired": pairs}
+    """As plain data. `success_rate` and `paired` are the headline, `methods` and `pairs` are everything."""
+    pairs = {pair.method: _pair_tree(pair) for pair in summary.pairs}
+    return {
+        "success_rate": {method.name: dataclasses.asdict(method.success_rate) for method in summary.methods},
+        "paired": pairs.get(summary.treatment),
+        "level": summary.level,
+        "methods": {method.name: _method_tree(method) for method in summary.methods},
+        "pairs": list(pairs.values()),
+    }
 
 
 def to_rows(summary: Summary) -> list[dict[str, Any]]:
@@ -128,13 +122,26 @@ def to_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
+def _pair_tree(pair: Pair) -> dict[str, Any]:
+    tree = dataclasses.asdict(pair)
+    return tree.pop("comparison") | tree
+
+
+def _method_tree(method: Method) -> dict[str, Any]:
+    tree = dataclasses.asdict(method)
+    tree.pop("name")
+    tree["milestones_after_steps"] = [mean for mean, _, _ in tree.pop("progress")]
+    tree["pass_at"] = {str(k): value for k, value in method.pass_at.items()}
+    return tree
+
+
 def _method(evaluation: Evaluation, level: float) -> Method:
     judged = evaluation.judged
     by_template: dict[str, list[Episode]] = {}
     by_task: dict[str, list[bool]] = {}
     for episode in judged:
         by_template.setdefault(episode.template, []).append(episode)
-        by_task.setdefault(episode.task_key.rpartition("|")[0], []).append(episode.success)
+        by_task.setdefault(episode.task, []).append(episode.success)
     failures = Counter(episode.failure for episode in judged if episode.failure)
     statuses = Counter(episode.status.value for episode in evaluation.episodes)
     fewest = min(map(len, by_task.values()))

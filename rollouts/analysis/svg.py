@@ -115,7 +115,7 @@ def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def number(value: float) -> str:
     """For an axis: at most four significant digits, thousands set apart."""
-    if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
+    if value and (abs(value) >= 1e6 or abs(value) < 1e-4):
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

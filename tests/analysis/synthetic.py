@@ -114,7 +114,9 @@ def trajectory(of, method, moves, status, success, screenshots=False, **changes)
         steps=tuple(steps),
         status=status,
         evidence=Evidence(answer="done" if status is Status.FINISHED else None),
-        outcome=None if infra else Outcome(success=success, score=float(success), source="rule", detail="" if success else "program_html: 0 of 2"),
+        outcome=None
+        if infra
+        else Outcome(success=success, score=float(success), source="rule", detail="" if success else "program_html: 0 of 2"),
         error="the browser closed" if infra else "",
         created="2026-11-20T10:00:00+00:00",
     )
@@ -141,7 +143,9 @@ def evaluation(method, skill, count, seed, screenshots=False, picture=None):
         elif chance.random() < skill + ease:
             made.append(trajectory(of, method, 8, Status.FINISHED, True, screenshots, picture=picture))
         else:
-            status, moves = chance.choice([(Status.FINISHED, 5), (Status.FINISHED, 6), (Status.STUCK, 12), (Status.HORIZON, 7), (Status.PARSE_FAILURES, 2)])
+            status, moves = chance.choice(
+                [(Status.FINISHED, 5), (Status.FINISHED, 6), (Status.STUCK, 12), (Status.HORIZON, 7), (Status.PARSE_FAILURES, 2)]
+            )
             made.append(trajectory(of, method, moves, status, False, screenshots, picture=picture))
     return made
 
@@ -170,6 +174,7 @@ def write_run(folder, steps=400, level=2.0):
                 "step": step,
                 "loss": level * math.exp(-step / 120) + 0.15 + 0.06 * chance.random(),
                 "gradient_norm": 1.5 / math.sqrt(step) + 0.2 * chance.random(),
+                "holdout/loss": level * math.exp(-step / 100) + 0.3 if step % 50 == 0 else None,
                 "learning_rate": 1e-3 * min(1, step / 40) * (0.5 + 0.5 * math.cos(math.pi * step / steps)),
                 "tokens_per_second": 7400 + 600 * chance.random(),
             }
@@ -184,4 +189,9 @@ def png(width=8, height=8):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows = b"".join(b"\0" + b"\x80" * width for _ in range(height))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )

@@ -46,7 +46,9 @@ def test_a_wrong_exit_comes_before_being_stuck():
     assert classify(episode("abaaaa", Status.FINISHED)) is Failure.WRONG_TERMINATION
 
 
-@pytest.mark.parametrize(("moves", "start"), [("bcaaa", 2), ("aaaa", 0), ("xabababab", 1), ("xyabcabcabc", 2), ("b???", 1), ("xbababab", 1)])
+@pytest.mark.parametrize(
+    ("moves", "start"), [("bcaaa", 2), ("aaaa", 0), ("xabababab", 1), ("xyabcabcabc", 2), ("b???", 1), ("xbababab", 1)]
+)
 def test_repetition_at_the_end_is_stuck_midway(moves, start):
     stuck = episode(moves, Status.HORIZON)
     assert classify(stuck) is Failure.STUCK_MIDWAY
