@@ -103,6 +103,15 @@ class ShopState:
     def close(self) -> None:
         self._database.close()
 
+    def copy(self) -> "ShopState":
+        """The same shop, signed in, to be looked at without a trace."""
+        copy = ShopState.__new__(ShopState)
+        copy._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        copy._database.deserialize(self._database.serialize())
+        copy._database.row_factory = sqlite3.Row
+        copy._do("UPDATE visit SET signed_in = 1, notice = ''")
+        return copy
+
     def _all(self, query: str, *values: Any) -> list[Row]:
         return self._database.execute(query, values).fetchall()
 
@@ -264,7 +273,7 @@ class ShopState:
         return self._one("SELECT * FROM orders WHERE number = ?", number)
 
     def lines(self, number: int) -> list[Row]:
-        return self._all("SELECT * FROM order_line WHERE number = ? ORDER BY id", number)
+        return self._all("SELECT * FROM order_line WHERE number = ? ORDER BY product, colour, size", number)
 
     def cancel_order(self, number: int) -> None:
         if self.order(number)["status"] != "pending":

@@ -1,0 +1,132 @@
+"""The scripted expert, and the bad habits that make a demonstrator of it."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.prompts import Round
+from mira_jax.trajectories.records import Action, Task
+from rollouts.suites.arena.content import make_content
+from rollouts.suites.arena.tasks import Instance, Move
+from rollouts.web.actions import EXIT, format_action
+
+HABITS = {
+    "takes_first_result": "opens the first product of a list, whichever it is",
+    "takes_first_order": "opens the first order of a list, whichever it is",
+    "forgets_option": "leaves colour, size or stars as they are",
+    "forgets_quantity": "leaves the quantity (in the admin panel, the stock) as it is",
+    "forgets_removal": "leaves in the cart what should be removed",
+    "forgets_coupon": "applies no coupon",
+    "forgets_shipping": "leaves the shipping method as it is",
+    "forgets_address": "leaves the address, or the town of one, as it is",
+    "stops_early": "says it is done before the button that makes it so",
+}
+"""Each is drawn once for a whole episode."""
+
+_ELEMENT = re.compile(r'<(?P<tag>[a-z]+) id="(?P<handle>[^"]*)"(?P<attributes>[^>]*)>')
+_ORDER = re.compile(r"order \d+")
+_NOT_SOLD = "N/A"
+
+
+def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int) -> frozenset[str]:
+    """The habits of one episode, each drawn on its own from (task, seed, attempt). Raises UserError for what is no habit or no probability."""
+    for name, probability in habits.items():
+        if name not in HABITS:
+            raise UserError(f"habits: {name!r} is none of {', '.join(HABITS)}")
+        if not 0 <= probability <= 1:
+            raise UserError(f"habits: {name} is {probability}, which is no probability")
+    return frozenset(name for name, chance in habits.items() if Random(f"{name} {task.id} {task.seed} {seed} {attempt}").random() < chance)
+
+
+class Expert:
+    """Follows the moves of one instance by what the page shows: it acts on nothing that is not there.
+
+    It takes integer and name handles alike. A move whose element is missing is left out.
+    """
+
+    def __init__(self, instance: Instance, habits: frozenset[str] = frozenset()):
+        self.habits = habits
+        self._moves = [move for move in instance.draft.moves if not move.habit or move.habit not in habits]
+        self._products = {product.name for product in make_content(instance.task.seed).products}
+        self._next = 0
+
+    def respond(self, task: Task, rounds: Sequence[Round], observation: str) -> str:
+        page = _Reader(observation)
+        while self._next < len(self._moves):
+            move = self._moves[self._next]
+            action = self._act(move, page)
+            if action is not None:
+                if action.element != page.handle("next page") or move.element == "next page":
+                    self._next += 1
+                return format_action(action)
+            self._next += 1
+        return format_action(Action(name=EXIT, argument="done"))
+
+    def _act(self, move: Move, page: "_Reader") -> Action | None:
+        if move.kind == "exit":
+            return Action(name=EXIT, argument=move.argument)
+        if move.kind in ("open", "open_order"):
+            return self._open(move, page)
+        handle = page.handle(move.element)
+        if handle is None:
+            return None
+        if move.kind == "search":
+            return Action(name="Search", argument=move.argument, element=handle)
+        if move.kind == "type":
+            return Action(name="Type", argument=move.argument, element=handle)
+        if move.kind == "choose":
+            return Action(name="Select Dropdown Option", argument=move.argument, element=handle) if page.offers(handle, move.argument) else None
+        return Action(name="Click", element=handle)
+
+    def _open(self, move: Move, page: "_Reader") -> Action | None:
+        """Opens a product or an order in a list, on a later page of it if need be."""
+        hasty = "takes_first_result" if move.kind == "open" else "takes_first_order"
+        if hasty in self.habits:
+            handle = page.first(self._products.__contains__ if move.kind == "open" else lambda name: bool(_ORDER.fullmatch(name)))
+        else:
+            handle = page.handle(move.element) or page.handle("next page")
+        if handle is not None:
+            return Action(name="Click", element=handle)
+        return Action(name=EXIT, argument=_NOT_SOLD) if move.kind == "open" else None
+
+
+class _Reader:
+    """Finds elements in a page's text by their accessible names."""
+
+    def __init__(self, observation: str):
+        self._text = observation
+        self._found = list(_ELEMENT.finditer(observation))
+
+    def handle(self, name: str) -> str | None:
+        for match in self._found:
+            if match["handle"] == name:
+                return name
+        return next((match["handle"] for match in self._found if self._is_called(match, name)), None)
+
+    def first(self, wanted: Callable[[str], bool]) -> str | None:
+        """The first link whose name is wanted."""
+        return next((match["handle"] for match in self._found if match["tag"] == "a" and (wanted(match["handle"]) or wanted(self._content(match)))), None)
+
+    def offers(self, handle: str, option: str) -> bool:
+        match = next(match for match in self._found if match["handle"] == handle)
+        options = re.search(r'options="([^"]*)"', match["attributes"])
+        return options is not None and option in options[1].split(" | ")
+
+    def _content(self, match: re.Match[str]) -> str:
+        """What stands between the tag and its end."""
+        rest = self._text[match.end() :].split("\n", 1)[0]
+        return rest.split("</", 1)[0].strip() if "</" in rest else ""
+
+    def _is_called(self, match: re.Match[str], name: str) -> bool:
+        """Integer handles: by its text, its label, or the words before it."""
+        if not match["handle"].isdigit():
+            return False
+        if self._content(match) == name or re.search(rf'(?:label|placeholder)="{re.escape(name)}"', match["attributes"]):
+            return True
+        before = self._text[: match.start()].split()
+        if match["tag"] in ("input", "select"):
+            return before[-len(name.split()) :] == name.split()
+        # A button of a row of a list: `remove` in the row of `blue lamp` is called `remove blue lamp`.
+        verb, _, thing = name.partition(" ")
+        return bool(thing) and self._content(match) == verb and thing in self._text[: match.start()].rsplit("\n", 1)[-1]
