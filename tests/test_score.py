@@ -13,7 +13,7 @@ from mira_jax.train import TrainConfig
 from mira_jax.trajectories.side_tables import SideTable
 from tests import synthetic
 
-SIZES = {"width": 32, "layers": 2, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64}
+SIZES = {"width": 32, "layers": 1, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64}
 
 
 @pytest.fixture(scope="module")

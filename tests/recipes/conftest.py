@@ -35,7 +35,7 @@ def examples(reader, tokenizer_path):
 @pytest.fixture(scope="session")
 def config(tokenizer_path):
     size = Tokenizer(tokenizer_path).vocabulary_size
-    return Gemma3Config(vocabulary_size=size, width=32, layers=2, query_heads=2, kv_heads=1, head_dim=16, mlp_width=64, window=512)
+    return Gemma3Config(vocabulary_size=size, width=32, layers=1, query_heads=2, kv_heads=1, head_dim=16, mlp_width=64, window=512)
 
 
 @pytest.fixture(scope="session")
