@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from playwright.async_api import BrowserContext, Dialog, Error, Frame, Page, Request
 
@@ -120,13 +120,17 @@ class Tabs:
     def front(self) -> int:
         return self._front
 
-    async def open(self, url: str, hosts: Iterable[str]) -> None:
-        """Puts up the fence and opens the first page. Raises BrowserError or SiteError."""
+    async def open(self, urls: Sequence[str], hosts: Iterable[str]) -> None:
+        """Puts up the fence and opens a tab for each address, the first in front. Raises BrowserError or SiteError."""
         self.hosts = frozenset(hosts)
         seconds = self.config.call_seconds
         await bounded(fence(self.context, self.hosts), seconds, "putting up the fence")
-        if not self._watches:
+        for url in urls:
             self._opened(await bounded(self.context.new_page(), seconds, "opening a page"))
+            await self._load(url)
+        self._front = 0
+
+    async def _load(self, url: str) -> None:
         try:
             limit = self.config.load_seconds
             await asyncio.wait_for(self.page.goto(url, wait_until="load", timeout=limit * 1000), limit + 1)

@@ -1,0 +1,189 @@
+"""What answers at each step: a model behind an endpoint, or one of three scripted policies."""
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories import records
+from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids
+from mira_jax.trajectories.records import Action, Task, TokenCounts, episode_key
+from mira_jax.trajectories.tokenizer import Tokenizer
+from rollouts.agents.endpoint import Endpoint, EndpointConfig
+from rollouts.suites import Suite
+from rollouts.suites.base import ScriptedPolicy
+from rollouts.web.actions import EXIT, GO_BACKWARD, format_action
+from rollouts.web.observation import Observation
+
+KINDS = ("endpoint", "expert", "random", "idle")
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    kind: str = "endpoint"
+    """endpoint: a model. expert: the suite's own script. random: any valid action. idle: gives up at once."""
+    name: str = ""
+    """What the episodes and the report call it. Empty: the model's name, or the kind."""
+    checkpoint: str = ""
+    """Which weights wrote the episodes. Empty: the model's name."""
+    temperature: float = 0.0
+    """0 takes the most likely token. Exploration needs more: 1.0."""
+    max_tokens: int = 256
+    """The most tokens of one response."""
+    seed: int = 0
+    """Another seed is another policy: its episodes are collected apart."""
+    tokenizer: str = ""
+    """A SentencePiece model, or the folder of a run or checkpoint that holds one. Needed by an endpoint policy."""
+    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
+    habits: dict[str, float] = dataclasses.field(default_factory=dict)
+    """expert: the probability of each bad habit, drawn once per episode."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"policy.kind: {self.kind!r} is none of {', '.join(KINDS)}")
+        if self.temperature < 0 or self.max_tokens < 1:
+            raise UserError("policy: temperature must be at least 0 and max_tokens at least 1")
+        if self.kind == "endpoint" and not self.tokenizer:
+            raise UserError("policy.tokenizer: prompts are sent as tokens; name the folder of the model that the endpoint serves")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    text: str
+    log_prob: float | None = None
+    tokens: TokenCounts = dataclasses.field(default_factory=TokenCounts)
+
+
+class Agent(Protocol):
+    """A policy in one episode."""
+
+    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+        """The response to the current page, after the rounds so far. Raises EndpointError."""
+        ...
+
+
+class Policy(Protocol):
+    """Opened with `async with` once, then asked for an agent per episode."""
+
+    record: records.Policy
+
+    async def __aenter__(self) -> "Policy": ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def agent(self, task: Task, attempt: int) -> Agent: ...
+
+
+def make_policy(config: PolicyConfig, suite: Suite) -> Policy:
+    """The policy that the config describes. Raises UserError."""
+    if config.kind == "endpoint":
+        return EndpointPolicy(config)
+    return ScriptPolicy(config, suite)
+
+
+def step_seed(key: str, step: int) -> int:
+    """The sampling seed of one step, in [0, 2^31): the same whenever and beside whatever the episode runs."""
+    return int.from_bytes(hashlib.sha256(f"{key}|{step}".encode()).digest()[:4], "big") >> 1
+
+
+class EndpointPolicy:
+    """A model behind an endpoint, asked with the prompt that it is trained on."""
+
+    def __init__(self, config: PolicyConfig):
+        self.config = config
+        self.tokenizer = Tokenizer(config.tokenizer)
+        self.endpoint = Endpoint(config.endpoint)
+        self.record = self._record()
+
+    async def __aenter__(self) -> "EndpointPolicy":
+        await self.endpoint.__aenter__()
+        self.record = self._record()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.endpoint.__aexit__()
+
+    def agent(self, task: Task, attempt: int) -> Agent:
+        return _EndpointAgent(self, task, episode_key(task, attempt, self.record))
+
+    def _record(self) -> records.Policy:
+        model = self.endpoint.model
+        return records.Policy(
+            name=self.config.name or model or "endpoint",
+            checkpoint=self.config.checkpoint or model,
+            temperature=self.config.temperature,
+            prompt_version=self.config.prompt.version,
+            seed=self.config.seed,
+        )
+
+
+class _EndpointAgent:
+    def __init__(self, policy: EndpointPolicy, task: Task, key: str):
+        self.policy, self.task, self.key = policy, task, key
+
+    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+        config = self.policy.config
+        prompt = prompt_ids(self.task.intent, past, observation.text, config.prompt, self.policy.tokenizer)
+        completion = await self.policy.endpoint.complete(
+            prompt, max_tokens=config.max_tokens, temperature=config.temperature, seed=step_seed(self.key, len(past))
+        )
+        return Reply(completion.text, completion.log_prob, TokenCounts(prompt=len(prompt), response=completion.tokens))
+
+
+class ScriptPolicy:
+    """Acts by rule: the suite's expert, random actions, or none."""
+
+    def __init__(self, config: PolicyConfig, suite: Suite):
+        self.config, self.suite = config, suite
+        self.record = records.Policy(name=config.name or config.kind, checkpoint=config.checkpoint, seed=config.seed)
+
+    async def __aenter__(self) -> "ScriptPolicy":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def agent(self, task: Task, attempt: int) -> Agent:
+        if self.config.kind == "expert":
+            return _Scripted(task, self.suite.expert(task, self.config.habits, seed=self.config.seed, attempt=attempt))
+        if self.config.kind == "random":
+            return _Random(task, episode_key(task, attempt, self.record))
+        return _Idle()
+
+
+class _Scripted:
+    def __init__(self, task: Task, script: ScriptedPolicy):
+        self.task, self.script = task, script
+
+    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+        return Reply(self.script.respond(self.task, past, observation.text))
+
+
+class _Idle:
+    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+        return Reply(format_action(Action(name=EXIT, argument="")))
+
+
+class _Random:
+    """A valid action of the current page; the floor that any policy should be above."""
+
+    def __init__(self, task: Task, key: str):
+        self.words = task.intent.replace('"', " ").split() or ["a"]
+        self.key = key
+
+    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+        draw = random.Random(step_seed(self.key, len(past)))
+        usable = [element for element in observation.elements if not element.disabled]
+        if not usable or draw.random() < 0.05:
+            return Reply(format_action(Action(name=GO_BACKWARD)))
+        element = draw.choice(usable)
+        if element.options:
+            action = Action(name="Select Dropdown Option", argument=draw.choice(element.options), element=element.handle)
+        elif element.editable:
+            action = Action(name=draw.choice(("Type", "Search")), argument=draw.choice(self.words), element=element.handle)
+        else:
+            action = Action(name="Click", element=element.handle)
+        return Reply(format_action(action))

@@ -1,0 +1,184 @@
+"""One episode: a task, a policy and a page, turn by turn, until the policy says exit or a limit is met."""
+
+import asyncio
+import dataclasses
+import sqlite3
+import time
+import uuid
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from playwright.async_api import BrowserContext, Error
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.prompts import rounds
+from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory
+from mira_jax.trajectories.shards import now
+from rollouts.agents.policy import Policy
+from rollouts.errors import InfraError, SiteError
+from rollouts.suites import Session, Suite
+from rollouts.suites.base import to_address, to_placeholder
+from rollouts.web.actions import EXIT, ParseError, parse
+from rollouts.web.browser import BrowserPool, first_line
+from rollouts.web.executor import ActionError, Executor
+from rollouts.web.observation import Observation, ObservationConfig
+from rollouts.web.tabs import Tabs
+
+Result = TypeVar("Result")
+SITE_SECONDS = 30.0
+PAGES = " |AND| "
+"""Between the addresses of a task that starts with several pages, as in WebArena."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitConfig:
+    """When an episode ends that the policy does not end."""
+
+    horizon: int | None = None
+    """The most steps. Default: the task's own."""
+    stuck_after: int = 5
+    """So many equal actions in a row."""
+    parse_failures: int = 5
+    """So many unreadable responses in a row."""
+    episode_seconds: float = 900.0
+    """The most that one episode may take. Longer is an infrastructure error."""
+    tries: int = 3
+    """How often an episode is begun anew after an infrastructure error before it is given up."""
+    give_up_after: int = 8
+    """So many episodes in a row lost to infrastructure errors end the run."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None and value <= 0:
+                raise UserError(f"limits.{field.name}: {value} is not above 0")
+
+
+async def run_episode(
+    suite: Suite, task: Task, attempt: int, policy: Policy, browsers: BrowserPool, observation: ObservationConfig, limits: LimitConfig
+) -> Trajectory:
+    """Runs one episode in a context and a session of its own, both gone afterwards.
+
+    Raises:
+        InfraError: browser, site or endpoint failed; the episode says nothing about the policy.
+    """
+    context = await browsers.context()
+    try:
+        session = await _site(suite.open(task, context), "opening the sites")
+        try:
+            return await _Episode(session, task, attempt, policy, browsers, observation, limits).run(context)
+        finally:
+            await _site(session.close(), "closing the sites")
+    finally:
+        await browsers.close(context)
+
+
+def failed_episode(task: Task, attempt: int, policy: Policy, error: InfraError) -> Trajectory:
+    """The record of an episode that was given up. It has no steps, no evidence, and never an outcome."""
+    return Trajectory(
+        id=uuid.uuid4().hex, task=task, attempt=attempt, policy=policy.record, status=Status.INFRA_ERROR, error=str(error), created=now()
+    )
+
+
+class _Episode:
+    def __init__(
+        self,
+        session: Session,
+        task: Task,
+        attempt: int,
+        policy: Policy,
+        browsers: BrowserPool,
+        observation: ObservationConfig,
+        limits: LimitConfig,
+    ):
+        self.session, self.task, self.attempt, self.policy = session, task, attempt, policy
+        self.browser_config, self.observation_config, self.limits = browsers.config, observation, limits
+
+    async def run(self, context: BrowserContext) -> Trajectory:
+        agent = self.policy.agent(self.task, self.attempt)
+        self.tabs = Tabs(context, self.browser_config, self.observation_config)
+        executor = Executor(self.tabs)
+        started = time.perf_counter()
+        addresses = [to_address(url, self.session.addresses) for url in self.task.start_url.split(PAGES)]
+        await self.tabs.open(addresses, self.session.hosts)
+        observation = await self.tabs.observe()
+        page = await self._page(observation)
+        browser_seconds = time.perf_counter() - started
+
+        steps: list[Step] = []
+        answer: str | None = None
+        status: Status | None = None
+        while status is None:
+            asked = time.perf_counter()
+            reply = await agent.respond(rounds(steps), observation)
+            answered = time.perf_counter()
+            action, error = _read(reply.text)
+            shown = page
+            if action is not None and action.name == EXIT:
+                answer, status = action.argument, Status.FINISHED
+            elif action is not None:
+                try:
+                    await executor.perform(action, observation)
+                except ActionError as refusal:
+                    error = str(refusal)
+                observation = await self.tabs.observe()
+                page = await self._page(observation)
+            state = await _site(self.session.state(), "reading the sites' state")
+            browser_seconds += time.perf_counter() - answered
+            steps.append(
+                Step(
+                    index=len(steps),
+                    page=shown,
+                    response=reply.text,
+                    action=action,
+                    error=error,
+                    state=state,
+                    log_prob=reply.log_prob,
+                    tokens=reply.tokens,
+                    seconds=Seconds(browser=round(browser_seconds, 4), policy=round(answered - asked, 4)),
+                )
+            )
+            browser_seconds = 0.0
+            status = status or self._ended(steps)
+        evidence = await _site(self.session.evidence(page, answer), "gathering the evidence")
+        return Trajectory(
+            id=uuid.uuid4().hex,
+            task=self.task,
+            attempt=self.attempt,
+            policy=self.policy.record,
+            steps=tuple(steps),
+            status=status,
+            evidence=evidence,
+            created=now(),
+        )
+
+    async def _page(self, observation: Observation) -> Page:
+        picture = await self.tabs.screenshot() if self.browser_config.screenshots else None
+        return Page(url=to_placeholder(observation.url, self.session.addresses), observation=observation.text, screenshot=picture)
+
+    def _ended(self, steps: Sequence[Step]) -> Status | None:
+        failures = self.limits.parse_failures
+        if len(steps) >= failures and all(step.action is None for step in steps[-failures:]):
+            return Status.PARSE_FAILURES
+        same = self.limits.stuck_after
+        if len(steps) >= same and steps[-1].action is not None and all(step.action == steps[-1].action for step in steps[-same:]):
+            return Status.STUCK
+        if len(steps) >= (self.limits.horizon or self.task.horizon):
+            return Status.HORIZON
+        return None
+
+
+def _read(response: str) -> tuple[Action | None, str | None]:
+    try:
+        return parse(response), None
+    except ParseError as error:
+        return None, str(error)
+
+
+async def _site(awaitable: Awaitable[Result], what: str) -> Result:
+    try:
+        return await asyncio.wait_for(awaitable, SITE_SECONDS)
+    except TimeoutError:
+        raise SiteError(f"{what} took more than {SITE_SECONDS:g} s") from None
+    except (Error, OSError, sqlite3.Error) as error:
+        raise SiteError(f"{what}: {first_line(error)}") from error

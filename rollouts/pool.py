@@ -1,0 +1,218 @@
+"""Many episodes at once: workers over a queue, each finished episode written before the next begins."""
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
+from mira_jax.trajectories.shards import Spool, pack
+from rollouts.agents.policy import Policy, PolicyConfig, make_policy
+from rollouts.episode import LimitConfig, failed_episode, run_episode
+from rollouts.errors import InfraError
+from rollouts.suites import Suite, make_suite
+from rollouts.web.browser import BrowserConfig, BrowserPool
+from rollouts.web.observation import ObservationConfig
+
+Result = TypeVar("Result")
+LOST = "infra_errors"
+"""The folder beside the episodes for those lost to infrastructure errors. Collecting again tries them again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteConfig:
+    name: str = "arena"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the suite itself takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """Which episodes, by which policy, in what browser."""
+
+    out: str = ""
+    """The folder to write."""
+    suite: SuiteConfig = dataclasses.field(default_factory=SuiteConfig)
+    split: str = "train"
+    templates: list[str] | None = None
+    """Only these task templates. Default: all of the suite."""
+    episodes: int = 100
+    """How many tasks are drawn."""
+    attempts: int = 1
+    """How often each of them is tried."""
+    seed: int = 0
+    """Draws the tasks."""
+    policy: PolicyConfig = dataclasses.field(default_factory=lambda: PolicyConfig(kind="expert"))
+    observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
+    browser: BrowserConfig = dataclasses.field(default_factory=BrowserConfig)
+    limits: LimitConfig = dataclasses.field(default_factory=LimitConfig)
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.attempts < 1:
+            raise UserError("episodes and attempts must be at least 1")
+
+
+@dataclasses.dataclass
+class Tally:
+    """What a run has done so far."""
+
+    wanted: int = 0
+    skipped: int = 0
+    """Collected by an earlier run."""
+    steps: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+    status: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.steps / self.seconds if self.seconds else 0.0
+
+    @property
+    def infra_errors(self) -> int:
+        return self.status[Status.INFRA_ERROR.value]
+
+
+def collect(config: RolloutConfig, folder: Path) -> Tally:
+    """Collects the episodes that `folder` has not got yet, and packs them into shards.
+
+    Interrupted (Ctrl-C, SIGTERM) it closes browser and sites and raises KeyboardInterrupt; finished episodes are kept.
+
+    Raises:
+        UserError: no browser, no endpoint, no such task template, a full disk, or nothing but infrastructure errors.
+    """
+    suite = make_suite(config.suite.name, **config.suite.options)
+    tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
+    policy = make_policy(config.policy, suite)
+    tally = run(_collect(config, suite, policy, [(task, attempt) for attempt in range(config.attempts) for task in tasks], folder))
+    pack(folder)
+    return tally
+
+
+def lost_episodes(folder: Path) -> list[Trajectory]:
+    """The episodes lost to infrastructure errors in `folder`, empty if there is none."""
+    return list(Spool(folder).trajectories()) if folder.is_dir() else []
+
+
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """`asyncio.run`, where SIGTERM ends as Ctrl-C does. Raises KeyboardInterrupt then."""
+
+    async def guarded() -> Result:
+        task = asyncio.ensure_future(main)
+        stopped = []
+
+        def stop() -> None:
+            stopped.append(True)
+            task.cancel()
+
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGINT, signal.SIGTERM)
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+            for number in handled:
+                loop.add_signal_handler(number, stop)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if stopped:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                for number in handled:
+                    loop.remove_signal_handler(number)
+
+    return asyncio.run(guarded())
+
+
+async def _collect(config: RolloutConfig, suite: Suite, policy: Policy, specs: Sequence[tuple[Task, int]], folder: Path) -> Tally:
+    async with policy:
+        spool = Spool(folder)
+        done = spool.keys()
+        waiting = [(task, attempt) for task, attempt in specs if episode_key(task, attempt, policy.record) not in done]
+        tally = Tally(wanted=len(specs), skipped=len(specs) - len(waiting))
+        if not waiting:
+            return tally
+        await suite.start()
+        try:
+            async with BrowserPool(config.browser) as browsers:
+                await _Run(config, suite, policy, browsers, spool, folder / LOST, tally).all(waiting)
+        finally:
+            await suite.stop()
+        return tally
+
+
+class _Run:
+    def __init__(self, config: RolloutConfig, suite: Suite, policy: Policy, browsers: BrowserPool, spool: Spool, lost: Path, tally: Tally):
+        self.config, self.suite, self.policy, self.browsers = config, suite, policy, browsers
+        self.spool, self.lost, self.tally = spool, lost, tally
+        self.lost_keys = {trajectory.key for trajectory in lost_episodes(lost)}
+        self.lost_in_a_row = 0
+
+    async def all(self, specs: Sequence[tuple[Task, int]]) -> None:
+        queue = iter(specs)
+        started = time.perf_counter()
+        with _bar(self.tally) as bar:
+
+            def report(trajectory: Trajectory) -> None:
+                self.tally.seconds = time.perf_counter() - started
+                self.tally.steps += len(trajectory.steps)
+                self.tally.status[trajectory.status.value] += 1
+                counts = " ".join(f"{name} {count}" for name, count in sorted(self.tally.status.items()))
+                bar.set_postfix_str(f"{self.tally.steps_per_second:.1f} steps/s, {counts}", refresh=False)
+                bar.update()
+
+            workers = [asyncio.create_task(self._work(queue, report)) for _ in range(min(self.config.browser.contexts, len(specs)))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                self.tally.seconds = time.perf_counter() - started
+
+    async def _work(self, queue: Iterator[tuple[Task, int]], report: Callable[[Trajectory], None]) -> None:
+        for task, attempt in queue:
+            trajectory = await self._episode(task, attempt)
+            if trajectory.status is Status.INFRA_ERROR:
+                Spool(self.lost).add(trajectory)
+                self.lost_keys.add(trajectory.key)
+                self.lost_in_a_row += 1
+            else:
+                path = self.spool.add(trajectory)
+                self.lost_in_a_row = 0
+                if trajectory.key in self.lost_keys:
+                    (Spool(self.lost).paths()[0].parent / path.name).unlink(missing_ok=True)
+                    self.lost_keys.discard(trajectory.key)
+            report(trajectory)
+            if self.lost_in_a_row >= self.config.limits.give_up_after:
+                raise UserError(
+                    f"the last {self.lost_in_a_row} episodes were lost to infrastructure errors, the last one to: {trajectory.error}; "
+                    "mend it and run the same command again"
+                )
+
+    async def _episode(self, task: Task, attempt: int) -> Trajectory:
+        limits = self.config.limits
+        for try_ in range(limits.tries):
+            try:
+                episode = run_episode(self.suite, task, attempt, self.policy, self.browsers, self.config.observation, limits)
+                return await asyncio.wait_for(episode, limits.episode_seconds)
+            except InfraError as error:
+                failure = error
+            except TimeoutError:
+                failure = InfraError(f"the episode took more than {limits.episode_seconds:g} s")
+            self.tally.retries += 1
+            await asyncio.sleep(min(0.1 * 4**try_, 5.0))
+        return failed_episode(task, attempt, self.policy, failure)
+
+
+def _bar(tally: Tally) -> tqdm:
+    return tqdm(total=tally.wanted, initial=tally.skipped, desc="episodes", unit="ep", mininterval=1.0, file=sys.stderr, dynamic_ncols=True)
