@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from mira_jax.trajectories.records import Step, Trajectory
 from rollouts.analysis import charts
@@ -19,17 +19,6 @@ from rollouts.analysis.selection import choose, solved_by
 from rollouts.analysis.summary import Summary
 
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """How much of the episodes is shown."""
-
-    tasks: int
-    characters: int
-    """Of a page's text, and of a response, at each step."""
-    size: int
-    """Bytes that all episodes together may take in the page."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,26 +67,28 @@ class TaskView:
     episodes: list[EpisodeView]
 
 
-def task_views(limits: Limits, evaluations: Sequence[Evaluation], summary: Summary) -> tuple[list[TaskView], int]:
-    """The tasks shown, and how many there would be if the page could be of any size.
+def chosen_keys(evaluations: Sequence[Evaluation], summary: Summary, tasks: int) -> list[str]:
+    """The tasks to show, by the rule of `selection.choose`."""
+    by_name = {evaluation.name: evaluation for evaluation in evaluations}
+    return choose(by_name[summary.baseline].by_key, by_name[summary.treatment].by_key, tasks)
 
-    Text comes first: screenshots take what room is left after it.
+
+def task_views(keys: Sequence[str], evaluations: Sequence[Evaluation], summary: Summary, characters: int, room: int) -> list[TaskView]:
+    """Each task of `keys` with the episode of every method: the treatment's, the baseline's, then the others'.
+
+    Args:
+        characters: the most shown of a page's text, and of a response, at each step.
+        room: bytes that screenshots may take in all; the first ones get it.
     """
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     baseline, treatment = by_name[summary.baseline], by_name[summary.treatment]
     order = list({id(evaluation): evaluation for evaluation in (treatment, baseline, *evaluations)}.values())
-    keys = choose(baseline.by_key, treatment.by_key, limits.tasks)
-    budget = _Budget(limits.size)
-    chosen = []
-    for key in keys:
-        of_task = [(evaluation, evaluation.load(evaluation.by_key[key])) for evaluation in order if key in evaluation.by_key]
-        if not budget.take(sum(_text_bytes(trajectory, limits.characters) for _, trajectory in of_task)):
-            break
-        chosen.append((key, of_task))
+    budget = _Budget(room)
     views = []
-    for number, (key, of_task) in enumerate(chosen, start=1):
-        kind = solved_by(baseline.by_key[key].success, treatment.by_key[key].success)
+    for number, key in enumerate(keys, start=1):
+        of_task = [(evaluation, evaluation.load(evaluation.by_key[key])) for evaluation in order if key in evaluation.by_key]
         successes = [trajectory for _, trajectory in of_task if trajectory.success]
+        kind = solved_by(baseline.by_key[key].success, treatment.by_key[key].success)
         task = of_task[0][1].task
         views.append(
             TaskView(
@@ -106,12 +97,12 @@ def task_views(limits: Limits, evaluations: Sequence[Evaluation], summary: Summa
                 kind=kind,
                 verdict=_kind_words(kind, summary),
                 episodes=[
-                    _episode_view(f"{number}-{place}", evaluation, evaluation.by_key[key], trajectory, successes, limits.characters, budget)
+                    _episode_view(f"{number}-{place}", evaluation, evaluation.by_key[key], trajectory, successes, characters, budget)
                     for place, (evaluation, trajectory) in enumerate(of_task, start=1)
                 ],
             )
         )
-    return views, len(keys)
+    return views
 
 
 def visible(text: str) -> str:
@@ -223,20 +214,13 @@ def _screenshot(picture: bytes | None, budget: "_Budget") -> str:
     return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
 
 
-def _text_bytes(trajectory: Trajectory, characters: int) -> int:
-    """About what the episode takes in the page without its screenshots, on the high side."""
-    texts = [text[:characters] for step in trajectory.steps for text in (step.page.observation, step.response, step.error or "")]
-    per_step = 2200 + 400 * len(trajectory.subgoals)
-    return sum(len(escape(visible(text)).encode()) for text in texts) + per_step * len(trajectory.steps) + 4000
-
-
 def _shown(text: str, most: int) -> str:
     rest = f"\u2026 [{len(text) - most} more characters]" if len(text) > most else ""
     return visible(text[:most]) + rest
 
 
 class _Budget:
-    """Bytes left for episodes."""
+    """Bytes left for screenshots."""
 
     def __init__(self, size: int):
         self.left = size

@@ -9,12 +9,13 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from rollouts.analysis import charts, svg
-from rollouts.analysis.episodes import Limits, count, task_views
+from rollouts.analysis.episodes import chosen_keys, count, task_views
 from rollouts.analysis.evaluation import Evaluation, Run
 from rollouts.analysis.failures import Failure
 from rollouts.analysis.summary import Method, Pair, Summary
@@ -32,9 +33,6 @@ METRICS_LAST = ("tokens_per_second", "learning_rate", "tokens", "steps", "second
 """Metrics about the run and not the model."""
 
 METRICS_SHOWN = 4
-
-OTHER_BYTES = 600_000
-"""About what the page takes without episodes, at most."""
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
@@ -56,48 +54,59 @@ def render(
     runs: Sequence[Run] = (),
     minutes: Mapping[str, float] | None = None,
 ) -> str:
-    """The whole page, of about `options.max_bytes` bytes at most."""
-    minutes = minutes or {}
+    """The whole page. To keep `options.max_bytes`, first screenshots and then tasks are left out."""
+    template = _environment().get_template("report.html")
+    frame = _frame(options, evaluations, summary, runs, minutes or {})
+    keys = chosen_keys(evaluations, summary, options.tasks)
+
+    def page(shown: int, room: int) -> str:
+        tasks = task_views(keys[:shown], evaluations, summary, options.page_characters, room)
+        return template.render(frame, tasks=tasks, selection=_selection(summary, shown, len(keys)))
+
+    shown = len(keys)
+    size = len(page(shown, room=0).encode())
+    while shown and size > options.max_bytes:
+        shown = min(shown - 1, int(shown * options.max_bytes / size))
+        size = len(page(shown, room=0).encode())
+    return page(shown, room=max(0, options.max_bytes - size))
+
+
+def _frame(
+    options: Options, evaluations: Sequence[Evaluation], summary: Summary, runs: Sequence[Run], minutes: Mapping[str, float]
+) -> dict[str, Any]:
+    """What the template needs, but for the episodes."""
     series = {method.name: place for place, method in enumerate(summary.methods)}
-    limits = Limits(options.tasks, options.page_characters, options.max_bytes - OTHER_BYTES)
-    tasks, offered = task_views(limits, evaluations, summary)
     style, script = _asset("report.css"), _asset("report.js")
     headline = summary.headline
     pair_kinds = _pair_kinds(headline, series) if headline else []
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            marker=MARKER,
-            policy=_security_policy(style, script),
-            style=Markup(style),
-            script=Markup(script),
-            title=options.title,
-            about=options.about,
-            lead=_lead(evaluations, summary),
-            sections=_sections(bool(runs), bool(minutes)),
-            level=f"{100 * summary.level:g}",
-            summary=summary,
-            headline=headline,
-            verdict=_verdict(headline) if headline else "",
-            pair_kinds=pair_kinds,
-            pairs_count=sum(count for _, count, _ in pair_kinds),
-            pair_of={pair.method: pair for pair in summary.pairs},
-            pass_at=sorted({k for method in summary.methods for k in method.pass_at}),
-            any_progress=any(method.progress for method in summary.methods),
-            infra=_without_outcome(summary),
-            swatches={name: svg.swatch(place) for name, place in series.items()},
-            legend=_legend(series),
-            two=(svg.swatch(0), svg.swatch(1)),
-            outcome_kinds=OUTCOMES,
-            statuses=sorted({status for method in summary.methods for status in method.statuses}),
-            training=[(run.name, _curves(run, options.metrics)) for run in runs],
-            total_minutes=sum(minutes.values()),
-            tasks=tasks,
-            selection=_selection(summary, len(tasks), offered),
-            charts=_charts(summary, series, minutes, pair_kinds),
-        )
-    )
+    return {
+        "marker": MARKER,
+        "policy": _security_policy(style, script),
+        "style": Markup(style),
+        "script": Markup(script),
+        "title": options.title,
+        "about": options.about,
+        "lead": _lead(evaluations, summary),
+        "sections": _sections(bool(runs), bool(minutes)),
+        "level": f"{100 * summary.level:g}",
+        "summary": summary,
+        "headline": headline,
+        "verdict": _verdict(headline) if headline else "",
+        "pair_kinds": pair_kinds,
+        "pairs_count": sum(number for _, number, _ in pair_kinds),
+        "pair_of": {pair.method: pair for pair in summary.pairs},
+        "pass_at": sorted({k for method in summary.methods for k in method.pass_at}),
+        "any_progress": any(method.progress for method in summary.methods),
+        "infra": _without_outcome(summary),
+        "swatches": {name: svg.swatch(place) for name, place in series.items()},
+        "legend": _legend(series),
+        "two": (svg.swatch(0), svg.swatch(1)),
+        "outcome_kinds": OUTCOMES,
+        "statuses": sorted({status for method in summary.methods for status in method.statuses}),
+        "training": [(run.name, _curves(run, options.metrics)) for run in runs],
+        "total_minutes": sum(minutes.values()),
+        "charts": _charts(summary, series, minutes, pair_kinds),
+    }
 
 
 def p_value(p: float) -> str:

@@ -6,6 +6,8 @@ import random
 import struct
 import zlib
 
+from msgspec.structs import replace
+
 from mira_jax.trajectories.records import (
     Action,
     Evidence,
@@ -66,6 +68,9 @@ RESPONSES = (
 )
 DONE_AFTER = (2, 4, 6, 8)
 """Steps after which an expert has done each subgoal."""
+
+
+__all__ = ["PAGES", "evaluation", "png", "replace", "task", "trajectory", "write_evaluation", "write_run", "write_scores"]
 
 
 def task(template, number, horizon=14):
@@ -157,7 +162,7 @@ def write_scores(path, trajectories):
         [row[0] for row in rows],
         [row[1] for row in rows],
         {
-            "value": [0.4 + (0.5 if row[2] else -0.3) * (row[1] + 1) / row[3] for row in rows],
+            "value": [0.4 + (0.4 if row[2] else -0.3) * (row[1] + 1) / row[3] for row in rows],
             "potential": [0.9 * min(1, (row[1] + 1) / 9) for row in rows],
         },
         checkpoint="runs/critic",

@@ -1,0 +1,302 @@
+"""The report in a real browser, on evaluations written through the contract."""
+
+import contextlib
+import csv
+import json
+import os
+import re
+
+import pytest
+from playwright.async_api import async_playwright
+
+from mira_jax import commands
+from mira_jax.config import build
+from mira_jax.trajectories.records import Page, Status, Subgoal
+from rollouts import report
+from rollouts.web.browser import find_executable
+from tests.analysis import synthetic
+
+HOSTILE = (
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror=\"window.hacked = 2\"><img src='http://127.0.0.1:9/x.png'>",
+    "</pre></div></details></li></ol><h1>taken over</h1><svg onload='window.hacked = 3'>",
+    '" onmouseover="window.hacked = 4" \' autofocus onfocus=\'window.hacked = 5',
+    "{{ 7 * 7 }}{% raw %} ]]> --> </style></script><script>window.hacked = 6</script>",
+    "<a href='javascript:window.hacked=7'>x</a><base href='http://127.0.0.1:9/'><meta http-equiv=refresh content='0;url=http://127.0.0.1:9/'>",
+)
+HIDDEN = "safe\u202egnp.exe\u200b\x00end"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Three evaluations, side tables, two runs, minutes; and the report made of them by the command."""
+    root = tmp_path_factory.mktemp("report")
+    made = {}
+    for method, skill, seed in (("sft", 0.3, 1), ("filtered_bc", 0.5, 2), ("mira", 0.65, 3)):
+        made[method] = synthetic.evaluation(method, skill, 70, seed)
+        synthetic.write_evaluation(root / method, made[method])
+        synthetic.write_scores(root / f"{method}.npz", made[method])
+    for run in ("sft", "actor"):
+        synthetic.write_run(root / "runs" / run, steps=150)
+    (root / "summary-of-phases.json").write_text(json.dumps({"minutes": {"sft": 3.25, "actor": 1.5}}))
+    tree = {
+        "title": "One phase on the shop",
+        "about": "The demonstrator has bad habits.",
+        "evaluations": {method: str(root / method) for method in made},
+        "scores": {method: [str(root / f"{method}.npz")] for method in made},
+        "training": {run: str(root / "runs" / run) for run in ("sft", "actor")},
+        "stages": str(root / "summary-of-phases.json"),
+        "summary": str(root / "numbers.json"),
+        "table": str(root / "numbers.csv"),
+        "out": str(root / "report.html"),
+    }
+    (root / "config.yaml").write_text(json.dumps(tree))
+    assert commands.run(report.main, report.ReportConfig, "", argv=["--config", str(root / "config.yaml")]) == 0
+    return root, made
+
+
+@contextlib.asynccontextmanager
+async def opened(path, **options):
+    """The page at `path` in a browser; yields it with everything the console said and every request it made."""
+    async with async_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = await playwright.chromium.launch(executable_path=find_executable(None), args=sandbox)
+        page = await browser.new_page(viewport={"width": 1280, "height": 800}, **options)
+        said, asked = [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto(path.as_uri())
+        yield page, said, asked
+        await browser.close()
+
+
+async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
+    root, _ = written
+    async with opened(root / "report.html") as (page, said, asked):
+        assert await page.locator("h1").inner_text() == "One phase on the shop"
+        assert "3 methods on the same 70 tasks of 14 templates" in await page.locator(".lead").first.inner_text()
+        assert await page.locator("section h2").all_inner_texts() == [
+            "Success",
+            "By task template",
+            "Progress and failures",
+            "Training",
+            "Time",
+            "Episodes, step by step",
+        ]
+        charts = await page.locator("main svg.chart").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+        shown = [width for width in charts if width]
+        assert len(shown) >= 5 + 2 * 4 + 1, "headline, pairs, templates, progress, outcomes, minutes, four a run, the open episode"
+        assert min(shown) > 200
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
+        await page.emulate_media(color_scheme="dark")
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 26)"
+        await page.set_viewport_size({"width": 400, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert said == []
+        assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+        assert sum(url.startswith("file:") for url in asked) == 1
+
+
+async def test_episodes_open_step_by_step_and_tabs_follow_keys(written):
+    root, made = written
+    async with opened(root / "report.html") as (page, said, _):
+        task = page.locator("#task-1")
+        assert await task.locator(".badge").inner_text() == "only mira"
+        panels = task.locator("[role=tabpanel]:visible")
+        assert await panels.count() == 1
+        selected = task.locator("[role=tab][aria-selected=true]")
+        assert (await selected.inner_text()).strip() == "mira solved"
+        assert await panels.locator(".step").count() == 8
+        assert await panels.locator("rect.cell").count() == 8 * 4
+        assert await panels.locator("rect.cell.done").count() == 7 + 5 + 3 + 1, "milestones done after steps 2, 4, 6 and 8"
+        step = panels.locator(".step").nth(1)
+        assert await step.locator("summary .chip").all_inner_texts() == ['✓ the product page of "blue lamp" is open', "V 0.50", "P 0.20"]
+        assert not await step.locator("pre").is_visible()
+        await step.locator("summary").click()
+        assert await step.locator("pre").inner_text() == synthetic.PAGES[1]
+        await task.locator("[role=tab]").first.focus()
+        await page.keyboard.press("ArrowRight")
+        assert (await selected.inner_text()).strip() == "sft not solved"
+        assert await panels.count() == 1
+        template = await task.locator("summary > .muted").inner_text()
+        endings = [
+            f"Ended: {one.status.value.replace('_', ' ')} after {len(one.steps)} steps"
+            for one in made["sft"]
+            if one.task.template == template
+        ]
+        assert (await panels.locator(".facts").first.inner_text()).startswith(tuple(endings))
+        assert said == []
+
+
+async def test_without_scripts_every_panel_is_shown(written):
+    root, _ = written
+    async with opened(root / "report.html", java_script_enabled=False) as (page, _, _):
+        assert await page.locator("#task-1 [role=tabpanel]:visible").count() == 3
+        assert await page.locator("#task-1 h4:visible").count() == 3
+        assert await page.locator("[role=tablist]:visible").count() == 0
+
+
+async def test_numbers_on_the_page_equal_the_summary_and_the_episodes(written):
+    root, made = written
+    numbers = json.loads((root / "numbers.json").read_text())
+    outcomes = {method: {one.task.id: one.success for one in of if one.status is not Status.INFRA_ERROR} for method, of in made.items()}
+    wins = sum(outcomes["mira"][task] and not outcomes["sft"][task] for task in outcomes["mira"])
+    losses = sum(outcomes["sft"][task] and not outcomes["mira"][task] for task in outcomes["mira"])
+    assert (numbers["paired"]["wins"], numbers["paired"]["losses"], numbers["paired"]["ties"]) == (wins, losses, 69 - wins - losses)
+    async with opened(root / "report.html") as (page, _, _):
+        for method, of in outcomes.items():
+            share = numbers["success_rate"][method]
+            assert share["n"] == len(of) == 69, "the infrastructure error is no failure"
+            assert share["mean"] == pytest.approx(sum(of.values()) / 69)
+            row = await page.locator(f'#methods tr[data-method="{method}"]').inner_text()
+            assert f"{100 * share['mean']:.1f} %" in row
+            assert f"{100 * share['low']:.1f} – {100 * share['high']:.1f} %" in row
+            assert f"{100 * share['mean']:.1f} %" in await page.locator("#success svg.chart").first.text_content()
+        assert f"{wins} – {losses} – {69 - wins - losses}" in await page.locator('#methods tr[data-method="mira"]').inner_text()
+        verdict = await page.locator("#verdict").inner_text()
+        assert f"{100 * (wins - losses) / 69:+.1f} points" in verdict
+        assert "mira solves more of these tasks than sft, more than chance would explain." in verdict
+        assert "sft 1, filtered_bc 1, mira 1" in await page.locator("#success p.note").inner_text()
+        await page.locator("#templates details summary").click()
+        cells = await page.locator("#template-table tbody tr").first.locator("td").all_inner_texts()
+        template = await page.locator("#template-table tbody th").first.inner_text()
+        for cell, method in zip(cells, made, strict=True):
+            share = numbers["methods"][method]["templates"][template]
+            assert cell.startswith(f"{100 * share['mean']:.1f} %") and cell.endswith(f"n = {share['n']}")
+        counts = {method: sum(numbers["methods"][method]["failures"].values()) for method in made}
+        assert counts == {method: sum(not success for success in of.values()) for method, of in outcomes.items()}
+    with open(root / "numbers.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 15
+    assert (
+        float(next(row["mean"] for row in rows if row["method"] == "mira" and not row["template"]))
+        == numbers["success_rate"]["mira"]["mean"]
+    )
+
+
+async def test_hostile_text_is_inert_and_shown_as_text(tmp_path):
+    everything = "".join(HOSTILE) + HIDDEN
+    plain = synthetic.trajectory(synthetic.task("t", 1), "m", 4, Status.HORIZON, False)
+    steps = [
+        synthetic.replace(
+            step, page=Page(url=everything, observation=everything, screenshot=synthetic.png()), response=everything, error=everything
+        )
+        for step in plain.steps
+    ]
+    hostile = synthetic.replace(
+        plain,
+        task=synthetic.replace(plain.task, intent=everything, template=everything),
+        steps=tuple(steps),
+        subgoals=tuple(Subgoal(text=everything, check=everything) for _ in plain.subgoals),
+        outcome=synthetic.replace(plain.outcome, detail=everything),
+        evidence=synthetic.replace(plain.evidence, answer=everything),
+        error=everything,
+        created=everything,
+    )
+    name = "m<script>window.hacked = 8</script>"
+    synthetic.write_evaluation(tmp_path / "evil", [hostile])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps({"step": step, everything: 1.0 * step}) + "\n" for step in range(3)))
+    tree = {
+        "title": everything,
+        "about": everything,
+        "evaluations": {name: str(tmp_path / "evil")},
+        "training": {everything: str(tmp_path / "run")},
+    }
+    report.main(build(report.ReportConfig, tree | {"out": str(tmp_path / "report.html")}))
+    async with opened(tmp_path / "report.html") as (page, said, asked):
+        await page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        await page.mouse.move(300, 300)
+        assert await page.evaluate("window.hacked") is None
+        assert await page.evaluate("[...document.scripts].length") == 1
+        assert await page.locator("h1").count() == 1
+        assert await page.locator("img, iframe, base, meta[http-equiv=refresh], [onload], [onerror], [onfocus], [onmouseover]").count() == 0
+        shown = await page.locator("pre").first.inner_text()
+        assert shown == "".join(HOSTILE) + "safe⟨U+202E⟩gnp.exe⟨U+200B⟩⟨U+0000⟩end"
+        assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+        assert said == []
+
+
+async def test_the_policy_of_the_page_stops_what_escaping_would_miss(written, tmp_path):
+    """A script and a picture put into the finished file by hand still do nothing: escaping is not the only lock."""
+    root, _ = written
+    text = (root / "report.html").read_text()
+    text = text.replace("<main>", "<main><script>window.hacked = 1</script><img src='http://127.0.0.1:9/x' onerror='window.hacked = 2'>")
+    (tmp_path / "altered.html").write_text(text)
+    async with opened(tmp_path / "altered.html") as (page, said, _):
+        await page.wait_for_timeout(100)
+        assert await page.evaluate("window.hacked") is None
+        assert any("Content Security Policy" in line for line in said)
+        refused = await page.evaluate("(() => { try { document.body.innerHTML = '<b>x</b>'; return false } catch { return true } })()")
+        assert refused, "scripts can't write markup"
+
+
+def test_screenshots_are_shown_while_there_is_room(tmp_path):
+    picture = b"\xff\xd8\xff" + bytes(60_000)
+    for method in ("one", "two"):
+        synthetic.write_evaluation(tmp_path / method, synthetic.evaluation(method, 0.4, 30, len(method), screenshots=True, picture=picture))
+    tree = {
+        "evaluations": {"one": str(tmp_path / "one"), "two": str(tmp_path / "two")},
+        "trajectories": 12,
+        "out": str(tmp_path / "report.html"),
+    }
+    sizes = {}
+    for megabytes in (1.0, 2.0):
+        report.main(build(report.ReportConfig, tree | {"max_megabytes": megabytes}))
+        text = (tmp_path / "report.html").read_bytes()
+        sizes[megabytes] = text.count(b"data:image/jpeg;base64,")
+        assert len(text) <= megabytes * 1e6
+    assert 0 < sizes[1.0] < sizes[2.0] - 10
+    assert b"12 tasks shown" in text
+
+
+def test_tasks_that_do_not_fit_are_left_out_and_counted(tmp_path):
+    made = []
+    for number in range(12):
+        one = synthetic.trajectory(synthetic.task("t", number), "m", 8, Status.FINISHED, True)
+        page = Page(url="", observation="<" * 4000)
+        made.append(synthetic.replace(one, steps=tuple(synthetic.replace(step, page=page) for step in one.steps)))
+    synthetic.write_evaluation(tmp_path / "m", made)
+    tree = {"evaluations": {"m": str(tmp_path / "m")}, "trajectories": 12, "max_megabytes": 1, "out": str(tmp_path / "report.html")}
+    report.main(build(report.ReportConfig, tree))
+    text = (tmp_path / "report.html").read_text()
+    assert 700_000 < len(text.encode()) <= 1_000_000
+    shown, left = map(int, re.search(r"(\d+) tasks shown.* (\d+) tasks more would not fit", text).groups())
+    assert shown + left == 12 and 4 <= shown == text.count('<details class="task"')
+
+
+def test_the_same_input_gives_the_same_page_and_replaces_it(written):
+    root, _ = written
+    before = (root / "report.html").read_bytes()
+    assert commands.run(report.main, report.ReportConfig, "", argv=["--config", str(root / "config.yaml")]) == 0
+    assert (root / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluations": {}}, "name at least one"),
+        ({"baseline": "webrl"}, "baseline: 'webrl' is none of the evaluations sft, filtered_bc, mira"),
+        ({"scores": {"x": []}}, "scores: 'x' is none of"),
+        ({"evaluations": {"sft": "{root}/nowhere"}, "scores": {}}, "nowhere: no such folder"),
+        ({"evaluations": {"sft": "{root}/runs/sft"}, "scores": {}}, "no shards here"),
+        ({"scores": {"sft": ["{root}/nowhere.npz"]}}, "nowhere.npz: no such side table"),
+        ({"training": {"sft": "{root}/nowhere"}}, "cannot read the metrics of run sft"),
+        ({"stages": "{root}/nowhere.json"}, "cannot read the minutes"),
+        ({"stages": "{root}/numbers.csv"}, "not JSON"),
+        ({"out": "{root}/config.yaml"}, "exists and is not a report"),
+        ({"out": "{root}"}, "is a folder"),
+        ({"level": 1.5}, "not between 0 and 1"),
+        ({"titel": "x"}, "did you mean title?"),
+    ],
+)
+def test_bad_input_gets_one_message_and_exit_code_2(written, capsys, changes, message):
+    root, _ = written
+    tree = json.loads((root / "config.yaml").read_text()) | {"out": str(root / "new.html")}
+    tree |= json.loads(json.dumps(changes).replace("{root}", str(root)))
+    (root / "changed.yaml").write_text(json.dumps(tree))
+    assert commands.run(report.main, report.ReportConfig, "", argv=["--config", str(root / "changed.yaml")]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and message in errors and errors.count("\n") == 1
+    assert not (root / "new.html").exists()
