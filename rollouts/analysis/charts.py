@@ -59,11 +59,20 @@ def lines(
     width: int = 540,
     height: int = 300,
     dots: bool = False,
+    from_zero: bool = False,
 ) -> Markup:
-    """A line for each (series, name, points). `bands`: name to (x, low, high), drawn behind the lines."""
+    """A line for each (series, name, points).
+
+    Args:
+        bands: name to (x, low, high), drawn behind the lines.
+        y_range: of the axis; by default what holds the data.
+        dots: marks every point, not the last alone.
+        from_zero: the axis starts at 0.
+    """
     bands = bands or {}
     xs = [x for _, _, points in series for x, _ in points]
     ys = [y for _, _, points in series for _, y in points] + [y for band in bands.values() for _, low, high in band for y in (low, high)]
+    ys += [0.0] if from_zero else []
     if not xs:
         return svg.canvas(width, height, title, [svg.text(width / 2, height / 2, "nothing recorded", "note", anchor="middle")])
     y_ticks = svg.round_ticks(*(y_range or (min(ys), max(ys))), count=5 if height > 250 else 4)

@@ -13,6 +13,7 @@ from mira_jax.trajectories.side_tables import SideTable
 from rollouts.analysis.failures import Failure, classify
 
 LABELLED = "labelled"
+SUMMARY = "summary.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,11 @@ class Evaluation:
     """The episodes of one method."""
 
     def __init__(self, name: str, folder: str | Path, scores: Sequence[str | Path] = ()):
-        """`folder`: of an evaluation (its `labelled` folder is read) or of labelled shards. `scores`: side tables.
+        """Reads every episode once.
+
+        Args:
+            folder: of an evaluation, as `python -m rollouts.evaluate` leaves it, or of labelled shards.
+            scores: side tables.
 
         Raises:
             UserError: a missing or empty folder, a damaged shard or side table, two episodes of one task and
@@ -60,7 +65,10 @@ class Evaluation:
                     f"{shards}: two episodes of {episode.key}; an evaluation has one policy, and one episode per task and attempt"
                 )
             self.by_key[episode.key] = episode
-        if not any(episode.judged for episode in self.episodes):
+        unjudged = len(self.episodes) - len(self.judged)
+        self.lost = max(0, _infra_errors(self.folder / SUMMARY) - unjudged)
+        """Episodes given up after infrastructure errors, which are not among the shards."""
+        if unjudged == len(self.episodes):
             raise UserError(f"{shards}: no episode here has an outcome; label them first (`python -m rollouts.label`)")
 
     @property
@@ -135,6 +143,16 @@ def read_stages(path: str | Path) -> dict[str, float]:
     if not isinstance(minutes, dict) or not all(map(_is_number, minutes.values())):
         raise UserError(f"{path}: expected an object of stage to minutes, itself or under the key minutes")
     return {str(stage): float(value) for stage, value in minutes.items()}
+
+
+def _infra_errors(path: Path) -> int:
+    """How many episodes an evaluation lost, by its own summary; 0 without one."""
+    if not path.is_file():
+        return 0
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["infra_errors"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the summary of an evaluation; evaluate again (`python -m rollouts.evaluate`)") from None
 
 
 def _read_stage_records(folder: Path) -> dict[str, float]:

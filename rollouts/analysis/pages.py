@@ -252,7 +252,7 @@ def _curve(run: Run, metric: str) -> Markup:
     lines = [(0, "training", charts.thin(run.curves[metric]))]
     if HOLDOUT + metric in run.curves:
         lines.append((1, "holdout", charts.thin(run.curves[HOLDOUT + metric])))
-    return charts.lines(f"{run.name}: {words}", lines, "Update", words, width=270, height=200)
+    return charts.lines(f"{run.name}: {words}", lines, "Update", words, width=270, height=200, from_zero=metric == "tokens_per_second")
 
 
 def _rank(metric: str) -> tuple[int, int, str]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from mira_jax.trajectories.records import Status
 from rollouts.analysis import statistics
 from rollouts.analysis.evaluation import Episode, Evaluation
 from rollouts.analysis.failures import Failure
@@ -18,6 +19,7 @@ class Method:
 
     name: str
     episodes: int
+    """With those that infrastructure errors ended."""
     success_rate: Rate
     templates: dict[str, Rate]
     statuses: dict[str, int]
@@ -144,11 +146,13 @@ def _method(evaluation: Evaluation, level: float) -> Method:
         by_task.setdefault(episode.task, []).append(episode.success)
     failures = Counter(episode.failure for episode in judged if episode.failure)
     statuses = Counter(episode.status.value for episode in evaluation.episodes)
+    if evaluation.lost:
+        statuses[Status.INFRA_ERROR.value] += evaluation.lost
     fewest = min(map(len, by_task.values()))
     pass_at = {k: _mean(statistics.pass_at_k(len(tries), sum(tries), k) for tries in by_task.values()) for k in range(1, fewest + 1)}
     return Method(
         name=evaluation.name,
-        episodes=len(evaluation.episodes),
+        episodes=len(evaluation.episodes) + evaluation.lost,
         success_rate=_rate(judged, level),
         templates={template: _rate(by_template[template], level) for template in sorted(by_template)},
         statuses=dict(sorted(statuses.items())),

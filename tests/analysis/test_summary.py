@@ -1,5 +1,6 @@
 """The numbers behind the report, by hand; and what is read from disk."""
 
+import dataclasses
 import json
 import os
 
@@ -7,11 +8,13 @@ import pytest
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status
+from mira_jax.trajectories.shards import ShardReader
 from rollouts.analysis import charts, svg
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
 from rollouts.analysis.pages import p_value
 from rollouts.analysis.selection import choose
 from rollouts.analysis.summary import pair, summarise, to_tree
+from rollouts.evaluate import summarize
 from tests.analysis import synthetic
 
 
@@ -51,6 +54,21 @@ def test_rates_pairs_and_progress_by_hand(tmp_path):
     assert tree["paired"] | {"wins": 1, "losses": 1, "ties": 3, "p_value": 0.75} == tree["paired"]
     assert tree["success_rate"]["sft"]["mean"] == 0.5
     json.dumps(tree)
+
+
+def test_rates_equal_those_of_the_evaluation_and_lost_episodes_are_counted_apart(tmp_path):
+    evaluation = write(tmp_path, "sft", "1100x10")
+    expected = summarize(ShardReader(tmp_path / "sft" / "labelled"), lost=[evaluation.load(evaluation.episodes[0])] * 2)
+    (tmp_path / "sft" / "summary.json").write_text(json.dumps(expected))
+    method = summarise([Evaluation("sft", tmp_path / "sft")], "sft", "sft").methods[0]
+    assert dataclasses.asdict(method.success_rate) == expected["success_rate"]
+    assert {name: dataclasses.asdict(rate) for name, rate in method.templates.items()} == expected["per_template"]
+    assert method.mean_steps == expected["mean_steps"]
+    assert method.progress[-1][0] == pytest.approx(expected["milestones"])
+    assert method.episodes == 9 and method.statuses["infra_error"] == expected["infra_errors"] == 3
+    (tmp_path / "sft" / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match="not the summary of an evaluation"):
+        Evaluation("sft", tmp_path / "sft")
 
 
 def test_attempts_give_pass_at_k(tmp_path):
