@@ -6,7 +6,9 @@
 //   ["e", record] ["/"]    an element one can act on begins, ends; record.i is its place in the list of elements
 //   ["l", label] ["/l"]    the label of a control begins, ends; the control's record has the same number
 // The elements themselves stay in the page, in a list that the executor finds by `key`.
-(limits) => {
+async (limits) => {
+  // Before its style sheets have come, a page has no lines yet, and hidden things show.
+  if (document.readyState !== "complete") await new Promise((done) => { addEventListener("load", () => done(), { once: true }); setTimeout(done, limits.wait); });
   const SKIPPED = new Set(["SCRIPT", "STYLE", "NOSCRIPT", "TEMPLATE", "HEAD", "SVG", "CANVAS", "OBJECT", "EMBED", "AUDIO", "VIDEO", "MAP", "DATALIST"]);
   const ROLES = new Set(["button", "link", "checkbox", "radio", "switch", "tab", "option", "menuitem", "menuitemcheckbox", "menuitemradio",
     "combobox", "textbox", "searchbox", "spinbutton", "slider", "treeitem", "gridcell"]);

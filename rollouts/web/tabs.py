@@ -2,96 +2,152 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from playwright.async_api import BrowserContext, Dialog, Error, Frame, Page, Request
+from playwright.async_api import BrowserContext, CDPSession, Dialog, Error, Page, Request
 
 from rollouts.errors import BrowserError, SiteError
 from rollouts.web.browser import BrowserConfig, bounded, fence, first_line, is_inside
 from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, read, sanitize
 
-PAUSE = "() => new Promise(done => setTimeout(() => setTimeout(done, 0), 0))"
+PAUSE = "new Promise(done => setTimeout(() => setTimeout(done, 0), 0))"
 """Lets the tasks that an action queued run: submitting a form is one of them."""
 
-_FETCHES = frozenset({"fetch", "xhr", "script", "document"})
-_BLOCKED = ("ERR_BLOCKED_BY_CLIENT", "ERR_NAME_NOT_RESOLVED", "ERR_BLOCKED_BY_ADMINISTRATOR", "ERR_UNSAFE_PORT", "ERR_UNKNOWN_URL_SCHEME")
+GRACE = 0.5
+"""Seconds after the end of loading in which a page that is coming must have come: a download brings none."""
+
+_FETCHES = frozenset({"fetch", "xhr", "script"})
 
 
 class _Watch:
-    """What one page is doing, from its events."""
+    """What one page is doing, from its own events.
+
+    The renderer tells of a navigation that a script, a link or a form asks for before it answers the next call of the
+    same session. So once the page has answered a pause in this session, everything that an action began is known.
+    """
 
     def __init__(self, page: Page):
         self.page = page
+        self.session: CDPSession | None = None
+        self.main = ""
+        self.url = page.url
+        self.unreachable = ""
         self.changed = asyncio.Event()
-        self.navigation: Request | None = None
-        self.answered = 0.0
-        self.failure = ""
-        self.crashed = False
-        self.loaded = True
+        self.requested = self.scheduled = self.opening = self.crashed = False
+        self.stopped = 0.0
         self.fetches: set[Request] = set()
         page.on("request", self._request)
         page.on("requestfinished", self._finished)
-        page.on("requestfailed", self._failed)
-        page.on("domcontentloaded", lambda _: self._parsed())
-        page.on("load", lambda _: self._complete())
-        page.on("framenavigated", self._navigated)
+        page.on("requestfailed", self._finished)
         page.on("crash", lambda _: self._crash())
-        page.on("close", lambda _: self._notify())
+        page.on("close", lambda _: self.changed.set())
+
+    async def attach(self, seconds: float) -> None:
+        """Starts listening, once. Raises BrowserError."""
+        if self.session is not None:
+            return
+        what = "watching a page"
+        session = await bounded(self.page.context.new_cdp_session(self.page), seconds, what)
+        session.on("Page.frameRequestedNavigation", self._on_requested)
+        session.on("Page.frameScheduledNavigation", self._on_scheduled)
+        session.on("Page.frameClearedScheduledNavigation", self._on_cleared)
+        session.on("Page.frameNavigated", self._on_navigated)
+        session.on("Page.navigatedWithinDocument", self._on_moved)
+        session.on("Page.frameStartedLoading", self._on_started)
+        session.on("Page.frameStoppedLoading", self._on_stopped)
+        session.on("Page.windowOpen", self._on_window)
+        enabled = asyncio.gather(session.send("Page.enable"), session.send("Page.getFrameTree"))
+        _, tree = await bounded(enabled, seconds, what)
+        self.main = tree["frameTree"]["frame"]["id"]
+        self.session = session
+
+    async def pause(self, seconds: float) -> None:
+        """Returns when all that the page was asked to do has begun. Raises BrowserError."""
+        assert self.session is not None
+        asked = self.session.send("Runtime.evaluate", {"expression": PAUSE, "awaitPromise": True})
+        try:
+            await asyncio.wait_for(asked, seconds)
+        except TimeoutError:
+            raise BrowserError(f"the page has not answered for {seconds:g} s") from None
+        except Error as error:
+            # A page that has left, or closed itself, gives no answer.
+            if self.crashed or not (self.page.is_closed() or _left(error)):
+                raise BrowserError(first_line(error)) from error
+
+    @property
+    def navigating(self) -> bool:
+        return self.requested or self.scheduled
 
     def mark(self) -> None:
         """Forgets requests that began before now: a page may keep one open for ever."""
         self.fetches.clear()
-        self.failure = ""
+        self.opening = False
+        self.unreachable = ""
 
-    def _notify(self) -> None:
+    def _on_requested(self, event: dict[str, Any]) -> None:
+        if event["frameId"] == self.main and event.get("disposition", "currentTab") == "currentTab":
+            self.requested, self.stopped = True, 0.0
+            self.changed.set()
+
+    def _on_scheduled(self, event: dict[str, Any]) -> None:
+        # A page that reloads itself every minute is not on its way.
+        if event["frameId"] == self.main and event.get("delay", 0) <= 1:
+            self.scheduled, self.stopped = True, 0.0
+            self.changed.set()
+
+    def _on_cleared(self, event: dict[str, Any]) -> None:
+        if event["frameId"] == self.main:
+            self.scheduled = False
+            self.changed.set()
+
+    def _on_navigated(self, event: dict[str, Any]) -> None:
+        frame = event["frame"]
+        if "parentId" not in frame:
+            self.main, self.url, self.unreachable = frame["id"], frame["url"], frame.get("unreachableUrl", "")
+            self.requested = self.scheduled = False
+            # Requests of the page that was left never end.
+            self.fetches.clear()
+            self.changed.set()
+
+    def _on_moved(self, event: dict[str, Any]) -> None:
+        if event["frameId"] == self.main:
+            self.url = event["url"]
+            self.requested = False
+            self.changed.set()
+
+    def _on_started(self, event: dict[str, Any]) -> None:
+        if event["frameId"] == self.main:
+            self.stopped = 0.0
+
+    def _on_stopped(self, event: dict[str, Any]) -> None:
+        if event["frameId"] == self.main:
+            self.stopped = time.monotonic()
+            self.changed.set()
+
+    def _on_window(self, _: dict[str, Any]) -> None:
+        self.opening = True
         self.changed.set()
 
     def _request(self, request: Request) -> None:
-        if request.is_navigation_request():
-            if _is_main(request, self.page):
-                self.navigation, self.answered, self.loaded = request, 0.0, False
-                self._notify()
-        elif request.resource_type in _FETCHES:
+        if request.resource_type in _FETCHES:
             self.fetches.add(request)
-            self._notify()
+            self.changed.set()
 
     def _finished(self, request: Request) -> None:
-        self.fetches.discard(request)
-        if request is self.navigation:
-            self.answered = time.monotonic()
-        self._notify()
-
-    def _failed(self, request: Request) -> None:
-        self.fetches.discard(request)
-        if request is self.navigation:
-            self.failure = request.failure or "failed"
-            self.answered = time.monotonic()
-        self._notify()
-
-    def _navigated(self, frame: Frame) -> None:
-        # Requests of the page that was left never end.
-        if frame == self.page.main_frame:
-            self.fetches.clear()
-            self._notify()
-
-    def _parsed(self) -> None:
-        self.navigation = None
-        self._notify()
-
-    def _complete(self) -> None:
-        self.loaded = True
-        self._notify()
+        if request in self.fetches:
+            self.fetches.discard(request)
+            self.changed.set()
 
     def _crash(self) -> None:
         self.crashed = True
-        self._notify()
+        self.changed.set()
 
 
-def _is_main(request: Request, page: Page) -> bool:
-    try:
-        return request.frame == page.main_frame
-    except Error:
-        return True
+def _left(error: Error) -> bool:
+    """Whether a call failed because the page went elsewhere."""
+    text = str(error)
+    return any(mark in text for mark in ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected"))
 
 
 class Tabs:
@@ -108,9 +164,7 @@ class Tabs:
 
     @property
     def page(self) -> Page:
-        if not self._watches:
-            raise BrowserError("every page of the episode has closed")
-        return self._watches[self._front].page
+        return self._watch().page
 
     @property
     def count(self) -> int:
@@ -127,6 +181,7 @@ class Tabs:
         await bounded(fence(self.context, self.hosts), seconds, "putting up the fence")
         for url in urls:
             self._opened(await bounded(self.context.new_page(), seconds, "opening a page"))
+            await self._watch().attach(seconds)
             await self._load(url)
         self._front = 0
 
@@ -152,49 +207,65 @@ class Tabs:
             watch.mark()
 
     async def settle(self) -> str | None:
-        """Waits until what an action began is done: a navigation, or requests by script.
+        """Waits until what an action began is done: a navigation, or a new tab.
 
         Returns what went wrong that the policy should know, for example an address outside of the task's sites.
 
         Raises:
             BrowserError, SiteError: the page crashed, did not load in time, or its server is gone.
         """
-        pages = self.count
-        await self._quiet()
-        if self.count != pages:
-            await self._quiet()
-        watch = self._watches[self._front] if self._watches else None
-        if watch is None:
-            raise BrowserError("every page of the episode has closed")
-        failed, url = watch.failure, watch.page.url
-        blocked = any(mark in failed for mark in _BLOCKED)
-        if failed and "ERR_ABORTED" not in failed and not blocked:
-            raise SiteError(f"{url}: {failed}")
-        if blocked or url.startswith("chrome-error:") or not is_inside(url, self.hosts):
-            await self._return(watch, url)
-            return "that leads outside of the task's sites, which can't be opened from here"
-        return None
+        acting = self._watch()
+        await self._arrive(acting)
+        if acting.opening:
+            await self._until(lambda: self._watch() is not acting, self.config.settle_seconds, acting)
+        watch = self._watch()
+        if watch is not acting:
+            await self._arrive(watch)
+            watch = self._watch()
+        if not watch.unreachable and (watch.url in ("", "about:blank") or is_inside(watch.url, self.hosts)):
+            return None
+        if watch.unreachable and is_inside(watch.unreachable, self.hosts):
+            raise SiteError(f"{watch.unreachable} can't be reached")
+        await self._return(watch)
+        return "that leads outside of the task's sites, which can't be opened from here"
 
     async def observe(self) -> Observation:
-        """Reads the page in front. Raises BrowserError or SiteError."""
+        """Reads the page in front, once it is loaded and the requests that its scripts sent are answered.
+
+        Raises:
+            BrowserError, SiteError: the page can't be read, or went elsewhere and never came.
+        """
         notices, self.notices = self.notices, []
         if self.count > 1:
             others = ", ".join(str(index) for index in range(self.count) if index != self._front)
             notices.append(f"tab {self._front} is in front; other tabs: {others}")
-        for attempt in range(4):
+        seconds, deadline = self.config.call_seconds, time.monotonic() + self.config.load_seconds
+        limits = self.observation_config.script_limits() | {"wait": 1000 * self.config.settle_seconds}
+        while True:
+            watch = self._watch()
             try:
-                data = await asyncio.wait_for(self.page.evaluate(SCRIPT, self.observation_config.script_limits()), self.config.call_seconds)
-                return read(data, self.observation_config, notices)
+                data = await asyncio.wait_for(watch.page.evaluate(SCRIPT, limits), seconds)
             except TimeoutError:
-                raise BrowserError(f"reading the page took more than {self.config.call_seconds:g} s") from None
+                raise BrowserError(f"reading the page took more than {seconds:g} s") from None
             except Error as error:
-                # The page went elsewhere while it was read.
-                if attempt == 3 or "context was destroyed" not in str(error):
+                # The page went elsewhere while it was read, or closed itself.
+                if watch.crashed or time.monotonic() > deadline or not (_left(error) or (watch.page.is_closed() and self.count)):
                     raise BrowserError(f"reading the page: {first_line(error)}") from error
-                await self._quiet()
-            except ValueError as error:
-                raise BrowserError(str(error)) from error
-        raise AssertionError("unreachable")
+                await self._arrive(self._watch())
+                continue
+            if watch.navigating and time.monotonic() < deadline:
+                await self._arrive(watch)
+            elif watch.fetches:
+                await self._until(lambda seen=watch: not seen.fetches, self.config.settle_seconds, watch)
+                watch.fetches.clear()
+            else:
+                return self._read(data, notices)
+
+    def _read(self, data: str, notices: Sequence[str]) -> Observation:
+        try:
+            return read(data, self.observation_config, notices)
+        except ValueError as error:
+            raise BrowserError(str(error)) from error
 
     async def screenshot(self) -> bytes | None:
         """A JPEG of what the window shows; None if the browser could not make one."""
@@ -207,9 +278,10 @@ class Tabs:
     async def history(self, page: Page) -> tuple[int, int]:
         """How many pages of a tab's history lie before the current one, and how many after. Raises BrowserError."""
         seconds, what = self.config.call_seconds, "reading the history"
-        session = await bounded(self.context.new_cdp_session(page), seconds, what)
-        entries = await bounded(session.send("Page.getNavigationHistory"), seconds, what)
-        await bounded(session.detach(), seconds, what)
+        watch = next(watch for watch in self._watches if watch.page == page)
+        await watch.attach(seconds)
+        assert watch.session is not None
+        entries = await bounded(watch.session.send("Page.getNavigationHistory"), seconds, what)
         current = entries["currentIndex"]
         before = [entry for entry in entries["entries"][:current] if entry["url"] != "about:blank"]
         return len(before), len(entries["entries"]) - current - 1
@@ -219,6 +291,8 @@ class Tabs:
             return
         self._watches.append(_Watch(page))
         self._front = len(self._watches) - 1
+        for watch in self._watches:
+            watch.changed.set()
         page.on("close", lambda _: self._closed(page))
 
     def _closed(self, page: Page) -> None:
@@ -242,53 +316,45 @@ class Tabs:
         except (Error, TimeoutError):
             return
 
-    async def _quiet(self) -> None:
-        """One round of waiting on the page in front."""
+    def _watch(self) -> _Watch:
         if not self._watches:
-            return
-        watch = self._watches[self._front]
-        if watch.navigation is None:
-            await self._pause(watch.page)
+            raise BrowserError("every page of the episode has closed")
+        return self._watches[self._front]
+
+    async def _arrive(self, watch: _Watch) -> None:
+        """Waits for the page that was asked for to replace the one that stands, if one was."""
+        await watch.attach(self.config.call_seconds)
+        if not watch.navigating:
+            await watch.pause(self.config.call_seconds)
         began = time.monotonic()
-        while watch in self._watches:
+        while watch.navigating and watch in self._watches:
+            ended = watch.stopped
+            limit = GRACE if ended else began + self.config.load_seconds - time.monotonic()
+            if not await self._until(lambda ended=ended: not watch.navigating or watch.stopped != ended, limit, watch):
+                if not ended:
+                    raise SiteError(f"{watch.url}: no page within {self.config.load_seconds:g} s")
+                # Loading has ended, and no page has come: a download, or an answer without content.
+                watch.requested = watch.scheduled = False
+
+    async def _until(self, done: Callable[[], Any], seconds: float, watch: _Watch) -> bool:
+        """Waits for `done()` to become true, at most `seconds`. Raises BrowserError when the page crashes."""
+        end = time.monotonic() + seconds
+        while not done():
             watch.changed.clear()
             if watch.crashed:
                 raise BrowserError("the page crashed")
-            now = time.monotonic()
-            if watch.navigation is not None:
-                # An answer that is no page (a download, status 204) leaves the old page in place.
-                limit = watch.answered + 0.5 if watch.answered else began + self.config.load_seconds
-                if now >= limit:
-                    if not watch.answered:
-                        raise SiteError(f"{watch.page.url}: no page within {self.config.load_seconds:g} s")
-                    watch.navigation = None
-            elif watch.fetches or not watch.loaded:
-                limit = began + self.config.settle_seconds
-                if now >= limit:
-                    return
-            else:
-                return
             try:
-                await asyncio.wait_for(watch.changed.wait(), max(0.001, limit - now))
+                await asyncio.wait_for(watch.changed.wait(), max(0.0, end - time.monotonic()))
             except TimeoutError:
-                continue
+                return bool(done())
+        return True
 
-    async def _pause(self, page: Page) -> None:
-        try:
-            await asyncio.wait_for(page.evaluate(PAUSE), self.config.call_seconds)
-        except TimeoutError:
-            raise BrowserError(f"the page has not answered for {self.config.call_seconds:g} s") from None
-        except Error as error:
-            if "context was destroyed" in str(error) or page.is_closed():
-                return
-            raise BrowserError(first_line(error)) from error
-
-    async def _return(self, watch: _Watch, url: str) -> None:
+    async def _return(self, watch: _Watch) -> None:
         """Leaves a page that is not part of the task."""
         watch.mark()
         earlier, _ = await self.history(watch.page)
         if self.count > 1 and not earlier:
             await bounded(watch.page.close(), self.config.call_seconds, "closing a tab")
-        elif earlier and (url.startswith("chrome-error:") or not is_inside(url, self.hosts)):
+        elif earlier:
             await bounded(watch.page.go_back(wait_until="commit"), self.config.load_seconds, "going back")
-            await self._quiet()
+            await self._arrive(watch)
