@@ -96,7 +96,7 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, vocabulary_size: int
         eos_piece="<eos>",
         bos_piece="<bos>",
         control_symbols=[START_OF_TURN, END_OF_TURN],
-        user_defined_symbols=["\n", *symbols],
+        user_defined_symbols=["\n", *(symbol.replace(" ", "\u2581") for symbol in symbols)],
         byte_fallback=True,
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,

@@ -47,6 +47,13 @@ def test_quoted_names_have_the_same_tokens_in_task_page_and_response(tokenizer):
         assert any(ids[i : i + len(name)] == name for i in range(len(ids)))
 
 
+def test_symbols_are_one_piece_spaces_and_commas_included(tmp_path):
+    train_tokenizer(TEXTS, tmp_path / "t.model", 400, symbols=['<a id="', '", element="', '"'])
+    tokenizer = Tokenizer(tmp_path / "t.model")
+    assert len(tokenizer.encode('<a id="", element=""')) == 3
+    assert tokenizer.decode(tokenizer.encode('x <a id="b", element="')) == 'x <a id="b", element="'
+
+
 def test_webrl_prompt_spelled_out(tokenizer):
     past = [Round('do(action="Click", element="blue lamp")'), Round("oops", error="no call found")]
     ids = prompt_ids("Buy it", past, "<a>", PromptConfig(), tokenizer)
