@@ -1,0 +1,58 @@
+"""The whole loop in miniature: the demo's own stages, every one a process, with a few episodes in real Chromium."""
+
+import dataclasses
+import json
+
+import pytest
+
+from mira_jax import phases
+from mira_jax.config import load
+from mira_jax.models import huggingface
+from mira_jax.phases import PhasesConfig
+from mira_jax.trajectories.records import Status
+from mira_jax.trajectories.shards import ShardReader
+
+EPISODES = "{out}/exploration-labelled"
+DEMONSTRATIONS = "{out}/demonstrations-labelled"
+SMALL = {
+    "demonstrate": {"episodes": 12, "policy.habits": {"forgets_coupon": 0.3}},
+    "sft": {"updates": 12, "model.sizes": {"width": 32, "layers": 2, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64}},
+    "explore": {"episodes": 6, "limits.horizon": 3},
+    # So young a policy succeeds at nothing: the demonstrations stand in for its successes.
+    "critic": {"updates": 4, "data.folders": [EPISODES, DEMONSTRATIONS]},
+    "score": {"episodes": [EPISODES, DEMONSTRATIONS]},
+    "mira": {"updates": 4, "data.folders": [EPISODES, DEMONSTRATIONS]},
+    "filtered-bc": {"updates": 4, "data.folders": [EPISODES, DEMONSTRATIONS]},
+    "evaluate-sft": {"episodes": 6, "limits.horizon": 2},
+    "evaluate-filtered-bc": {"episodes": 6, "limits.horizon": 2},
+    "evaluate-mira": {"episodes": 6, "limits.horizon": 2},
+}
+
+
+@pytest.mark.ring
+@pytest.mark.timeout(600)
+def test_the_demo_in_miniature(tmp_path, capsys):
+    demo = load(PhasesConfig, "configs/demo/phases.yaml", [f"out={tmp_path / 'run'}", "seed=5"])
+    stages = [dataclasses.replace(stage, set=stage.set | SMALL.get(stage.name, {})) for stage in demo.stages]
+    assert set(SMALL) <= {stage.name for stage in stages}
+    config = dataclasses.replace(demo, stages=stages)
+    phases.main(config)
+    run = tmp_path / "run"
+
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(summary["success_rate"]) == {"sft", "filtered_bc", "mira"}
+    assert all(rate["n"] == 6 and rate["low"] <= rate["mean"] <= rate["high"] for rate in summary["success_rate"].values())
+    paired = summary["paired"]
+    assert paired["wins"] + paired["losses"] + paired["ties"] == 6
+    assert set(summary["minutes"]) == {stage.name for stage in stages}
+    assert "mira" in capsys.readouterr().out
+
+    demonstrations = ShardReader(run / "demonstrations-labelled")
+    assert len(demonstrations) == 12 and all(episode.status is Status.FINISHED for episode in demonstrations)
+    assert sum(episode.success for episode in demonstrations) >= 6
+    assert len(ShardReader(run / "exploration-labelled")) == 6
+    assert huggingface.load(run / "export").config.layers == 2
+    assert b"<script src" not in (run / "report.html").read_bytes()
+
+    phases.main(config)
+    assert capsys.readouterr().err.count("done before") == len(stages)
