@@ -17,7 +17,9 @@ OR = " |OR| "
 NOT_POSSIBLE = "n/a"
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 _SILENT = {"script", "style", "template", "option", "select", "title"}
-_LOCATOR = re.compile(r"(?:document\.querySelector\(\s*(['\"])(?P<inner>.+?)\1\s*\)(?:\.(?:outerText|innerText|textContent))?|(?P<plain>[^()]*))")
+_LOCATOR = re.compile(
+    r"(?:document\.querySelector\(\s*(['\"])(?P<inner>.+?)\1\s*\)(?:\.(?:outerText|innerText|textContent))?|(?P<plain>[^()]*))"
+)
 _SELECTOR = re.compile(r"[#.]?[A-Za-z][\w-]*")
 
 
@@ -32,7 +34,8 @@ def judge(evaluation: Mapping[str, Any], evidence: Evidence) -> Outcome:
         if kind == "string_match":
             failures += string_match(evaluation["reference_answers"], evidence.answer)
         elif kind == "url_match":
-            failures += url_match(evaluation["reference_url"], evidence.page.url if evidence.page else "", evaluation.get("url_note") or "GOLD in PRED")
+            url = evidence.page.url if evidence.page else ""
+            failures += url_match(evaluation["reference_url"], url, evaluation.get("url_note") or "GOLD in PRED")
         elif kind == "program_html":
             failures += program_html(evaluation["program_html"], evidence.contents)
         else:

@@ -4,10 +4,9 @@ from random import Random
 
 from rollouts.suites.arena import milestones as done
 from rollouts.suites.arena.content import Content
+from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.site import slug
-from rollouts.suites.arena.tasks import Draft, Move, Template, admin_targets, evaluation, pending
-
-EXIT = Move("exit", argument="done")
+from rollouts.suites.arena.tasks import Draft, Template, admin_targets, evaluation, pending
 
 
 def _order_page(number: int) -> str:
@@ -52,8 +51,9 @@ def set_price_and_stock(random: Random, content: Content) -> Draft | None:
             done.exactly("save price and stock", "changes", changes),
         ),
         moves=(
-            Move("click", "products"), Move("search", "search", product.name), Move("open", product.name), Move("type", "price", str(price)),
-            Move("type", "stock", str(stock), "forgets_quantity"), Move("click", "save product", habit="stops_early"), EXIT,
+            Move("click", "products"), Move("search", "search", product.name), Move("open", product.name),
+            Move("type", "price", str(price)), Move("type", "stock", str(stock), "forgets_quantity"),
+            Move("click", "save product", habit="stops_early"), EXIT,
         ),
     )  # fmt: skip
 
@@ -71,8 +71,8 @@ def set_two_prices(random: Random, content: Content) -> Draft | None:
             done.in_snapshot(f'save the price of "{product.name}"', "changes", changes[product.name]),
         ]
         moves += [
-            Move("click", "products"), Move("search", "search", product.name), Move("open", product.name), Move("type", "price", str(price)),
-            Move("click", "save product", habit="stops_early"),
+            Move("click", "products"), Move("search", "search", product.name), Move("open", product.name),
+            Move("type", "price", str(price)), Move("click", "save product", habit="stops_early"),
         ]  # fmt: skip
     return Draft(
         values={"first": products[0].name, "first_price": prices[0], "second": products[1].name, "second_price": prices[1]},
@@ -84,7 +84,7 @@ def set_two_prices(random: Random, content: Content) -> Draft | None:
 
 def pack_for_customer(random: Random, content: Content) -> Draft:
     """The customer has two pending orders; others have pending orders too."""
-    orders, status = pending(content.own_orders), random.choice(("packed", "shipped"))
+    orders, status = pending(content.own_orders), random.choice(("packed", "shipped", "delivered"))
     changes = [f"order {order.number} {status}" for order in orders]
     steps, moves = [], []
     for order, change in zip(orders, changes, strict=True):
@@ -93,8 +93,8 @@ def pack_for_customer(random: Random, content: Content) -> Draft:
             done.in_snapshot(f'save order {order.number} as "{status}"', "changes", change),
         ]
         moves += [
-            Move("click", "orders"), Move("click", "pending"), Move("open_order", f"order {order.number}"), Move("choose", "status", status),
-            Move("click", "save order", habit="stops_early"),
+            Move("click", "orders"), Move("click", "pending"), Move("open_order", f"order {order.number}"),
+            Move("choose", "status", status), Move("click", "save order", habit="stops_early"),
         ]  # fmt: skip
     return Draft(
         values={"customer": content.customer, "status": status},

@@ -141,21 +141,23 @@ def _products(random: Random) -> tuple[Product, ...]:
 
 def _reviews(random: Random) -> tuple[Review, ...]:
     """Three reviews by different people with different stars."""
-    authors = random.sample(words.FIRST_NAMES, 3)
-    return tuple(Review(author, stars, random.choice(words.REVIEWS[stars])) for author, stars in zip(authors, random.sample(range(1, 6), 3), strict=True))
+    given = zip(random.sample(words.FIRST_NAMES, 3), random.sample(range(1, 6), 3), strict=True)
+    return tuple(Review(author, stars, random.choice(words.REVIEWS[stars])) for author, stars in given)
 
 
 def _address(random: Random, label: str) -> Address:
     return Address(label, f"{random.choice(words.STREETS)} {random.randrange(1, 100)}", random.choice(words.TOWNS))
 
 
-def _orders(random: Random, products: tuple[Product, ...], people: list[str], addresses: tuple[Address, ...], codes: list[str], month: str) -> tuple[Order, ...]:
+def _orders(
+    random: Random, products: tuple[Product, ...], people: list[str], addresses: tuple[Address, ...], codes: list[str], month: str
+) -> tuple[Order, ...]:
     customers = [people[0]] * ORDERS_OF_CUSTOMER + [random.choice(people[1:]) for _ in range(ORDERS_OF_OTHERS)]
     random.shuffle(customers)
     homes = {name: _address(random, "home") for name in people[1:]}
     number = random.randrange(110, 900)
     days = sorted(random.randrange(1, 28) for _ in customers)
-    # Someone always waits for a parcel: two pending orders of the customer's, two of others.
+    # Two pending orders of the customer's, two of others'.
     pending = {people[0]: 2, "": 2}
     orders = []
     for position, (customer, day) in enumerate(zip(customers, days, strict=True)):

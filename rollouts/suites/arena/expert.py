@@ -8,7 +8,8 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Task
 from rollouts.suites.arena.content import make_content
-from rollouts.suites.arena.tasks import Instance, Move
+from rollouts.suites.arena.moves import Move
+from rollouts.suites.arena.tasks import Instance
 from rollouts.web.actions import EXIT, format_action
 
 HABITS = {
@@ -30,7 +31,11 @@ _NOT_SOLD = "N/A"
 
 
 def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int) -> frozenset[str]:
-    """The habits of one episode, each drawn on its own from (task, seed, attempt). Raises UserError for what is no habit or no probability."""
+    """The habits of one episode, each drawn on its own from (task, seed, attempt).
+
+    Raises:
+        UserError: no such habit, or no probability.
+    """
     for name, probability in habits.items():
         if name not in HABITS:
             raise UserError(f"habits: {name!r} is none of {', '.join(HABITS)}")
@@ -76,7 +81,9 @@ class Expert:
         if move.kind == "type":
             return Action(name="Type", argument=move.argument, element=handle)
         if move.kind == "choose":
-            return Action(name="Select Dropdown Option", argument=move.argument, element=handle) if page.offers(handle, move.argument) else None
+            if not page.offers(handle, move.argument):
+                return None
+            return Action(name="Select Dropdown Option", argument=move.argument, element=handle)
         return Action(name="Click", element=handle)
 
     def _open(self, move: Move, page: "_Reader") -> Action | None:
@@ -106,7 +113,8 @@ class _Reader:
 
     def first(self, wanted: Callable[[str], bool]) -> str | None:
         """The first link whose name is wanted."""
-        return next((match["handle"] for match in self._found if match["tag"] == "a" and (wanted(match["handle"]) or wanted(self._content(match)))), None)
+        links = [match for match in self._found if match["tag"] == "a"]
+        return next((match["handle"] for match in links if wanted(match["handle"]) or wanted(self._content(match))), None)
 
     def offers(self, handle: str, option: str) -> bool:
         match = next(match for match in self._found if match["handle"] == handle)
@@ -127,6 +135,6 @@ class _Reader:
         before = self._text[: match.start()].split()
         if match["tag"] in ("input", "select"):
             return before[-len(name.split()) :] == name.split()
-        # A button of a row of a list: `remove` in the row of `blue lamp` is called `remove blue lamp`.
+        # A button in a row of a list: the first `remove` after `blue lamp` is called `remove blue lamp`.
         verb, _, thing = name.partition(" ")
-        return bool(thing) and self._content(match) == verb and thing in self._text[: match.start()].rsplit("\n", 1)[-1]
+        return bool(thing) and self._content(match) == verb and thing in self._text[: match.start()]

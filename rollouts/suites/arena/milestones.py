@@ -68,7 +68,9 @@ def on_query(text: str, url: str, **query: str) -> Milestone:
 
 
 def answered(text: str, answer: str) -> Milestone:
-    return Milestone(Subgoal(text=text, check=f"exit with {answer!r}"), lambda after: after.answer is not None and clean(after.answer) == clean(answer))
+    return Milestone(
+        Subgoal(text=text, check=f"exit with {answer!r}"), lambda after: after.answer is not None and clean(after.answer) == clean(answer)
+    )
 
 
 def in_cart(line: Line) -> Milestone:
@@ -86,7 +88,8 @@ def not_in_cart(product: str) -> Milestone:
     return Milestone(
         Subgoal(text=f'remove "{product}" from the cart', check=f"cart or order holds no {product}"),
         lambda after: any(
-            lines and all(line[0] != product for line in lines) for lines in (after.state["cart"], *(order["lines"] for order in after.state["orders"]))
+            lines and all(line[0] != product for line in lines)
+            for lines in (after.state["cart"], *(order["lines"] for order in after.state["orders"]))
         ),
     )
 
@@ -102,7 +105,10 @@ def at_checkout(lines: Sequence[Line], coupon: str = "") -> Milestone:
     """The checkout is open, with exactly those lines and that coupon; or an order of them is placed."""
     wanted = _sorted_lines(lines)
     return Milestone(
-        Subgoal(text="go to the checkout with the right cart", check=f"page is __SHOP__/checkout, cart is {wanted}, coupon is {coupon or 'none'}"),
+        Subgoal(
+            text="go to the checkout with the right cart",
+            check=f"page is __SHOP__/checkout, cart is {wanted}, coupon is {coupon or 'none'}",
+        ),
         lambda after: (
             (after.path == "__SHOP__/checkout" and sorted(after.state["cart"]) == wanted and after.state["coupon"] == coupon)
             or any(sorted(order["lines"]) == wanted and order["coupon"] == coupon for order in after.state["orders"])

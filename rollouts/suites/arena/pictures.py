@@ -1,5 +1,6 @@
 """Drawings of the products, as part of the stylesheet, so that a page's text holds nothing but words."""
 
+# ruff: noqa: E501 (a drawing is a line)
 from urllib.parse import quote
 
 from rollouts.suites.arena import words
@@ -53,7 +54,8 @@ def stylesheet(style: str) -> str:
     """`style` with the drawings added, each as a class: `pic-lamp` a noun, `cat-lighting` a category, `tint-3` a background."""
     rules = [style, f":root {{ --star: {_image(_STAR, 24)}; --glass: {_image(_GLASS, 24)}; }}"]
     rules += [f".pic-{noun} {{ --shape: {_image(shape, 64)}; }}" for noun, shape in _SHAPES.items()]
-    rules += [f".cat-{category} {{ --shape: {_image(_SHAPES[nouns[0]], 64)}; --tint: {_TINTS[index]}; }}" for index, (category, nouns) in enumerate(words.NOUNS.items())]
+    for tint, (category, nouns) in zip(_TINTS, words.NOUNS.items(), strict=False):
+        rules.append(f".cat-{category} {{ --shape: {_image(_SHAPES[nouns[0]], 64)}; --tint: {tint}; }}")
     rules += [f".tint-{index} {{ --tint: {tint}; }}" for index, tint in enumerate(_TINTS)]
     return "\n".join(rules)
 
@@ -61,4 +63,5 @@ def stylesheet(style: str) -> str:
 def _image(shape: str, size: int) -> str:
     for pen, drawn in _PENS.items():
         shape = shape.replace(pen, drawn)
-    return 'url("data:image/svg+xml,' + quote(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}">{shape}</svg>', safe="/:=<> ',.()#-").replace("#", "%23") + '")'
+    picture = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}">{shape}</svg>'
+    return f'url("data:image/svg+xml,{quote(picture, safe="/:=<> ,.()-")}")'

@@ -20,7 +20,8 @@ def category(visit: "Visit") -> Response:
     name = visit.path("name")
     visit.found(name if name in words.CATEGORIES else None)
     sort = _sort(visit)
-    return visit.show("list.html", title=name, path=f"/category/{name}", sort=sort, sorts=SORTS, **visit.paginate(visit.state.category(name, sort)))
+    found = visit.paginate(visit.state.category(name, sort))
+    return visit.show("list.html", title=name, path=f"/category/{name}", sort=sort, sorts=SORTS, **found)
 
 
 def search(visit: "Visit") -> Response:
@@ -68,7 +69,8 @@ def cart(visit: "Visit") -> Response:
 
 
 def update_cart(visit: "Visit") -> Response:
-    visit.state.update_cart({line["id"]: visit.whole_number(f"quantity-{line['id']}") for line in visit.state.cart() if f"quantity-{line['id']}" in visit.form})
+    fields = {line["id"]: f"quantity-{line['id']}" for line in visit.state.cart()}
+    visit.state.update_cart({line: visit.whole_number(field) for line, field in fields.items() if field in visit.form})
     return visit.go("/cart", "cart updated")
 
 

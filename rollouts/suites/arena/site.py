@@ -142,4 +142,8 @@ async def _form(request: Request) -> dict[str, str]:
         body += chunk
         if len(body) > MAX_FORM_BYTES:
             return {}
-    return {key: " ".join(value.split())[:200] for key, value in parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100)}
+    try:
+        fields = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100)
+    except ValueError:
+        return {}
+    return {key: " ".join(value.split())[:200] for key, value in fields}

@@ -31,6 +31,8 @@ CREATE TABLE visit (customer TEXT, password TEXT, day TEXT, signed_in INTEGER, c
 """
 
 Row = sqlite3.Row
+_LARGEST = 2**63 - 1
+"""Of SQLite's whole numbers."""
 
 
 class Refused(Exception):
@@ -67,7 +69,8 @@ def _fill(database: sqlite3.Connection, content: Content) -> None:
     for order in content.orders:
         prices = [content.by_name[line.product].price for line in order.lines]
         percent = content.coupons.get(order.coupon, 0)
-        subtotal, discount, total = _amounts([(p, line.quantity) for p, line in zip(prices, order.lines, strict=True)], percent, order.shipping)
+        items = [(price, line.quantity) for price, line in zip(prices, order.lines, strict=True)]
+        subtotal, discount, total = _amounts(items, percent, order.shipping)
         where = order.address
         database.execute(
             "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
@@ -188,7 +191,9 @@ class ShopState:
     # The cart
 
     def cart(self) -> list[Row]:
-        return self._all("SELECT cart_line.*, product.price, product.stock FROM cart_line JOIN product ON product.name = product ORDER BY cart_line.id")
+        return self._all(
+            "SELECT cart_line.*, product.price, product.stock FROM cart_line JOIN product ON product.name = product ORDER BY cart_line.id"
+        )
 
     def add_to_cart(self, line: Line) -> None:
         product = self.product(line.product)
@@ -196,7 +201,9 @@ class ShopState:
             raise Refused("we do not sell that")
         if line.colour not in (product["colours"] or "").split(",") or line.size not in (product["sizes"] or "").split(","):
             raise Refused("please choose from the options")
-        same = self._one("SELECT id, quantity FROM cart_line WHERE product = ? AND colour = ? AND size = ?", line.product, line.colour, line.size)
+        same = self._one(
+            "SELECT id, quantity FROM cart_line WHERE product = ? AND colour = ? AND size = ?", line.product, line.colour, line.size
+        )
         self._check_quantity(line.quantity + (same["quantity"] if same else 0), product)
         if same:
             self._do("UPDATE cart_line SET quantity = quantity + ? WHERE id = ?", line.quantity, same["id"])
@@ -250,12 +257,14 @@ class ShopState:
         number = self._one("SELECT MAX(number) + 1 AS number FROM orders")["number"]
         self._do(
             "INSERT INTO orders VALUES (?, ?, 'pending', 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
-            number, visit["customer"], shipping, label, address["street"], address["town"], visit["coupon"], *self.amounts(shipping), visit["day"],
+            number, visit["customer"], shipping, label, address["street"], address["town"], visit["coupon"], *self.amounts(shipping),
+            visit["day"],
         )  # fmt: skip
         for line in lines:
             row = (number, line["product"], line["colour"], line["size"], line["quantity"], line["price"])
             self._do("INSERT INTO order_line (number, product, colour, size, quantity, price) VALUES (?, ?, ?, ?, ?, ?)", *row)
-            self._do("UPDATE product SET stock = stock - ?, morning_stock = morning_stock - ? WHERE name = ?", line["quantity"], line["quantity"], line["product"])
+            sold = (line["quantity"], line["quantity"], line["product"])
+            self._do("UPDATE product SET stock = stock - ?, morning_stock = morning_stock - ? WHERE name = ?", *sold)
         self._do("DELETE FROM cart_line")
         self._do("UPDATE visit SET coupon = ''")
         return number
@@ -270,7 +279,7 @@ class ShopState:
         return self._all("SELECT * FROM orders WHERE customer = ? ORDER BY number DESC", self.visit["customer"])
 
     def order(self, number: int) -> Row | None:
-        return self._one("SELECT * FROM orders WHERE number = ?", number)
+        return self._one("SELECT * FROM orders WHERE number = ?", min(number, _LARGEST))
 
     def lines(self, number: int) -> list[Row]:
         return self._all("SELECT * FROM order_line WHERE number = ? ORDER BY product, colour, size", number)
@@ -334,14 +343,15 @@ class ShopState:
             "signed_in": bool(visit["signed_in"]),
             "coupon": visit["coupon"],
             "cart": [_plain(line) for line in self.cart()],
-            "orders": [
-                {key: row[key] for key in ("number", "coupon", "shipping", "label", "total")} | {"lines": [_plain(line) for line in self.lines(row["number"])]}
-                for row in self._all("SELECT * FROM orders WHERE placed ORDER BY number")
-            ],
+            "orders": [self._plain_order(row) for row in self._all("SELECT * FROM orders WHERE placed ORDER BY number")],
             "addresses": [[row["label"], row["street"], row["town"]] for row in self.addresses()],
             "reviews": [[row["product"], row["stars"], row["text"]] for row in self.own_reviews()],
             "changes": self.changes(),
         }
+
+    def _plain_order(self, row: Row) -> dict[str, Any]:
+        lines = [_plain(line) for line in self.lines(row["number"])]
+        return {key: row[key] for key in ("number", "coupon", "shipping", "label", "total")} | {"lines": lines}
 
 
 def _plain(line: Row) -> list[Any]:

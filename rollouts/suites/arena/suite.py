@@ -34,7 +34,7 @@ class ArenaSuite:
     def __init__(self, port: int = 0):
         self._port = port
         self._visits: Visits = {}
-        self._app = make_app(self._visits)
+        self.app = make_app(self._visits)
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._addresses: dict[str, str] = {}
@@ -67,7 +67,7 @@ class ArenaSuite:
             raise UserError(f"suite.port: {self._port}: {error}; 0 takes a free one") from None
         self._host = f"127.0.0.1:{listener.getsockname()[1]}"
         self._addresses = {PLACEHOLDERS["shop"]: f"http://{self._host}", PLACEHOLDERS["shop_admin"]: f"http://{self._host}{_ADMIN_PATH}"}
-        config = uvicorn.Config(self._app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(self.app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         async with asyncio.timeout(_START_SECONDS):
@@ -89,11 +89,16 @@ class ArenaSuite:
 
     async def open(self, task: Task, context: BrowserContext) -> "ArenaSession":
         """Makes a shop for this episode alone and gives `context` the cookie that leads to it."""
-        if not self._serving:
-            raise RuntimeError("start() comes before open()")
-        session = ArenaSession(instance(task.id), self._visits, self._addresses, self._host, self._app)
-        await context.add_cookies([{"name": COOKIE, "value": session.token, "url": f"http://{self._host}", "httpOnly": True, "sameSite": "Strict"}])
+        session = self.session(task)
+        cookie = {"name": COOKIE, "value": session.token, "url": f"http://{self._host}", "httpOnly": True, "sameSite": "Strict"}
+        await context.add_cookies([cookie])
         return session
+
+    def session(self, task: Task) -> "ArenaSession":
+        """`open` without a browser."""
+        if not self._serving:
+            raise RuntimeError("start() comes before a session")
+        return ArenaSession(instance(task.id), self._visits, self._addresses, self._host, self.app)
 
     def judge(self, trajectory: Trajectory) -> Outcome:
         return evaluators.judge(instance(trajectory.task.id).draft.evaluation, trajectory.evidence)

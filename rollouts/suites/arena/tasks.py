@@ -4,14 +4,18 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task
+from rollouts.suites.arena import milestones
 from rollouts.suites.arena.content import Content, Line, Order, make_content
 from rollouts.suites.arena.milestones import Milestone
+from rollouts.suites.arena.moves import Move
+from rollouts.suites.arena.site import slug
 from rollouts.suites.base import SPLITS
 
 SUITE = "arena"
@@ -19,23 +23,13 @@ MAX_HORIZON = 30
 PLACEHOLDERS = {"shop": "__SHOP__", "shop_admin": "__SHOP_ADMIN__"}
 """Site to placeholder."""
 
-_FIRST_SEED = {"train": 0, "validation": 1_000_000_000, "test": 2_000_000_000}
-_SEEDS_PER_INSTANCE = 8
-_DRAWS_PER_SEED = 64
+_FIRST_SEED = {"train": 0, "validation": 10**15, "test": 2 * 10**15}
+_SEEDS_PER_INSTANCE = 64
+_DRAWS_PER_SEED = 32
 _INSTANCES_PER_SEED = 10_000
+_MAX_SEED = 10**8
+_TASK_ID = re.compile(r"shop\.(?P<template>[a-z_]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
 _SPLIT_OF_TENTH = ("test", "test", "validation", *["train"] * 7)
-
-
-@dataclasses.dataclass(frozen=True)
-class Move:
-    """One thing the expert does. A bad habit named here, if it was drawn, makes the expert leave the move out."""
-
-    kind: str
-    """search, open, click, choose, type or exit."""
-    element: str = ""
-    """The name of the element, as in its handle."""
-    argument: str = ""
-    habit: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +90,10 @@ class Instance:
 @functools.cache
 def templates() -> dict[str, Template]:
     """Every template, by name."""
-    from rollouts.suites.arena import admin_templates, shop_templates
+    from rollouts.suites.arena import account_templates, admin_templates, buying_templates
 
-    return {template.name: template for template in (*shop_templates.TEMPLATES, *admin_templates.TEMPLATES)}
+    modules = (buying_templates, account_templates, admin_templates)
+    return {template.name: template for module in modules for template in module.TEMPLATES}
 
 
 def task_id(template: str, split: str, number: int) -> str:
@@ -113,6 +108,8 @@ def instances(split: str, names: Sequence[str] | None, count: int, seed: int) ->
     for name in names:
         if name not in templates():
             raise UserError(f"templates: {name!r} is none of {', '.join(templates())}")
+    if not 0 <= seed < _MAX_SEED:
+        raise UserError(f"seed: {seed} is not from 0 to {_MAX_SEED - 1}")
     if count > len(names) * _INSTANCES_PER_SEED:
         raise UserError(f"count: {count} is more than {_INSTANCES_PER_SEED} instances of each template; ask with another seed for more")
     return [instance(task_id(names[i % len(names)], split, seed * _INSTANCES_PER_SEED + i // len(names))) for i in range(count)]
@@ -125,12 +122,10 @@ def instance(identity: str) -> Instance:
     Its seed is in a range of its split's own. Draws whose (template, values) hash to another split are passed over,
     so no two splits share an instance, even of the fewest values.
     """
-    parts = identity.split(".")
-    if len(parts) != 4 or parts[0] != "shop" or parts[1] not in templates() or parts[2] not in SPLITS or not (parts[3].isascii() and parts[3].isdigit()):
+    match = _TASK_ID.fullmatch(identity)
+    if not match or match["template"] not in templates() or match["split"] not in SPLITS:
         raise UserError(f"task: no task {identity!r} in the arena")
-    template, split, number = templates()[parts[1]], parts[2], int(parts[3])
-    if number * _SEEDS_PER_INSTANCE >= _FIRST_SEED["validation"]:
-        raise UserError(f"task: no task {identity!r} in the arena: its number is too large")
+    template, split, number = templates()[match["template"]], match["split"], int(match["number"])
     random = Random(f"{template.name} {split} {number}")
     for shift in range(_SEEDS_PER_INSTANCE):
         seed = _FIRST_SEED[split] + number * _SEEDS_PER_INSTANCE + shift
@@ -214,9 +209,10 @@ def shop_targets(
     ]
     if purchase:
         lines = sorted(purchase.lines, key=lambda line: (line.product, line.colour, line.size))
+        written = [" ".join(filter(None, (str(line.quantity), line.product, line.colour, line.size))) for line in lines]
         latest = "__SHOP__/account/orders/latest"
         targets += [
-            html_target(latest, ".line", " | ".join(" ".join(filter(None, (str(line.quantity), line.product, line.colour, line.size))) for line in lines)),
+            html_target(latest, ".line", " | ".join(written)),
             html_target(latest, "#coupon", purchase.coupon),
             html_target(latest, "#shipping", purchase.shipping),
             html_target(latest, "#address", ", ".join(purchase.address or addresses[0])),
@@ -229,9 +225,7 @@ def admin_targets(changes: Sequence[str]) -> list[dict[str, Any]]:
     return [html_target("__SHOP_ADMIN__/changes", "#changes", " ".join(changes) or "none yet")]
 
 
-def evaluation(
-    targets: Sequence[dict[str, Any]], answers: dict[str, Any] | None = None, url: str | None = None
-) -> dict[str, Any]:
+def evaluation(targets: Sequence[dict[str, Any]], answers: dict[str, Any] | None = None, url: str | None = None) -> dict[str, Any]:
     """WebArena's `eval` object: the targets, and an answer or a last page if they are given."""
     kinds = ["string_match"] * (answers is not None) + ["url_match"] * (url is not None) + ["program_html"]
     return {
@@ -255,3 +249,16 @@ def pick(random: Random, content: Content, colours: bool = False, sizes: bool = 
 
 def pending(orders: Sequence[Order]) -> list[Order]:
     return [order for order in orders if order.status == "pending"]
+
+
+def product_page(name: str) -> str:
+    return f"__SHOP__/product/{slug(name)}"
+
+
+def opened(product: str) -> Milestone:
+    return milestones.on_page(f'open "{product}"', product_page(product))
+
+
+def ordered(content: Content, purchase: Purchase) -> Milestone:
+    label = purchase.address[0] if purchase.address else content.addresses[0].label
+    return milestones.ordered(purchase.lines, purchase.coupon, purchase.shipping, label)
