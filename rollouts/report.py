@@ -77,7 +77,12 @@ def main(config: ReportConfig) -> None:
     runs = [read_run(name, folder) for name, folder in config.training.items()]
     minutes = read_stages(config.stages) if config.stages else {}
     options = pages.Options(
-        config.title, config.trajectories, config.page_characters, int(config.max_megabytes * 1e6), tuple(config.metrics)
+        title=config.title,
+        about=config.about,
+        tasks=config.trajectories,
+        page_characters=config.page_characters,
+        max_bytes=int(config.max_megabytes * 1e6),
+        metrics=tuple(config.metrics),
     )
     page = pages.render(options, evaluations, summary, runs, minutes)
     _write(out, page)

@@ -161,7 +161,7 @@ def _lead(evaluations: Sequence[Evaluation], summary: Summary) -> str:
     parts = [
         f"{methods} of {count(len(summary.templates), 'template')}, in a real browser",
         "one attempt each" if attempts <= 1 else f"{attempts:.0f} attempts each",
-        "greedy" if temperatures == [0.0] else "temperature " + ", ".join(f"{temperature:g}" for temperature in temperatures),
+        "temperature " + ", ".join(f"{temperature:g}" for temperature in temperatures),
     ]
     if days:
         parts.append(f"run on {days[0]}" if len(days) == 1 else f"run from {days[0]} to {days[-1]}")
@@ -226,8 +226,12 @@ def _progress_chart(summary: Summary, series: Mapping[str, int]) -> Markup | Non
     labelled = [method for method in summary.methods if method.progress]
     if not labelled:
         return None
-    lines = [(series[m.name], m.name, [(float(step), 100 * mean) for step, (mean, _, _) in enumerate(m.progress)]) for m in labelled]
-    bands = {m.name: [(float(step), 100 * low, 100 * high) for step, (_, low, high) in enumerate(m.progress)] for m in labelled}
+    longest = max(len(method.progress) for method in labelled)
+    lines, bands = [], {}
+    for method in labelled:
+        points = [*method.progress, *[method.progress[-1]] * (longest - len(method.progress))]
+        lines.append((series[method.name], method.name, [(float(step), 100 * mean) for step, (mean, _, _) in enumerate(points)]))
+        bands[method.name] = [(float(step), 100 * low, 100 * high) for step, (_, low, high) in enumerate(points)]
     return charts.lines(
         "Milestones done along an episode", lines, "Steps taken", "Milestones done (%)", bands=bands, y_range=(0, 100), dots=True
     )

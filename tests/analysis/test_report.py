@@ -76,6 +76,7 @@ async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
     async with opened(root / "report.html") as (page, said, asked):
         assert await page.locator("h1").inner_text() == "One phase on the shop"
         assert "3 methods on the same 70 tasks of 14 templates" in await page.locator(".lead").first.inner_text()
+        assert await page.locator(".lead").nth(1).inner_text() == "The demonstrator has bad habits."
         assert await page.locator("section h2").all_inner_texts() == [
             "Success",
             "By task template",
