@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,5 +66,5 @@ class SideTable:
                 return cls([str(item) for item in data["ids"]], data["steps"], columns, head["checkpoint"], str(path))
         except FileNotFoundError:
             raise UserError(f"{path}: no such side table; make it with `python -m mira_jax.score`") from None
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not a side table: {error}") from None
