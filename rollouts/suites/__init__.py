@@ -11,9 +11,12 @@ NAMES = ("arena",)
 
 
 def make_suite(name: str, **options: Any) -> Suite:
-    """The suite of that name. Raises UserError if there is none."""
+    """The suite of that name. Raises UserError if there is none, or if it has no such option."""
     if name == "arena":
-        from rollouts.suites.arena.suite import ArenaSuite
+        from rollouts.suites.arena.suite import OPTIONS, ArenaSuite
 
+        for option in options:
+            if option not in OPTIONS:
+                raise UserError(f"suite.options: {option!r} is none of {', '.join(OPTIONS)}")
         return ArenaSuite(**options)
     raise UserError(f"suite: {name!r} is none of {', '.join(NAMES)}")

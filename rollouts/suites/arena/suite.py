@@ -21,6 +21,7 @@ from rollouts.suites.arena.state import ShopState
 from rollouts.suites.arena.tasks import PLACEHOLDERS, SUITE, Instance, instance, instances
 from rollouts.suites.base import to_address
 
+OPTIONS = ("port",)
 _ADMIN_PATH = "/admin"
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
