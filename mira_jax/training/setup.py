@@ -18,7 +18,7 @@ from mira_jax.errors import UserError
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import REMAT
 from mira_jax.training.checkpoint import build_model, load_config, load_model
-from mira_jax.training.state import Params, Skeleton, TrainState, init_params, init_state, params_of, skeleton
+from mira_jax.training.state import Params, Skeleton, TrainState, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, train_tokenizer
 
@@ -176,7 +176,8 @@ def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str,
 def abstract_state(model: Model, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes, dtypes and places of the state, for a restore."""
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(lambda params: init_state(params, optimizer), model.skeleton.params)
+    params = model.skeleton.params
+    shapes = TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), np.int32))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
 
 

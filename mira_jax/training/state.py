@@ -59,12 +59,17 @@ def init_params(build: Callable[[nnx.Rngs], nnx.Module], seed: int, given: Param
     if not jax.tree.leaves(missing):
         return given
     out_shardings = None if shardings is None else _without(shardings, given)
-    return _union(jax.jit(init, out_shardings=out_shardings)(), given)
+    return _union(jax.jit(init, out_shardings=out_shardings, compiler_options=_quick_compile())(), given)
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first update."""
-    return TrainState(params, jax.jit(optimizer.init)(params), jnp.zeros((), jnp.int32))
+    return TrainState(params, jax.jit(optimizer.init, compiler_options=_quick_compile())(params), jnp.zeros((), jnp.int32))
+
+
+def _quick_compile() -> dict[str, int] | None:
+    """For programs that run once. On CPU, compiling the random draws with full optimisation takes several times as long as all else."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def _without(tree: Params, given: Params) -> Params:

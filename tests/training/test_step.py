@@ -1,0 +1,118 @@
+"""Losses and updates of packed batches equal those of their parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from mira_jax.data.packing import PackedBatches
+from mira_jax.data.steps import tokenize
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.recipes.sft import SFT
+from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_log_probs
+from mira_jax.training.state import init_params, init_state, params_of, skeleton
+from mira_jax.training.step import cut, make_step
+from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.tokenizer import Tokenizer
+from tests import synthetic
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    tokenizer = Tokenizer(synthetic.write_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"))
+    return tokenize(synthetic.trajectories(6), PromptConfig(version="compact"), tokenizer, progress=False)
+
+
+CONFIG = Gemma3Config(320, width=32, layers=2, query_heads=2, kv_heads=1, head_dim=16, mlp_width=64, window=24)
+
+
+def build(rngs):
+    return Gemma3(CONFIG, rngs=rngs)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def batch(examples):
+    packed = PackedBatches(examples, np.arange(len(examples)), {}, row_length=256, rows=16)
+    assert len(packed) == 1 and max(len(row) for row in packed.row_steps(0)) > 1
+    return packed[0]
+
+
+full_logits = jax.jit(lambda model, tokens: model.logits(model(tokens)))
+log_probs_of = jax.jit(response_log_probs)
+
+
+def alone(model, examples, step: int) -> np.ndarray:
+    """log p of each response token of one step, from the full logits of that step by itself."""
+    prompt, response = examples.prompt(step), examples.response(step)
+    tokens = np.zeros((1, 256), np.int32)
+    tokens[0, : len(prompt) + len(response)] = np.concatenate([prompt, response])
+    logits = np.asarray(full_logits(model, tokens))[0].astype(np.float64)
+    logits = logits[len(prompt) - 1 : len(prompt) + len(response) - 1]
+    return logits[np.arange(len(response)), response] - np.log(np.exp(logits).sum(-1))
+
+
+def test_packed_log_probs_equal_those_of_each_step_alone(model, examples, batch):
+    log_probs = np.asarray(log_probs_of(model, batch))
+    sums = np.asarray(sum_by_step(log_probs, batch))
+    assert not log_probs[batch["response_mask"] == 0].any()
+    for b, s in zip(*np.nonzero(batch["step_mask"]), strict=True):
+        expected = alone(model, examples, batch["step_id"][b, s])
+        mine = (batch["response_segment"][b] == s) & (batch["response_mask"][b] > 0)
+        np.testing.assert_allclose(log_probs[b, mine], expected, atol=2e-5)
+        assert sums[b, s] == pytest.approx(expected.sum(), abs=2e-4)
+
+
+def test_the_loss_is_normalised_as_it_says(model, examples, batch):
+    expected = [alone(model, examples, step) for step in range(len(examples))]
+    for normalize, count in (("token", sum(map(len, expected))), ("step", len(expected))):
+        loss, _ = jax.jit(SFT(normalize=normalize).loss)(model, batch)
+        assert loss.total / loss.weight == pytest.approx(-sum(map(np.sum, expected)) / count, rel=1e-5)
+        assert loss.weight == count
+
+
+def test_chunks_give_the_same_log_probs_and_gradients(model):
+    hidden = jax.random.normal(jax.random.key(0), (2, 7, CONFIG.width))
+    targets = jax.random.randint(jax.random.key(1), (2, 7), 0, CONFIG.vocabulary_size)
+    values = []
+    for chunk_logits in (2**28, 2 * CONFIG.vocabulary_size * 3):
+        total = lambda h, size=chunk_logits: jnp.sin(token_log_probs(model, h, targets, size)).sum()  # noqa: E731
+        values.append((token_log_probs(model, hidden, targets, chunk_logits), jax.grad(total)(hidden)))
+    np.testing.assert_allclose(values[0][0], values[1][0], atol=1e-5)
+    np.testing.assert_allclose(values[0][1], values[1][1], atol=1e-5)
+
+
+def test_accumulated_parts_give_the_update_of_the_whole_batch(batch):
+    bones, optimizer = skeleton(build), optax.sgd(1.0)
+    step = make_step(bones, SFT().loss, optimizer, lambda count: count)
+    results = []
+    for parts in (1, 4):
+        state = init_state(init_params(build, seed=0), optimizer)
+        results.append(step(state, cut(batch, parts)))
+    state, report = results[0]
+    for other, other_report in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), state.params, other.params)
+        assert float(other_report["loss"]) == pytest.approx(float(report["loss"]), rel=1e-5)
+    assert int(report["tokens"]) == (batch["segment_ids"] > 0).sum()
+
+
+def test_given_parameters_are_kept_and_the_rest_is_drawn_as_before():
+    fresh = init_params(build, seed=3)
+    given = {"embedding": jnp.full((320, 32), 7.0), "tail": {0: {"mlp": {"up": jnp.full((32, 64), 5.0)}}}}
+    mixed = init_params(build, seed=3, given=given)
+    assert jax.tree.structure(mixed) == jax.tree.structure(fresh)
+    assert mixed["embedding"][0, 0] == 7 and mixed["tail"][0]["mlp"]["up"][0, 0] == 5
+    np.testing.assert_array_equal(mixed["tail"][1]["mlp"]["up"], fresh["tail"][1]["mlp"]["up"])
+    np.testing.assert_array_equal(mixed["tail"][0]["mlp"]["down"], fresh["tail"][0]["mlp"]["down"])
+
+
+def test_a_skeleton_takes_parameters_back(model, batch):
+    rebuilt = skeleton(build).merge(params_of(model))
+    np.testing.assert_array_equal(log_probs_of(rebuilt, batch), log_probs_of(model, batch))

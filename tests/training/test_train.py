@@ -1,0 +1,177 @@
+"""The command as a process: killed, stopped, started again, given bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mira_jax import commands
+from mira_jax.errors import UserError
+from mira_jax.train import TrainConfig, main
+from mira_jax.training.checkpoint import latest_checkpoint, load_model
+from mira_jax.training.metrics import read_metrics
+from mira_jax.training.run_folder import RunFolder
+from tests import synthetic
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "recipe": {"name": "sft"},
+    "data": {"row_length": 192, "rows": 2, "prompt": {"version": "compact"}, "holdout": 0.1},
+    "model": {"sizes": {"width": 32, "layers": 2, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64, "window": 32}},
+    "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01},
+    "epochs": 3,
+    "checkpoint": {"every": 7, "keep": 2},
+    "log_every": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data, a tokenizer, a config, and one run that was never disturbed."""
+    folder = tmp_path_factory.mktemp("train")
+    synthetic.write_folder(folder / "data", count=30, infra_every=6)
+    synthetic.write_tokenizer(folder / "tokenizer.model")
+    config = {**CONFIG, "tokenizer": {"path": str(folder / "tokenizer.model")}}
+    config["data"] = {**CONFIG["data"], "folders": [str(folder / "data")]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run(folder, "undisturbed") == 0
+    return folder
+
+
+def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
+    sets = [part for override in overrides for part in ("--set", override)]
+    return ["--config", str(folder / "config.yaml"), "--out", str(folder / out), *sets]
+
+
+def run(folder: Path, out: str, *overrides: str) -> int:
+    """The exit code of the command, in this process."""
+    return commands.run(main, TrainConfig, "", flags=("out",), argv=arguments(folder, out, *overrides))
+
+
+def start(folder: Path, out: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mira_jax.train", *arguments(folder, out)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def losses(run_folder: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in read_metrics(run_folder / "metrics.jsonl")]
+
+
+def checkpoint_steps(run_folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in (run_folder / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def test_a_run_leaves_what_the_others_read(folder):
+    out = folder / "undisturbed"
+    complete = json.loads((out / "complete.json").read_text())
+    lines = read_metrics(out / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, complete["step"] + 1))
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert complete["metrics"]["loss"] == lines[-1]["loss"] and complete["seconds"] > 0
+    assert "holdout/loss" in lines[-1] and lines[-1]["holdout/loss"] < lines[0]["loss"]
+    assert checkpoint_steps(out) == [complete["step"] // 7 * 7, complete["step"]]
+    assert (out / "restart.txt").read_text() == f"python -m mira_jax.train --config {out / 'config.yaml'}\n"
+    assert list((out / "tensorboard").glob("events*"))
+    model, config = load_model(out)
+    assert config.width == 32 and config.vocabulary_size <= 320
+    assert np.isfinite(np.asarray(model.logits(model(np.ones((1, 4), np.int32))))).all()
+
+
+def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_run(folder):
+    out = folder / "disturbed"
+
+    process = start(folder, "disturbed")
+    try:
+        wait_for(lambda: any(step >= 7 for step in checkpoint_steps(out)), process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert not (out / "complete.json").exists()
+
+    killed = (out / "metrics.jsonl").stat().st_ino
+    process = start(folder, "disturbed")
+    wait_for(lambda: (out / "metrics.jsonl").stat().st_ino != killed and losses(out)[-1][0] > 9, process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    step = int(latest_checkpoint(out).name)
+    assert re.search(r"goes on after update \d+ of", stderr)
+    assert f"stopped after update {step} of" in stderr and f"--config {out / 'config.yaml'}" in stderr
+    assert not (out / "complete.json").exists() and losses(out)[-1][0] == step
+
+    again = (out / "restart.txt").read_text().replace("python", sys.executable, 1).split()
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert losses(out) == losses(folder / "undisturbed")
+    ours, theirs = (json.loads((folder / name / "complete.json").read_text())["metrics"] for name in ("disturbed", "undisturbed"))
+    assert ours["holdout/loss"] == theirs["holdout/loss"]
+
+
+def test_a_complete_run_is_not_run_again(folder, capsys):
+    before = (folder / "undisturbed" / "metrics.jsonl").stat().st_mtime_ns
+    assert run(folder, "undisturbed") == 0
+    assert "complete already" in capsys.readouterr().out
+    assert (folder / "undisturbed" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learning_rate=1e-4", "optimizer.learning_rate is 0.003 there and 0.0001 now"),
+        ("optimizer.learningrate=1", "did you mean optimizer.learning_rate?"),
+        ("recipe.name=sgd", "recipe.name: 'sgd' is none of sft, critic, actor"),
+        ("recipe.normalise=step", "did you mean normalize?"),
+        ("optimizer.accumulate=3", "2 rows can't be cut into 3 equal parts"),
+    ],
+)
+def test_a_run_with_another_config_is_refused_and_left_as_it_is(folder, override, message, capsys):
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "undisturbed").iterdir()}
+    assert run(folder, "undisturbed", override) == 2
+    assert message in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "undisturbed").iterdir()} == before
+
+
+def test_bad_data_and_sizes_are_refused_before_anything_is_written(folder, capsys):
+    def error(*overrides: str) -> str:
+        assert run(folder, "new", *overrides) == 2
+        assert not (folder / "new").exists()
+        return capsys.readouterr().err
+
+    assert "no such folder of episodes" in error("data.folders=[missing]")
+    assert "no such side table" in error("data.side_tables=[missing.npz]")
+    assert "steps are longer than 20 tokens" in error("data.row_length=20")
+    assert "no such folder of a model" in error("init_from=missing", "model={}")
+    assert "sizes come from init_from" in error(f"init_from={folder / 'undisturbed'}")
+    assert "vocabulary has 10 words" in error("model.sizes.vocabulary_size=10")
+    assert "can't share 2 kv heads" in error("model.sizes.query_heads=3", "model.sizes.kv_heads=2")
+
+
+def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="not the folder of a training run"):
+        RunFolder(tmp_path, None)
+    assert os.listdir(tmp_path) == ["letter.txt"]
+
+
+def test_load_model_says_what_is_missing(folder, tmp_path):
+    with pytest.raises(UserError, match="no model here"):
+        load_model(tmp_path)
+    (tmp_path / "model.json").write_text((folder / "undisturbed" / "model.json").read_text())
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        load_model(tmp_path)
