@@ -92,11 +92,11 @@ class _Episode:
         limits: LimitConfig,
     ):
         self.session, self.task, self.attempt, self.policy = session, task, attempt, policy
-        self.browser_config, self.observation_config, self.limits = browsers.config, observation, limits
+        self.browsers, self.observation_config, self.limits = browsers, observation, limits
 
     async def run(self, context: BrowserContext) -> Trajectory:
         agent = self.policy.agent(self.task, self.attempt)
-        self.tabs = Tabs(context, self.browser_config, self.observation_config)
+        self.tabs = Tabs(context, self.browsers.config, self.observation_config, self.browsers.hosts)
         executor = Executor(self.tabs)
         started = time.perf_counter()
         addresses = [to_address(url, self.session.addresses) for url in self.task.start_url.split(PAGES)]
@@ -153,7 +153,7 @@ class _Episode:
         )
 
     async def _page(self, observation: Observation) -> Page:
-        picture = await self.tabs.screenshot() if self.browser_config.screenshots else None
+        picture = await self.tabs.screenshot() if self.browsers.config.screenshots else None
         return Page(url=to_placeholder(observation.url, self.session.addresses), observation=observation.text, screenshot=picture)
 
     def _ended(self, steps: Sequence[Step]) -> Status | None:

@@ -143,7 +143,7 @@ async def _collect(config: RolloutConfig, suite: Suite, policy: Policy, specs: S
             return tally
         await suite.start()
         try:
-            async with BrowserPool(config.browser) as browsers:
+            async with BrowserPool(config.browser, suite.hosts) as browsers:
                 await _Run(config, suite, policy, browsers, spool, folder / LOST, tally).all(waiting)
         finally:
             await suite.stop()

@@ -48,6 +48,8 @@ class Suite(Protocol):
     """
 
     name: str
+    hosts: frozenset[str]
+    """`host:port` of everything that any session may reach, once started; empty if each session has its own."""
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
         """`count` tasks, the same for the same arguments, spread evenly over the templates (all of them if None).

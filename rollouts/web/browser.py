@@ -57,7 +57,8 @@ class BrowserConfig:
     """Keeps a JPEG of every page that the policy saw."""
     screenshot_quality: int = 50
     names: tuple[str, ...] = ("127.0.0.1", "localhost")
-    """Host names that the browser may resolve at all. Within them, an episode reaches only its own sites."""
+    """Host names that the browser may resolve at all, for suites that do not tell their addresses beforehand.
+    Within them, an episode reaches only its own sites."""
     launch_seconds: float = 30.0
     call_seconds: float = 10.0
     """The most that one call to the browser may take."""
@@ -114,8 +115,10 @@ class BrowserPool:
     A browser that died is started again by the next episode that asks for a context.
     """
 
-    def __init__(self, config: BrowserConfig):
+    def __init__(self, config: BrowserConfig, hosts: Iterable[str] = ()):
+        """`hosts`: the `host:port` that the browser may reach at all; if empty, any port of `config.names`."""
         self.config = config
+        self.hosts = frozenset(hosts)
         self.launches = 0
         self._executable = find_executable(config.executable)
         self._playwright: Playwright | None = None
@@ -181,8 +184,7 @@ class BrowserPool:
 
     async def _launch(self) -> Browser:
         assert self._playwright is not None
-        exclusions = "".join(f" , EXCLUDE {name}" for name in self.config.names)
-        arguments = [*ARGUMENTS, f"--host-resolver-rules=MAP * ~NOTFOUND{exclusions}"]
+        arguments = [*ARGUMENTS, f"--host-resolver-rules={resolver_rules(self.hosts, self.config.names)}"]
         if not self.config.draw:
             arguments.append("--disable-threaded-compositing")
         if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -200,6 +202,15 @@ class BrowserPool:
             self.config.launch_seconds + 1,
             "starting the browser",
         )
+
+
+def resolver_rules(hosts: Iterable[str], names: Iterable[str]) -> str:
+    """Chromium's `--host-resolver-rules`: all else has no address, literal IP addresses and redirects included.
+
+    Only the first rule that matches counts, and a rule may name a port where an exclusion can't.
+    """
+    allowed = [f"MAP {host} {host}" for host in sorted(hosts)]
+    return " , ".join([*allowed, "MAP * ~NOTFOUND", *([] if allowed else [f"EXCLUDE {name}" for name in names])])
 
 
 async def fence(context: BrowserContext, hosts: Iterable[str]) -> None:

@@ -153,8 +153,11 @@ def _left(error: Error) -> bool:
 class Tabs:
     """The pages of one context. A new page comes to the front; when it closes, the one before it does."""
 
-    def __init__(self, context: BrowserContext, config: BrowserConfig, observation: ObservationConfig):
-        self.context, self.config, self.observation_config = context, config, observation
+    def __init__(
+        self, context: BrowserContext, config: BrowserConfig, observation: ObservationConfig, reachable: frozenset[str] = frozenset()
+    ):
+        """`reachable`: the `host:port` that the browser itself is fenced to, empty if it is not."""
+        self.context, self.config, self.observation_config, self.reachable = context, config, observation, reachable
         self.hosts: frozenset[str] = frozenset()
         self.notices: list[str] = []
         self._watches: list[_Watch] = []
@@ -178,7 +181,9 @@ class Tabs:
         """Puts up the fence and opens a tab for each address, the first in front. Raises BrowserError or SiteError."""
         self.hosts = frozenset(hosts)
         seconds = self.config.call_seconds
-        await bounded(fence(self.context, self.hosts), seconds, "putting up the fence")
+        if not self.reachable or self.reachable - self.hosts:
+            # Costs the browser its cache, so only where the browser as a whole may reach more than this episode.
+            await bounded(fence(self.context, self.hosts), seconds, "putting up the fence")
         for url in urls:
             self._opened(await bounded(self.context.new_page(), seconds, "opening a page"))
             await self._watch().attach(seconds)

@@ -41,6 +41,10 @@ class ArenaSuite:
         self._addresses: dict[str, str] = {}
         self._host = ""
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        return frozenset({self._host} if self._host else ())
+
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
         return [made.task for made in instances(split, templates, count, seed)]
 
