@@ -59,8 +59,7 @@ class ServeConfig:
 
 
 def main(config: ServeConfig) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mira_jax").setLevel(logging.INFO)
+    log_to_stderr()
     bound = bind(config.host, config.port)
     if config.ready_file:
         Path(config.ready_file).unlink(missing_ok=True)
@@ -96,12 +95,21 @@ def make_engine(config: ServeConfig) -> Engine:
     return Engine(sampler, tokenizer, config.queue_limit)
 
 
+def log_to_stderr() -> None:
+    """What this package has to say, plainly; libraries keep their own settings."""
+    handler, log = logging.StreamHandler(), logging.getLogger("mira_jax")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
 def keep_compiled(folder: str) -> None:
     """Turns on JAX's cache of compiled programs."""
     if folder:
         jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.1)
-        jax.config.update("jax_persistent_compilation_cache_min_entry_size_bytes", 0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ class Sampler:
         functions = _Functions(graph, tree, tuple(end_ids), self.vocabulary_size)
         self._top = min(TOP, self.vocabulary_size)
         self._new_cache = model.init_cache
-        self._prefill = jax.jit(functions.prefill, static_argnames=("top",))
+        self._prefill = jax.jit(functions.prefill)
+        self._first = jax.jit(functions.first, static_argnames=("top",))
         self._insert = jax.jit(functions.insert, donate_argnums=(0, 1))
         self._advance = jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2))
         self._score = jax.jit(functions.score, static_argnames=("top",))
@@ -166,8 +167,9 @@ class Sampler:
         seed = np.uint32(sampling.seed & 0xFFFFFFFF)
         knobs = np.array([sampling.temperature, sampling.top_p], np.float32)
         top = self._top if alternatives else 0
-        with self._announced("prefill", tokens.shape[1], top):
-            entry, row_cache = self._prefill(self._parameters, tokens, numbers, seed, knobs, top=top)
+        with self._announced("prefill", tokens.shape[1]):
+            hidden, row_cache = self._prefill(self._parameters, tokens, np.int32(length))
+        entry = self._first(self._parameters, hidden, numbers, seed, knobs, top=top)
         self._cache, self._state = self._insert(self._cache, self._state, row_cache, entry, np.int32(row))
         self._used[row] = True
         return row
@@ -226,8 +228,8 @@ class Sampler:
 
 
 def _cache_bucket(length: int) -> int:
-    """256, 384, 512, 768, 1024 ...: powers of two and the steps halfway."""
-    size = 256
+    """512, 768, 1024, 1536 ...: powers of two and the steps halfway."""
+    size = 512
     while size < length:
         if size + size // 2 >= length:
             return size + size // 2
@@ -255,22 +257,24 @@ class _Functions:
     def _model(self, parameters: tuple[jax.Array, ...]) -> Gemma3:
         return nnx.merge(self._graph, jax.tree.unflatten(self._tree, parameters))
 
-    def prefill(
-        self, parameters: Any, tokens_1xT: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int
-    ) -> tuple[Rows, Cache]:
-        """One row's state after its prompt and first token, and its cache, T long."""
-        length, max_tokens, choice = numbers
+    def prefill(self, parameters: Any, tokens_1xT: jax.Array, length: jax.Array) -> tuple[jax.Array, Cache]:
+        """The hidden state of a prompt's last token, 1xD, and its cache, T long."""
         T = tokens_1xT.shape[1]
         model = self._model(parameters)
         positions = jnp.arange(T, dtype=jnp.int32)[None]
-        hidden, cache = model(tokens_1xT, positions, (positions < length).astype(jnp.int32), model.init_cache(1, T))
-        logits_1xV = model.logits(jax.lax.dynamic_slice_in_dim(hidden[0], length - 1, 1))
+        segments = (positions < length).astype(jnp.int32)
+        hidden, cache = model(tokens_1xT, positions, segments, model.init_cache(1, T), (length - 1)[None, None])
+        return hidden[:, 0], cache
+
+    def first(self, parameters: Any, hidden_1xD: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> Rows:
+        """One row's state, its first token drawn. Apart from `prefill`, which is compiled for every length."""
+        length, max_tokens, choice = numbers
         row = _empty_rows(1, min(TOP, self._words))
         row = dataclasses.replace(row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], position=length[None])
-        row = self._draw(logits_1xV, row, top)
+        row = self._draw(self._model(parameters).logits(hidden_1xD), row, top)
         remaining = max_tokens[None] - 1
         active = (remaining > 0) & ~self._ends(row.token)
-        return dataclasses.replace(row, remaining=remaining, active=active, fresh=jnp.ones(1, bool)), cache
+        return dataclasses.replace(row, remaining=remaining, active=active, fresh=jnp.ones(1, bool))
 
     def insert(self, cache: Cache, rows: Rows, row_cache: Cache, entry: Rows, row: jax.Array) -> tuple[Cache, Rows]:
         """Puts one prompt's cache and state into row `row` of the shared ones. The row keeps older keys beyond them, unseen."""

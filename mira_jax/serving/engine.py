@@ -148,6 +148,7 @@ class Engine:
         for future in [future for _, future in self._waiting] + [running.future for running in self._running.values()]:
             if future.cancel():
                 future.set_running_or_notify_cancel()
+        self._sampler.reset()
 
     def _admit(self) -> None:
         """Waiting prompts take the free rows, first come, first served."""

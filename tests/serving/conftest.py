@@ -36,6 +36,8 @@ def model(tokenizer) -> Gemma3:
     )  # fmt: skip
     model = Gemma3(config, rngs=nnx.Rngs(0))
     model.norm.scale[...] = 2 * jax.random.normal(jax.random.key(1), (32,))
+    # It also comes to an end now and then.
+    model.embedding[...] = model.embedding[...].at[tokenizer.end_of_turn_id].multiply(1.5)
     return model
 
 
@@ -47,8 +49,12 @@ def folder(model, tokenizer, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(model, tokenizer):
-    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), rows=4, max_length=512)
+def sampler(model, tokenizer) -> Sampler:
+    return Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), rows=4, max_length=512)
+
+
+@pytest.fixture(scope="session")
+def engine(sampler, tokenizer):
     engine = Engine(sampler, tokenizer, queue_limit=64)
     yield engine
     engine.close()

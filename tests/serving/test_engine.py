@@ -4,7 +4,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from mira_jax.models.sampler import Sampler, Sampling
+from mira_jax.models.sampler import Sampling
 from mira_jax.serving.engine import Engine, Job, QueueFull
 
 
@@ -41,16 +41,17 @@ def test_a_stop_string_ends_the_text_before_it_and_the_tokens_with_it(engine, to
     assert len(completion.log_probs) == len(completion.tokens)
 
 
-def test_an_end_token_ends_a_completion_and_is_counted_but_not_said(model, tokenizer, prompt, engine):
-    tokens = complete(engine, Job(prompt, Sampling(30))).tokens
-    end = tokens[6]
-    first = tokens.index(end)
-    other = Engine(Sampler(model, (end,), rows=1, max_length=512), tokenizer)
-    other._end_ids = {end}
-    completion = complete(other, Job(prompt, Sampling(30)))
-    other.close()
-    assert completion.tokens == tokens[: first + 1]
-    assert completion.finish_reason == "stop"
+def test_an_end_token_ends_a_completion_and_is_counted_but_not_said(engine, tokenizer, prompt):
+    futures = engine.submit([Job(prompt, Sampling(40, 1.0, seed=seed)) for seed in range(20)])
+    completions = [future.result(timeout=60) for future in futures]
+    ended = [completion for completion in completions if completion.finish_reason == "stop"]
+    assert 0 < len(ended) < 20
+    for completion in ended:
+        assert completion.tokens[-1] in (tokenizer.eos_id, tokenizer.end_of_turn_id)
+        assert completion.text == tokenizer.decode(completion.tokens[:-1])
+    for completion in completions:
+        assert not {tokenizer.eos_id, tokenizer.end_of_turn_id} & set(completion.tokens[:-1])
+        assert completion in ended or len(completion.tokens) == 40
 
 
 def test_max_tokens_ends_a_completion(engine, prompt, said):
@@ -108,9 +109,9 @@ def test_a_failure_of_the_model_is_told_to_its_callers_and_the_next_job_is_serve
     assert complete(engine, Job(prompt, Sampling(30))).text == said
 
 
-def test_closing_cancels_what_is_unfinished(model, tokenizer, prompt):
-    engine = Engine(Sampler(model, (1,), rows=1, max_length=512), tokenizer)
-    futures = engine.submit([Job(prompt, Sampling(400)) for _ in range(3)])
+def test_closing_cancels_what_is_unfinished(sampler, tokenizer, prompt):
+    engine = Engine(sampler, tokenizer)
+    futures = engine.submit([Job(prompt, Sampling(400, 1.0)) for _ in range(40)])
     engine.close()
     assert not wait(futures, timeout=10).not_done
     assert futures[-1].cancelled()

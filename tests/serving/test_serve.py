@@ -11,6 +11,10 @@ import time
 import httpx
 import pytest
 
+from mira_jax import commands, serve
+from mira_jax.errors import UserError
+from mira_jax.serving.server import Server, bind
+
 COMMAND = [sys.executable, "-m", "mira_jax.serve"]
 
 
@@ -19,9 +23,21 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path):
+def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path, capsys):
     ready = tmp_path / "state" / "ready.json"
-    process = start("--model", str(folder), "--port", "0", "--set", f"ready_file={ready}", "--set", "name=shopper")
+    compiled = tmp_path / "compiled"
+    process = start(
+        "--model",
+        str(folder),
+        "--port",
+        "0",
+        "--set",
+        f"ready_file={ready}",
+        "--set",
+        "name=shopper",
+        "--set",
+        f"compilation_cache={compiled}",
+    )
     try:
         deadline = time.monotonic() + 90
         while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -31,12 +47,12 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path):
         answer = httpx.post(told["url"] + "/v1/completions", json={"model": "shopper", "prompt": "red", "max_tokens": 3}, timeout=60)
         assert answer.json()["usage"]["completion_tokens"] in (1, 2, 3)
 
+        assert any(compiled.iterdir())
+
         # A second server on its port is refused before it reads the model.
         port = told["url"].rpartition(":")[2]
-        second = start("--model", str(folder), "--port", port)
-        _, errors = second.communicate(timeout=60)
-        assert second.returncode == 2
-        assert errors.strip().splitlines()[-1].startswith(f"error: port {port} on 127.0.0.1 is in use")
+        assert commands.run(serve.main, serve.ServeConfig, "", argv=["--set", f"port={port}", "--set", "model=/nowhere"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: port {port} on 127.0.0.1 is in use")
 
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
@@ -60,8 +76,6 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path):
     ],
 )
 def test_bad_settings_are_one_message_and_exit_code_2(overrides, word, tmp_path, capsys):
-    from mira_jax import commands, serve
-
     arguments = [part for override in overrides for part in ("--set", override.format(tmp=tmp_path))]
     assert commands.run(serve.main, serve.ServeConfig, "", argv=["--set", "port=0", *arguments]) == 2
     message = capsys.readouterr().err
@@ -69,9 +83,6 @@ def test_bad_settings_are_one_message_and_exit_code_2(overrides, word, tmp_path,
 
 
 def test_a_port_that_another_takes_meanwhile_is_seen_too(folder):
-    from mira_jax.errors import UserError
-    from mira_jax.serving.server import Server, bind
-
     first = bind("127.0.0.1", 0)
     second = socket.socket()
     second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
