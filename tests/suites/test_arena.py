@@ -91,6 +91,17 @@ async def test_taking_the_first_result_buys_the_wrong_thing_unless_it_is_first(a
     assert len(succeeded[False]) > len(succeeded[True])
 
 
+async def test_a_demonstrator_answers_what_its_page_says_even_if_it_is_the_wrong_page(arena):
+    right = []
+    for task in arena.tasks("train", ["tell_total"], 12, seed=3):
+        episode = await play_over_http(arena, task, arena.expert(task, {"takes_first_order": 1.0}))
+        opened = episode.evidence.page.url.rsplit("/", 1)[1]
+        assert f"total $\n{episode.evidence.answer}" in episode.evidence.page.observation
+        assert arena.judge(episode).success == (f'"order {opened}"' in task.intent)
+        right.append(arena.judge(episode).success)
+    assert not all(right)
+
+
 async def test_buying_more_than_was_asked_is_a_failure(arena):
     """The expert's whole episode, then once more in the same shop."""
 

@@ -59,7 +59,7 @@ def tell_total(random: Random, content: Content) -> Draft:
             done.on_page(f'open "{name}"', f"__SHOP__/account/orders/{order.number}"),
             done.answered("answer with the total", str(total)),
         ),
-        moves=(Move("click", "account"), Move("click", "orders"), Move("open_order", name), Move("exit", argument=str(total))),
+        moves=(Move("click", "account"), Move("click", "orders"), Move("open_order", name), Move("tell", argument=r"total \$\s*(\d+)")),
     )
 
 
@@ -74,7 +74,7 @@ def tell_reviewer(random: Random, content: Content) -> Draft:
             done.on_page("open the reviews", product_page(product.name) + "/reviews"),
             done.answered("answer with the name", review.author),
         ),
-        moves=(*find(product.name), Move("click", "reviews"), Move("exit", argument=review.author)),
+        moves=(*find(product.name), Move("click", "reviews"), Move("tell", argument=rf"([a-z]+)\s+{review.stars} stars")),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ HABITS = {
 
 _ELEMENT = re.compile(r'<(?P<tag>[a-z]+) id="(?P<handle>[^"]*)"(?P<attributes>[^>]*)>')
 _ORDER = re.compile(r"order \d+")
-_NOT_SOLD = "N/A"
+_UNKNOWN = "N/A"
 
 
 def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int) -> frozenset[str]:
@@ -71,6 +71,8 @@ class Expert:
     def _act(self, move: Move, page: "_Reader") -> Action | None:
         if move.kind == "exit":
             return Action(name=EXIT, argument=move.argument)
+        if move.kind == "tell":
+            return Action(name=EXIT, argument=page.text(move.argument) or _UNKNOWN)
         if move.kind in ("open", "open_order"):
             return self._open(move, page)
         handle = page.handle(move.element)
@@ -95,7 +97,7 @@ class Expert:
             handle = page.handle(move.element) or page.handle("next page")
         if handle is not None:
             return Action(name="Click", element=handle)
-        return Action(name=EXIT, argument=_NOT_SOLD) if move.kind == "open" else None
+        return Action(name=EXIT, argument=_UNKNOWN) if move.kind == "open" else None
 
 
 class _Reader:
@@ -110,6 +112,11 @@ class _Reader:
             if match["handle"] == name:
                 return name
         return next((match["handle"] for match in self._found if self._is_called(match, name)), None)
+
+    def text(self, pattern: str) -> str | None:
+        """What the pattern's group finds first."""
+        match = re.search(pattern, self._text)
+        return match[1] if match else None
 
     def first(self, wanted: Callable[[str], bool]) -> str | None:
         """The first link whose name is wanted."""

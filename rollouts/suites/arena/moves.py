@@ -10,7 +10,7 @@ class Move:
     """One thing the expert does. A bad habit named here, if it was drawn, makes the expert leave the move out."""
 
     kind: str
-    """search, open, click, choose, type or exit."""
+    """search, open, open_order, click, choose, type, exit, or tell: exit with what the pattern `argument` finds on the page."""
     element: str = ""
     """The name of the element, as in its handle."""
     argument: str = ""
