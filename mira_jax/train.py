@@ -19,7 +19,6 @@ from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
-from mira_jax.training.state import init_state
 from mira_jax.training.step import cut, make_evaluation, make_step
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
@@ -87,7 +86,7 @@ def main(config: TrainConfig) -> None:
         state = checkpoints.restore(setup.abstract_state(model, optimizer), data)
         print(f"{run.path}: goes on after update {step} of {updates}", file=sys.stderr)
     else:
-        state = init_state(model.make_params(), optimizer)
+        state = setup.fresh_state(model, optimizer)
     writer = MetricsWriter(run.path, step)
     evaluate = None
     if packed.holdout:

@@ -18,7 +18,7 @@ from mira_jax.errors import UserError
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import REMAT
 from mira_jax.training.checkpoint import build_model, load_config, load_model
-from mira_jax.training.state import Params, Skeleton, TrainState, init_params, params_of, skeleton
+from mira_jax.training.state import Params, Skeleton, TrainState, init_params, init_state, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, train_tokenizer
 
@@ -171,6 +171,15 @@ def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str,
         return init_params(build, seed, given)
 
     return Model(sizes, skeleton(build), make_params)
+
+
+def fresh_state(model: Model, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first update, laid out as `abstract_state`.
+
+    Every leaf is put where it stays: were some left to the default device, the second update would be compiled anew.
+    """
+    state = init_state(model.make_params(), optimizer)
+    return jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer)))
 
 
 def abstract_state(model: Model, optimizer: optax.GradientTransformation) -> TrainState:

@@ -13,6 +13,7 @@ from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.recipes.sft import SFT
 from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_log_probs
+from mira_jax.training.setup import Model, fresh_state
 from mira_jax.training.state import init_params, init_state, params_of, skeleton
 from mira_jax.training.step import cut, make_step
 from mira_jax.trajectories.prompts import PromptConfig
@@ -101,6 +102,23 @@ def test_accumulated_parts_give_the_update_of_the_whole_batch(batch):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), state.params, other.params)
         assert float(other_report["loss"]) == pytest.approx(float(report["loss"]), rel=1e-5)
     assert int(report["tokens"]) == (batch["segment_ids"] > 0).sum()
+
+
+def test_no_update_after_the_first_compiles_again(batch):
+    bones, optimizer = skeleton(build), optax.adam(1e-3)
+    given = jax.device_put({"embedding": jnp.ones((320, 32))}, jax.devices()[0])
+    model = Model(CONFIG, bones, lambda: init_params(build, seed=0, given=given))
+    step = make_step(bones, SFT().loss, optimizer, lambda count: count)
+    state = fresh_state(model, optimizer)
+    state, _ = step(state, cut(batch, 1))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+    try:
+        for _ in range(2):
+            state, _ = step(state, cut(batch, 1))
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert not [event for event in compiled if "compile" in event]
 
 
 def test_given_parameters_are_kept_and_the_rest_is_drawn_as_before():
