@@ -1,11 +1,14 @@
 """What a prompt yields does not depend on how it is computed, nor in whose company."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from mira_jax.models.config import Gemma3Config
+from mira_jax.models.config import LOCAL, Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sampler import CHUNK, Sampler, Sampling, bucket
 
@@ -188,3 +191,16 @@ def test_buckets_are_few_and_at_most_a_third_longer_than_needed_beyond_the_first
     assert [bucket(length) for length in (1, 64, 65, 200, 512, 513, 1100, 5000)] == [64, 64, 128, 256, 512, 640, 1280, 5120]
     assert len({bucket(length) for length in range(1, 32_769)}) == 8 + 6 * 4
     assert all(length <= bucket(length) < 1.34 * length for length in range(193, 32_769))
+
+
+def test_scanned_layers_in_bfloat16_decode_as_one_forward_pass_does(prompts):
+    config = dataclasses.replace(CONFIG, layers=3, layer_types=(*CONFIG.layer_types, LOCAL), scan_layers=True)
+    model = Gemma3(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    assert model.groups and model.tail
+    sampler = Sampler(model, (END,), rows=2, max_length=128)
+    row = sampler.insert(prompts[0], Sampling(6))
+    chunk = sampler.advance()
+    tokens = prompts[0] + chunk.tokens[row, : chunk.count[row]].tolist()
+    whole = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(model(tokens))))(jnp.array([tokens]))[0, len(prompts[0]) - 1 : -1]
+    expected = np.take_along_axis(np.asarray(whole), np.array(tokens[len(prompts[0]) :])[:, None], 1)[:, 0]
+    np.testing.assert_allclose(chunk.log_probs[row, : chunk.count[row]], expected, atol=0.1)
