@@ -12,12 +12,11 @@ characters are left out, so that no text on a page can look like an element or b
 import dataclasses
 import difflib
 import importlib.resources
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import PAGE_CUT
@@ -148,8 +147,8 @@ def _replacement(character: str) -> str:
 
 def _decode(data: str) -> dict[str, Any]:
     try:
-        raw = msgspec.json.decode(data.encode("utf-8", "replace"))
-    except msgspec.DecodeError as error:
+        raw = json.loads(data)
+    except ValueError as error:
         raise ValueError(f"the page script returned no JSON: {error}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("nodes"), list):
         raise ValueError("the page script returned no page")

@@ -11,8 +11,8 @@ from rollouts.errors import BrowserError, SiteError
 from rollouts.web.browser import BrowserConfig, bounded, fence, first_line, is_inside
 from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, read, sanitize
 
-PAUSE = "new Promise(done => setTimeout(() => setTimeout(done, 0), 0))"
-"""Lets the tasks that an action queued run: submitting a form is one of them."""
+PAUSE = "new Promise(done => setTimeout(() => setTimeout(() => done(window.closed), 0), 0))"
+"""Lets the tasks that an action queued run: submitting a form is one of them. Tells whether the page is closing itself."""
 
 GRACE = 0.5
 """Seconds after the end of loading in which a page that is coming must have come: a download brings none."""
@@ -34,9 +34,10 @@ class _Watch:
         self.url = page.url
         self.unreachable = ""
         self.changed = asyncio.Event()
-        self.requested = self.scheduled = self.opening = self.crashed = False
+        self.requested = self.scheduled = self.opening = self.closing = self.crashed = False
         self.stopped = 0.0
         self.fetches: set[Request] = set()
+        self.answers = 0
         page.on("request", self._request)
         page.on("requestfinished", self._finished)
         page.on("requestfailed", self._finished)
@@ -63,11 +64,12 @@ class _Watch:
         self.session = session
 
     async def pause(self, seconds: float) -> None:
-        """Returns when all that the page was asked to do has begun. Raises BrowserError."""
+        """Returns when all that the page was asked to do has begun; `closing` tells whether that is to close. Raises BrowserError."""
         assert self.session is not None
         asked = self.session.send("Runtime.evaluate", {"expression": PAUSE, "awaitPromise": True})
         try:
-            await asyncio.wait_for(asked, seconds)
+            answer = await asyncio.wait_for(asked, seconds)
+            self.closing = answer.get("result", {}).get("value") is True
         except TimeoutError:
             raise BrowserError(f"the page has not answered for {seconds:g} s") from None
         except Error as error:
@@ -137,6 +139,7 @@ class _Watch:
     def _finished(self, request: Request) -> None:
         if request in self.fetches:
             self.fetches.discard(request)
+            self.answers += 1
             self.changed.set()
 
     def _crash(self) -> None:
@@ -244,10 +247,12 @@ class Tabs:
         if self.count > 1:
             others = ", ".join(str(index) for index in range(self.count) if index != self._front)
             notices.append(f"tab {self._front} is in front; other tabs: {others}")
-        seconds, deadline = self.config.call_seconds, time.monotonic() + self.config.load_seconds
+        seconds, began = self.config.call_seconds, time.monotonic()
+        deadline, patience = began + self.config.load_seconds, began + self.config.settle_seconds
         limits = self.observation_config.script_limits() | {"wait": 1000 * self.config.settle_seconds}
         while True:
             watch = self._watch()
+            answers = watch.answers
             try:
                 data = await asyncio.wait_for(watch.page.evaluate(SCRIPT, limits), seconds)
             except TimeoutError:
@@ -260,9 +265,8 @@ class Tabs:
                 continue
             if watch.navigating and time.monotonic() < deadline:
                 await self._arrive(watch)
-            elif watch.fetches:
-                await self._until(lambda seen=watch: not seen.fetches, self.config.settle_seconds, watch)
-                watch.fetches.clear()
+            elif (watch.fetches or watch.answers != answers) and time.monotonic() < patience:
+                await self._until(lambda seen=watch: not seen.fetches, patience - time.monotonic(), watch)
             else:
                 return self._read(data, notices)
 
@@ -286,25 +290,38 @@ class Tabs:
         watch = next(watch for watch in self._watches if watch.page == page)
         await watch.attach(seconds)
         assert watch.session is not None
-        entries = await bounded(watch.session.send("Page.getNavigationHistory"), seconds, what)
+        entries = await bounded(self._entries(watch.session), seconds, what)
         current = entries["currentIndex"]
         before = [entry for entry in entries["entries"][:current] if entry["url"] != "about:blank"]
         return len(before), len(entries["entries"]) - current - 1
+
+    async def _entries(self, session: CDPSession) -> dict[str, Any]:
+        while True:
+            try:
+                return await session.send("Page.getNavigationHistory")
+            except Error as error:
+                # For a moment, while a page of another process takes the place of the one before it.
+                if "Not attached to an active page" not in str(error):
+                    raise
+            await asyncio.sleep(0.02)
 
     def _opened(self, page: Page) -> None:
         if any(watch.page == page for watch in self._watches):
             return
         self._watches.append(_Watch(page))
         self._front = len(self._watches) - 1
+        self._stir()
+        page.on("close", lambda _: self._closed(page))
+
+    def _stir(self) -> None:
         for watch in self._watches:
             watch.changed.set()
-        page.on("close", lambda _: self._closed(page))
 
     def _closed(self, page: Page) -> None:
         index = next((i for i, watch in enumerate(self._watches) if watch.page == page), None)
         if index is None:
             return
-        del self._watches[index]
+        self._watches.pop(index).changed.set()
         if self._front >= index and self._front > 0:
             self._front -= 1
 
@@ -331,6 +348,8 @@ class Tabs:
         await watch.attach(self.config.call_seconds)
         if not watch.navigating:
             await watch.pause(self.config.call_seconds)
+        if watch.closing:
+            await self._until(lambda: watch not in self._watches, self.config.settle_seconds, watch)
         began = time.monotonic()
         while watch.navigating and watch in self._watches:
             ended = watch.stopped

@@ -1,0 +1,244 @@
+"""Actions on real pages, by mouse and keyboard."""
+
+import asyncio
+import time
+
+import pytest
+import pytest_asyncio
+
+from rollouts.errors import BrowserError, SiteError
+from rollouts.web.browser import BrowserConfig, BrowserPool, is_inside, resolver_rules
+from tests.rollouts.sites import QUICK, Look, Site
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool():
+    async with BrowserPool(QUICK) as browsers:
+        yield browsers
+
+
+FORM = """<form action=/s><input name=q aria-label=query value=old><select name=k aria-label=kind><option>Any kind<option>Lamps<option>Table
+lamps</select><label><input type=checkbox name=g>gift</label><input type=date name=d aria-label=day><button>go</button></form>
+<form action=/save method=post><input name=n aria-label=note><button>save</button></form>"""
+
+
+async def test_a_form_is_filled_and_sent_with_real_input(pool):
+    with Site({"/": FORM}) as site:
+        async with Look(pool, site) as look:
+            assert await look.do("Type", "query", 'new "text" é') is None
+            assert await look.do("Select Dropdown Option", "kind", "LAMPS") is None
+            assert await look.do("Click", "gift") is None
+            assert await look.do("Type", "day", "2026-01-31") is None
+            assert look.seen.text.split("\n")[0] == (
+                '<input id="query" value="new \'text\' é"> '
+                '<select id="kind" value="Lamps" options="Any kind | Lamps | Table lamps"> <checkbox id="gift" checked> '
+                '<input id="day" type="date" value="2026-01-31"> <button id="go">'
+            )
+            assert await look.do("Select Dropdown Option", "kind", "table") is None
+            assert await look.do("Click", "go") is None
+            assert look.seen.url.endswith("/s?q=new+%22text%22+%C3%A9&k=Table+lamps&g=on&d=2026-01-31")
+            assert await look.do("Go Backward") is None
+            assert await look.do("Type", "note", "x") is None
+            assert await look.do("Press Enter", "note") is None
+            assert look.seen.url.endswith("/done?n=x")
+            assert "POST /save n=x" in site.calls
+            assert await look.do("Click", "home") is None
+            assert await look.do("Search", "query", "") is None
+            assert look.seen.url.endswith("/s?q=&k=Any+kind&d=")
+
+
+async def test_what_cannot_be_done_is_explained(pool):
+    page = """<button disabled>off</button><button>under</button><div style="position:fixed;inset:20px 0 0 0">cover text</div>
+        <input aria-label=fixed readonly><a href=#x style="position:relative;z-index:2">over</a><select aria-label=s><option>one</select>"""
+    with Site({"/": page.replace("<button>under", '<button style="margin-top:60px">under')}) as site:
+        async with Look(pool, site) as look:
+            assert await look.do("Click", "undre") == 'no element "undre" on this page; the nearest are "under"'
+            assert await look.do("Click", "under") == '"under" is covered by "cover text"'
+            assert await look.do("Click", "off") == '"off" is disabled'
+            assert await look.do("Type", "over", "x") == '"over" takes no text'
+            assert await look.do("Select Dropdown Option", "s", "two") == '"s" has no option "two"; it has "one"'
+            assert await look.do("Select Dropdown Option", "over", "two") == '"over" is not a select; click it instead'
+            assert await look.do("Switch Tab", None, "3") == 'no tab "3"; the tabs are 0 to 0'
+            assert await look.do("Go Forward") == "there is no later page"
+            assert await look.do("Go Backward") is None  # back over #x
+            assert await look.do("Go Backward") == "there is no earlier page"
+
+
+async def test_elements_below_inside_and_hidden_behind_labels_are_reached(pool):
+    page = """<style>.c input{opacity:0;position:absolute}</style><label class=c><input type=checkbox onchange="t('check')">box</label>
+        <iframe srcdoc="<p style='height:300px'></p><button onclick=&quot;parent.t('frame')&quot;>inner</button>"></iframe>
+        <div id=h></div><p style="width:120px">words words wo <a href="javascript:t('link')">a link over two lines</a></p>
+        <button style="margin-top:3000px" onclick="t('deep')">deep</button><pre id=log></pre>
+        <script>var t = (w) => { log.textContent += w + ' ' };
+        h.attachShadow({mode:'open'}).innerHTML = '<button>shade</button>'; h.shadowRoot.firstChild.onclick = () => t('shadow')</script>"""
+    with Site({"/": page}) as site:
+        async with Look(pool, site) as look:
+            for handle in ("deep", "box", "inner", "shade", "a link over two lines"):
+                assert await look.do("Click", handle) is None
+            assert look.lines[-1] == "deep check frame shadow link"
+            assert await look.do("Scroll Up") is None
+            assert await look.do("Scroll Down") is None
+
+
+async def test_hover_and_right_click(pool):
+    page = """<div id=m style="width:80px" role=button
+        onmouseover="s.textContent='hovered'"
+        oncontextmenu="s.textContent='menu';return false">m</div>
+        <p id=s></p>"""
+    with Site({"/": page}) as site:
+        async with Look(pool, site) as look:
+            await look.do("Hover", "m")
+            assert look.lines[-1] == "hovered"
+            await look.do("Right Click", "m")
+            assert look.lines[-1] == "menu"
+
+
+async def test_slow_pages_and_scripts_are_waited_for(pool):
+    page = """<a href=/slow>slow</a> <a href=/to/HOST/end>moved</a>
+        <button onclick="fetch('/data').then(r=>r.text()).then(t=>p.innerHTML=t)">load</button>
+        <button onclick="setTimeout(()=>location='/slow',0)">later</button><p id=p></p>"""
+    with Site({"/data": "came"}) as site:
+        site.pages["/"] = page.replace("HOST", site.host)
+        site.delay = {"/slow": 0.4, "/data": 0.3}
+        async with Look(pool, site) as look:
+            await look.do("Click", "load")
+            assert look.lines[-1] == "came"
+            for link in ("slow", "later"):
+                await look.do("Click", link)
+                assert look.seen.url.endswith("/slow")
+                await look.do("Go Backward")
+            await look.do("Click", "moved")
+            assert look.seen.url.endswith("/end")
+
+
+async def test_answers_that_are_no_page_leave_the_page(pool):
+    with Site(
+        {"/": "<a href=/file>file</a> <a href=/nothing>nothing</a> <a href=mailto:a@b.c>mail</a> <a href=/x download>save</a>"}
+    ) as site:
+        async with Look(pool, site) as look:
+            for link in ("file", "nothing", "mail", "save"):
+                assert await look.do("Click", link) is None
+                assert look.seen.url.endswith(f"{site.host}/")
+
+
+async def test_new_tabs_come_to_the_front_and_can_be_left(pool):
+    page = "<a href=/new target=_blank>new</a> <button onclick=\"window.open('/pop')\">pop</button>"
+    with Site({"/": page, "/pop": "<button onclick=window.close()>shut</button>"}) as site:
+        async with Look(pool, site) as look:
+            await look.do("Click", "new")
+            assert look.lines == ["[tab 1 is in front; other tabs: 0]", "page /new", '<a id="home">']
+            assert await look.do("Switch Tab", None, "0") is None
+            assert look.lines[0] == "[tab 0 is in front; other tabs: 1]"
+            await look.do("Click", "pop")
+            assert look.lines == ["[tab 2 is in front; other tabs: 0, 1]", '<button id="shut">']
+            await look.do("Click", "shut")
+            assert look.lines[:2] == ["[tab 1 is in front; other tabs: 0]", "page /new"]
+
+
+async def test_dialogs_are_answered_and_told(pool):
+    page = "<button onclick=\"p.textContent = confirm('Sure? <b>') + ' ' + prompt('Name?') + ' ' + alert('Ok')\">ask</button><p id=p></p>"
+    with Site({"/": page}) as site:
+        async with Look(pool, site) as look:
+            await look.do("Click", "ask")
+            assert look.lines == [
+                '[the page said "Sure? &lt;b&gt;"; it was accepted]',
+                '[the page asked "Name?"; it was dismissed]',
+                '[the page said "Ok"; it was accepted]',
+                '<button id="ask">',
+                "true null undefined",
+            ]
+
+
+async def test_nothing_outside_of_the_sites_is_reached(pool):
+    with Site({}) as outside:
+        other = outside.host
+        page = f"""<a href="http://{other}/">port</a> <a href="http://example.com/">name</a> <a href="http://169.254.169.254/">meta</a>
+            <a href="/to/{other}/x">moved</a> <a href="http://{other}/" target=_blank>tab</a>
+            <button onclick="fetch('http://{other}/f').catch(e => p.textContent = 'refused')">fetch</button><p id=p></p>"""
+        with Site({"/": page}) as site:
+            for hosts in ((), (site.host,)):
+                async with BrowserPool(QUICK, hosts) as browsers:
+                    look = Look(browsers, site)
+                    async with look:
+                        look.tabs.reachable = browsers.hosts
+                        for link in ("port", "name", "meta", "moved", "tab"):
+                            assert "outside of the task's sites" in (await look.do("Click", link) or ""), link
+                            assert look.seen.url == f"http://{site.host}/"
+                        await look.do("Click", "fetch")
+                        assert look.lines[-1] == "refused"
+            async with BrowserPool(QUICK, (site.host,)) as browsers:
+                context = await browsers.context()
+                page = await context.new_page()
+                for address in (other, f"localhost:{site.host.split(':')[1]}", "example.com"):
+                    with pytest.raises(Exception, match="ERR_NAME_NOT_RESOLVED"):
+                        await page.goto(f"http://{address}/")
+        # A redirect is not shown to a route: only the browser's own fence stops it.
+        assert {path for path in outside.calls if path != "/x"} == set()
+
+
+async def test_which_addresses_are_inside():
+    hosts = ("127.0.0.1:81", "shop.test")
+    inside = [
+        "http://127.0.0.1:81/",
+        "https://shop.test/a",
+        "http://shop.test",
+        "http://shop.test:80/?q",
+        "data:text/html,x",
+        "about:blank",
+    ]
+    outside = ["http://127.0.0.1:8/", "http://127.0.0.1:811/", "http://127x0.0.1:81/", "http://shop.test.evil/", "http://shop.test@evil/",
+               "file:///etc/passwd", "http://evil/http://shop.test/", "chrome://version"]  # fmt: skip
+    assert [url for url in inside if not is_inside(url, hosts)] == []
+    assert [url for url in outside if is_inside(url, hosts)] == []
+    assert resolver_rules(["h:1"], ["localhost"]) == "MAP h:1 h:1 , MAP * ~NOTFOUND"
+    assert resolver_rules([], ["localhost"]) == "MAP * ~NOTFOUND , EXCLUDE localhost"
+
+
+async def test_a_page_that_hangs_is_an_error_in_bounded_time(pool):
+    page = "<button onclick='for(;;);'>spin</button> <a href=/hang>hang</a>"
+    with Site({"/": page}) as site:
+        for link, kind in (("spin", BrowserError), ("hang", SiteError)):
+            look = Look(pool, site)
+            began = time.monotonic()
+            with pytest.raises(kind):
+                async with look:
+                    await look.do("Click", link)
+            assert time.monotonic() - began < 12
+        async with Look(pool, site) as look:
+            assert len(look.seen.elements) == 2
+
+
+async def test_a_dead_server_is_a_site_error(pool):
+    with Site({"/": "<a href=/next>next</a>"}) as site:
+        look = Look(pool, site)
+        await look.__aenter__()
+    with pytest.raises(SiteError, match="can't be reached"):
+        await look.do("Click", "next")
+    await pool.close(look.context)
+    with pytest.raises(SiteError):
+        await Look(pool, site).__aenter__()
+
+
+async def test_a_killed_browser_is_an_error_at_once_and_started_again():
+    async with BrowserPool(QUICK) as browsers:
+        with Site({"/": "<button>b</button>"}) as site:
+            look = Look(browsers, site)
+            await look.__aenter__()
+            await browsers._browser.close()
+            with pytest.raises(BrowserError):
+                await asyncio.wait_for(look.do("Click", "b"), 3)
+            async with Look(browsers, site) as again:
+                assert again.seen.elements[0].handle == "b"
+            assert browsers.launches == 2
+
+
+async def test_pages_that_are_not_painted_work_the_same():
+    async with BrowserPool(BrowserConfig(draw=False)) as browsers:
+        with Site({"/": FORM + "<button style='margin-top:3000px' onclick='this.remove()'>deep</button>"}) as site:
+            async with Look(browsers, site) as look:
+                await look.do("Click", "deep")
+                assert look.seen.element("deep") is None
+                await look.do("Search", "query", "x")
+                assert "/s?q=x" in look.seen.url
