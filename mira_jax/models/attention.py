@@ -4,7 +4,7 @@ Written for XLA on CPU as much as for accelerators: queries go in blocks, each o
 the future and what the window left behind; and the backward pass keeps the unnormalised weights and needs no pass
 over them but the products themselves.
 
-Shapes: B rows, T tokens, S keys, N query heads, K kv heads, G = N / K, M = G * T, H head dim, W window.
+Shapes: B rows, T tokens, S keys, N query heads, K kv heads, G = N / K, M = G * T, X = B * K or B x K, H head dim, W window.
 """
 
 from functools import partial
@@ -43,6 +43,22 @@ def attend(
             seen = seen & (segment_ids_BxT[:, start:stop, None] == segment_ids_BxT[:, None, first:stop])
         blocks.append(dense(q, k, v, seen, scale))
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+
+
+def attend_from(
+    q_BxRxNxH: jax.Array,
+    index_BxR: jax.Array,
+    k_BxTxKxH: jax.Array,
+    v_BxTxKxH: jax.Array,
+    segment_ids_BxT: jax.Array | None,
+    window: int | None,
+    scale: float,
+) -> jax.Array:
+    """What `attend` gives for the tokens `index_BxR` of each row, from their queries alone. Returns BxRxNxH."""
+    seen = _seen(index_BxR, jnp.arange(k_BxTxKxH.shape[1])[None], window)
+    if segment_ids_BxT is not None:
+        seen = seen & (jnp.take_along_axis(segment_ids_BxT, index_BxR, axis=1)[:, :, None] == segment_ids_BxT[:, None, :])
+    return dense(q_BxRxNxH, k_BxTxKxH, v_BxTxKxH, seen, scale)
 
 
 def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
@@ -98,56 +114,64 @@ def dense(q_BxTxNxH: jax.Array, k_BxSxKxH: jax.Array, v_BxSxKxH: jax.Array, seen
 
 
 def _dense_forward(q_BxTxNxH, k_BxSxKxH, v_BxSxKxH, seen_BxTxS, scale):
-    b, t, _, _ = q_BxTxNxH.shape
-    kv_heads, s = k_BxSxKxH.shape[2], k_BxSxKxH.shape[1]
-    q_BxKxMxH = _fold(q_BxTxNxH, kv_heads)
-    logits = jnp.einsum("bkmh,bskh->bkms", q_BxKxMxH, k_BxSxKxH, preferred_element_type=jnp.float32) * scale
+    b, t, n, _ = q_BxTxNxH.shape
+    s, kv_heads = k_BxSxKxH.shape[1:3]
+    q_XxMxH, k_XxSxH, v_XxSxH = (_fold(x, kv_heads) for x in (q_BxTxNxH, k_BxSxKxH, v_BxSxKxH))
+    logits_XxMxS = jnp.einsum("...mh,...sh->...ms", q_XxMxH, k_XxSxH, preferred_element_type=jnp.float32) * scale
     bias = jnp.where(seen_BxTxS, 0.0, MASKED)[:, None, None]
-    logits = (logits.reshape(b, kv_heads, -1, t, s) + bias).reshape(b, kv_heads, -1, s)
-    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    inverse_sum = 1.0 / jnp.sum(weights, axis=-1, keepdims=True)
-    weights = weights.astype(v_BxSxKxH.dtype)
-    out = jnp.einsum("bkms,bskh->bkmh", weights, v_BxSxKxH, preferred_element_type=jnp.float32) * inverse_sum
-    residuals = q_BxKxMxH, k_BxSxKxH, v_BxSxKxH, weights, inverse_sum, out
-    return _unfold(out.astype(q_BxTxNxH.dtype), t), residuals
+    logits_XxMxS = (logits_XxMxS.reshape(b, kv_heads, n // kv_heads, t, s) + bias).reshape(logits_XxMxS.shape)
+    weights_XxMxS = jnp.exp(logits_XxMxS - jnp.max(logits_XxMxS, axis=-1, keepdims=True))
+    inverse_sum = 1.0 / jnp.sum(weights_XxMxS, axis=-1, keepdims=True)
+    weights_XxMxS = weights_XxMxS.astype(v_XxSxH.dtype)
+    out_XxMxH = jnp.einsum("...ms,...sh->...mh", weights_XxMxS, v_XxSxH, preferred_element_type=jnp.float32) * inverse_sum
+    residuals = q_XxMxH, k_XxSxH, v_XxSxH, weights_XxMxS, inverse_sum, out_XxMxH
+    return _unfold(out_XxMxH.astype(q_BxTxNxH.dtype), q_BxTxNxH.shape), residuals
 
 
 def _dense_backward(scale, residuals, gradient_BxTxNxH):
     """With E the unnormalised weights, l their sum and g = dO / l: dV = E^T g, dS = E * (g V^T - rowsum(g * O))."""
-    q_BxKxMxH, k_BxSxKxH, v_BxSxKxH, weights, inverse_sum, out = residuals
-    t = gradient_BxTxNxH.shape[1]
-    dtype = v_BxSxKxH.dtype
-    gradient = _fold(gradient_BxTxNxH, k_BxSxKxH.shape[2]).astype(jnp.float32) * inverse_sum
-    inner = jnp.sum(gradient * out, axis=-1, keepdims=True)
-    gradient = gradient.astype(dtype)
-    d_weights = jnp.einsum("bkmh,bskh->bkms", gradient, v_BxSxKxH, preferred_element_type=jnp.float32)
-    d_logits = (weights * (d_weights - inner) * scale).astype(dtype)
-    d_q = jnp.einsum("bkms,bskh->bkmh", d_logits, k_BxSxKxH)
-    d_k, d_v = _transposed_product(d_logits, q_BxKxMxH), _transposed_product(weights, gradient)
-    return _unfold(d_q, t), d_k, d_v, None
+    q_XxMxH, k_XxSxH, v_XxSxH, weights_XxMxS, inverse_sum, out_XxMxH = residuals
+    b, _, n, h = gradient_BxTxNxH.shape
+    dtype, keys = v_XxSxH.dtype, k_XxSxH.shape[-2]
+    kv_heads = k_XxSxH.size // (b * keys * h)
+    g_XxMxH = _fold(gradient_BxTxNxH, kv_heads).astype(jnp.float32) * inverse_sum
+    inner = jnp.sum(g_XxMxH * out_XxMxH, axis=-1, keepdims=True)
+    g_XxMxH = g_XxMxH.astype(dtype)
+    d_weights = jnp.einsum("...mh,...sh->...ms", g_XxMxH, v_XxSxH, preferred_element_type=jnp.float32)
+    d_logits = (weights_XxMxS * (d_weights - inner)).astype(dtype)
+    d_q = jnp.einsum("...ms,...sh->...mh", d_logits, k_XxSxH) * scale
+    d_k = _transposed_product(d_logits, q_XxMxH) * scale
+    d_v = _transposed_product(weights_XxMxS, g_XxMxH)
+    shape = b, keys, kv_heads, h
+    return _unfold(d_q, gradient_BxTxNxH.shape), _unfold(d_k, shape), _unfold(d_v, shape), None
 
 
-def _transposed_product(wide_BxKxMxS: jax.Array, narrow_BxKxMxH: jax.Array) -> jax.Array:
-    """sum over m of wide[m, s] narrow[m, h], BxSxKxH.
+def _transposed_product(wide_XxMxS: jax.Array, narrow_XxMxH: jax.Array) -> jax.Array:
+    """sum over m of wide[m, s] narrow[m, h], XxSxH.
 
     The narrow side is turned around, behind a barrier, as XLA would else fold the turn into the product, and products
     along the first axis of both sides take it three times as long on CPU.
     """
-    turned = jax.lax.optimization_barrier(narrow_BxKxMxH.swapaxes(2, 3))
-    product_BxKxHxS = jax.lax.optimization_barrier(jnp.einsum("bkhm,bkms->bkhs", turned, wide_BxKxMxS))
-    return product_BxKxHxS.transpose(0, 3, 1, 2)
+    turned = jax.lax.optimization_barrier(narrow_XxMxH.swapaxes(-1, -2))
+    product_XxHxS = jax.lax.optimization_barrier(jnp.einsum("...hm,...ms->...hs", turned, wide_XxMxS))
+    return product_XxHxS.swapaxes(-1, -2)
 
 
 dense.defvjp(_dense_forward, _dense_backward)
 
 
 def _fold(x_BxTxNxH: jax.Array, kv_heads: int) -> jax.Array:
-    """The query heads of one kv head beside each other: BxKxMxH."""
+    """The query heads of one kv head beside each other: XxMxH, where X is B * K, or B x K on a mesh that may split both.
+
+    One axis is what XLA on CPU fuses best.
+    """
     b, t, n, h = x_BxTxNxH.shape
     x = x_BxTxNxH.reshape(b, t, kv_heads, n // kv_heads, h).transpose(0, 2, 3, 1, 4)
-    return x.reshape(b, kv_heads, -1, h)
+    return x.reshape(*((b * kv_heads,) if jax.sharding.get_abstract_mesh().empty else (b, kv_heads)), -1, h)
 
 
-def _unfold(x_BxKxMxH: jax.Array, t: int) -> jax.Array:
-    b, kv_heads, m, h = x_BxKxMxH.shape
-    return x_BxKxMxH.reshape(b, kv_heads, m // t, t, h).transpose(0, 3, 1, 2, 4).reshape(b, t, -1, h)
+def _unfold(x_XxMxH: jax.Array, shape: tuple[int, int, int, int]) -> jax.Array:
+    """Undoes `_fold`: to the shape BxTxNxH."""
+    b, t, n, h = shape
+    groups = x_XxMxH.shape[-2] // t
+    return x_XxMxH.reshape(b, n // groups, groups, t, h).transpose(0, 3, 1, 2, 4).reshape(shape)

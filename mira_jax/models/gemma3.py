@@ -111,20 +111,32 @@ class Attention(nnx.Module):
         self.window = config.window if layer_type == LOCAL else None
         self.scale = config.query_scale**-0.5
 
-    def __call__(self, x_BxTxD, context: _Context, cache=None):
+    def __call__(self, x_BxTxD, context: _Context, cache=None, index_BxR=None):
         angles = context.angles[self.layer_type]
         dtype = x_BxTxD.dtype
-        q, k, v = (project(x_BxTxD, matrix[...].astype(dtype)) for matrix in (self.query, self.key, self.value))
-        q, k = rope(self.query_norm(q), angles), rope(self.key_norm(k), angles)
+        k, v = project(x_BxTxD, self.key[...].astype(dtype)), project(x_BxTxD, self.value[...].astype(dtype))
+        q = project(take(x_BxTxD, index_BxR), self.query[...].astype(dtype))
+        q = rope(self.query_norm(q), tuple(take(angle, index_BxR) for angle in angles))
+        k = rope(self.key_norm(k), angles)
         if cache is not None:
             cache = _write(cache[0], k, context.slots), _write(cache[1], v, context.slots)
-        if cache is None or context.empty:
-            heads = attention.attend(q, k, v, context.segment_ids, self.window, self.scale)
+        if cache is not None and not context.empty:
+            heads = attention.attend_cache(q, *cache, take(context.slots, index_BxR), self.window, self.scale)
+        elif index_BxR is not None:
+            heads = attention.attend_from(q, index_BxR, k, v, context.segment_ids, self.window, self.scale)
         else:
-            heads = attention.attend_cache(q, *cache, context.slots, self.window, self.scale)
+            heads = attention.attend(q, k, v, context.segment_ids, self.window, self.scale)
         heads = checkpoint_name(heads, "attention_heads")
         output = self.output[...].astype(dtype)
         return project(heads.reshape(*heads.shape[:2], -1), output.reshape(-1, output.shape[-1])), cache
+
+
+def take(x_BxTx: jax.Array, index_BxR: jax.Array | None) -> jax.Array:
+    """The tokens `index_BxR` of each row; all of them where there is no index. Rows may be one for all (B = 1)."""
+    if index_BxR is None:
+        return x_BxTx
+    x_BxTx = jnp.broadcast_to(x_BxTx, (index_BxR.shape[0], *x_BxTx.shape[1:]))
+    return jnp.take_along_axis(x_BxTx, index_BxR.reshape(*index_BxR.shape, *(1,) * (x_BxTx.ndim - 2)), axis=1)
 
 
 def _write(slots_BxSxKxH: jax.Array, new_BxTxKxH: jax.Array, slots_BxT: jax.Array) -> jax.Array:
@@ -162,11 +174,11 @@ class Block(nnx.Module):
         self.mlp = MLP(config, stack, rngs, param_dtype)
         self.post_mlp_norm = RMSNorm(*norm)
 
-    def __call__(self, x_BxTxD, context: _Context, cache=None):
-        heads, cache = self.attention(self.pre_attention_norm(x_BxTxD), context, cache)
-        x_BxTxD = x_BxTxD + self.post_attention_norm(heads)
-        x_BxTxD = x_BxTxD + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x_BxTxD)))
-        return x_BxTxD, cache
+    def __call__(self, x_BxTxD, context: _Context, cache=None, index_BxR=None):
+        """The new stream, at the tokens `index_BxR` alone if given, and the cache."""
+        heads, cache = self.attention(self.pre_attention_norm(x_BxTxD), context, cache, index_BxR)
+        x = take(x_BxTxD, index_BxR) + self.post_attention_norm(heads)
+        return x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x))), cache
 
 
 class Gemma3(nnx.Module):
@@ -206,9 +218,10 @@ class Gemma3(nnx.Module):
                 With a cache, rows are one segment each, padded on the right.
             cache: keys and values so far. The result is then (hidden, cache). It must have T free slots after
                 the longest row, padding included.
-            index_BxR: return the states of these tokens of each row alone, BxRxD.
+            index_BxR: return the states of these tokens of each row alone, BxRxD: the last layer then computes
+                no other, which saves up to a quarter of a model of four layers.
         """
-        batch, length = tokens_BxT.shape
+        length = tokens_BxT.shape[1]
         slots = None
         if cache is not None:
             slots = cache.lengths_B[:, None] + jnp.arange(length, dtype=jnp.int32)
@@ -230,9 +243,9 @@ class Gemma3(nnx.Module):
         )
         x = self.embedding[...][tokens_BxT].astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
         x, groups = self._scan_groups(x, context, cache)
-        x, tail = self._run(self.tail, x, context, None if cache is None else cache.tail)
-        if index_BxR is not None:
-            x = jnp.take_along_axis(x, index_BxR[..., None], axis=1)
+        x, tail = self._run(self.tail, x, context, None if cache is None else cache.tail, index_BxR)
+        if not self.tail:
+            x = take(x, index_BxR)
         hidden = self.norm(x)
         if cache is None:
             return hidden
@@ -253,11 +266,12 @@ class Gemma3(nnx.Module):
         tail = [zeros() for _ in range(config.layers - period * groups)]
         return Cache([zeros(groups) for _ in range(period)], tail, jnp.zeros((batch,), jnp.int32), empty=True)
 
-    def _run(self, blocks: Sequence[Block], x, context: _Context, caches):
-        """Applies blocks one after another."""
+    def _run(self, blocks: Sequence[Block], x, context: _Context, caches, index_BxR=None):
+        """Applies blocks one after another; the last gives the tokens `index_BxR` alone."""
         new = []
         for i, block in enumerate(blocks):
-            call = lambda block, x, cache: block(x, context, cache)  # noqa: E731
+            index = index_BxR if i == len(blocks) - 1 else None
+            call = lambda block, x, cache, index=index: block(x, context, cache, index)  # noqa: E731
             if REMAT[self.remat] is not None:
                 call = jax.checkpoint(call, policy=REMAT[self.remat])
             x, cache = call(block, x, None if caches is None else caches[i])
