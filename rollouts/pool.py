@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from playwright.async_api import Error
 from tqdm import tqdm
 
 from mira_jax.errors import UserError
@@ -115,6 +116,7 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
             task.cancel()
 
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_quieter)
         handled = (signal.SIGINT, signal.SIGTERM)
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             for number in handled:
@@ -131,6 +133,12 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
                     loop.remove_signal_handler(number)
 
     return asyncio.run(guarded())
+
+
+def _quieter(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Browser calls that were given up fail once more when their page closes; nobody waits for them then."""
+    if not isinstance(context.get("exception"), Error):
+        loop.default_exception_handler(context)
 
 
 async def _collect(config: RolloutConfig, suite: Suite, policy: Policy, specs: Sequence[tuple[Task, int]], folder: Path) -> Tally:

@@ -42,6 +42,7 @@ class Site:
                 if path.startswith("/to/"):
                     return self.answer(302, b"", ("Location", "http://" + path.removeprefix("/to/")))
                 page = site.pages.get(path)
+                page = page(parse_qs(urlsplit(self.path).query)) if callable(page) else page
                 if page is None and path != "/favicon.ico":
                     page = f"<title>{path}</title><p>page {self.path}</p><a href='/'>home</a>"
                 self.answer(200, (page or "").encode("utf-8", "surrogatepass"))
@@ -117,14 +118,13 @@ QUICK = BrowserConfig(contexts=2, call_seconds=3, load_seconds=3, settle_seconds
 
 
 class CountingSuite:
-    """Tasks to press a button so many times; the server counts. `trouble` is run at every look at the state."""
+    """Tasks to press a link so many times. `trouble` is run at every look at the state."""
 
     name = "counting"
 
-    def __init__(self, trouble=None, page: str | None = None):
-        self.trouble, self.opened, self.closed, self.pressed = trouble, 0, 0, 0
-        self.site = Site({"/": page or "<h1>count</h1><a href='/press'>press</a> <a href='/other'>other</a>",
-                          "/press": "<h1>pressed</h1><a href='/press'>press</a>"})  # fmt: skip
+    def __init__(self, trouble=None):
+        self.trouble, self.opened, self.closed = trouble, 0, 0
+        self.page = "<h1>count</h1><a href='/press?n=1'>press</a> <a href='/other'>other</a>"
 
     @property
     def hosts(self):
@@ -141,7 +141,10 @@ class CountingSuite:
                     intent=f"press {times}", start_url="__COUNT__/", horizon=6)  # fmt: skip
 
     async def start(self):
-        self.site.__enter__()
+        def press(query):
+            return f"<h1>pressed</h1><a href='/press?n={int(query['n'][0]) + 1}'>press</a>"
+
+        self.site = Site({"/": self.page, "/press": press}).__enter__()
 
     async def stop(self):
         self.site.__exit__()
@@ -177,11 +180,11 @@ class CountingSession:
         self.addresses, self.hosts = {"__COUNT__": f"http://{suite.site.host}"}, suite.hosts
 
     async def state(self):
-        page = self.context.pages[-1]
-        self.presses += urlsplit(page.url).path == "/press"
+        query = parse_qs(urlsplit(self.context.pages[-1].url).query)
+        self.presses = int(query.get("n", ["0"])[0])
         if self.suite.trouble:
             await self.suite.trouble(self)
-        return {"presses": self.presses, "query": parse_qs(urlsplit(page.url).query)}
+        return {"presses": self.presses}
 
     async def evidence(self, page, answer):
         return Evidence(answer=answer, page=page)

@@ -1,0 +1,305 @@
+"""Whole runs: collected, resumed, interrupted, labelled, evaluated, with things going wrong on the way."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import rollouts.pool
+from mira_jax import commands
+from mira_jax.config import build
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Outcome, Status
+from mira_jax.trajectories.shards import ShardReader, Spool
+from rollouts import evaluate
+from rollouts.labels.outcome import label, label_folder
+from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
+from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
+from tests.rollouts.sites import CountingSuite
+
+BROWSER = {"contexts": 2, "call_seconds": 3, "load_seconds": 3, "settle_seconds": 1, "draw": False}
+
+
+def config(**changes):
+    tree = {"episodes": 4, "policy": {"kind": "expert"}, "observation": {"handles": "name", "compact": True}, "browser": BROWSER}
+    return build(RolloutConfig, tree | changes)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Makes commands find the suite that it is given."""
+
+    def set_suite(suite):
+        for module in (rollouts.pool, evaluate):
+            monkeypatch.setattr(module, "make_suite", lambda name, **_: suite)
+        return suite
+
+    return set_suite
+
+
+def test_episodes_are_collected_once_and_hold_what_the_contract_says(use, tmp_path):
+    suite = use(CountingSuite())
+    tally = collect(config(), tmp_path)
+    assert tally.status == {"finished": 4} and tally.steps == sum(1 + i % 3 + 1 for i in range(4))
+    assert suite.opened == suite.closed == 4
+    episodes = {episode.task.id: episode for episode in ShardReader(tmp_path)}
+    episode = episodes["press.train.0.1"]
+    assert [step.response for step in episode.steps] == ['do(action="Click", element="press")'] * 2 + ['exit(message="done")']
+    assert [step.state["presses"] for step in episode.steps] == [1, 2, 2]
+    assert [step.page.url for step in episode.steps] == ["__COUNT__/", "__COUNT__/press?n=1", "__COUNT__/press?n=2"]
+    assert episode.steps[0].page.observation == 'count\n<a id="press"> <a id="other">'
+    assert episode.evidence.answer == "done" and episode.outcome is None and episode.status is Status.FINISHED
+    assert episode.steps[0].seconds.browser > 0
+    tally = collect(config(episodes=5), tmp_path)
+    assert (tally.wanted, tally.skipped, sum(tally.status.values())) == (5, 4, 1)
+    assert len(ShardReader(tmp_path)) == 5 and suite.opened == 5
+    assert collect(config(episodes=5), tmp_path).skipped == 5 and suite.opened == 5
+
+
+def test_a_killed_browser_costs_a_retry_and_no_episode(use, tmp_path, monkeypatch):
+    pools = []
+    monkeypatch.setattr(rollouts.pool, "BrowserPool", lambda *a: pools.append(BrowserPool(*a)) or pools[-1])
+    killed = []
+
+    async def trouble(session):
+        if session.presses == 2 and not killed:
+            killed.append(True)
+            for process in _browsers():
+                os.kill(process, signal.SIGKILL)
+
+    use(CountingSuite(trouble))
+    tally = collect(config(), tmp_path)
+    assert killed and tally.status == {"finished": 4} and tally.retries >= 1
+    assert pools[0].launches == 2
+    for episode in ShardReader(tmp_path):
+        assert len(episode.steps) == int(episode.task.intent.split()[1]) + 1
+        assert [step.index for step in episode.steps] == list(range(len(episode.steps)))
+
+
+def _browsers():
+    """Process ids of the browsers that this process started."""
+    tree = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    name, rest = file.read().rsplit(")", 1)
+            except OSError:
+                continue
+            tree.setdefault(int(rest.split()[1]), []).append((int(entry), name.split("(", 1)[1]))
+    waiting, found = [os.getpid()], []
+    while waiting:
+        for child, name in tree.get(waiting.pop(), []):
+            waiting.append(child)
+            if name.startswith("chrom"):
+                found.append(child)
+    return found
+
+
+def test_lost_episodes_are_counted_apart_never_judged_and_tried_again(use, tmp_path):
+    async def trouble(session):
+        if session.task.id.endswith((".1", ".3")):
+            raise OSError("the site is ill")
+
+    suite = use(CountingSuite(trouble))
+    tally = collect(config(limits={"tries": 2}), tmp_path)
+    assert tally.status == {"finished": 2, "infra_error": 2} and tally.retries == 4
+    assert suite.opened == suite.closed == 6
+    lost = lost_episodes(tmp_path / LOST)
+    assert {episode.task.id[-1] for episode in lost} == {"1", "3"}
+    for episode in lost:
+        assert episode.status is Status.INFRA_ERROR and episode.outcome is None and not episode.steps
+        assert "the site is ill" in episode.error
+        assert label(episode, suite).outcome is None
+    assert len(ShardReader(tmp_path)) == 2
+    suite.trouble = None
+    tally = collect(config(), tmp_path)
+    assert (tally.skipped, tally.status) == (2, {"finished": 2})
+    assert lost_episodes(tmp_path / LOST) == [] and len(ShardReader(tmp_path)) == 4
+
+
+def test_a_page_that_hangs_is_lost_while_the_others_go_on(use, tmp_path):
+    async def trouble(session):
+        if session.task.id.endswith(".2"):
+            await session.context.pages[-1].evaluate("setTimeout(() => { for(;;); }, 0)")
+
+    use(CountingSuite(trouble))
+    tally = collect(config(limits={"tries": 1}, browser=BROWSER | {"call_seconds": 1}), tmp_path)
+    assert tally.status == {"finished": 3, "infra_error": 1}
+
+
+def test_nothing_but_infrastructure_errors_ends_the_run(use, tmp_path):
+    async def trouble(session):
+        raise OSError("down")
+
+    use(CountingSuite(trouble))
+    with pytest.raises(UserError, match=r"the last 3 episodes were lost .* site: reading the sites' state: down"):
+        collect(config(episodes=50, limits={"tries": 1, "give_up_after": 3}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("responses", "status", "steps"),
+    [
+        (['do(action="Click", element="press")'], Status.STUCK, 3),
+        (["I give up"], Status.PARSE_FAILURES, 2),
+        (['do(action="Click", element="press")', "go_backward()"], Status.HORIZON, 6),
+    ],
+)
+def test_episodes_end_at_their_limits(use, tmp_path, responses, status, steps):
+    suite = use(CountingSuite())
+
+    class Script:
+        def respond(self, task, rounds, observation):
+            return responses[len(rounds) % len(responses)]
+
+    suite.expert = lambda *a, **k: Script()
+    collect(config(episodes=1, limits={"stuck_after": 3, "parse_failures": 2}), tmp_path)
+    (episode,) = ShardReader(tmp_path)
+    assert (episode.status, len(episode.steps)) == (status, steps)
+    if status is Status.PARSE_FAILURES:
+        assert "expected do(...)" in episode.steps[0].error and episode.steps[0].action is None
+
+
+@pytest.mark.parametrize("kind", ["random", "idle"])
+def test_scripted_policies_act_validly_and_the_same_again(use, tmp_path, kind):
+    use(CountingSuite())
+    for run in ("a", "b"):
+        collect(config(episodes=2, policy={"kind": kind}), tmp_path / run)
+    first, second = (sorted(ShardReader(tmp_path / run), key=lambda episode: episode.key) for run in ("a", "b"))
+    assert [[step.response for step in episode.steps] for episode in first] == [
+        [step.response for step in episode.steps] for episode in second
+    ]
+    assert all(step.action is not None and step.error in (None, "there is no earlier page") for episode in first for step in episode.steps)
+
+
+def test_labels_are_made_offline_once(use, tmp_path):
+    suite = use(CountingSuite())
+    collect(config(), tmp_path / "raw")
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite) is True
+    episodes = list(ShardReader(tmp_path / "out"))
+    assert {episode.task.id: episode.success for episode in episodes} == {f"press.train.0.{i}": True for i in range(4)}
+    assert all(step.milestones == (True,) for episode in episodes for step in episode.steps)
+    assert [subgoal.text for subgoal in episodes[0].subgoals] == ["pressed once"]
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite) is False
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    collect(config(episodes=5), tmp_path / "raw")
+    with pytest.raises(UserError, match="holds something else already"):
+        label_folder(tmp_path / "raw", tmp_path / "out", suite)
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True) and len(ShardReader(tmp_path / "out")) == 5
+    with pytest.raises(UserError, match="a folder of their own"):
+        label_folder(tmp_path / "raw", tmp_path / "raw", suite)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsys):
+    suite = use(CountingSuite())
+    suite.judge = lambda episode: Outcome(success=episode.steps[-1].state["presses"] in (1, 3), score=0.5, source="rule")
+    out = tmp_path / "expert"
+    arguments = ["--set", "episodes=4", "--set", f"browser={json.dumps(BROWSER)}", "--set", "observation={handles: name}"]
+
+    def run(*more):
+        return commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out",), [*arguments, *more])
+
+    assert run("--out", str(out)) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert {key: round(value, 3) for key, value in summary["success_rate"].items()} == {"mean": 0.75, "low": 0.301, "high": 0.954, "n": 4}
+    assert summary["per_template"] == {"press": summary["success_rate"]}
+    assert summary["tasks"] == {f"press.test.0.{i}": i != 1 for i in range(4)}
+    assert (summary["status"], summary["infra_errors"], summary["mean_steps"], summary["milestones"]) == ({"finished": 4}, 0, 2.75, 1.0)
+    assert "press   75.0 %" in capsys.readouterr().out
+    assert run("--out", str(tmp_path / "idle"), "--set", "policy.kind=idle") == 0
+    idle = json.loads((tmp_path / "idle" / "summary.json").read_text())
+    assert idle["tasks"].keys() == summary["tasks"].keys() and idle["success_rate"]["mean"] == 0
+    assert run("--out", str(out)) == 0
+    again = json.loads((out / "summary.json").read_text())
+    assert again["tasks"] == summary["tasks"]
+    assert run("--out", str(out), "--set", "seed=1") == 2
+    assert "holds an evaluation with other settings (seed)" in capsys.readouterr().err
+    assert run("--out", str(tmp_path)) == 2
+
+
+def test_bad_settings_are_one_message_before_any_work(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="not an executable file"):
+        collect(config(browser=BROWSER | {"executable": "/no/such/browser"}), tmp_path / "a")
+    with pytest.raises(UserError, match="cannot reach the endpoint"):
+        (tmp_path / "tokenizer").mkdir()
+        _tokenizer(tmp_path / "tokenizer")
+        collect(
+            config(policy={"tokenizer": str(tmp_path / "tokenizer"), "endpoint": {"base_url": "http://127.0.0.1:9/v1"}}), tmp_path / "b"
+        )
+    for bad in (
+        {"policy": {"kind": "endpoint"}},
+        {"policy": {"kind": "expert2"}},
+        {"episodes": 0},
+        {"browser": {"contexts": 0}},
+        {"observation": {"handles": "x"}},
+        {"limits": {"horizon": 0}},
+        {"browser": {"draw": False, "screenshots": True}},
+    ):
+        with pytest.raises(UserError):
+            config(**bad)
+    assert not (tmp_path / "a" / "episodes-00000.json").exists() and not (tmp_path / "b").exists()
+
+
+def _tokenizer(folder):
+    from mira_jax.trajectories.tokenizer import train_tokenizer
+
+    train_tokenizer(["press the button"] * 20, folder / "tokenizer.model", 300)
+
+
+async def test_without_any_browser_the_message_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
+    with pytest.raises(UserError) as refusal:
+        async with BrowserPool(BrowserConfig()):
+            pass
+    assert str(refusal.value) == NO_BROWSER
+
+
+async def test_screenshots_are_jpegs(use, tmp_path):
+    use(CountingSuite())
+    await asyncio.to_thread(collect, config(episodes=1, browser=BROWSER | {"draw": True, "screenshots": True}), tmp_path)
+    (episode,) = ShardReader(tmp_path)
+    assert all(step.page.screenshot.startswith(b"\xff\xd8\xff") for step in episode.steps)
+    assert episode.evidence.page.screenshot.startswith(b"\xff\xd8\xff")
+
+
+def test_sigterm_ends_cleanly_and_keeps_what_is_done(tmp_path):
+    script = (
+        "import sys, rollouts.pool as pool\nfrom mira_jax import commands\nfrom rollouts import collect\n"
+        "from tests.rollouts.sites import CountingSuite\npool.make_suite = lambda *a, **k: CountingSuite()\n"
+        "sys.exit(commands.run(collect.main, collect.CollectConfig, '', ('out',)))\n"
+    )
+    arguments = ["--out", str(tmp_path), "--set", "episodes=500", "--set", f"browser={json.dumps(BROWSER)}"]
+    arguments += ["--set", "observation={handles: name}"]
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(300):
+            if list((tmp_path / "spool").glob("*.episode")):
+                break
+            assert process.poll() is None
+            asyncio.run(asyncio.sleep(0.1))
+        children = _descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert len(Spool(tmp_path).keys()) >= 1
+    for _ in range(50):
+        if not any(os.path.exists(f"/proc/{child}") for child in children):
+            break
+        asyncio.run(asyncio.sleep(0.1))
+    assert [child for child in children if os.path.exists(f"/proc/{child}")] == []
+
+
+def _descendants(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        children = [int(child) for child in file.read().split()]
+    return children + [below for child in children for below in _descendants(child)]
