@@ -12,7 +12,7 @@ from typing import Any
 from mira_jax import commands
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import UserError
-from mira_jax.recipes import make_recipe, options_of
+from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, write_model_json
 from mira_jax.training.metrics import MetricsWriter
@@ -72,11 +72,21 @@ def main(config: TrainConfig) -> None:
     model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed)
     print(setup.describe(packed, model, prepared.summary), file=sys.stderr)
 
-    run.create()
-    run.check_data({**packed.description, "summary": prepared.summary})
-    run.write_bytes(FILE_NAME, tokenizer_file)
-    write_model_json(run.path, model.config, recipe.heads)
+    with run.writing():
+        run.create()
+        run.check_data({**packed.description, "summary": prepared.summary})
+        run.write_bytes(FILE_NAME, tokenizer_file)
+        write_model_json(run.path, model.config, recipe.heads)
+        result = _fit(config, run, recipe, packed, model)
+        if result.finished:
+            run.finish(result.step, result.metrics, result.seconds)
+            print(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s")
+        else:
+            print(f"stopped after update {result.step}, which is saved; go on with: {run.restart}", file=sys.stderr)
 
+
+def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Packed, model: setup.Model) -> loop.LoopResult:
+    """From the last checkpoint, or from the start, to the end."""
     updates, parts = len(packed.train), config.optimizer.accumulate
     optimizer = make_optimizer(config.optimizer, updates)
     checkpoints = Checkpoints(run.path, config.checkpoint.keep)
@@ -87,10 +97,10 @@ def main(config: TrainConfig) -> None:
         print(f"{run.path}: goes on after update {step} of {updates}", file=sys.stderr)
     else:
         state = setup.fresh_state(model, optimizer)
-    writer = MetricsWriter(run.path, step)
     evaluate = None
     if packed.holdout:
         evaluate = loop.mean_over(make_evaluation(model.skeleton, recipe.loss), packed.holdout, lambda batch: cut(batch, 1), "holdout/")
+    writer = MetricsWriter(run.path, step)
     result = loop.train(
         state,
         step,
@@ -103,11 +113,7 @@ def main(config: TrainConfig) -> None:
         evaluate,
     )
     writer.close()
-    if not result.finished:
-        print(f"stopped after update {result.step} of {updates}, which is saved; go on with: {run.restart}", file=sys.stderr)
-        return
-    run.finish(result.step, result.metrics, result.seconds)
-    print(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s")
+    return result
 
 
 def _require(config: TrainConfig) -> None:

@@ -47,16 +47,12 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, data: Any) -> None:
         """Copies what is to be saved and returns; a thread writes it. `data` is the Grain iterator.
 
-        Raises:
-            UserError: the checkpoint before this one could not be written.
+        What the thread could not write is raised by the next `save`, or by `close`.
         """
         if self.latest == step:
             return
         parts = {"params": state.params, "optimizer": {"state": state.optimizer, "step": state.step}, "data": data}
-        try:
-            self._orbax.save_checkpointables_async(step, parts, force=True)
-        except OSError as error:
-            raise _unwritable(self._orbax.directory, error) from None
+        self._orbax.save_checkpointables_async(step, parts, force=True)
 
     def restore(self, abstract: TrainState, data: Any) -> TrainState:
         """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`."""
@@ -69,11 +65,8 @@ class Checkpoints:
         return TrainState(loaded["params"], optimizer["state"], optimizer["step"])
 
     def close(self) -> None:
-        """Waits until all is written. Raises UserError if it could not be."""
-        try:
-            self._orbax.close()
-        except OSError as error:
-            raise _unwritable(self._orbax.directory, error) from None
+        """Waits until all is written."""
+        self._orbax.close()
 
 
 def build_model(config: Gemma3Config, heads: tuple[str, ...], *, rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
@@ -161,8 +154,3 @@ def _model_folder(folder: str | Path) -> Path:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _unwritable(directory: Any, error: OSError) -> UserError:
-    reason = _first_line(error)
-    return UserError(f"{directory}: could not write a checkpoint ({reason}); free some disk space, then run the same command again")

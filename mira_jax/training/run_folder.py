@@ -7,7 +7,10 @@ data.json        which data it began with  restart.txt     the command that goes
 complete.json    {step, metrics, seconds}, once the run is over
 """
 
+import contextlib
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from mira_jax.errors import UserError
 CONFIG = "config.yaml"
 COMPLETE = "complete.json"
 DATA = "data.json"
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 FREE = ("checkpoint", "log_every")
 """Keys that may change when a run goes on: they do not touch its numbers."""
 
@@ -62,12 +66,25 @@ class RunFolder:
 
     def create(self) -> None:
         """Makes the folder and writes how to start again."""
-        try:
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_text("restart.txt", self.restart + "\n")
             self.write_text(CONFIG, yaml.safe_dump(configs.to_tree(self._config), sort_keys=False))
-        except OSError as error:
-            raise UserError(f"out: cannot write to {self.path}: {error.strerror}") from None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns a full disk, or a folder that can't be written to, into a UserError."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in MENDABLE:
+                reason = error.strerror
+            elif f"os_error_code='{errno.ENOSPC}'" in str(error):
+                reason = "No space left on device"
+            else:
+                raise
+            remedy = "mend that and run the same command again: it goes on from the last checkpoint"
+            raise UserError(f"out: could not write to {self.path}: {reason}; {remedy}") from None
 
     def check_data(self, description: dict[str, Any]) -> None:
         """Remembers the data at the first start. Raises UserError if a run that goes on would read other data."""

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -19,6 +20,9 @@ from mira_jax.train import TrainConfig, main
 from mira_jax.training.checkpoint import latest_checkpoint, load_model
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.run_folder import RunFolder
+from mira_jax.training.setup import ModelConfig, describe_model
+from mira_jax.training.state import params_of
+from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +116,7 @@ def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_ru
     assert process.returncode == 0, stderr
     step = int(latest_checkpoint(out).name)
     assert re.search(r"goes on after update \d+ of", stderr)
-    assert f"stopped after update {step} of" in stderr and f"--config {out / 'config.yaml'}" in stderr
+    assert f"stopped after update {step}, which is saved" in stderr and f"--config {out / 'config.yaml'}" in stderr
     assert not (out / "complete.json").exists() and losses(out)[-1][0] == step
 
     again = (out / "restart.txt").read_text().replace("python", sys.executable, 1).split()
@@ -160,6 +164,24 @@ def test_bad_data_and_sizes_are_refused_before_anything_is_written(folder, capsy
     assert "sizes come from init_from" in error(f"init_from={folder / 'undisturbed'}")
     assert "vocabulary has 10 words" in error("model.sizes.vocabulary_size=10")
     assert "can't share 2 kv heads" in error("model.sizes.query_heads=3", "model.sizes.kv_heads=2")
+
+
+def test_a_critic_starts_on_the_trunk_of_a_policy(folder):
+    policy, sizes = load_model(folder / "undisturbed")
+    tokenizer = Tokenizer(folder / "undisturbed")
+    model = describe_model(ModelConfig(), str(folder / "undisturbed"), ("value",), tokenizer, seed=0)
+    params = model.make_params()
+    assert model.config == sizes and list(params["heads"]) == ["value"]
+    jax.tree.map(np.testing.assert_array_equal, params["trunk"], params_of(policy))
+
+
+def test_a_full_disk_is_one_message(tmp_path):
+    folder = RunFolder(tmp_path / "run", TrainConfig())
+    for error in (OSError(28, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']")):
+        with pytest.raises(UserError, match=r"No space left on device.* goes on from the last checkpoint"), folder.writing():
+            raise error
+    with pytest.raises(ValueError, match="another"), folder.writing():
+        raise ValueError("another")
 
 
 def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
