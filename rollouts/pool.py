@@ -183,7 +183,9 @@ class _Run:
                 await asyncio.gather(*workers)
             finally:
                 for worker in workers:
-                    worker.cancel()
+                    # Once: a second time would end the closing of its context.
+                    if not worker.cancelling():
+                        worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
                 self.tally.seconds = time.perf_counter() - started
 
