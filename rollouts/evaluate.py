@@ -19,7 +19,7 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import ShardReader, now, write_atomically
 from rollouts.analysis.statistics import rate
-from rollouts.labels.outcome import label_folder
+from rollouts.labels.outcome import is_labelled, label_folder
 from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
 from rollouts.suites import make_suite
 
@@ -38,8 +38,8 @@ def main(settings: EvaluateConfig) -> int:
     folder = Path(settings.out)
     _same_evaluation(settings, folder)
     tally = collect(settings, folder / "episodes")
-    suite = make_suite(settings.suite.name, **settings.suite.options)
-    if not (folder / "labelled").exists() or tally.wanted > tally.skipped:
+    if not is_labelled(folder / "episodes", folder / "labelled"):
+        suite = make_suite(settings.suite.name, **settings.suite.options)
         label_folder(folder / "episodes", folder / "labelled", suite, overwrite=True)
     lost = lost_episodes(folder / "episodes" / LOST)
     summary = summarize(ShardReader(folder / "labelled"), lost)
@@ -98,13 +98,13 @@ def table(summary: dict[str, Any]) -> str:
 def _same_evaluation(settings: EvaluateConfig, folder: Path) -> None:
     """Refuses a folder that holds an evaluation of something else; notes what this one is of."""
     path = folder / CONFIG
-    if path.exists():
+    if path.exists() and (folder / "episodes").is_dir():
         before = config.load(EvaluateConfig, path)
         changed = [name for name in ("suite", "split", "templates", "episodes", "attempts", "seed", "policy", "observation", "limits")
                    if _identity(getattr(before, name)) != _identity(getattr(settings, name))]  # fmt: skip
         if changed:
             raise UserError(f"{folder}: holds an evaluation with other settings ({', '.join(changed)}); choose another folder")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(entry != path for entry in folder.iterdir()):
         raise UserError(f"{folder}: not empty, and no evaluation; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     config.save(settings, path)

@@ -67,6 +67,11 @@ def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
         yield label(trajectory, suite)
 
 
+def is_labelled(folder: Path, out: Path) -> bool:
+    """Whether `out` holds the labelled form of just the episodes of `folder`. Raises UserError for a damaged `folder`."""
+    return out.is_dir() and _holds(out, ShardReader(folder))
+
+
 def _holds(out: Path, reader: ShardReader) -> bool:
     try:
         labelled = ShardReader(out)
