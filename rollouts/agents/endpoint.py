@@ -150,7 +150,8 @@ class Endpoint:
                     break
                 failure = _failure(response)
                 if response.status_code not in _RETRIED:
-                    raise UserError(f"{url}: {failure}")
+                    hint = "; base_url should end with /v1" if not self.config.base_url.rstrip("/").endswith("/v1") else ""
+                    raise UserError(f"{url}: {failure}{hint}")
             except httpx.HTTPError as error:
                 failure = f"{type(error).__name__}: {error}".rstrip(": ")
             except (ValueError, KeyError, TypeError):
