@@ -12,13 +12,16 @@ from typing import Any
 from mira_jax import commands
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import UserError
+from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, write_model_json
+from mira_jax.training.layout import Layout, make_layout
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
+from mira_jax.training.state import abstract_state, init_state
 from mira_jax.training.step import cut, make_evaluation, make_step
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
@@ -43,6 +46,8 @@ class TrainConfig:
     """If given, the number of updates, in place of `epochs`."""
     seed: int = 0
     """Draws the parameters, the order of the data and the holdout."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """How the devices share the work, where there are several. May change when a run goes on."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log_every: int = 10
     """Updates between two fetches of the metrics; each update has its line all the same."""
@@ -70,6 +75,7 @@ def main(config: TrainConfig) -> None:
         epochs=config.epochs, updates=config.updates, seed=config.seed,
     )  # fmt: skip
     model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed)
+    layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate)
     print(setup.describe(packed, model, prepared.summary), file=sys.stderr)
 
     with run.writing():
@@ -77,7 +83,7 @@ def main(config: TrainConfig) -> None:
         run.check_data({**packed.description, "summary": prepared.summary})
         run.write_bytes(FILE_NAME, tokenizer_file)
         write_model_json(run.path, model.config, recipe.heads)
-        result = _fit(config, run, recipe, packed, model)
+        result = _fit(config, run, recipe, packed, model, layout)
         if result.finished:
             run.finish(result.step, result.metrics, result.seconds)
             print(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s")
@@ -85,33 +91,36 @@ def main(config: TrainConfig) -> None:
             print(f"stopped after update {result.step}, which is saved; go on with: {run.restart}", file=sys.stderr)
 
 
-def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Packed, model: setup.Model) -> loop.LoopResult:
+def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Packed, model: setup.Model, layout: Layout) -> loop.LoopResult:
     """From the last checkpoint, or from the start, to the end."""
     updates, parts = len(packed.train), config.optimizer.accumulate
     optimizer = make_optimizer(config.optimizer, updates)
+    abstract = abstract_state(model.skeleton.params, optimizer)
     checkpoints = Checkpoints(run.path, config.checkpoint.keep)
     data = batches_of(packed.train)
     step = checkpoints.latest or 0
     if step:
-        state = checkpoints.restore(setup.abstract_state(model, optimizer), data)
+        state = checkpoints.restore(layout.abstract(abstract), data)
         print(f"{run.path}: goes on after update {step} of {updates}", file=sys.stderr)
     else:
-        state = setup.fresh_state(model, optimizer)
+        state = init_state(model.make_params(layout), optimizer, layout.of(abstract))
     evaluate = None
     if packed.holdout:
-        evaluate = loop.mean_over(make_evaluation(model.skeleton, recipe.loss), packed.holdout, lambda batch: cut(batch, 1), "holdout/")
+        evaluation = make_evaluation(model.skeleton, recipe.loss)
+        evaluate = loop.mean_over(evaluation, packed.holdout, lambda batch: layout.put_batch(cut(batch, 1)), "holdout/")
     writer = MetricsWriter(run.path, step)
-    result = loop.train(
-        state,
-        step,
-        make_step(model.skeleton, recipe.loss, optimizer, learning_rate(config.optimizer, updates)),
-        data,
-        lambda batch: cut(batch, parts),
-        loop.LoopConfig(updates, config.log_every, config.checkpoint.every, evaluate_at=[*packed.train.epoch_ends, updates]),
-        checkpoints,
-        writer,
-        evaluate,
-    )
+    with layout.active():
+        result = loop.train(
+            state,
+            step,
+            make_step(model.skeleton, recipe.loss, optimizer, learning_rate(config.optimizer, updates), layout.of(abstract)),
+            data,
+            lambda batch: layout.put_batch(cut(batch, parts)),
+            loop.LoopConfig(updates, config.log_every, config.checkpoint.every, evaluate_at=[*packed.train.epoch_ends, updates]),
+            checkpoints,
+            writer,
+            evaluate,
+        )
     writer.close()
     return result
 

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
@@ -14,6 +13,7 @@ from mira_jax.errors import UserError
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic
+from mira_jax.training.layout import Layout
 from mira_jax.training.state import TrainState, skeleton
 
 CHECKPOINTS = "checkpoints"
@@ -93,26 +93,27 @@ def read_model_json(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
 
 
 def load_model(
-    folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"
+    folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", layout: Layout | None = None
 ) -> tuple[Gemma3 | Critic, Gemma3Config]:
-    """The model in a run's newest checkpoint, or in a Hugging Face folder, on one device.
+    """The model in a run's newest checkpoint, or in a Hugging Face folder, on one device or laid out as asked.
 
     Raises:
         UserError: `folder` is neither, or what it holds does not fit together.
     """
     folder = _model_folder(folder)
+    layout = layout or Layout()
     if not (folder / MODEL).exists():
         from mira_jax.models import huggingface
 
-        model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+        sizes = huggingface.load_config(folder)
+        bones = skeleton(lambda rngs: Gemma3(sizes, rngs=rngs, param_dtype=param_dtype))
+        model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=layout.of(bones.state))
         return model, model.config
     config, heads = read_model_json(folder)
     bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat))
     path = latest_checkpoint(folder)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), bones.params)
     try:
-        params = ocp.load(path, abstract, checkpointable_name="params")
+        params = ocp.load(path, layout.abstract(bones.params), checkpointable_name="params")
     except (ValueError, OSError, KeyError) as error:
         raise UserError(f"{path}: the checkpoint does not hold the model that {folder / MODEL} describes: {_first_line(error)}") from error
     return bones.merge(params), config

@@ -23,8 +23,8 @@ CONFIG = "config.yaml"
 COMPLETE = "complete.json"
 DATA = "data.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-FREE = ("checkpoint", "log_every")
-"""Keys that may change when a run goes on: they do not touch its numbers."""
+FREE = ("checkpoint", "log_every", "mesh")
+"""Keys that may change when a run goes on: they do not touch what it computes."""
 
 
 class RunFolder:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
 from mira_jax import config as configs
 from mira_jax.data.packing import PackedBatches
@@ -18,7 +16,8 @@ from mira_jax.errors import UserError
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import REMAT
 from mira_jax.training.checkpoint import build_model, load_config, load_model
-from mira_jax.training.state import Params, Skeleton, TrainState, init_params, init_state, params_of, skeleton
+from mira_jax.training.layout import Layout
+from mira_jax.training.state import Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, train_tokenizer
 
@@ -134,7 +133,7 @@ class Model:
 
     config: Gemma3Config
     skeleton: Skeleton
-    make_params: Callable[[], Params]
+    make_params: Callable[[Layout], Params]
 
 
 def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str, ...], tokenizer: Tokenizer, seed: int) -> Model:
@@ -163,31 +162,15 @@ def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str,
     def build(rngs):
         return build_model(sizes, heads, rngs=rngs, dtype=config.dtype, remat=config.remat)
 
-    def make_params() -> Params:
-        given = params_of(load_model(init_from)[0]) if init_from else {}
+    def make_params(layout: Layout) -> Params:
+        given = params_of(load_model(init_from, layout=layout)[0]) if init_from else {}
         if heads and init_from:
             kept = {name: given["heads"][name] for name in heads if name in old_heads}
             given = {"trunk": given["trunk"] if old_heads else given, "heads": kept}
-        return init_params(build, seed, given)
+        return init_params(build, seed, given, layout.of(bones.params))
 
-    return Model(sizes, skeleton(build), make_params)
-
-
-def fresh_state(model: Model, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update, laid out as `abstract_state`.
-
-    Every leaf is put where it stays: were some left to the default device, the second update would be compiled anew.
-    """
-    state = init_state(model.make_params(), optimizer)
-    return jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer)))
-
-
-def abstract_state(model: Model, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes, dtypes and places of the state, for a restore."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params = model.skeleton.params
-    shapes = TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), np.int32))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+    bones = skeleton(build)
+    return Model(sizes, bones, make_params)
 
 
 def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:

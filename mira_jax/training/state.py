@@ -31,6 +31,11 @@ class Skeleton:
     params: Params
     """Of `jax.ShapeDtypeStruct`."""
 
+    @property
+    def state(self) -> nnx.State:
+        """`params` as the NNX state."""
+        return jax.tree.unflatten(self.structure, jax.tree.leaves(self.params))
+
     def merge(self, params: Params) -> nnx.Module:
         """The model with these parameters."""
         return nnx.merge(self.graph, jax.tree.unflatten(self.structure, jax.tree.leaves(params)))
@@ -62,9 +67,21 @@ def init_params(build: Callable[[nnx.Rngs], nnx.Module], seed: int, given: Param
     return _union(jax.jit(init, out_shardings=out_shardings, compiler_options=_quick_compile())(), given)
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update."""
-    return TrainState(params, jax.jit(optimizer.init, compiler_options=_quick_compile())(params), jnp.zeros((), jnp.int32))
+def init_state(params: Params, optimizer: optax.GradientTransformation, shardings: TrainState | None = None) -> TrainState:
+    """The state before the first update.
+
+    With `shardings` every leaf is put where it stays: were some left to the default device, the second update would
+    be compiled anew.
+    """
+    out_shardings = None if shardings is None else shardings.optimizer
+    optimizer_state = jax.jit(optimizer.init, out_shardings=out_shardings, compiler_options=_quick_compile())(params)
+    state = TrainState(params, optimizer_state, jnp.zeros((), jnp.int32))
+    return state if shardings is None else jax.device_put(state, shardings)
+
+
+def abstract_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of `init_state`."""
+    return TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def _quick_compile() -> dict[str, int] | None:

@@ -18,12 +18,17 @@ Loss = Callable[[nnx.Module, Mapping[str, Array]], tuple[Mean, dict[str, Mean]]]
 
 
 def make_step(
-    skeleton: Skeleton, loss_of: Loss, optimizer: optax.GradientTransformation, rate: Callable[[Array], Array]
+    skeleton: Skeleton,
+    loss_of: Loss,
+    optimizer: optax.GradientTransformation,
+    rate: Callable[[Array], Array],
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
     """(state, batch) -> (new state, metrics), jitted; the old state is donated.
 
     Arrays of `batch` have an axis of parts before that of rows (see `cut`). The gradient is that of
-    (sum of the parts' totals) / (sum of their weights): the same however many parts.
+    (sum of the parts' totals) / (sum of their weights): the same however many parts. `shardings`: of the state,
+    which stays where it is.
     """
 
     def total(params: Params, part: Mapping[str, Array]) -> tuple[Array, tuple[Mean, dict[str, Mean]]]:
@@ -48,7 +53,7 @@ def make_step(
         report |= {"tokens": (batch["segment_ids"] > 0).sum(), "steps": batch["step_mask"].sum()}
         return TrainState(params, optimizer_state, state.step + 1), report
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None))
 
 
 def make_evaluation(skeleton: Skeleton, loss_of: Loss) -> Callable[[Params, Mapping[str, Array]], dict[str, Mean]]:

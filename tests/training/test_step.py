@@ -12,9 +12,9 @@ from mira_jax.data.steps import tokenize
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.recipes.sft import SFT
+from mira_jax.training.layout import Layout
 from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_log_probs
-from mira_jax.training.setup import Model, fresh_state
-from mira_jax.training.state import init_params, init_state, params_of, skeleton
+from mira_jax.training.state import abstract_state, init_params, init_state, params_of, skeleton
 from mira_jax.training.step import cut, make_step
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.tokenizer import Tokenizer
@@ -114,9 +114,8 @@ def test_accumulated_parts_give_the_update_of_the_whole_batch(batch):
 def test_no_update_after_the_first_compiles_again(batch):
     bones, optimizer = skeleton(build_small), optax.adam(1e-3)
     given = jax.device_put({"embedding": jnp.ones((320, 32))}, jax.devices()[0])
-    model = Model(SMALL, bones, lambda: init_params(build_small, seed=0, given=given))
     step = make_step(bones, SFT().loss, optimizer, lambda count: count)
-    state = fresh_state(model, optimizer)
+    state = init_state(init_params(build_small, seed=0, given=given), optimizer, Layout().of(abstract_state(bones.params, optimizer)))
     state, _ = step(state, cut(batch, 1))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))

@@ -18,6 +18,7 @@ from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.train import TrainConfig, main
 from mira_jax.training.checkpoint import latest_checkpoint, load_model
+from mira_jax.training.layout import Layout
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, describe_model
@@ -60,9 +61,11 @@ def run(folder: Path, out: str, *overrides: str) -> int:
     return commands.run(main, TrainConfig, "", flags=("out",), argv=arguments(folder, out, *overrides))
 
 
-def start(folder: Path, out: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mira_jax.train", *arguments(folder, out)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def start(folder: Path, out: str, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mira_jax.train", *arguments(folder, out, *overrides)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
@@ -127,6 +130,20 @@ def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_ru
     assert ours["holdout/loss"] == theirs["holdout/loss"]
 
 
+def test_a_run_on_a_mesh_has_the_losses_of_one_device_and_goes_on_there(folder):
+    out = folder / "mesh"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    process = start(folder, "mesh", "mesh.data=2", "mesh.fsdp=1", "mesh.tensor=2", environment=flags)
+    wait_for(lambda: any(step >= 7 for step in checkpoint_steps(out)), process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert run(folder, "mesh") == 0
+    ours, theirs = losses(out), losses(folder / "undisturbed")
+    assert [step for step, _ in ours] == [step for step, _ in theirs]
+    np.testing.assert_allclose([loss for _, loss in ours], [loss for _, loss in theirs], rtol=2e-3)
+
+
 def test_a_complete_run_is_not_run_again(folder, capsys):
     before = (folder / "undisturbed" / "metrics.jsonl").stat().st_mtime_ns
     assert run(folder, "undisturbed") == 0
@@ -170,7 +187,7 @@ def test_a_critic_starts_on_the_trunk_of_a_policy(folder):
     policy, sizes = load_model(folder / "undisturbed")
     tokenizer = Tokenizer(folder / "undisturbed")
     model = describe_model(ModelConfig(), str(folder / "undisturbed"), ("value",), tokenizer, seed=0)
-    params = model.make_params()
+    params = model.make_params(Layout())
     assert model.config == sizes and list(params["heads"]) == ["value"]
     jax.tree.map(np.testing.assert_array_equal, params["trunk"], params_of(policy))
 

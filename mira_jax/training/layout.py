@@ -1,0 +1,57 @@
+"""Where a run's arrays live: on one device, or spread over a mesh."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from mira_jax.errors import UserError
+from mira_jax.models import sharding
+from mira_jax.models.sharding import MeshConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    mesh: Mesh | None = None
+    """None: one device, without any of a mesh's overhead."""
+
+    def of(self, tree: Any) -> Any:
+        """A sharding for each leaf of a tree of parameters or of a train state, arrays or abstract."""
+        if self.mesh is None:
+            device = SingleDeviceSharding(jax.devices()[0])
+            return jax.tree.map(lambda _: device, tree)
+        return sharding.shardings(tree, self.mesh)
+
+    def abstract(self, tree: Any) -> Any:
+        """The tree's shapes and dtypes with their shardings: what a restore asks for."""
+        return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, self.of(tree))
+
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Spreads the rows of a batch, its second axis after that of parts. One device takes the host's arrays as they are."""
+        if self.mesh is None:
+            return batch
+        rows = NamedSharding(self.mesh, PartitionSpec(None, *sharding.batch_sharding(self.mesh).spec))
+        return {name: jax.make_array_from_process_local_data(rows, array) for name, array in batch.items()}
+
+    def active(self) -> contextlib.AbstractContextManager:
+        """Within it the model lays out its activations on the mesh."""
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+
+def make_layout(config: MeshConfig, rows: int) -> Layout:
+    """The layout on all devices. `rows`: of what is computed at once.
+
+    Raises:
+        UserError: the mesh does not fit the devices, or the rows can't be shared evenly.
+    """
+    if jax.device_count() == 1:
+        return Layout()
+    mesh = sharding.make_mesh(config)
+    sharers = mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows % sharers:
+        raise UserError(f"data.rows: {rows} rows at once can't be shared evenly by {sharers} devices (mesh.data times mesh.fsdp)")
+    return Layout(mesh)
