@@ -107,7 +107,8 @@ def load_model(
 
         sizes = huggingface.load_config(folder)
         bones = skeleton(lambda rngs: Gemma3(sizes, rngs=rngs, param_dtype=param_dtype))
-        model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=layout.of(bones.state))
+        placed = bones.state(layout.of(bones.params))
+        model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=placed)
         return model, model.config
     config, heads = read_model_json(folder)
     bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat))

@@ -31,14 +31,13 @@ class Skeleton:
     params: Params
     """Of `jax.ShapeDtypeStruct`."""
 
-    @property
-    def state(self) -> nnx.State:
-        """`params` as the NNX state."""
-        return jax.tree.unflatten(self.structure, jax.tree.leaves(self.params))
+    def state(self, params: Params) -> nnx.State:
+        """A tree like `params` as the model's NNX state."""
+        return jax.tree.unflatten(self.structure, jax.tree.leaves(params))
 
     def merge(self, params: Params) -> nnx.Module:
         """The model with these parameters."""
-        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, jax.tree.leaves(params)))
+        return nnx.merge(self.graph, self.state(params))
 
 
 def skeleton(build: Callable[[nnx.Rngs], nnx.Module]) -> Skeleton:
