@@ -144,7 +144,7 @@ def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
     with open(log, "w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
-            yield {"policy.endpoint.base_url": _wait_until_ready(process, ready, log), "policy.checkpoint": model}
+            yield {"policy.endpoint.base_url": _wait_until_ready(process, ready, log) + "/v1", "policy.checkpoint": model}
         finally:
             process.send_signal(signal.SIGTERM)
             _wait_or_kill(process, 20)

@@ -57,15 +57,15 @@ class TrainConfig:
             raise UserError(f"optimizer.accumulate: {self.data.rows} rows can't be cut into {self.optimizer.accumulate} equal parts")
 
 
-def main(config: TrainConfig) -> None:
-    """Reads the data, builds the model, trains, and leaves a run folder."""
+def main(config: TrainConfig) -> int:
+    """Reads the data, builds the model, trains, and leaves a run folder. 130 if it was stopped before the end."""
     recipe = make_recipe(config.recipe)
     config = dataclasses.replace(config, recipe=options_of(config.recipe["name"], recipe))
     _require(config)
     run = RunFolder(config.out, config)
     if run.complete:
         print(f"{run.path}: complete already, at update {run.complete['step']}")
-        return
+        return 0
 
     reader = ShardReader(config.data.folders)
     prepared = recipe.prepare(reader, [SideTable.read(path) for path in config.data.side_tables])
@@ -84,11 +84,12 @@ def main(config: TrainConfig) -> None:
         run.write_bytes(FILE_NAME, tokenizer_file)
         write_model_json(run.path, model.config, recipe.heads)
         result = _fit(config, run, recipe, packed, model, layout)
-        if result.finished:
-            run.finish(result.step, result.metrics, result.seconds)
-            print(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s")
-        else:
+        if not result.finished:
             print(f"stopped after update {result.step}, which is saved; go on with: {run.restart}", file=sys.stderr)
+            return 130
+        run.finish(result.step, result.metrics, result.seconds)
+        print(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s")
+    return 0
 
 
 def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Packed, model: setup.Model, layout: Layout) -> loop.LoopResult:

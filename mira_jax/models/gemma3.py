@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from mira_jax.errors import UserError
 from mira_jax.models import attention
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
+from mira_jax.models.sharding import constrain
 
 REMAT = {
     "none": None,
@@ -178,7 +179,8 @@ class Block(nnx.Module):
         """The new stream, at the tokens `index_BxR` alone if given, and the cache."""
         heads, cache = self.attention(self.pre_attention_norm(x_BxTxD), context, cache, index_BxR)
         x = take(x_BxTxD, index_BxR) + self.post_attention_norm(heads)
-        return x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x))), cache
+        x = x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
+        return (x if index_BxR is not None else constrain(x, "batch", "tokens", None)), cache
 
 
 class Gemma3(nnx.Module):
@@ -242,6 +244,7 @@ class Gemma3(nnx.Module):
             empty=cache is not None and cache.empty,
         )
         x = self.embedding[...][tokens_BxT].astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
+        x = constrain(x, "batch", "tokens", None)
         x, groups = self._scan_groups(x, context, cache)
         x, tail = self._run(self.tail, x, context, None if cache is None else cache.tail, index_BxR)
         if not self.tail:

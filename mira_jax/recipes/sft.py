@@ -1,22 +1,26 @@
-"""Supervised fine-tuning: the mean negative log-likelihood of responses (ALGORITHMS: baselines)."""
+"""Supervised fine-tuning: the mean negative log-likelihood of responses, and of prompts if asked."""
 
 import dataclasses
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from mira_jax.errors import UserError
 from mira_jax.recipes import Prepared
-from mira_jax.training.log_probs import response_log_probs
+from mira_jax.training.log_probs import response_log_probs, token_log_probs
 from mira_jax.training.metrics import Mean
 
 
 @dataclasses.dataclass(frozen=True)
 class SFT:
-    """loss = -sum log pi(a_t | s_t) / N, with N the response tokens or the steps."""
+    """loss = -sum log pi(a_t | s_t) / N + prompt_weight * nll_per_prompt_token, with N the response tokens or the steps."""
 
     normalize: str = "token"
     """token: long responses weigh more. step: every step's whole log-probability weighs the same."""
+    prompt_weight: float = 0.0
+    """Above 0 the prompts are learned too, at so much per prompt token. A model from scratch learns from the pages and
+    responses in them how names are repeated; a pretrained one knows."""
 
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
@@ -24,12 +28,36 @@ class SFT:
     def __post_init__(self) -> None:
         if self.normalize not in ("token", "step"):
             raise UserError(f"recipe.normalize: {self.normalize!r} is none of token, step")
+        if self.prompt_weight < 0:
+            raise UserError(f"recipe.prompt_weight: {self.prompt_weight} is below 0")
 
     def prepare(self, reader, tables) -> Prepared:
         return Prepared(keep=np.ones(int(reader.steps_per_record.sum()), bool))
 
     def loss(self, model, batch):
-        log_probs_BxR = response_log_probs(model, batch)
-        total, tokens, steps = -log_probs_BxR.sum(), batch["response_mask"].sum(), batch["step_mask"].sum()
-        loss = Mean(total, tokens if self.normalize == "token" else steps)
-        return loss, {"nll_per_token": Mean(total, tokens), "nll_per_step": Mean(total, steps)}
+        tokens, steps = batch["response_mask"].sum(), batch["step_mask"].sum()
+        count = tokens if self.normalize == "token" else steps
+        if not self.prompt_weight:
+            total = -response_log_probs(model, batch).sum()
+            return Mean(total, count), {"nll_per_token": Mean(total, tokens), "nll_per_step": Mean(total, steps)}
+        hidden_BxTxD = model(batch["tokens"], batch["positions"], batch["segment_ids"])
+        hidden_BxRxD = jnp.take_along_axis(hidden_BxTxD, batch["response_index"][..., None], axis=1)
+        total = -(token_log_probs(model, hidden_BxRxD, batch["response_targets"]) * batch["response_mask"]).sum()
+        mask_BxT = prompt_targets(batch)
+        prompt_total = -(token_log_probs(model, hidden_BxTxD[:, :-1], batch["tokens"][:, 1:]) * mask_BxT).sum()
+        # One weight for both parts, so that sums over devices and accumulated batches stay exact.
+        loss = Mean(total + self.prompt_weight * prompt_total * count / jnp.maximum(mask_BxT.sum(), 1), count)
+        return loss, {
+            "nll_per_token": Mean(total, tokens),
+            "nll_per_step": Mean(total, steps),
+            "nll_per_prompt_token": Mean(prompt_total, mask_BxT.sum()),
+        }
+
+
+def prompt_targets(batch):
+    """float32 Bx(T-1): 1 where token t + 1 is of the same step's prompt as token t, and so is predicted from it."""
+    segment_ids = batch["segment_ids"]
+    same = (segment_ids[:, 1:] == segment_ids[:, :-1]) & (segment_ids[:, 1:] > 0)
+    rows = jnp.arange(segment_ids.shape[0])[:, None]
+    of_response = jnp.zeros(segment_ids.shape, jnp.float32).at[rows, batch["response_index"]].max(batch["response_mask"])
+    return same * (1 - of_response[:, :-1])

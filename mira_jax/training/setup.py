@@ -176,12 +176,12 @@ def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str,
 def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
     """One paragraph on what is about to be trained."""
     train = packed.train
-    filled = sum(len(train.row_steps(k)) for k in range(len(train)))
+    packed_steps = sum(len(row) for k in range(len(train)) for row in train.row_steps(k))
     lines = [
         f"{model.config.parameters:,} parameters; {len(train.steps):,} steps of episodes"
         + (f", {len(packed.holdout.steps):,} held out" if packed.holdout else "")
         + (f", {train.dropped:,} left out (longer than a row)" if train.dropped else ""),
-        f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {filled / len(train):.1f} steps each",
+        f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {packed_steps / len(train):.0f} steps an update",
     ]
     lines += [f"{name}: {value:.4g}" for name, value in summary.items()]
     return "\n".join(lines)

@@ -116,7 +116,7 @@ def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_ru
     wait_for(lambda: (out / "metrics.jsonl").stat().st_ino != killed and losses(out)[-1][0] > 9, process)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
+    assert process.returncode == 130, stderr
     step = int(latest_checkpoint(out).name)
     assert re.search(r"goes on after update \d+ of", stderr)
     assert f"stopped after update {step}, which is saved" in stderr and f"--config {out / 'config.yaml'}" in stderr
@@ -137,7 +137,7 @@ def test_a_run_on_a_mesh_has_the_losses_of_one_device_and_goes_on_there(folder):
     wait_for(lambda: any(step >= 7 for step in checkpoint_steps(out)), process)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
+    assert process.returncode == 130, stderr
     assert run(folder, "mesh") == 0
     ours, theirs = losses(out), losses(folder / "undisturbed")
     assert [step for step, _ in ours] == [step for step, _ in theirs]
