@@ -1,6 +1,6 @@
 """Writes tests/fixtures/gemma3: tiny checkpoints, inputs and logits, all made by transformers.
 
-    .venv-peers/bin/python scripts/make_parity_fixtures.py
+.venv-peers/bin/python scripts/make_parity_fixtures.py
 """
 
 import shutil
@@ -20,22 +20,22 @@ LINEAR = {
 
 TEXT = {
     # One group of six and a tail of one; one kv head; window shorter than the text.
-    "tail": dict(
-        vocab_size=61, hidden_size=24, intermediate_size=40, num_hidden_layers=7, num_attention_heads=4,
-        num_key_value_heads=1, head_dim=8, sliding_window=5, query_pre_attn_scalar=8,
-    ),
+    "tail": {
+        "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 7, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 8,
+    },
     # Positions of global layers divided by 8; two kv heads; a query scale that is not the head dim.
-    "scaled": dict(
-        vocab_size=67, hidden_size=28, intermediate_size=36, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=10, sliding_window=7, query_pre_attn_scalar=7, rope_parameters=LINEAR,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-    ),
+    "scaled": {
+        "vocab_size": 67, "hidden_size": 28, "intermediate_size": 36, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 10, "sliding_window": 7, "query_pre_attn_scalar": 7, "rope_parameters": LINEAR,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
     # Saved in bf16; as many kv heads as heads; window longer than the text; layer types without a pattern.
-    "bfloat16": dict(
-        vocab_size=59, hidden_size=20, intermediate_size=44, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=12, sliding_window=512, query_pre_attn_scalar=10,
-        layer_types=["full_attention", "sliding_attention", "sliding_attention"],
-    ),
+    "bfloat16": {
+        "vocab_size": 59, "hidden_size": 20, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 12, "sliding_window": 512, "query_pre_attn_scalar": 10,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+    },
 }  # fmt: skip
 
 

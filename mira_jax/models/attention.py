@@ -131,7 +131,7 @@ def _dense_forward(q_BxTxNxH, k_BxSxKxH, v_BxSxKxH, seen_BxTxS, scale):
 def _dense_backward(scale, residuals, gradient_BxTxNxH):
     """With E the unnormalised weights, l their sum and g = dO / l: dV = E^T g, dS = E * (g V^T - rowsum(g * O))."""
     q_XxMxH, k_XxSxH, v_XxSxH, weights_XxMxS, inverse_sum, out_XxMxH = residuals
-    b, _, n, h = gradient_BxTxNxH.shape
+    b, _, _, h = gradient_BxTxNxH.shape
     dtype, keys = v_XxSxH.dtype, k_XxSxH.shape[-2]
     kv_heads = k_XxSxH.size // (b * keys * h)
     g_XxMxH = _fold(gradient_BxTxNxH, kv_heads).astype(jnp.float32) * inverse_sum

@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from mira_jax.errors import UserError
 from mira_jax.models import attention
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
-from mira_jax.models.sharding import constrain
+from mira_jax.models.sharding import constrain, whole_width
 
 REMAT = {
     "none": None,
@@ -114,9 +114,9 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxD, context: _Context, cache=None, index_BxR=None):
         angles = context.angles[self.layer_type]
-        dtype = x_BxTxD.dtype
-        k, v = project(x_BxTxD, self.key[...].astype(dtype)), project(x_BxTxD, self.value[...].astype(dtype))
-        q = project(take(x_BxTxD, index_BxR), self.query[...].astype(dtype))
+        use = lambda name: whole_width(getattr(self, name)[...].astype(x_BxTxD.dtype), name)  # noqa: E731
+        k, v = project(x_BxTxD, use("key")), project(x_BxTxD, use("value"))
+        q = project(take(x_BxTxD, index_BxR), use("query"))
         q = rope(self.query_norm(q), tuple(take(angle, index_BxR) for angle in angles))
         k = rope(self.key_norm(k), angles)
         if cache is not None:
@@ -128,7 +128,7 @@ class Attention(nnx.Module):
         else:
             heads = attention.attend(q, k, v, context.segment_ids, self.window, self.scale)
         heads = checkpoint_name(heads, "attention_heads")
-        output = self.output[...].astype(dtype)
+        output = use("output")
         return project(heads.reshape(*heads.shape[:2], -1), output.reshape(-1, output.shape[-1])), cache
 
 
@@ -156,11 +156,11 @@ class MLP(nnx.Module):
         self.down = matrix(rngs, stack, (f, d), f, param_dtype)
 
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        dtype = x_BxTxD.dtype
-        gate = checkpoint_name(project(x_BxTxD, self.gate[...].astype(dtype)), "mlp_gate")
-        up = checkpoint_name(project(x_BxTxD, self.up[...].astype(dtype)), "mlp_up")
+        use = lambda name: whole_width(getattr(self, name)[...].astype(x_BxTxD.dtype), name)  # noqa: E731
+        gate = checkpoint_name(project(x_BxTxD, use("gate")), "mlp_gate")
+        up = checkpoint_name(project(x_BxTxD, use("up")), "mlp_up")
         product = checkpoint_name(jax.nn.gelu(gate, approximate=True) * up, "mlp_product")
-        return project(product, self.down[...].astype(dtype))
+        return project(product, use("down"))
 
 
 class Block(nnx.Module):

@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mira_jax.errors import UserError
+from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
+from mira_jax.models.gemma3 import REMAT, Gemma3, RMSNorm
+from mira_jax.models.heads import Critic
+
+TYPES = (LOCAL, LOCAL, GLOBAL) * 2 + (LOCAL,)
+
+
+def small(scan_layers=False, **changes):
+    sizes = {
+        "vocabulary_size": 50,
+        "width": 16,
+        "layers": 7,
+        "query_heads": 4,
+        "kv_heads": 2,
+        "head_dim": 6,
+        "mlp_width": 24,
+        "window": 5,
+        "layer_types": TYPES,
+    }
+    return Gemma3Config(**{**sizes, **changes}, scan_layers=scan_layers)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["unrolled", "scanned"])
+def model(request):
+    return Gemma3(small(request.param), rngs=nnx.Rngs(0))
+
+
+@jax.jit
+def forward(model, *arguments):
+    return model(*arguments)
+
+
+def tokens_of(rows, length, seed=1):
+    return jax.random.randint(jax.random.key(seed), (rows, length), 1, 50)
+
+
+def test_norm_is_zero_centred_and_in_fp32():
+    norm = RMSNorm((3,), 1e-6, jnp.float32)
+    norm.scale[...] = jnp.array([0.0, 1.0, -1.0])
+    out = norm(jnp.array([3.0, 4.0, 0.0]))
+    rms = (25 / 3) ** 0.5
+    np.testing.assert_allclose(out, [3 / rms, 8 / rms, 0], rtol=1e-5)
+    assert norm(jnp.ones((3,), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_scanned_layers_have_a_leading_axis_and_the_tail_has_none():
+    model = Gemma3(small(True), rngs=nnx.Rngs(0))
+    assert [block.attention.layer_type for block in model.groups] == [LOCAL, LOCAL, GLOBAL]
+    assert model.groups[0].mlp.gate[...].shape == (2, 16, 24)
+    assert [block.mlp.gate[...].shape for block in model.tail] == [(16, 24)]
+
+
+def test_packed_examples_do_not_see_each_other(model):
+    first, second = tokens_of(1, 9, seed=2), tokens_of(1, 12, seed=3)
+    packed = jnp.concatenate([first, second, jnp.zeros((1, 3), jnp.int32)], axis=1)
+    segments = jnp.array([[1] * 9 + [2] * 12 + [0] * 3])
+    positions = jnp.array([[*range(9), *range(12), 0, 0, 0]])
+    hidden = forward(model, packed, positions, segments)
+    np.testing.assert_allclose(hidden[:, :9], forward(model, first), atol=1e-5)
+    np.testing.assert_allclose(hidden[:, 9:21], forward(model, second), atol=1e-5)
+    assert np.isfinite(hidden).all()
+
+
+def test_no_token_sees_the_future(model):
+    tokens = tokens_of(1, 20)
+    changed = tokens.at[0, 13].set(tokens[0, 13] % 49 + 1)
+    before, after = forward(model, tokens), forward(model, changed)
+    np.testing.assert_array_equal(before[:, :13], after[:, :13])
+    assert not np.allclose(before[:, 13:], after[:, 13:])
+
+
+def test_chosen_tokens_get_what_all_tokens_get(model):
+    tokens, index = tokens_of(2, 20), jnp.array([[3, 7, 19], [0, 5, 5]])
+    segments = jnp.array([[1] * 6 + [2] * 14, [1] * 20])
+    hidden = forward(model, tokens, None, segments)
+    some = forward(model, tokens, None, segments, None, index)
+    np.testing.assert_allclose(some, np.take_along_axis(np.asarray(hidden), index[..., None], 1), atol=1e-5)
+
+
+def test_decoding_rows_of_different_length_equals_one_pass(model):
+    tokens, lengths = tokens_of(3, 20), jnp.array([7, 4, 12])
+    whole = forward(model, tokens)
+    mask = (jnp.arange(12) < lengths[:, None]).astype(jnp.int32)
+    hidden, cache = forward(model, tokens[:, :12], None, mask, model.init_cache(3, 24))
+    np.testing.assert_allclose(hidden[0, :7], whole[0, :7], atol=1e-5)
+    for _ in range(6):
+        at = cache.lengths_B
+        hidden, cache = forward(model, jnp.take_along_axis(tokens, at[:, None], 1), None, None, cache)
+        np.testing.assert_allclose(hidden[:, 0], whole[jnp.arange(3), at], atol=1e-5)
+    np.testing.assert_array_equal(cache.lengths_B, [13, 10, 18])
+
+
+def test_prefill_goes_on_from_a_cache(model):
+    tokens = tokens_of(2, 20)
+    whole = forward(model, tokens)
+    _, cache = forward(model, tokens[:, :8], None, None, model.init_cache(2, 32))
+    mask = jnp.array([[1] * 9 + [0] * 3, [1] * 12])
+    hidden, cache = forward(model, tokens[:, 8:], None, mask, cache)
+    np.testing.assert_allclose(hidden[1], whole[1, 8:], atol=1e-5)
+    np.testing.assert_array_equal(cache.lengths_B, [17, 20])
+    hidden, _ = forward(model, tokens[:, 17:18], None, None, cache)
+    np.testing.assert_allclose(hidden[0, 0], whole[0, 17], atol=1e-5)
+
+
+def test_remat_changes_no_gradient():
+    tokens = tokens_of(2, 10)
+    config = small(True, layers=3, layer_types=(LOCAL, LOCAL, GLOBAL), window=4)
+
+    def gradient(remat):
+        graph, state = nnx.split(Gemma3(config, rngs=nnx.Rngs(0), remat=remat))
+        return jax.jit(jax.grad(lambda state: jnp.sum(jnp.sin(nnx.merge(graph, state)(tokens)))))(state)
+
+    plain = jax.tree.leaves(gradient("none"))
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in plain)
+    for remat in sorted(set(REMAT) - {"none"}):
+        for leaf, expected in zip(jax.tree.leaves(gradient(remat)), plain, strict=True):
+            np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_unknown_remat_is_refused():
+    with pytest.raises(UserError, match="remat is 'everything'"):
+        Gemma3(small(), rngs=nnx.Rngs(0), remat="everything")
+
+
+def test_dtypes_of_activations_and_parameters_are_apart():
+    model = Gemma3(small(), rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.float32)
+    hidden = forward(model, tokens_of(1, 6))
+    assert hidden.dtype == jnp.bfloat16
+    assert model.logits(hidden).dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype(jnp.float32)}
+
+
+def test_a_new_critic_says_one_half_under_each_head():
+    critic = Critic(small(), ("value", "potential"), rngs=nnx.Rngs(0))
+    logits = forward(critic, tokens_of(2, 10), None, None, jnp.array([[3, 9, 0], [1, 2, 3]]))
+    assert set(logits) == {"value", "potential"}
+    np.testing.assert_array_equal(logits["value"], np.zeros((2, 3)))
