@@ -1,21 +1,22 @@
-"""Keeps freed host memory in the process, where the accelerator is the CPU.
+"""Keeps freed host memory in the process.
 
 XLA on CPU allocates its buffers anew for each step. glibc gives large ones back to the kernel, which then clears every
-page of them again: at the demo's sizes a quarter of a training step. Other platforms and C libraries are left alone.
+page of them again: at the demo's sizes a quarter of a training step. Other C libraries are left alone.
 """
 
 import ctypes
 import platform
-
-import jax
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 """Parameters of mallopt(3), from malloc.h."""
 
 
 def keep() -> bool:
-    """Tells glibc to reuse memory rather than return it. Call it before the first computation; says if it took."""
-    if platform.libc_ver()[0] != "glibc" or jax.default_backend() != "cpu":
+    """Tells glibc to reuse memory rather than return it; says if it took.
+
+    To be called before JAX starts its backend: threads that have an arena of their own by then keep it.
+    """
+    if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 * 2**20, _ARENA_MAX: 1}
