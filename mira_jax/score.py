@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from mira_jax import commands
+from mira_jax import commands, host_memory
 from mira_jax import config as configs
 from mira_jax.data.steps import StepExamples, tokenize
 from mira_jax.errors import UserError
@@ -58,6 +58,7 @@ class ScoreConfig:
 
 
 def main(config: ScoreConfig) -> None:
+    host_memory.keep()
     _check(config)
     reader = ShardReader(config.episodes)
     keys = _keys(reader)

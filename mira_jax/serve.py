@@ -15,7 +15,7 @@ from typing import Literal
 
 import jax
 
-from mira_jax import commands
+from mira_jax import commands, host_memory
 from mira_jax.errors import UserError
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sampler import Sampler
@@ -59,6 +59,7 @@ class ServeConfig:
 
 
 def main(config: ServeConfig) -> int:
+    host_memory.keep()
     log_to_stderr()
     bound = bind(config.host, config.port)
     if config.ready_file:

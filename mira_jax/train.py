@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from mira_jax import commands
+from mira_jax import commands, host_memory
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import UserError
 from mira_jax.models.sharding import MeshConfig
@@ -59,6 +59,7 @@ class TrainConfig:
 
 def main(config: TrainConfig) -> int:
     """Reads the data, builds the model, trains, and leaves a run folder. 130 if it was stopped before the end."""
+    host_memory.keep()
     recipe = make_recipe(config.recipe)
     config = dataclasses.replace(config, recipe=options_of(config.recipe["name"], recipe))
     _require(config)
