@@ -42,7 +42,7 @@ def test_saved_configs_load_again(tmp_path):
     ("text", "message"),
     [
         ("optimiser: {}", "unknown key optimiser; did you mean optimizer"),
-        ("optimizer: {learning_rat: 1}", r"unknown key optimizer.learning_rat; did you mean optimizer.learning_rate"),
+        ("optimizer: {learning_rat: 1}", r"unknown key optimizer\.learning_rat; did you mean optimizer\.learning_rate"),
         ("runs: {a: {scedule: x}}", "did you mean runs.a.schedule"),
         ("warm: {scedule: x}", "did you mean warm.schedule"),
         ("optimizer: {learning_rate: fast}", r"Expected `float`.*optimizer.learning_rate"),

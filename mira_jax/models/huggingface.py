@@ -95,7 +95,7 @@ def load(
         values = np.empty(target.shape, target.dtype)
         for name, tensor in by_parameter[path]:
             into = values if tensor.group is None else values[tensor.group]
-            into[...] = _from_disk(files.read(name), into.shape)
+            into[...] = _from_disk(files.read(name), into.shape, name)
         place = None if placed is None else placed[path]
         if isinstance(place, nnx.Variable):
             place = place.get_value()
@@ -161,9 +161,9 @@ def _tensors(config: Gemma3Config) -> Iterator[_Tensor]:
             yield _Tensor(f"layers.{layer}.{name}.weight", shape, (*block, *parameter), group)
 
 
-def _from_disk(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _from_disk(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     """Matrices are (out, in) on disk and (in, out) here, with heads and head dim apart; the embedding is the same."""
-    return values if values.shape == shape else values.T.reshape(shape)
+    return values if name.endswith("embed_tokens.weight") or values.ndim == 1 else values.T.reshape(shape)
 
 
 def _to_disk(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -129,3 +129,11 @@ def test_nothing_is_overwritten(tmp_path):
     huggingface.save(model, tmp_path / "out")
     with pytest.raises(UserError, match="is already there"):
         huggingface.save(model, tmp_path / "out")
+
+
+def test_square_matrices_survive_the_round_trip(tmp_path):
+    """Width, heads times head dim, and mlp width all equal: only the tensor's name says what is transposed."""
+    model = Gemma3(Gemma3Config(20, 8, 2, 2, 1, 4, 8), rngs=nnx.Rngs(3))
+    huggingface.save(model, tmp_path / "out")
+    tokens = jnp.arange(12, dtype=jnp.int32)[None]
+    np.testing.assert_array_equal(huggingface.load(tmp_path / "out")(tokens), model(tokens))
