@@ -58,7 +58,7 @@ def test_bad_configs_are_refused_with_a_remedy(tmp_path, text, message):
 
 
 def test_missing_files_and_malformed_overrides():
-    with pytest.raises(UserError, match="none.yaml: cannot read"):
+    with pytest.raises(UserError, match=r"none\.yaml: cannot read"):
         load(Example, "none.yaml")
     with pytest.raises(UserError, match="expected KEY=VALUE"):
         load(Example, None, ["out"])
