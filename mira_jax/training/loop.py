@@ -32,7 +32,7 @@ class LoopResult:
     finished: bool
     """False: SIGTERM or SIGINT came first."""
     metrics: dict[str, float]
-    """Of the last update."""
+    """Of the last update, by whichever process did it."""
     seconds: float
     """Of training, earlier processes of the same run included."""
 
@@ -84,7 +84,7 @@ def train(
         evaluate: holdout metrics of parameters, called at `config.evaluate_at`.
     """
     waiting: list[tuple[int, dict[str, jax.Array]]] = []
-    last: dict[str, float] = {}
+    last = writer.last
     began = since = time.monotonic()
     before = writer.seconds
 

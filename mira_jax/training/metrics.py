@@ -29,6 +29,8 @@ class MetricsWriter:
         kept = [line for line in read_metrics(self._path) if line["step"] <= step]
         self.seconds = max((line.get("seconds", 0.0) for line in kept), default=0.0)
         """Of training time, by the last line that was kept."""
+        self.last = {name: value for name, value in kept[-1].items() if name != "step"} if kept else {}
+        """The values of the last line that was kept."""
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         temporary.replace(self._path)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,18 @@ def test_a_complete_run_is_not_run_again(folder, capsys):
     assert run(folder, "undisturbed") == 0
     assert "complete already" in capsys.readouterr().out
     assert (folder / "undisturbed" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder, capsys):
+    out = folder / "all_but_finished"
+    shutil.copytree(folder / "undisturbed", out)
+    (out / "complete.json").unlink()
+    for name in ("config.yaml", "restart.txt"):
+        (out / name).write_text((out / name).read_text().replace("undisturbed", "all_but_finished"))
+    assert run(folder, "all_but_finished") == 0
+    ours, theirs = (json.loads((folder / name / "complete.json").read_text()) for name in ("all_but_finished", "undisturbed"))
+    assert (ours["step"], ours["metrics"]) == (theirs["step"], theirs["metrics"])
+    assert losses(out) == losses(folder / "undisturbed")
 
 
 @pytest.mark.parametrize(
