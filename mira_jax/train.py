@@ -53,6 +53,13 @@ class TrainConfig:
     """Updates between two fetches of the metrics; each update has its line all the same."""
 
     def __post_init__(self) -> None:
+        least = {"data.rows": self.data.rows, "data.row_length": self.data.row_length, "log_every": self.log_every,
+                 "checkpoint.keep": self.checkpoint.keep, "updates": self.updates}  # fmt: skip
+        for name, value in least.items():
+            if value is not None and value < 1:
+                raise UserError(f"{name}: {value}; it must be at least 1")
+        if not self.epochs > 0:
+            raise UserError(f"epochs: {self.epochs}; it must be above 0")
         if self.data.rows % self.optimizer.accumulate:
             raise UserError(f"optimizer.accumulate: {self.data.rows} rows can't be cut into {self.optimizer.accumulate} equal parts")
 

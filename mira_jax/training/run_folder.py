@@ -42,7 +42,7 @@ class RunFolder:
         self.exists = (self.path / CONFIG).exists()
         if self.exists:
             self._compare()
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or any(entry.name != _partial(CONFIG) for entry in self.path.iterdir())):
             raise UserError(f"out: {self.path} exists and is not the folder of a training run; choose another")
 
     def _compare(self) -> None:
@@ -65,11 +65,11 @@ class RunFolder:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def create(self) -> None:
-        """Makes the folder and writes how to start again."""
+        """Makes the folder and writes how to start again; the config first, as by it a run is known."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_text("restart.txt", self.restart + "\n")
             self.write_text(CONFIG, yaml.safe_dump(configs.to_tree(self._config), sort_keys=False))
+            self.write_text("restart.txt", self.restart + "\n")
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -105,9 +105,13 @@ class RunFolder:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Replaces a file of the folder at once."""
-        temporary = self.path / f".{name}.tmp"
+        temporary = self.path / _partial(name)
         temporary.write_bytes(data)
         temporary.replace(self.path / name)
+
+
+def _partial(name: str) -> str:
+    return f".{name}.tmp"
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -172,6 +172,9 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder
         ("recipe.name=sgd", "recipe.name: 'sgd' is none of sft, critic, actor"),
         ("recipe.normalise=step", "did you mean normalize?"),
         ("optimizer.accumulate=3", "2 rows can't be cut into 3 equal parts"),
+        ("updates=0", "updates: 0; it must be at least 1"),
+        ("log_every=0", "log_every: 0; it must be at least 1"),
+        ("epochs=0", "epochs: 0.0; it must be above 0"),
     ],
 )
 def test_a_run_with_another_config_is_refused_and_left_as_it_is(folder, override, message, capsys):
@@ -219,6 +222,12 @@ def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
     with pytest.raises(UserError, match="not the folder of a training run"):
         RunFolder(tmp_path, None)
     assert os.listdir(tmp_path) == ["letter.txt"]
+
+
+def test_a_run_killed_while_its_folder_was_made_begins_again(tmp_path):
+    (tmp_path / ".config.yaml.tmp").write_text("half a con")
+    RunFolder(tmp_path, TrainConfig()).create()
+    assert sorted(os.listdir(tmp_path)) == ["config.yaml", "restart.txt"]
 
 
 def test_load_model_says_what_is_missing(folder, tmp_path):
