@@ -57,6 +57,13 @@ def load_config(folder: str | Path) -> Gemma3Config:
     return Gemma3Config.from_huggingface(_read_json(path), source=str(path))
 
 
+def check(folder: str | Path) -> Gemma3Config:
+    """The sizes of the model that `load` would read. Raises what `load` would, from the names and shapes of the tensors."""
+    config = load_config(folder)
+    _checked(Path(folder), config)
+    return config
+
+
 def load(
     folder: str | Path,
     *,
@@ -81,10 +88,7 @@ def load(
     config = dataclasses.replace(load_config(folder), scan_layers=scan_layers)
     model = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat))
     graph, state = nnx.split(model)
-    files = _Files(folder)
-    prefix = files.prefix()
-    expected = {prefix + tensor.name: tensor for tensor in _tensors(config)}
-    files.check(expected)
+    files, expected = _checked(folder, config)
     by_parameter: dict[tuple, list[tuple[str, _Tensor]]] = {}
     for name, tensor in expected.items():
         by_parameter.setdefault(tensor.parameter, []).append((name, tensor))
@@ -131,6 +135,15 @@ def save(model: Gemma3, folder: str | Path, tokenizer_path: str | Path | None = 
         raise UserError(f"{folder}: cannot write the checkpoint: {error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _checked(folder: Path, config: Gemma3Config) -> tuple["_Files", dict[str, "_Tensor"]]:
+    """The files of a folder, and the tensors of the text model by their names in it. Raises UserError if they don't fit."""
+    files = _Files(folder)
+    prefix = files.prefix()
+    expected = {prefix + tensor.name: tensor for tensor in _tensors(config)}
+    files.check(expected)
+    return files, expected
 
 
 def _tensors(config: Gemma3Config) -> Iterator[_Tensor]:

@@ -121,13 +121,18 @@ def load_model(
 
 
 def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
-    """(sizes, heads) of the model that `load_model` would read, without reading its numbers."""
+    """(sizes, heads) of the model that `load_model` would read, without reading its numbers.
+
+    Raises:
+        UserError: there is no model, or a Hugging Face folder whose tensors do not fit its config.
+    """
     folder = _model_folder(folder)
     if (folder / MODEL).exists():
+        latest_checkpoint(folder)
         return read_model_json(folder)
     from mira_jax.models import huggingface
 
-    return huggingface.load_config(folder), ()
+    return huggingface.check(folder), ()
 
 
 def latest_checkpoint(folder: str | Path) -> Path:

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 from mira_jax import commands
 from mira_jax.errors import UserError
+from mira_jax.models import huggingface
 from mira_jax.train import TrainConfig, main
 from mira_jax.training.checkpoint import latest_checkpoint, load_model
 from mira_jax.training.layout import Layout
@@ -197,6 +199,19 @@ def test_bad_data_and_sizes_are_refused_before_anything_is_written(folder, capsy
     assert "sizes come from init_from" in error(f"init_from={folder / 'undisturbed'}")
     assert "vocabulary has 10 words" in error("model.sizes.vocabulary_size=10")
     assert "can't share 2 kv heads" in error("model.sizes.query_heads=3", "model.sizes.kv_heads=2")
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(folder, capsys, tmp_path):
+    huggingface.save(load_model(folder / "undisturbed")[0], tmp_path / "hub", folder / "tokenizer.model")
+    tensors = load_file(tmp_path / "hub" / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"] = np.zeros((2, 2), np.float32)
+    save_file(tensors, tmp_path / "hub" / "model.safetensors")
+    (tmp_path / "unborn").mkdir()
+    (tmp_path / "unborn" / "model.json").write_text((folder / "undisturbed" / "model.json").read_text())
+    for start, message in (("hub", "model.layers.1.mlp.up_proj.weight has shape (2, 2)"), ("unborn", "no checkpoint yet")):
+        assert run(folder, "new", f"init_from={tmp_path / start}", "model={}") == 2
+        assert message in capsys.readouterr().err
+        assert not (folder / "new").exists()
 
 
 def test_a_critic_starts_on_the_trunk_of_a_policy(folder):
