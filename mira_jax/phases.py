@@ -22,6 +22,9 @@ from mira_jax import commands
 from mira_jax.config import to_tree
 from mira_jax.errors import UserError
 
+INTERRUPT_SECONDS = 20
+"""How long a stage that was interrupted by the terminal may take to save and end by itself."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -114,7 +117,11 @@ def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
     process = subprocess.Popen(command)
     try:
         code = process.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args != (signal.SIGTERM,):
+            # Ctrl-C reached the stage too, and a second signal would cut its saving short.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(INTERRUPT_SECONDS)
         process.send_signal(signal.SIGTERM)
         _wait_or_kill(process, 60)
         raise
@@ -242,7 +249,7 @@ def format_table(summary: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -16,6 +16,8 @@ class StageConfig:
     seed: int = 0
     fail_unless: str = ""
     wait: float = 0.0
+    save: float = 0.0
+    """Seconds it takes to save once it is interrupted; a second signal in that time ends it at once."""
 
 
 def main(config: StageConfig) -> None:
@@ -23,7 +25,13 @@ def main(config: StageConfig) -> None:
         raise UserError("told to fail")
     with open(config.log, "a") as file:
         file.write(f"{config.note} {config.seed}\n")
-    time.sleep(config.wait)
+    try:
+        time.sleep(config.wait)
+    except KeyboardInterrupt:
+        time.sleep(config.save)
+        with open(config.log, "a") as file:
+            file.write(f"{config.note} saved\n")
+        raise
 
 
 if __name__ == "__main__":

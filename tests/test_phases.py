@@ -1,6 +1,7 @@
 """The phases command: stages in order, complete ones skipped, other runs moved aside."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -57,24 +58,41 @@ def test_a_strangers_folder_is_left_alone(tmp_path):
         phases.main(make_config(tmp_path, {"name": "a"}))
 
 
-def test_interrupted_and_started_again_it_goes_on(tmp_path):
+@pytest.fixture
+def started(tmp_path):
+    """Runs two stages as a process, the second of which waits, as the leader of a process group. (process, command)"""
     stages = [
-        {"name": name, "module": "tests.phases_stage", "set": {"log": "{out}/log", "note": name, "wait": wait}}
+        {"name": name, "module": "tests.phases_stage", "set": {"log": "{out}/log", "note": name, "wait": wait, "save": 0.5}}
         for name, wait in (("a", 0.0), ("b", 3.0))
     ]
     path = tmp_path / "phases.yaml"
     path.write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "stages": stages}))
     command = [sys.executable, "-m", "mira_jax.phases", "--config", str(path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 30
     while not (tmp_path / "run" / "log").exists() or len(log(tmp_path)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    yield process, command
+    process.kill()
+    process.communicate()
+
+
+def test_interrupted_and_started_again_it_goes_on(tmp_path, started):
+    process, command = started
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "goes on from here" in errors
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
     assert [line.strip() for line in log(tmp_path)] == ["a 0", "b 0", "b 0"]
+
+
+def test_ctrl_c_in_a_terminal_leaves_the_stage_time_to_save(tmp_path, started):
+    process, _ = started
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "goes on from here" in errors
+    assert log(tmp_path) == ["a 0", "b 0", "b saved"]
 
 
 def test_the_table_holds_every_policy_and_stage(tmp_path):
