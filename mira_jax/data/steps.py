@@ -16,7 +16,7 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class StepExamples:
-    """All steps of a reader, in the order of `StepIndex(reader)`. N steps."""
+    """All steps of a reader, in the order of its `StepIndex`. N steps."""
 
     tokens: np.ndarray
     """int32: prompt and response of step 0, of step 1, ..."""

@@ -32,7 +32,7 @@ RECIPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What a recipe makes of the data before training. N is the number of steps, in the order of `StepIndex(reader)`."""
+    """What a recipe makes of the data before training. N is the number of steps, in the order of the reader's `StepIndex`."""
 
     keep: np.ndarray
     """bool [N]: which steps to train on. Steps of infra_error episodes are left out whatever this says."""
@@ -63,8 +63,8 @@ class Recipe(Protocol):
 
         `batch` holds the arrays of `mira_jax.data.packing` and one float32 BxS array per column of `prepare`.
         Every returned value is a `Mean(total, weight)`; over accumulated batches and devices totals and weights
-        are summed before they are divided, so the result does not depend on how a batch was cut up. The weight
-        of the loss says what it is normalised by: the count of steps, or of response tokens.
+        are summed before they are divided, so a loss that is a sum over steps or tokens does not depend on how a
+        batch was cut up. The weight of the loss says what it is normalised by: the count of steps, or of response tokens.
         """
         ...
 

@@ -7,7 +7,8 @@
     kl             -min( exp(A / beta), max_weight ) log pi, the same A                value, potential
     awr            -min( exp((G - V) / beta), max_weight ) log pi                      value
     filtered_bc    -log pi per token, on the best episodes alone                       nothing
-    webrl_code     what WebRL's released code does                                     log_prob, value
+    webrl_code     what WebRL's released code does; its n counts the tokens of what     log_prob, value
+                   is computed at once, which optimizer.accumulate makes less
 
 log pi(a|s) sums the response's tokens, its end token included. The equations are in `mira_jax.rl`. Advantages are
 used as they are: never centred, scaled or clipped.

@@ -45,7 +45,7 @@ class SFT:
         total = -(token_log_probs(model, hidden_BxRxD, batch["response_targets"]) * batch["response_mask"]).sum()
         mask_BxT = prompt_targets(batch)
         prompt_total = -(token_log_probs(model, hidden_BxTxD[:, :-1], batch["tokens"][:, 1:]) * mask_BxT).sum()
-        # One weight for both parts, so that sums over devices and accumulated batches stay exact.
+        # Both parts under one weight. With optimizer.accumulate the prompts' mean is then that of the parts' means.
         loss = Mean(total + self.prompt_weight * prompt_total * count / jnp.maximum(mask_BxT.sum(), 1), count)
         return loss, {
             "nll_per_token": Mean(total, tokens),

@@ -81,29 +81,35 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, vocabulary_size: int
         texts: the corpus.
         vocabulary_size: an upper bound; fewer pieces if the corpus has not that many.
         symbols: strings that are always one piece, for example the fixed parts of the action grammar.
+
+    Raises:
+        UserError: the vocabulary is too small for the bytes, marks and symbols that it must have.
     """
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(texts),
-        model_prefix=str(Path(path).with_suffix("")),
-        model_type="bpe",
-        vocab_size=vocabulary_size,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=3,
-        pad_piece="<pad>",
-        eos_piece="<eos>",
-        bos_piece="<bos>",
-        control_symbols=[START_OF_TURN, END_OF_TURN],
-        user_defined_symbols=["\n", *(symbol.replace(" ", "\u2581") for symbol in symbols)],
-        byte_fallback=True,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        character_coverage=1.0,
-        split_digits=True,
-        max_sentence_length=100_000,
-        num_threads=2,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter(texts),
+            model_prefix=str(Path(path).with_suffix("")),
+            model_type="bpe",
+            vocab_size=vocabulary_size,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            bos_id=2,
+            unk_id=3,
+            pad_piece="<pad>",
+            eos_piece="<eos>",
+            bos_piece="<bos>",
+            control_symbols=[START_OF_TURN, END_OF_TURN],
+            user_defined_symbols=["\n", *(symbol.replace(" ", "\u2581") for symbol in symbols)],
+            byte_fallback=True,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            normalization_rule_name="identity",
+            character_coverage=1.0,
+            split_digits=True,
+            max_sentence_length=100_000,
+            num_threads=2,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(f"tokenizer.train: SentencePiece could not make {vocabulary_size} pieces of these texts: {error}") from None

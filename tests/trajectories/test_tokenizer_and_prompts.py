@@ -54,6 +54,11 @@ def test_symbols_are_one_piece_spaces_and_commas_included(tmp_path):
     assert tokenizer.decode(tokenizer.encode('x <a id="b", element="')) == 'x <a id="b", element="'
 
 
+def test_too_small_a_vocabulary_is_refused(tmp_path):
+    with pytest.raises(UserError, match="could not make 100 pieces"):
+        train_tokenizer(TEXTS, tmp_path / "t.model", 100)
+
+
 def test_webrl_prompt_spelled_out(tokenizer):
     past = [Round('do(action="Click", element="blue lamp")'), Round("oops", error="no call found")]
     ids = prompt_ids("Buy it", past, "<a>", PromptConfig(), tokenizer)
