@@ -192,12 +192,13 @@ def _fill(value: Any, config: PhasesConfig) -> Any:
 def _fingerprint(config: PhasesConfig) -> str:
     """Changes with the seed, the stages, and the text of every config they name."""
     parts = [json.dumps({key: value for key, value in to_tree(config).items() if key != "out"}, sort_keys=True)]
-    for stage in config.stages:
-        if stage.config:
+    named = [(f"stage {stage.name}", stage.config) for stage in config.stages] + [("serve_config", config.serve_config)]
+    for where, path in named:
+        if path:
             try:
-                parts.append(Path(stage.config).read_text(encoding="utf-8"))
+                parts.append(Path(path).read_text(encoding="utf-8"))
             except OSError as error:
-                raise UserError(f"stage {stage.name}: {stage.config}: cannot read the config: {error.strerror}") from None
+                raise UserError(f"{where}: {path}: cannot read the config: {error.strerror}") from None
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

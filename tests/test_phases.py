@@ -115,7 +115,8 @@ def test_the_table_holds_every_policy_and_stage(tmp_path):
     ("tree", "message"),
     [
         ({"stages": [{"name": "a", "module": "m"}, {"name": "a", "module": "m"}]}, "same name"),
-        ({"stages": [{"name": "a", "module": "m", "config": "none.yaml"}]}, "none.yaml: cannot read"),
+        ({"stages": [{"name": "a", "module": "m", "config": "none.yaml"}]}, "stage a: none.yaml: cannot read"),
+        ({"stages": [{"name": "a", "module": "m"}], "serve_config": "none.yaml"}, "serve_config: none.yaml: cannot read"),
     ],
 )
 def test_bad_plans_are_refused_before_anything_runs(tmp_path, tree, message):
