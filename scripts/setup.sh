@@ -22,7 +22,7 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
       fail "this Python has no venv module; install it, for example: sudo apt-get install python3-venv"
     fi
   fi
-  [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+  "$venv/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv "$venv"
   say "Installing the pinned packages into $venv (a few minutes the first time) ..."
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]" || fail "pip could not install the packages; its message is above"
   echo "$wanted" > "$stamp"
@@ -39,7 +39,9 @@ if ! find_browser; then
   fi
   if ! find_browser; then
     say "Downloading Playwright's headless Chromium ..."
-    "$venv/bin/python" -m playwright install chromium-headless-shell >/dev/null 2>&1 || true
+    # As root with the system libraries that it needs, which a bare machine lacks.
+    with_libraries=$([ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo --with-deps || true)
+    "$venv/bin/python" -m playwright install $with_libraries chromium-headless-shell >/dev/null 2>&1 || true
   fi
   find_browser || "$venv/bin/python" -m rollouts.web.browser || exit 2
 fi

@@ -1,10 +1,14 @@
-"""One Chromium for many episodes: found, fenced, started, and started again when it dies."""
+"""One Chromium for many episodes: found, fenced, started, and started again when it dies.
+
+python -m rollouts.web.browser     # starts it once, and says what is missing if it does not
+"""
 
 import asyncio
 import dataclasses
 import os
 import re
 import shutil
+import sys
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +23,11 @@ Result = TypeVar("Result")
 EXECUTABLES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 """Looked for in this order. The headless shell takes about twice the steps per second of a full browser."""
 
-NO_BROWSER = (
-    "no browser found: install the distribution's package (apt-get install chromium-headless-shell), "
-    "or run `playwright install --only-shell chromium`, or set browser.executable to a Chromium"
+OTHER_BROWSER = (
+    "install the distribution's package (apt-get install chromium-headless-shell), "
+    "or run `playwright install --with-deps chromium-headless-shell`, or set browser.executable to a Chromium"
 )
+NO_BROWSER = f"no browser found: {OTHER_BROWSER}"
 
 ARGUMENTS = (
     "--disable-gpu",
@@ -112,7 +117,7 @@ def find_executable(configured: str | None) -> str | None:
 class BrowserPool:
     """One browser, shared by the episodes that run at once. `async with` starts and stops it.
 
-    A browser that died is started again by the next episode that asks for a context.
+    A browser that died or hangs is started again by the next episode that asks for a context.
     """
 
     def __init__(self, config: BrowserConfig, hosts: Iterable[str] = ()):
@@ -126,40 +131,47 @@ class BrowserPool:
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> "BrowserPool":
-        self._playwright = await async_playwright().start()
+        """Raises UserError if there is no browser, or it does not start."""
         try:
+            self._playwright = await async_playwright().start()
             if self._executable is None and not Path(self._playwright.chromium.executable_path).exists():
                 raise UserError(NO_BROWSER)
             await self._alive()
+        except BrowserError as error:
+            await self.__aexit__()
+            raise UserError(f"{self._executable or 'the browser'} does not start ({error}); {OTHER_BROWSER}") from None
         except BaseException:
             await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for closing in (self._browser and self._browser.close(), self._playwright and self._playwright.stop()):
-            if closing:
-                try:
-                    await asyncio.wait_for(closing, 10)
-                except (TimeoutError, Error):
-                    continue
+        browser, playwright = self._browser, self._playwright
         self._browser = self._playwright = None
+        try:
+            await self._end(browser)
+        finally:
+            await _stop(playwright)
 
     async def context(self) -> BrowserContext:
         """A new context, with nothing in it of any other. Raises BrowserError."""
         browser = await self._alive()
-        return await bounded(
-            browser.new_context(
-                viewport={"width": self.config.width, "height": self.config.height},
-                accept_downloads=False,
-                service_workers="block",
-                locale="en-US",
-                timezone_id="UTC",
-                reduced_motion="reduce",
-            ),
-            self.config.launch_seconds,
-            "opening a context",
-        )
+        try:
+            return await bounded(
+                browser.new_context(
+                    viewport={"width": self.config.width, "height": self.config.height},
+                    accept_downloads=False,
+                    service_workers="block",
+                    locale="en-US",
+                    timezone_id="UTC",
+                    reduced_motion="reduce",
+                ),
+                self.config.launch_seconds,
+                "opening a context",
+            )
+        except BrowserError:
+            await self._end(browser)
+            raise
 
     async def close(self, context: BrowserContext) -> None:
         """Closes a context. One that does not close within its time takes the browser with it, so that nothing leaks."""
@@ -175,6 +187,9 @@ class BrowserPool:
             return self._browser
 
     async def _end(self, browser: Browser | None) -> None:
+        """Closes the browser. One that does not answer is left to `_launch`, which ends it with its driver."""
+        if browser is self._browser:
+            self._browser = None
         if browser is None or not browser.is_connected():
             return
         try:
@@ -183,7 +198,12 @@ class BrowserPool:
             return
 
     async def _launch(self) -> Browser:
-        assert self._playwright is not None
+        if self.launches:
+            # The driver may be what died, and it alone can kill a browser that hangs.
+            old, self._playwright = self._playwright, None
+            await _stop(old)
+        if self._playwright is None:
+            self._playwright = await bounded(async_playwright().start(), self.config.launch_seconds, "starting the browser's driver")
         arguments = [*ARGUMENTS, f"--host-resolver-rules={resolver_rules(self.hosts, self.config.names)}"]
         if not self.config.draw:
             arguments.append("--disable-threaded-compositing")
@@ -202,6 +222,16 @@ class BrowserPool:
             self.config.launch_seconds + 1,
             "starting the browser",
         )
+
+
+async def _stop(playwright: Playwright | None) -> None:
+    """Ends a driver, and with it every browser that it started."""
+    if playwright is None:
+        return
+    try:
+        await asyncio.wait_for(playwright.stop(), 10)
+    except (TimeoutError, Error):
+        return
 
 
 def resolver_rules(hosts: Iterable[str], names: Iterable[str]) -> str:
@@ -233,3 +263,16 @@ async def _refuse(route: Route) -> None:
 def is_inside(url: str, hosts: Iterable[str]) -> bool:
     """Whether an episode with these `hosts` may be at `url`."""
     return _outside(hosts).match(url) is None
+
+
+async def _try() -> None:
+    async with BrowserPool(BrowserConfig()):
+        pass
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(_try())
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
