@@ -60,15 +60,20 @@ _SELECT_TEXT = (
     + _ELEMENT
     + """
   if (el.readOnly) return {problem: 'readonly'};
-  if (el.isContentEditable) { el.focus(); el.ownerDocument.defaultView.getSelection().selectAllChildren(el); return {}; }
+  if (el.isContentEditable) { el.focus(); el.ownerDocument.defaultView.getSelection().selectAllChildren(el); return {text: true}; }
   const plain = ['text', 'search', 'email', 'tel', 'url', 'number', 'password'];
-  if (el.tagName === 'TEXTAREA' || (el.tagName === 'INPUT' && plain.includes(el.type))) { el.focus(); el.select(); return {}; }
+  if (el.tagName === 'TEXTAREA' || (el.tagName === 'INPUT' && plain.includes(el.type))) { el.focus(); el.select(); return {text: true}; }
   if (el.tagName === 'INPUT' && ['date', 'time', 'datetime-local', 'month', 'week', 'color', 'range'].includes(el.type)) return {set: true};
   const inner = el.ownerDocument.activeElement;
-  if (inner && inner !== el && (['INPUT', 'TEXTAREA'].includes(inner.tagName) || inner.isContentEditable)) { inner.select?.(); return {}; }
+  if (inner && inner !== el && (['INPUT', 'TEXTAREA'].includes(inner.tagName) || inner.isContentEditable)) {
+    inner.select?.();
+    return {text: true};
+  }
   return {problem: 'not text'};
 }"""
 )
+
+_FOCUS = "(index) => {" + _ELEMENT + " el.focus(); return {done: true}; }"
 
 _SET_VALUE = (
     """([index, value]) => {"""
@@ -128,11 +133,17 @@ class Executor:
             BrowserError, SiteError: the machinery failed.
         """
         element = self._element(action.element, observation) if action.element is not None else None
+        if element is not None and self.tabs.page is not self.tabs.observed:
+            raise ActionError(f'"{element.handle}" is no longer on the page')
         self.tabs.mark()
-        await self._do(action, element)
+        refusal = None
+        try:
+            await self._do(action, element)
+        except ActionError as error:
+            refusal = error
         problem = await self.tabs.settle()
-        if problem:
-            raise ActionError(problem)
+        if refusal or problem:
+            raise refusal or ActionError(problem)
 
     def _element(self, handle: str, observation: Observation) -> Element:
         element = observation.element(handle)
@@ -158,10 +169,10 @@ class Executor:
             self._check(await self._ask(page, _CHOOSE, [element.index, argument]), element, argument)
         elif name == "Press Enter":
             if element is not None:
-                await self._ask(page, "(index) => {" + _ELEMENT + " el.focus(); return {}; }", element.index)
+                await self._ask_of(page, _FOCUS, element)
             await self._press(page, "Enter")
         elif name in ("Scroll Up", "Scroll Down"):
-            await self._ask(page, _SCROLL, 0.8 if name == "Scroll Down" else -0.8)
+            await self._call(page.evaluate(_SCROLL, 0.8 if name == "Scroll Down" else -0.8), "scrolling")
         elif name == "Switch Tab":
             try:
                 self.tabs.switch(int(argument))
@@ -177,8 +188,7 @@ class Executor:
             raise ValueError(f"no such action: {name}")
 
     async def _point(self, page: Page, element: Element, how: str) -> None:
-        found = await self._ask(page, _LOCATE, element.index)
-        self._check(found, element)
+        found = await self._ask_of(page, _LOCATE, element)
         mouse, x, y = page.mouse, found["x"], found["y"]
         if how == "Hover":
             await self._call(mouse.move(x, y), "moving the mouse")
@@ -187,8 +197,7 @@ class Executor:
 
     async def _type(self, page: Page, element: Element, text: str) -> None:
         await self._point(page, element, "Click")
-        how = await self._ask(page, _SELECT_TEXT, element.index)
-        self._check(how, element)
+        how = await self._ask_of(page, _SELECT_TEXT, element)
         if how.get("set"):
             self._check(await self._ask(page, _SET_VALUE, [element.index, text]), element)
         elif text:
@@ -214,7 +223,14 @@ class Executor:
                 raise BrowserError(first_line(error)) from error
 
     async def _ask(self, page: Page, script: str, argument: Any) -> dict[str, Any]:
+        """What the script returns; nothing, if the page left before it could answer."""
         return await self._call(page.evaluate(script, argument), "asking the page") or {}
+
+    async def _ask_of(self, page: Page, script: str, element: Element) -> dict[str, Any]:
+        """What a script that begins nothing returns of an element, which is gone if the page left meanwhile."""
+        answer = await self._call(page.evaluate(script, element.index), "asking the page") or {"problem": "gone"}
+        self._check(answer, element)
+        return answer
 
     async def _call(self, awaitable: Any, what: str) -> Any:
         try:

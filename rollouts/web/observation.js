@@ -1,5 +1,5 @@
 // Collects what a person could read and use on the page, in one pass over the DOM.
-// Returns JSON: {title, url, nodes, cut}. `nodes` is flat, in document order:
+// Returns JSON: {title, url, status, nodes, cut}. `status` is the HTTP status that the page came with. `nodes` is flat, in document order:
 //   ["t", text]            text, inner spaces collapsed
 //   ["b"]                  a line ends
 //   ["h", level] ["/h", level]  a heading begins, ends
@@ -170,7 +170,7 @@ async (limits) => {
   const kinds = [Array.prototype, Object.prototype, String.prototype], saved = kinds.map((kind) => Object.getOwnPropertyDescriptor(kind, "toJSON"));
   kinds.forEach((kind) => { delete kind.toJSON; });
   try {
-    return JSON.stringify({ title: clean(document.title, 300).trim(), url: clean(location.href, 2000), nodes, cut });
+    return JSON.stringify({ title: clean(document.title, 300).trim(), url: clean(location.href, 2000), status: performance.getEntriesByType("navigation")[0]?.responseStatus, nodes, cut });
   } finally {
     kinds.forEach((kind, index) => { if (saved[index]) Object.defineProperty(kind, "toJSON", saved[index]); });
   }

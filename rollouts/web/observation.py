@@ -95,6 +95,8 @@ class Observation:
     url: str
     title: str
     elements: tuple[Element, ...] = ()
+    status: int = 0
+    """The HTTP status that the page came with; 0 if it is not known."""
 
     def element(self, handle: str) -> Element | None:
         """The element of that handle; upper case and doubled spaces are forgiven."""
@@ -117,7 +119,14 @@ def read(data: str, config: ObservationConfig, notices: Sequence[str] = ()) -> O
         ValueError: `data` is not what the script returns.
     """
     raw = _decode(data)
-    title = sanitize(str(raw.get("title", "")))
+    try:
+        return _build(raw, config, notices)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        # The page's own scripts can reach what the page script uses.
+        raise ValueError(f"the page script returned a broken page: {type(error).__name__} {error}") from None
+
+
+def _build(raw: dict[str, Any], config: ObservationConfig, notices: Sequence[str]) -> Observation:
     nodes = raw["nodes"]
     records = [node[1] for node in nodes if node[0] == "e"]
     handles = _handles(records, config)
@@ -125,8 +134,13 @@ def read(data: str, config: ObservationConfig, notices: Sequence[str] = ()) -> O
     text = "\n".join(lines)
     if raw.get("cut") or not complete:
         text += PAGE_CUT
-    elements = tuple(_element(record, handles[record["i"]]) for record in records if record["i"] in printed)
-    return Observation(text=text, url=sanitize(str(raw.get("url", ""))), title=title, elements=elements)
+    return Observation(
+        text=text,
+        url=sanitize(str(raw.get("url", ""))),
+        title=sanitize(str(raw.get("title", ""))),
+        elements=tuple(_element(record, handles[record["i"]]) for record in records if record["i"] in printed),
+        status=int(raw.get("status") or 0),
+    )
 
 
 def sanitize(text: str) -> str:
@@ -292,8 +306,10 @@ class _Writer:
         """Whether the handle already says all that the element's own text, or its label, would."""
         if not self.named or record.get("source") in ("none", None):
             return False
-        name = sanitize(record.get("name", "")).strip().lower()
-        return name_handle(name) == name
+        return self._in_handle(sanitize(record.get("name", "")).strip())
+
+    def _in_handle(self, name: str) -> bool:
+        return self.config.handles == "name" and name_handle(name) == name.lower()
 
     def _open(self, record: dict[str, Any]) -> str:
         tag, compact = _tag(record), self.config.compact
@@ -323,6 +339,10 @@ class _Writer:
             self.line.append(" ")
             return
         content = re.sub(" +", " ", "".join(self.line[start:])).strip()
+        name = sanitize(record.get("name", "")).strip()
         if not content:
-            content = escape(sanitize(record.get("name", "")).strip())
+            content = escape(name)
+        elif record.get("source") == "attribute" and not self._in_handle(name) and _fold(escape(name)) != _fold(content):
+            # The page calls it something else than it shows: `remove blue lamp` where it shows `remove`.
+            self.line[start - 1] = f'{self.line[start - 1].removesuffix(">")} label="{_attribute(name)}">'
         self.line[start:] = [f"{content}</{tag}> "]

@@ -163,6 +163,8 @@ class Tabs:
         self.context, self.config, self.observation_config, self.reachable = context, config, observation, reachable
         self.hosts: frozenset[str] = frozenset()
         self.notices: list[str] = []
+        self.observed: Page | None = None
+        """The page that was read last: its elements are the ones that handles mean."""
         self._watches: list[_Watch] = []
         self._front = 0
         context.on("page", self._opened)
@@ -241,7 +243,7 @@ class Tabs:
         """Reads the page in front, once it is loaded and the requests that its scripts sent are answered.
 
         Raises:
-            BrowserError, SiteError: the page can't be read, or went elsewhere and never came.
+            BrowserError, SiteError: the page can't be read, or went elsewhere and never came, or is the server's own failure.
         """
         notices, self.notices = self.notices, []
         if self.count > 1:
@@ -268,13 +270,17 @@ class Tabs:
             elif (watch.fetches or watch.answers != answers) and time.monotonic() < patience:
                 await self._until(lambda seen=watch: not seen.fetches, patience - time.monotonic(), watch)
             else:
+                self.observed = watch.page
                 return self._read(data, notices)
 
     def _read(self, data: str, notices: Sequence[str]) -> Observation:
         try:
-            return read(data, self.observation_config, notices)
+            observation = read(data, self.observation_config, notices)
         except ValueError as error:
             raise BrowserError(str(error)) from error
+        if observation.status >= 500:
+            raise SiteError(f"{observation.url} answered HTTP {observation.status}")
+        return observation
 
     async def screenshot(self) -> bytes | None:
         """A JPEG of what the window shows; None if the browser could not make one."""

@@ -41,6 +41,8 @@ class Site:
                     return self.answer(200, b"data", ("Content-Disposition", "attachment; filename=a.bin"))
                 if path.startswith("/to/"):
                     return self.answer(302, b"", ("Location", "http://" + path.removeprefix("/to/")))
+                if path.startswith("/status/"):
+                    return self.answer(int(path.rsplit("/", 1)[1]), f"status {path.rsplit('/', 1)[1]}".encode())
                 page = site.pages.get(path)
                 page = page(parse_qs(urlsplit(self.path).query)) if callable(page) else page
                 if page is None and path != "/favicon.ico":
@@ -112,6 +114,16 @@ class Look:
     @property
     def lines(self) -> list[str]:
         return self.seen.text.split("\n")
+
+
+def descendants(process: int) -> list[tuple[int, str]]:
+    """Every process below `process`, with its name."""
+    found = []
+    with contextlib.suppress(OSError), open(f"/proc/{process}/task/{process}/children") as file:
+        for child in map(int, file.read().split()):
+            with contextlib.suppress(OSError), open(f"/proc/{child}/comm") as name:
+                found += [(child, name.read().strip()), *descendants(child)]
+    return found
 
 
 QUICK = BrowserConfig(contexts=2, call_seconds=3, load_seconds=3, settle_seconds=1)

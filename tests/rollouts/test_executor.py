@@ -1,14 +1,20 @@
 """Actions on real pages, by mouse and keyboard."""
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Error
 
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Action
 from rollouts.errors import BrowserError, SiteError
 from rollouts.web.browser import BrowserConfig, BrowserPool, is_inside, resolver_rules
-from tests.rollouts.sites import QUICK, Look, Site
+from rollouts.web.executor import ActionError
+from tests.rollouts.sites import QUICK, Look, Site, descendants
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -242,3 +248,75 @@ async def test_pages_that_are_not_painted_work_the_same():
                 assert look.seen.element("deep") is None
                 await look.do("Search", "query", "x")
                 assert "/s?q=x" in look.seen.url
+
+
+async def test_a_page_that_leaves_by_itself_takes_its_elements_along(pool):
+    """Neither a click nor a text may end up on the page that came instead."""
+    page = "<input aria-label=note><button>go</button><script>setTimeout(() => location = '/next', 400)</script>"
+    with Site({"/": page, "/next": "<input aria-label=other autofocus>"}) as site:
+        for action in (("Click", "go"), ("Type", "note", "x"), ("Press Enter", "note")):
+            async with Look(pool, site) as look:
+                await asyncio.sleep(0.8)
+                assert await look.do(*action) == f'"{action[1]}" is no longer on the page'
+                assert look.seen.text == '<input id="other">'
+    with Site({"/": "<button>a</button><a href=/pop target=_blank>open</a>", "/pop": "<button>b</button>"}) as site:
+        async with Look(pool, site) as look:
+            assert await look.do("Click", "open") is None
+            await look.tabs.page.evaluate("window.close()")
+            await asyncio.sleep(0.2)
+            assert await look.do("Click", "b") == '"b" is no longer on the page'
+            assert look.seen.element("a") is not None
+
+
+async def test_a_page_that_leaves_while_it_is_asked_is_no_error_of_the_machinery(pool, monkeypatch):
+    with Site({"/": "<input aria-label=note><button>go</button>"}) as site:
+        for action in (("Click", "go"), ("Type", "note", "x")):
+            async with Look(pool, site) as look:
+
+                async def leave(*_):
+                    raise Error("Page.evaluate: Execution context was destroyed, most likely because of a navigation")
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(look.tabs.page, "evaluate", leave)
+                    with pytest.raises(ActionError, match="is no longer on the page"):
+                        await look.executor.perform(Action(name=action[0], element=action[1], argument=(*action, None)[2]), look.seen)
+
+
+async def test_a_page_of_a_failing_server_is_a_site_error(pool):
+    with Site({"/": "<a href=/status/503>busy</a><a href=/status/404>missing</a>"}) as site:
+        async with Look(pool, site) as look:
+            assert await look.do("Click", "missing") is None
+            assert (look.seen.text, look.seen.status) == ("status 404", 404)
+            assert await look.do("Go Backward") is None
+            with pytest.raises(SiteError, match="/status/503 answered HTTP 503"):
+                await look.do("Click", "busy")
+
+
+@pytest.mark.parametrize("killed", ["chrom", "node"])
+async def test_a_browser_that_hangs_or_whose_driver_died_is_started_again(killed):
+    others = {process for process, _ in descendants(os.getpid())}
+    async with BrowserPool(BrowserConfig(call_seconds=0.5, launch_seconds=5, draw=False)) as browsers:
+        context = await browsers.context()
+        for process, name in descendants(os.getpid()):
+            if name.startswith(killed) and process not in others:
+                os.kill(process, signal.SIGSTOP if killed == "chrom" else signal.SIGKILL)
+        await browsers.close(context)
+        with Site({"/": "<p>again"}) as site:
+            try:
+                async with Look(browsers, site) as look:
+                    assert look.seen.text == "again"
+            except BrowserError:
+                async with Look(browsers, site) as look:
+                    assert look.seen.text == "again"
+        assert browsers.launches == 2
+    await asyncio.sleep(0.5)
+    assert {process for process, _ in descendants(os.getpid())} == others
+
+
+async def test_a_browser_that_does_not_start_is_one_message(tmp_path):
+    broken = tmp_path / "chromium"
+    broken.write_text("#!/bin/sh\necho 'libnss3.so: cannot open shared object file' >&2; exit 127\n")
+    broken.chmod(0o755)
+    with pytest.raises(UserError, match=r"chromium does not start \(.*\); install the distribution's package"):
+        async with BrowserPool(BrowserConfig(executable=str(broken), launch_seconds=10)):
+            pass

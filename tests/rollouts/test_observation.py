@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mira_jax.errors import UserError
+from rollouts.errors import BrowserError
 from rollouts.web.browser import BrowserPool
 from rollouts.web.observation import ObservationConfig, name_handle, read, unique
 from tests.rollouts.sites import NAMES, QUICK, Look, Site
@@ -64,6 +65,32 @@ async def test_full_lines_with_integers_have_the_form_of_webrl(pool):
     ]
     assert '<checkbox id="6" checked> Gift wrap' in seen.text
     assert [element.handle for element in seen.elements] == [str(i) for i in range(1, 10)]
+
+
+async def test_things_that_look_alike_are_told_apart_by_their_labels(pool):
+    """The arena's cart: two buttons read `remove`, and only their labels say of what."""
+    rows = """<ul><li><a href=/a>blue lamp</a> <button aria-label="remove blue lamp">remove</button>
+        <li><a href=/b>oak desk</a> <button aria-label='remove "oak" desk'>remove</button></ul>
+        <a href=/c aria-label="Close">close</a><a href=/d><img alt=logo>home</a><button aria-labelledby=x></button><i id=x>send</i>
+        <a href=/e aria-label="all lamps"><b>all</b> <span role=button aria-label="more lamps">more</span></a>"""
+    assert (await see(pool, rows, ObservationConfig())).text.split("\n") == [
+        '<a id="1">blue lamp</a> <button id="2" label="remove blue lamp">remove</button>',
+        '<a id="3">oak desk</a> <button id="4" label="remove \'oak\' desk">remove</button>',
+        '<a id="5">close</a> <a id="6">home</a> <button id="7">send</button> send '
+        '<a id="8" label="all lamps">all <button id="9" label="more lamps">more</button></a>',
+    ]
+    assert (await see(pool, rows, NAMES)).text.split("\n")[0] == '<a id="blue lamp"> <button id="remove blue lamp">'
+    seen = await see(pool, rows, ObservationConfig(handles="name"))
+    assert '<button id="remove blue lamp">remove</button>' in seen.text
+    assert "<button id=\"remove 'oak' desk\" label=\"remove 'oak' desk\">remove</button>" in seen.text
+
+
+async def test_a_page_whose_scripts_break_what_is_read_is_an_error_in_words(pool):
+    for nodes in ('[["e", {}]]', "[[]]", "[3]", '[["t"]]', '[["/"]]', '[["h", "x"]]', "1"):
+        with pytest.raises(ValueError, match=r"the page script returned|invalid literal"):
+            read(f'{{"nodes": {nodes}}}', ObservationConfig())
+    with pytest.raises(BrowserError, match="the page script returned"):
+        await see(pool, "<p>x</p><script>JSON.stringify = () => '{\"nodes\": [3]}'</script>")
 
 
 async def test_what_cannot_be_seen_is_not_there(pool):

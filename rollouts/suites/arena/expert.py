@@ -140,8 +140,4 @@ class _Reader:
         if self._content(match) == name or re.search(rf'(?:label|placeholder)="{re.escape(name)}"', match["attributes"]):
             return True
         before = self._text[: match.start()].split()
-        if match["tag"] in ("input", "select"):
-            return before[-len(name.split()) :] == name.split()
-        # A button in a row of a list: the first `remove` after `blue lamp` is called `remove blue lamp`.
-        verb, _, thing = name.partition(" ")
-        return bool(thing) and self._content(match) == verb and thing in self._text[: match.start()]
+        return match["tag"] in ("input", "select") and before[-len(name.split()) :] == name.split()
