@@ -7,6 +7,7 @@ import dataclasses
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
-from mira_jax.trajectories.shards import Spool, pack
+from mira_jax.trajectories.shards import SPOOL, Spool, pack
 from rollouts.agents.policy import Policy, PolicyConfig, make_policy
 from rollouts.episode import LimitConfig, failed_episode, run_episode
 from rollouts.errors import InfraError
@@ -136,8 +137,9 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _quieter(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Browser calls that were given up fail once more when their page closes; nobody waits for them then."""
-    if not isinstance(context.get("exception"), Error):
+    """Browser calls that were given up fail once more when their page or driver closes; nobody waits for them then."""
+    error = context.get("exception")
+    if not isinstance(error, Error) and "reading from the driver" not in str(error):
         loop.default_exception_handler(context)
 
 
@@ -200,7 +202,7 @@ class _Run:
                 path = self.spool.add(trajectory)
                 self.lost_in_a_row = 0
                 if trajectory.key in self.lost_keys:
-                    (Spool(self.lost).paths()[0].parent / path.name).unlink(missing_ok=True)
+                    (self.lost / SPOOL / path.name).unlink(missing_ok=True)
                     self.lost_keys.discard(trajectory.key)
             report(trajectory)
             if self.lost_in_a_row >= self.config.limits.give_up_after:
@@ -219,6 +221,12 @@ class _Run:
                 failure = error
             except TimeoutError:
                 failure = InfraError(f"the episode took more than {limits.episode_seconds:g} s")
+            except UserError:
+                raise
+            except Exception as error:
+                # One odd page must not end a run of days. The traceback is shown, and many of these in a row do end it.
+                traceback.print_exc()
+                failure = InfraError(f"{type(error).__name__}: {error}")
             self.tally.retries += 1
             await asyncio.sleep(min(0.1 * 4**try_, 5.0))
         return failed_episode(task, attempt, self.policy, failure)

@@ -132,6 +132,18 @@ def test_a_page_that_hangs_is_lost_while_the_others_go_on(use, tmp_path):
     assert tally.status == {"finished": 3, "infra_error": 1}
 
 
+def test_an_error_that_nobody_thought_of_costs_its_episode_alone(use, tmp_path, capsys):
+    async def trouble(session):
+        if session.task.id.endswith(".2"):
+            raise KeyError("odd")
+
+    use(CountingSuite(trouble))
+    tally = collect(config(limits={"tries": 2}), tmp_path)
+    assert tally.status == {"finished": 3, "infra_error": 1}
+    assert [episode.error for episode in lost_episodes(tmp_path / LOST)] == ["infrastructure: KeyError: 'odd'"]
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_nothing_but_infrastructure_errors_ends_the_run(use, tmp_path):
     async def trouble(session):
         raise OSError("down")

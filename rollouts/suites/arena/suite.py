@@ -13,6 +13,7 @@ from playwright.async_api import BrowserContext
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
+from rollouts.errors import SiteError
 from rollouts.suites import evaluators
 from rollouts.suites.arena import milestones
 from rollouts.suites.arena.expert import Expert, draw_habits
@@ -145,7 +146,10 @@ class ArenaSession:
                 for target in self._draft.evaluation["program_html"]:
                     url = to_address(target["url"], self.addresses)
                     if url not in pages:
-                        pages[url] = (await client.get(url)).text
+                        response = await client.get(url)
+                        if response.status_code != 200:
+                            raise SiteError(f"{target['url']} answered HTTP {response.status_code}")
+                        pages[url] = response.text
                     contents.append(evaluators.select_text(pages[url], target["locator"]))
         finally:
             del self._visits[token]
