@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import email.utils
+import math
 import os
 import random
 import time
@@ -108,7 +109,8 @@ class Endpoint:
             try:
                 async with self._places:
                     await self._pace()
-                    response = await self._open().post("completions", json=body)
+                    # The client's own limit is on silence: an answer that trickles in would never end.
+                    response = await asyncio.wait_for(self._open().post("completions", json=body), self.config.timeout)
                 if response.status_code == 200:
                     return _completion(response)
                 failure = _failure(response)
@@ -117,6 +119,8 @@ class Endpoint:
                 if response.status_code not in _RETRIED:
                     raise EndpointError(failure)
                 wait = _retry_after(response)
+            except TimeoutError:
+                failure = f"no whole answer within {self.config.timeout:g} s"
             except httpx.HTTPError as error:
                 failure = f"{type(error).__name__}: {error}".rstrip(": ")
             except ValueError as error:
@@ -129,9 +133,12 @@ class Endpoint:
         name = self.config.api_key_env
         if not name:
             return {}
-        key = os.environ.get(name)
+        key = os.environ.get(name, "").strip()
         if not key:
             raise UserError(f"endpoint.api_key_env: the environment variable {name} is not set")
+        if not (key.isascii() and key.isprintable()):
+            # Said here, without the key: the HTTP library's own message would show it.
+            raise UserError(f"endpoint.api_key_env: the environment variable {name} holds characters that no key has")
         return {"Authorization": f"Bearer {key}"}
 
     def _open(self) -> httpx.AsyncClient:
@@ -223,4 +230,4 @@ def _retry_after(response: httpx.Response) -> float:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, TypeError):
             return 0.0
-    return min(max(seconds, 0.0), 120.0)
+    return min(max(seconds, 0.0), 120.0) if not math.isnan(seconds) else 0.0

@@ -121,13 +121,20 @@ async def test_a_slow_answer_is_given_up_in_time():
     async with serving(answer()) as (url, _):
         endpoint = Endpoint(EndpointConfig(base_url=url, timeout=0.2, retries=1, backoff=0.01))
         async with endpoint:
-            silent = await asyncio.start_server(lambda *_: asyncio.sleep(5), "127.0.0.1", 0)
-            endpoint._client.base_url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1"
-            began = time.monotonic()
-            with pytest.raises(EndpointError, match="ReadTimeout"):
-                await endpoint.complete("hi", max_tokens=1, temperature=0, seed=0)
-            assert time.monotonic() - began < 2
-            silent.close()
+            for talk in (b"", b"x"):
+                # Silent, or a byte now and then: no pause is long, but the whole is.
+                async def serve(_, writer, talk=talk):
+                    for _ in range(100):
+                        writer.write(talk or b"")
+                        await asyncio.sleep(0.05)
+
+                server = await asyncio.start_server(serve, "127.0.0.1", 0)
+                endpoint._client.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+                began = time.monotonic()
+                with pytest.raises(EndpointError, match=r"ReadTimeout|no whole answer within 0.2 s"):
+                    await endpoint.complete("hi", max_tokens=1, temperature=0, seed=0)
+                assert time.monotonic() - began < 2
+                server.close()
 
 
 async def test_the_key_comes_from_the_environment(monkeypatch):
@@ -135,6 +142,14 @@ async def test_the_key_comes_from_the_environment(monkeypatch):
     async with serving(answer()) as (url, asked):
         await ask(url, api_key_env="ROLLOUT_KEY")
         assert asked[0]["key"] == "Bearer secret"
+        monkeypatch.setenv("ROLLOUT_KEY", "secret\n")
+        await ask(url, api_key_env="ROLLOUT_KEY")
+        assert asked[1]["key"] == "Bearer secret"
+        for unusable in ("sec\nret", "secr\u00e9t"):
+            monkeypatch.setenv("ROLLOUT_KEY", unusable)
+            with pytest.raises(UserError, match="ROLLOUT_KEY holds characters that no key has") as refusal:
+                await ask(url, api_key_env="ROLLOUT_KEY")
+            assert "sec" not in str(refusal.value)
     with pytest.raises(UserError, match="ABSENT_KEY is not set"):
         await ask(url, api_key_env="ABSENT_KEY")
 
