@@ -157,12 +157,16 @@ def _lead(evaluations: Sequence[Evaluation], summary: Summary) -> str:
     attempts = max(map(len, (evaluation.episodes for evaluation in evaluations))) / len(tasks)
     temperatures = sorted({episode.temperature for episode in episodes})
     days = sorted({episode.created[:10] for episode in episodes if episode.created})
-    methods = f"{count(len(evaluations), 'method')} on the same {count(len(tasks), 'task')}"
+    common = set.intersection(*({episode.task for episode in evaluation.episodes} for evaluation in evaluations))
+    same = "the same " if len(common) == len(tasks) else ""
+    methods = f"{count(len(evaluations), 'method')} on {same}{count(len(tasks), 'task')}"
     parts = [
         f"{methods} of {count(len(summary.templates), 'template')}, in a real browser",
         "one attempt each" if attempts <= 1 else f"{attempts:.0f} attempts each",
         "temperature " + ", ".join(f"{temperature:g}" for temperature in temperatures),
     ]
+    if not same:
+        parts.insert(1, f"{count(len(common), 'task')} in common")
     if days:
         parts.append(f"run on {days[0]}" if len(days) == 1 else f"run from {days[0]} to {days[-1]}")
     return "; ".join(parts) + "."

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
-from rollouts.analysis import charts, svg
+from rollouts.analysis import charts, pages, svg
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
 from rollouts.analysis.pages import p_value
 from rollouts.analysis.selection import choose
@@ -146,3 +147,13 @@ def test_long_curves_are_thinned_to_means():
 def test_small_p_values_are_powers_of_ten():
     assert p_value(0.5) == "0.50" and p_value(0.0312) == "0.031"
     assert p_value(2.83e-7) == "2.8\u00a0×\u00a010⁻⁷"
+
+
+def test_the_lead_says_so_where_methods_met_different_tasks():
+    def evaluation(*tasks):
+        return SimpleNamespace(episodes=[SimpleNamespace(task=task, temperature=0.0, created="2026-11-20T10:00:00") for task in tasks])
+
+    summary = SimpleNamespace(templates=["buy"])
+    assert pages._lead([evaluation("a", "b"), evaluation("a", "b")], summary).startswith("2 methods on the same 2 tasks of 1 template,")
+    apart = pages._lead([evaluation("a", "b"), evaluation("b", "c")], summary)
+    assert apart.startswith("2 methods on 3 tasks of 1 template, in a real browser; 1 task in common; one attempt each;")
