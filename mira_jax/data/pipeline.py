@@ -28,11 +28,10 @@ class DataConfig:
     """Share of the episodes that is kept from training, to measure the loss on."""
 
 
-def batches_of(packed: PackedBatches, start: int = 0, process: tuple[int, int] = (0, 1)) -> grain.DatasetIterator[Batch]:
+def batches_of(packed: PackedBatches, process: tuple[int, int] = (0, 1)) -> grain.DatasetIterator[Batch]:
     """Iterates over `packed`. `get_state()` is the position after the last batch taken, whatever was made ahead.
 
     Args:
-        start: the batch to begin with.
         process: (index, count): rows index, index + count, ... of each batch are this process's.
     """
     index, count = process
@@ -40,7 +39,7 @@ def batches_of(packed: PackedBatches, start: int = 0, process: tuple[int, int] =
     def make(batch: int) -> Batch:
         return {name: np.ascontiguousarray(array[index::count]) for name, array in packed[batch].items()}
 
-    dataset = grain.MapDataset.range(start, len(packed)).map(make)
+    dataset = grain.MapDataset.range(len(packed)).map(make)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
 

@@ -32,7 +32,6 @@ Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Top = Annotated[int, msgspec.Meta(ge=0, le=TOP)]
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
-Zero = Literal[0] | None
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,6 +69,10 @@ class _Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
             if getattr(self, name):
                 raise RequestError(f"{name} is not supported by this server; leave it out", param=name)
+        for name in ("logprobs", "echo", "return_token_ids"):
+            asked = getattr(self, name, None)
+            if self.stream and asked is not None and asked is not False:
+                raise RequestError(f"{name} can't be streamed; leave out stream", param=name)
 
 
 class CompletionRequest(_Common, kw_only=True):
@@ -184,8 +187,6 @@ def completion_jobs(request: CompletionRequest, prompts: Prompts, max_length: in
     n = request.n or 1
     if request.best_of not in (None, n):
         raise RequestError("best_of is not supported by this server; ask for n and choose", param="best_of")
-    if request.stream and request.echo:
-        raise RequestError("echo can't be streamed; leave out stream", param="stream")
     max_tokens = 16 if request.max_tokens is None else request.max_tokens
     if max_tokens == 0 and not request.echo:
         raise RequestError("max_tokens: 0 is of use with echo alone", param="max_tokens")
