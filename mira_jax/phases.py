@@ -151,7 +151,11 @@ def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
     with open(log, "w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
-            yield {"policy.endpoint.base_url": _wait_until_ready(process, ready, log) + "/v1", "policy.checkpoint": model}
+            # The checkpoint's name is part of every episode's key and so of its random draws: the same in any run folder.
+            yield {
+                "policy.endpoint.base_url": _wait_until_ready(process, ready, log) + "/v1",
+                "policy.checkpoint": os.path.relpath(model, out),
+            }
         finally:
             process.send_signal(signal.SIGTERM)
             _wait_or_kill(process, 20)
