@@ -25,8 +25,10 @@ EXECUTABLES = ("chromium-headless-shell", "chromium", "chromium-browser", "googl
 
 OTHER_BROWSER = (
     "install the distribution's package (apt-get install chromium-headless-shell), "
-    "or run `playwright install --with-deps chromium-headless-shell`, or set browser.executable to a Chromium"
+    "or run `python -m playwright install --with-deps chromium-headless-shell`, or set browser.executable to a Chromium"
 )
+_ABSENT = "Executable doesn't exist"
+"""What Playwright says of a browser that was not downloaded."""
 NO_BROWSER = f"no browser found: {OTHER_BROWSER}"
 
 ARGUMENTS = (
@@ -100,8 +102,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def find_executable(configured: str | None) -> str | None:
-    """The Chromium to start; None means Playwright's own.
+def find_executables(configured: str | None) -> list[str | None]:
+    """The Chromiums to try to start, in order; None means Playwright's own, if it was downloaded.
 
     Raises:
         UserError: the configured path is no executable file.
@@ -110,8 +112,8 @@ def find_executable(configured: str | None) -> str | None:
         path = shutil.which(configured) or configured
         if not (Path(path).is_file() and os.access(path, os.X_OK)):
             raise UserError(f"browser.executable: {configured} is not an executable file")
-        return path
-    return next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
+        return [path]
+    return [*(path for name in EXECUTABLES if (path := shutil.which(name))), None]
 
 
 class BrowserPool:
@@ -125,7 +127,8 @@ class BrowserPool:
         self.config = config
         self.hosts = frozenset(hosts)
         self.launches = 0
-        self._executable = find_executable(config.executable)
+        self._executables = find_executables(config.executable)
+        """Once one has started, that alone."""
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
         self._lock = asyncio.Lock()
@@ -133,13 +136,7 @@ class BrowserPool:
     async def __aenter__(self) -> "BrowserPool":
         """Raises UserError if there is no browser, or it does not start."""
         try:
-            self._playwright = await async_playwright().start()
-            if self._executable is None and not Path(self._playwright.chromium.executable_path).exists():
-                raise UserError(NO_BROWSER)
             await self._alive()
-        except BrowserError as error:
-            await self.__aexit__()
-            raise UserError(f"{self._executable or 'the browser'} does not start ({error}); {OTHER_BROWSER}") from None
         except BaseException:
             await self.__aexit__()
             raise
@@ -183,8 +180,22 @@ class BrowserPool:
     async def _alive(self) -> Browser:
         async with self._lock:
             if self._browser is None or not self._browser.is_connected():
-                self._browser = await self._launch()
+                self._browser = await (self._launch(self._executables[0]) if self.launches else self._first())
             return self._browser
+
+    async def _first(self) -> Browser:
+        """Starts the first browser that starts: one may be found that is but a stub, or lacks a library. Raises UserError."""
+        failures = []
+        for executable in self._executables:
+            try:
+                browser = await self._launch(executable)
+            except BrowserError as error:
+                if executable or _ABSENT not in str(error):
+                    failures.append(f"{executable or 'the downloaded browser'} does not start ({error})")
+                continue
+            self._executables = [executable]
+            return browser
+        raise UserError(f"{failures[0]}; {OTHER_BROWSER}" if failures else NO_BROWSER)
 
     async def _end(self, browser: Browser | None) -> None:
         """Closes the browser. One that does not answer is left to `_launch`, which ends it with its driver."""
@@ -197,7 +208,7 @@ class BrowserPool:
         except (TimeoutError, Error):
             return
 
-    async def _launch(self) -> Browser:
+    async def _launch(self, executable: str | None) -> Browser:
         if self.launches:
             # The driver may be what died, and it alone can kill a browser that hangs.
             old, self._playwright = self._playwright, None
@@ -212,7 +223,7 @@ class BrowserPool:
         self.launches += 1
         return await bounded(
             self._playwright.chromium.launch(
-                executable_path=self._executable,
+                executable_path=executable,
                 args=arguments,
                 handle_sigint=False,
                 handle_sigterm=False,

@@ -13,7 +13,7 @@ from mira_jax import commands
 from mira_jax.config import build
 from mira_jax.trajectories.records import Page, Status, Subgoal
 from rollouts import report
-from rollouts.web.browser import find_executable
+from rollouts.web.browser import find_executables
 from tests.analysis import synthetic
 
 HOSTILE = (
@@ -60,7 +60,7 @@ async def opened(path, **options):
     """The page at `path` in a browser; yields it with everything the console said and every request it made."""
     async with async_playwright() as playwright:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = await playwright.chromium.launch(executable_path=find_executable(None), args=sandbox)
+        browser = await playwright.chromium.launch(executable_path=find_executables(None)[0], args=sandbox)
         page = await browser.new_page(viewport={"width": 1280, "height": 800}, **options)
         said, asked = [], []
         page.on("console", lambda message: said.append(message.text))

@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Error
+from playwright.async_api import Error, async_playwright
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Action
@@ -320,3 +323,23 @@ async def test_a_browser_that_does_not_start_is_one_message(tmp_path):
     with pytest.raises(UserError, match=r"chromium does not start \(.*\); install the distribution's package"):
         async with BrowserPool(BrowserConfig(executable=str(broken), launch_seconds=10)):
             pass
+
+
+async def test_the_headless_shell_that_was_downloaded_is_found_behind_a_stub(tmp_path, monkeypatch):
+    shell = shutil.which("chromium-headless-shell")
+    if not shell:
+        pytest.skip("no chromium-headless-shell to put in the place of a downloaded one")
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "downloads"))
+    async with async_playwright() as playwright:
+        with pytest.raises(Error) as absent:
+            await playwright.chromium.launch()
+    place = Path(re.search(r"Executable doesn't exist at (\S+)", str(absent.value))[1])
+    place.parent.mkdir(parents=True)
+    place.write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]} exec {shell} "$@"\n')
+    stub = tmp_path / "chromium-browser"
+    stub.write_text("#!/bin/sh\necho 'requires the snap to be installed' >&2; exit 1\n")
+    for file in (place, stub):
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with BrowserPool(BrowserConfig()) as browsers:
+        assert browsers._executables == [None]
