@@ -8,10 +8,13 @@ The same command again goes on where the last one ended: episodes that are there
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 from mira_jax import commands, config
 from mira_jax.errors import UserError
 from rollouts.pool import LOST, RolloutConfig, Tally, collect
+
+CONFIG = "collect.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +26,37 @@ def main(settings: CollectConfig) -> int:
     if not settings.out:
         raise UserError("out: name the folder to write, for example --out runs/rollouts")
     folder = Path(settings.out)
-    tally = collect(settings, folder)
-    config.save(settings, folder / "collect.yaml")
+    _same_collection(settings, folder)
+    try:
+        tally = collect(settings, folder)
+    finally:
+        if folder.is_dir():
+            config.save(settings, folder / CONFIG)
     print(summary_line(tally, folder))
     return 0
+
+
+def _same_collection(settings: CollectConfig, folder: Path) -> None:
+    """Refuses to skip or to mix episodes that were collected in another way, which their keys do not tell."""
+    path = folder / CONFIG
+    if path.exists():
+        before, now = _way(config.load(CollectConfig, path)), _way(settings)
+        changed = [name for name in now if before[name] != now[name]]
+        if changed:
+            raise UserError(f"{folder}: holds episodes collected with other settings ({', '.join(changed)}); choose another folder")
+
+
+def _way(settings: CollectConfig) -> dict[str, Any]:
+    policy, limits = settings.policy, settings.limits
+    return {
+        "suite": settings.suite,
+        "observation": settings.observation,
+        "policy.habits": policy.habits,
+        "policy.prompt": policy.prompt,
+        "limits.horizon": limits.horizon,
+        "limits.stuck_after": limits.stuck_after,
+        "limits.parse_failures": limits.parse_failures,
+    }
 
 
 def summary_line(tally: Tally, folder: Path) -> str:

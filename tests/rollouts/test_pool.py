@@ -15,6 +15,7 @@ from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Outcome, Status
 from mira_jax.trajectories.shards import ShardReader, Spool
+from rollouts import collect as collect_command
 from rollouts import evaluate
 from rollouts.labels.outcome import label, label_folder
 from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
@@ -233,6 +234,23 @@ def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsy
     assert run("--out", str(out), "--set", "seed=1") == 2
     assert "holds an evaluation with other settings (seed)" in capsys.readouterr().err
     assert run("--out", str(tmp_path)) == 2
+
+
+def test_episodes_of_another_way_are_not_mixed_nor_taken_for_these(use, tmp_path, capsys):
+    use(CountingSuite())
+    arguments = ["--out", str(tmp_path / "out"), "--set", f"browser={json.dumps(BROWSER)}", "--set", "observation={handles: name}"]
+
+    def run(*more):
+        more = [part for setting in more for part in ("--set", setting)]
+        return commands.run(collect_command.main, collect_command.CollectConfig, "", ("out",), [*arguments, *more])
+
+    assert run("episodes=2") == 0
+    assert run("episodes=3", "limits.tries=2", "policy={kind: expert, temperature: 0.5}") == 0
+    assert len(ShardReader(tmp_path / "out")) == 5
+    capsys.readouterr()
+    assert run("episodes=3", "policy={kind: expert, habits: {lazy: 1.0}}", "observation.handles=integer") == 2
+    assert "holds episodes collected with other settings (observation, policy.habits)" in capsys.readouterr().err
+    assert len(ShardReader(tmp_path / "out")) == 5
 
 
 def test_bad_settings_are_one_message_before_any_work(tmp_path, monkeypatch):
