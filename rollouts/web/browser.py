@@ -256,12 +256,14 @@ def resolver_rules(hosts: Iterable[str], names: Iterable[str]) -> str:
 
 async def fence(context: BrowserContext, hosts: Iterable[str]) -> None:
     """Refuses every request to anything but `hosts` (`host:port`). Allowed requests pass without a round trip to Python."""
-    await context.route(_outside(hosts), _refuse)
+    outside = _outside(hosts)
+    await context.route(outside, _refuse)
+    await context.route_web_socket(outside, lambda socket: socket.close())
 
 
 def _outside(hosts: Iterable[str]) -> re.Pattern[str]:
     allowed = "|".join(sorted(re.escape(host) + (r"(?::80|:443)?" if ":" not in host else "") for host in hosts)) or r"(?!)"
-    return re.compile(rf"^(?!https?://(?:{allowed})(?:[/?#]|$)|data:|blob:|about:)")
+    return re.compile(rf"^(?!(?:http|ws)s?://(?:{allowed})(?:[/?#]|$)|data:|blob:|about:)")
 
 
 async def _refuse(route: Route) -> None:

@@ -165,7 +165,8 @@ async def test_nothing_outside_of_the_sites_is_reached(pool):
         other = outside.host
         page = f"""<a href="http://{other}/">port</a> <a href="http://example.com/">name</a> <a href="http://169.254.169.254/">meta</a>
             <a href="/to/{other}/x">moved</a> <a href="http://{other}/" target=_blank>tab</a>
-            <button onclick="fetch('http://{other}/f').catch(e => p.textContent = 'refused')">fetch</button><p id=p></p>"""
+            <button onclick="fetch('http://{other}/f').catch(e => p.textContent = 'refused')">fetch</button><p id=p></p>
+            <script>new WebSocket('ws://{other}/socket')</script>"""
         with Site({"/": page}) as site:
             for hosts in ((), (site.host,)):
                 async with BrowserPool(QUICK, hosts) as browsers:
