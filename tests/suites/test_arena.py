@@ -143,6 +143,17 @@ async def test_a_page_that_cannot_be_judged_is_a_failure_of_the_site(arena):
     await session.close()
 
 
+async def test_a_shop_that_no_browser_came_to_is_forgotten(arena):
+    class Gone:
+        async def add_cookies(self, _):
+            raise OSError("the browser is gone")
+
+    before = len(arena._visits)
+    with pytest.raises(OSError):
+        await arena.open(arena.tasks("test", ["buy"], 1, 0)[0], Gone())
+    assert len(arena._visits) == before
+
+
 def test_splits_share_no_instance_and_no_seed():
     suite = make_suite("arena")
     seen, seeds = {}, {}

@@ -97,7 +97,11 @@ class ArenaSuite:
         """Makes a shop for this episode alone and gives `context` the cookie that leads to it."""
         session = self.session(task)
         cookie = {"name": COOKIE, "value": session.token, "url": f"http://{self._host}", "httpOnly": True, "sameSite": "Strict"}
-        await context.add_cookies([cookie])
+        try:
+            await context.add_cookies([cookie])
+        except BaseException:
+            await session.close()
+            raise
         return session
 
     def session(self, task: Task) -> "ArenaSession":
