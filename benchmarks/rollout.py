@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contexts", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--episodes", type=int, default=38, help="in each run; 19 are one of every template")
+    parser.add_argument("--episodes", type=int, default=44, help="in each run; 22 are one of every template")
     parser.add_argument("--draw", action="store_true", help="paint the pages, as sites with animation need")
     parser.add_argument("--screenshots", action="store_true", help="keep a JPEG of every page")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write every figure here")
