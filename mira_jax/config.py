@@ -58,6 +58,8 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot read the config: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a config, which is YAML in UTF-8: {error}") from None
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:

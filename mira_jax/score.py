@@ -73,6 +73,8 @@ def _check(config: ScoreConfig) -> None:
         raise UserError("episodes: name at least one folder of episodes")
     if not config.out:
         raise UserError("out: name a folder for the tables")
+    if Path(config.out).exists() and not Path(config.out).is_dir():
+        raise UserError(f"out: {config.out} is not a folder; choose another")
     if not config.policy and not config.critic:
         raise UserError("policy, critic: name at least one model to score with")
     if config.dtype not in DTYPES:

@@ -56,6 +56,8 @@ class ServeConfig:
         for name in ("rows", "queue_limit", "max_length"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1")
+        if any(length < 1 for length in self.warm_up):
+            raise UserError("warm_up: prompts have at least 1 token")
 
 
 def main(config: ServeConfig) -> int:

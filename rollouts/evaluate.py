@@ -37,7 +37,10 @@ def main(settings: EvaluateConfig) -> int:
         raise UserError("out: name the folder to write, for example --out runs/evaluation")
     folder = Path(settings.out)
     _same_evaluation(settings, folder)
-    tally = collect(settings, folder / "episodes")
+    try:
+        tally = collect(settings, folder / "episodes")
+    finally:
+        _forget_unless_begun(folder)
     if not is_labelled(folder / "episodes", folder / "labelled"):
         suite = make_suite(settings.suite.name, **settings.suite.options)
         label_folder(folder / "episodes", folder / "labelled", suite, overwrite=True)
@@ -98,6 +101,8 @@ def table(summary: dict[str, Any]) -> str:
 def _same_evaluation(settings: EvaluateConfig, folder: Path) -> None:
     """Refuses a folder that holds an evaluation of something else; notes what this one is of."""
     path = folder / CONFIG
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a folder; choose another out")
     if path.exists() and (folder / "episodes").is_dir():
         before = config.load(EvaluateConfig, path)
         changed = [name for name in ("suite", "split", "templates", "episodes", "attempts", "seed", "policy", "observation", "limits")
@@ -108,6 +113,14 @@ def _same_evaluation(settings: EvaluateConfig, folder: Path) -> None:
         raise UserError(f"{folder}: not empty, and no evaluation; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     config.save(settings, path)
+
+
+def _forget_unless_begun(folder: Path) -> None:
+    """Takes the note away again if no browser or endpoint was there to begin with."""
+    if not (folder / "episodes").exists():
+        (folder / CONFIG).unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _identity(value: Any) -> Any:

@@ -92,6 +92,8 @@ def collect(config: RolloutConfig, folder: Path) -> Tally:
     Raises:
         UserError: no browser, no endpoint, no such task template, a full disk, or nothing but infrastructure errors.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a folder; choose another out")
     suite = make_suite(config.suite.name, **config.suite.options)
     tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     policy = make_policy(config.policy, suite)

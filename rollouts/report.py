@@ -85,11 +85,11 @@ def main(config: ReportConfig) -> None:
         metrics=tuple(config.metrics),
     )
     page = pages.render(options, evaluations, summary, runs, minutes)
-    _write(out, page)
+    write_atomically(out, page.encode())
     if config.summary:
-        _write(Path(config.summary), json.dumps(to_tree(summary), indent=1) + "\n")
+        write_atomically(Path(config.summary), (json.dumps(to_tree(summary), indent=1) + "\n").encode())
     if config.table:
-        _write(Path(config.table), _csv(summary))
+        write_atomically(Path(config.table), _csv(summary).encode())
     print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 
@@ -108,11 +108,6 @@ def _csv(summary: Summary) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
 
 
 if __name__ == "__main__":

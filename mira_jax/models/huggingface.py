@@ -132,7 +132,7 @@ def save(model: Gemma3, folder: str | Path, tokenizer_path: str | Path | None = 
             folder.rmdir()
         os.replace(partial, folder)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot write the checkpoint: {error}") from None
+        raise UserError(f"{folder}: cannot write the checkpoint: {error}; free some disk space, or choose another folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -223,7 +223,9 @@ class _Files:
                 raise UserError(f"{self.folder}: tensor {name} is missing")
             shape = tuple(self._opened[self.where[name]].get_slice(name).get_shape())
             if shape != tensor.shape:
-                raise UserError(f"{self.where[name]}: tensor {name} has shape {shape}; {CONFIG} says {tensor.shape}")
+                raise UserError(
+                    f"{self.where[name]}: tensor {name} has shape {shape}; {CONFIG} says {tensor.shape}: take both from one checkpoint"
+                )
         surplus = sorted(set(self.where) - set(expected))
         vision = [name for name in surplus if name.startswith(_VISION)]
         for name in surplus:

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from mira_jax.errors import UserError
+from mira_jax.trajectories.shards import write_atomically
 
 BACKLOG = 1024
 GRACE = 10
@@ -65,12 +66,8 @@ class Server:
 
 
 def write_ready_file(path: str | Path, url: str, model: str) -> None:
-    """Tells whoever waits for it where the server is: JSON with `url`, `model` and `pid`, there whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({"url": url, "model": model, "pid": os.getpid()}) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Tells whoever waits for it where the server is: JSON with `url`, `model` and `pid`, whole or not at all. Raises UserError."""
+    write_atomically(Path(path), (json.dumps({"url": url, "model": model, "pid": os.getpid()}) + "\n").encode())
 
 
 def _explained(error: OSError, host: str, port: int) -> UserError:

@@ -6,7 +6,9 @@ only shards that have a sidecar, because an ArrayRecord file whose writer was ki
 and no error.
 """
 
+import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ from mira_jax.trajectories.records import FORMAT, Trajectory, decode, encode
 
 SPOOL = "spool"
 RECORDS = ".array_record"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +46,6 @@ class Spool:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._spool = self.folder / SPOOL
-        self._spool.mkdir(parents=True, exist_ok=True)
 
     def add(self, trajectory: Trajectory) -> Path:
         """Writes one episode. Raises UserError when the disk is full; nothing is half-written then."""
@@ -103,7 +105,7 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
         finally:
             writer.close()
         if _count(temporary) != len(keys):
-            raise OSError(28, "the shard came out short")
+            raise OSError(errno.ENOSPC, "the shard came out short")
         _sync(temporary)
         sidecar = Sidecar(format=FORMAT, count=len(keys), keys=tuple(keys), steps=tuple(steps), sha256=_sha256(temporary), created=now())
         os.replace(temporary, path)
@@ -111,8 +113,8 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         path.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: could not write the shard ({error}); free some disk space and run the same command again: "
-            f"the episodes are kept in {SPOOL}/"
+            f"{path}: could not write the shard ({str(error).partition(';')[0]}); "
+            "free some disk space and run the same command again: no episode is lost"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -192,18 +194,21 @@ def now() -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes to a temporary name, syncs and renames. Raises UserError when the disk is full."""
+    """Writes to a temporary name, syncs and renames; makes the folder. Raises UserError when the disk is full."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: could not write ({error.strerror}); free some disk space and run the same command again") from None
+        remedy = "free some disk space and run the same command again" if error.errno in FULL else "choose another place"
+        raise UserError(f"{path}: could not write ({error.strerror}); {remedy}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _sidecars(folder: Path) -> dict[Path, Sidecar]:
@@ -221,13 +226,16 @@ def _sidecars(folder: Path) -> dict[Path, Sidecar]:
                 )
             found[path] = msgspec.convert(tree, Sidecar)
         except (ValueError, TypeError) as error:
-            raise UserError(f"{sidecar}: not a shard's sidecar: {error}") from None
+            raise UserError(f"{sidecar}: not a shard's sidecar: {error}; copy it and its shard again") from None
     return found
 
 
 def _verify(path: Path, sidecar: Sidecar) -> None:
     if _sha256(path) != sidecar.sha256:
-        raise UserError(f"{path}: the shard is cut short or altered: its checksum differs from {_sidecar_path(path).name}")
+        raise UserError(
+            f"{path}: the shard is cut short or altered: its checksum differs from {_sidecar_path(path).name}; "
+            "copy both again, or remove both and make its episodes again"
+        )
     if _count(path) != sidecar.count:
         raise UserError(f"{path}: the shard holds {_count(path)} records where its sidecar says {sidecar.count}")
 

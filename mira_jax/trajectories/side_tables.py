@@ -48,13 +48,11 @@ class SideTable:
 
     def write(self, path: str | Path) -> None:
         """Writes an .npz without pickled objects, all at once."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         head = json.dumps({"checkpoint": self.checkpoint, "created": now(), "columns": list(self.columns)})
         buffer = io.BytesIO()
         arrays = {f"column:{name}": column for name, column in self.columns.items()}
         np.savez_compressed(buffer, head=np.array(head), ids=np.array(self.ids, np.str_), steps=self.steps, **arrays)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
     def read(cls, path: str | Path) -> "SideTable":

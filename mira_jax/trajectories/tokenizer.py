@@ -25,7 +25,7 @@ class Tokenizer:
         if path.is_dir():
             path = path / FILE_NAME
         if not path.is_file():
-            raise UserError(f"{path}: no tokenizer; expected a SentencePiece model")
+            raise UserError(f"{path}: no tokenizer; name a SentencePiece model, or the folder of a run, which holds one")
         self.path = path
         self._model = sentencepiece.SentencePieceProcessor()
         try:

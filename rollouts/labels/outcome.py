@@ -1,5 +1,6 @@
 """Labels by rule: the outcome of an episode and its milestones after every step, from what was recorded. Needs no site."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -39,6 +40,8 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False)
     reader = ShardReader(folder)
     if out.resolve() == folder.resolve():
         raise UserError(f"{out}: labels go to a folder of their own, not back to the episodes they are made from")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: not a folder; choose another out")
     if out.exists() and any(out.iterdir()) and not overwrite:
         if _holds(out, reader):
             return False
@@ -46,10 +49,10 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        labelled = _labelled(reader, suite)
-        for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
-            count = min(PER_SHARD, len(reader) - start)
-            write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
+        with contextlib.closing(_labelled(reader, suite)) as labelled:
+            for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
+                count = min(PER_SHARD, len(reader) - start)
+                write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
         if out.exists():
             shutil.rmtree(out)
         os.replace(temporary, out)
@@ -63,7 +66,9 @@ def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
     for record in tqdm(records, desc="labels", unit="ep", mininterval=1.0, file=sys.stderr, dynamic_ncols=True):
         trajectory = reader[record]
         if trajectory.task.suite != suite.name:
-            raise UserError(f"{trajectory.task.id}: an episode of the suite {trajectory.task.suite!r}, not of {suite.name!r}")
+            raise UserError(
+                f"{trajectory.task.id}: an episode of the suite {trajectory.task.suite!r}, not of {suite.name!r}; set suite.name"
+            )
         yield label(trajectory, suite)
 
 

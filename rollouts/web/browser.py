@@ -79,6 +79,10 @@ class BrowserConfig:
             raise UserError(f"browser.contexts: {self.contexts} is less than 1")
         if self.screenshots and not self.draw:
             raise UserError("browser.screenshots needs browser.draw: a page that is not painted has no picture")
+        if min(self.width, self.height, self.launch_seconds, self.call_seconds, self.load_seconds) <= 0:
+            raise UserError("browser: width, height, launch_seconds, call_seconds and load_seconds must be above 0")
+        if not 0 <= self.screenshot_quality <= 100:
+            raise UserError(f"browser.screenshot_quality: {self.screenshot_quality} is not from 0 to 100")
         for name in self.names:
             if not re.fullmatch(r"[A-Za-z0-9._*-]+", name):
                 raise UserError(f"browser.names: {name!r} is not a host name")
