@@ -17,6 +17,9 @@ PAUSE = "new Promise(done => setTimeout(() => setTimeout(() => done(window.close
 GRACE = 0.5
 """Seconds after the end of loading in which a page that is coming must have come: a download brings none."""
 
+MAX_NOTICES = 5
+"""Dialogs told of at once: a page may open them without end."""
+
 _FETCHES = frozenset({"fetch", "xhr", "script"})
 
 
@@ -335,14 +338,18 @@ class Tabs:
         text = sanitize(dialog.message)[:300]
         try:
             if dialog.type == "prompt":
-                self.notices.append(f'the page asked "{text}"; it was dismissed')
+                self._tell(f'the page asked "{text}"; it was dismissed')
                 await asyncio.wait_for(dialog.dismiss(), self.config.call_seconds)
             else:
                 if dialog.type != "beforeunload":
-                    self.notices.append(f'the page said "{text}"; it was accepted')
+                    self._tell(f'the page said "{text}"; it was accepted')
                 await asyncio.wait_for(dialog.accept(), self.config.call_seconds)
         except (Error, TimeoutError):
             return
+
+    def _tell(self, notice: str) -> None:
+        if len(self.notices) < MAX_NOTICES:
+            self.notices.append(notice)
 
     def _watch(self) -> _Watch:
         if not self._watches:

@@ -160,6 +160,15 @@ async def test_dialogs_are_answered_and_told(pool):
             ]
 
 
+async def test_a_page_that_never_stops_talking_is_still_read(pool):
+    with Site({"/": "<button onclick='setInterval(() => alert(1), 1)'>start</button>"}) as site:
+        async with Look(pool, site) as look:
+            await look.do("Click", "start")
+            await asyncio.sleep(0.5)
+            await look.do("Scroll Down")
+            assert look.lines == ['[the page said "1"; it was accepted]'] * 5 + ['<button id="start">']
+
+
 async def test_nothing_outside_of_the_sites_is_reached(pool):
     with Site({}) as outside:
         other = outside.host
