@@ -58,6 +58,8 @@ class TrainConfig:
         for name, value in least.items():
             if value is not None and value < 1:
                 raise UserError(f"{name}: {value}; it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed: {self.seed}; it must be at least 0")
         if not self.epochs > 0:
             raise UserError(f"epochs: {self.epochs}; it must be above 0")
         if self.data.rows % self.optimizer.accumulate:
