@@ -111,6 +111,10 @@ _CHOOSE = (
 _SCROLL = "(share) => window.scrollBy({top: share * window.innerHeight, behavior: 'instant'})"
 
 
+_NEVER_TEXT = frozenset({"a", "button", "select", "checkbox", "radio"})
+"""Refused before the click that begins typing: it would follow the link or press the button."""
+
+
 class ActionError(Exception):
     """The action can't be done on this page. The policy is shown the message."""
 
@@ -196,6 +200,8 @@ class Executor:
             await self._call(mouse.click(x, y, button="right" if how == "Right Click" else "left"), "clicking")
 
     async def _type(self, page: Page, element: Element, text: str) -> None:
+        if element.tag in _NEVER_TEXT:
+            raise ActionError(f'"{element.handle}" takes no text')
         await self._point(page, element, "Click")
         how = await self._ask_of(page, _SELECT_TEXT, element)
         if how.get("set"):
