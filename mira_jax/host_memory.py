@@ -1,7 +1,7 @@
 """Keeps freed host memory in the process.
 
 XLA on CPU allocates its buffers anew for each step. glibc gives large ones back to the kernel, which then clears every
-page of them again: at the demo's sizes a quarter of a training step. Other C libraries are left alone.
+page of them again, which in small models is a good part of a training step. Other C libraries are left alone.
 """
 
 import ctypes

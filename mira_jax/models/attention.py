@@ -150,7 +150,7 @@ def _transposed_product(wide_XxMxS: jax.Array, narrow_XxMxH: jax.Array) -> jax.A
     """sum over m of wide[m, s] narrow[m, h], XxSxH.
 
     The narrow side is turned around, behind a barrier, as XLA would else fold the turn into the product, and products
-    along the first axis of both sides take it three times as long on CPU.
+    along the first axis of both sides take it much longer on CPU.
     """
     turned = jax.lax.optimization_barrier(narrow_XxMxH.swapaxes(-1, -2))
     product_XxHxS = jax.lax.optimization_barrier(jnp.einsum("...hm,...ms->...hs", turned, wide_XxMxS))

@@ -85,7 +85,7 @@ def project(x_BxTxD: jax.Array, matrix_Dx: jax.Array) -> jax.Array:
     """x @ matrix for a matrix of shape D x anything.
 
     Rows and tokens are one axis to the product, so that the gradient of the matrix contracts one axis: over two,
-    XLA on CPU takes 2.5 times as long. Where a mesh shards tokens they stay apart.
+    XLA on CPU is much slower. Where a mesh shards tokens they stay apart.
     """
     out = matrix_Dx.shape[1:]
     matrix = matrix_Dx.reshape(matrix_Dx.shape[0], -1)
@@ -221,7 +221,7 @@ class Gemma3(nnx.Module):
             cache: keys and values so far. The result is then (hidden, cache). It must have T free slots after
                 the longest row, padding included.
             index_BxR: return the states of these tokens of each row alone, BxRxD: the last layer then computes
-                no other, which saves up to a quarter of a model of four layers.
+                no other.
         """
         length = tokens_BxT.shape[1]
         slots = None

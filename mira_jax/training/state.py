@@ -84,7 +84,7 @@ def abstract_state(params: Params, optimizer: optax.GradientTransformation) -> T
 
 
 def _quick_compile() -> dict[str, int] | None:
-    """For programs that run once. On CPU, compiling the random draws with full optimisation takes several times as long as all else."""
+    """For programs that run once. On CPU, compiling the random draws with full optimisation takes longer than all else."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
