@@ -21,6 +21,7 @@ from typing import Any
 from mira_jax import commands
 from mira_jax.config import to_tree
 from mira_jax.errors import UserError
+from mira_jax.trajectories.shards import write_atomically
 
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
@@ -97,10 +98,7 @@ class StageRecord:
             self.complete = True
         finally:
             self.seconds = before + time.monotonic() - started
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"seconds": self.seconds, "complete": self.complete}))
-            os.replace(temporary, self._path)
+            write_atomically(self._path, json.dumps({"seconds": self.seconds, "complete": self.complete}).encode())
 
 
 def _command(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> list[str]:
@@ -225,7 +223,7 @@ def _finish(config: PhasesConfig, minutes: dict[str, float]) -> None:
     table = Path(_fill(config.table, config))
     if table.exists():
         summary = json.loads(table.read_text()) | {"minutes": minutes, "seed": config.seed}
-        table.write_text(json.dumps(summary, indent=1) + "\n")
+        write_atomically(table, (json.dumps(summary, indent=1) + "\n").encode())
         print(format_table(summary))
     report = Path(_fill(config.report, config))
     if report.exists():

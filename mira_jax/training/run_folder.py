@@ -106,8 +106,12 @@ class RunFolder:
     def write_bytes(self, name: str, data: bytes) -> None:
         """Replaces a file of the folder at once."""
         temporary = self.path / _partial(name)
-        temporary.write_bytes(data)
-        temporary.replace(self.path / name)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(self.path / name)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _partial(name: str) -> str:
