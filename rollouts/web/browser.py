@@ -41,11 +41,12 @@ ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
-    # Playwright's own list, which this flag replaces, as far as it matters for headless pages; and RenderDocument,
-    # a new frame in the browser process at every navigation: a quarter of the processor time of a step.
+    # Playwright's own list, which this flag replaces, as far as it matters for headless pages. And two more.
+    # RenderDocument: a new frame in the browser process at every navigation, a quarter of the processor time of a step.
+    # DeferRendererTasksAfterInput: tasks that a click began may wait for the next frame, behind the pause in `tabs.py`.
     "--disable-features=AvoidUnnecessaryBeforeUnloadCheckSync,AvoidCorsURLLoaderRestartOnRedirect,DestroyProfileOnBrowserClose,"
     "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,"
-    "PreconnectToSearch,ThirdPartyStoragePartitioning,Translate,RenderDocument",
+    "PreconnectToSearch,ThirdPartyStoragePartitioning,Translate,RenderDocument,DeferRendererTasksAfterInput",
 )
 
 
