@@ -130,6 +130,7 @@ class _Episode:
                     index=len(steps),
                     page=shown,
                     response=reply.text,
+                    cut=reply.cut,
                     action=action,
                     error=error,
                     state=state,

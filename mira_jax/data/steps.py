@@ -36,7 +36,7 @@ class StepExamples:
 
     @property
     def response_lengths(self) -> np.ndarray:
-        """int32 [N], end token included."""
+        """int32 [N], end token included where there is one."""
         return (np.diff(self.starts) - self.prompt_lengths).astype(np.int32)
 
     def prompt(self, step: int) -> np.ndarray:
@@ -83,7 +83,8 @@ def tokenize(reader: Sequence[Trajectory], prompt: PromptConfig, tokenizer: Toke
 def _steps(trajectory: Trajectory, prompt: PromptConfig, tokenizer: "Tokenizer | _Memo") -> Iterator[tuple[list[int], list[int]]]:
     past: list[Round] = []
     for step in trajectory.steps:
-        yield prompt_ids(trajectory.task.intent, past, step.page.observation, prompt, tokenizer), response_ids(step.response, tokenizer)
+        prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, prompt, tokenizer)
+        yield prompt_tokens, response_ids(step.response, tokenizer, step.cut)
         past.append(Round(step.response, step.error))
 
 

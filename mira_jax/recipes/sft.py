@@ -10,6 +10,7 @@ from mira_jax.errors import UserError
 from mira_jax.recipes import Prepared
 from mira_jax.training.log_probs import response_log_probs, token_log_probs
 from mira_jax.training.metrics import Mean
+from mira_jax.trajectories.shards import StepIndex
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SFT:
             raise UserError(f"recipe.prompt_weight: {self.prompt_weight} is below 0")
 
     def prepare(self, reader, tables) -> Prepared:
-        return Prepared(keep=np.ones(int(reader.steps_per_record.sum()), bool))
+        return Prepared(keep=np.ones(len(StepIndex(reader.steps_per_record)), bool))
 
     def loss(self, model, batch):
         tokens, steps = batch["response_mask"].sum(), batch["step_mask"].sum()

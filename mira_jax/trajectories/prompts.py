@@ -44,9 +44,10 @@ def rounds(steps: Sequence[Step]) -> list[Round]:
     return [Round(step.response, step.error) for step in steps]
 
 
-def response_ids(response: str, tokenizer: Tokenizer) -> list[int]:
-    """The tokens that carry loss: the response and its end token."""
-    return [*tokenizer.encode(response), tokenizer.end_of_turn_id]
+def response_ids(response: str, tokenizer: Tokenizer, cut: bool = False) -> list[int]:
+    """The tokens that carry loss: the response and its end token, which a response that was `cut` never had."""
+    tokens = tokenizer.encode(response)
+    return tokens if cut and tokens else [*tokens, tokenizer.end_of_turn_id]
 
 
 def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConfig, tokenizer: Tokenizer) -> list[int]:

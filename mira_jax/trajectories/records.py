@@ -85,6 +85,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     page: Page
     response: str
     """The policy's whole text, without its end token."""
+    cut: bool = False
+    """The response was cut at the most tokens it may have: it has no end token."""
     action: Action | None = None
     error: str | None = None
     """Why the response could not be parsed, or the action not be done. The policy is told."""
@@ -93,7 +95,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     milestones: tuple[bool, ...] = ()
     """z_t: whether each subgoal is done after this step. Empty until labelled."""
     log_prob: float | None = None
-    """Log-probability of the response under the policy that wrote it, in nats, end token included."""
+    """Log-probability of the response under the policy that wrote it, in nats, end token included unless `cut`."""
     tokens: TokenCounts = TokenCounts()
     seconds: Seconds = Seconds()
 

@@ -52,6 +52,8 @@ class Completion:
     """Sum over the tokens of the completion, in nats, the end token included; None if the endpoint does not tell."""
     prompt_tokens: int
     tokens: int
+    cut: bool = False
+    """It was cut at `max_tokens`."""
 
 
 class Endpoint:
@@ -207,6 +209,7 @@ def _completion(response: httpx.Response) -> Completion:
             log_prob=sum(log_probs) if log_probs else None,
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             tokens=tokens,
+            cut=choice.get("finish_reason") == "length",
         )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__} {error} in {response.text[:200]!r}") from None

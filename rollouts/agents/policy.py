@@ -55,6 +55,8 @@ class Reply:
     text: str
     log_prob: float | None = None
     tokens: TokenCounts = dataclasses.field(default_factory=TokenCounts)
+    cut: bool = False
+    """The response was cut at the most tokens it may have."""
 
 
 class Agent(Protocol):
@@ -130,7 +132,8 @@ class _EndpointAgent:
         completion = await self.policy.endpoint.complete(
             prompt, max_tokens=config.max_tokens, temperature=config.temperature, seed=step_seed(self.key, len(past))
         )
-        return Reply(completion.text, completion.log_prob, TokenCounts(prompt=len(prompt), response=completion.tokens))
+        counts = TokenCounts(prompt=len(prompt), response=completion.tokens)
+        return Reply(completion.text, completion.log_prob, counts, completion.cut)
 
 
 class ScriptPolicy:

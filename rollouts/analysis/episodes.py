@@ -204,6 +204,8 @@ def _measures(step: Step) -> str:
             parts.append(f"{name} {seconds:.2f} s")
     if step.log_prob is not None:
         parts.append(f"log-probability of the response {step.log_prob:.2f} nats")
+    if step.cut:
+        parts.append("the response was cut at its limit of tokens")
     return "; ".join(parts)
 
 

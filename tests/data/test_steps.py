@@ -1,5 +1,6 @@
 """Step examples are what a rollout reads and writes."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -41,6 +42,14 @@ def test_a_step_is_the_prompt_of_the_rollout_and_the_response_with_its_end(reade
         assert examples.response(j)[-1] == tokenizer.end_of_turn_id
         assert examples.response_lengths[j] == len(examples.response(j))
         assert examples.successful[j] == trajectory.success
+
+
+def test_a_response_that_was_cut_gets_no_end_token(tokenizer):
+    whole = synthetic.trajectory(0, success=True)
+    cut = msgspec.structs.replace(whole, steps=(*whole.steps[:-1], msgspec.structs.replace(whole.steps[-1], cut=True)))
+    ours, expected = (tokenize([item], PromptConfig(), tokenizer, progress=False) for item in (cut, whole))
+    assert ours.response(2).tolist() == expected.response(2)[:-1].tolist()
+    assert ours.response(1).tolist() == expected.response(1).tolist()
 
 
 def test_steps_of_infrastructure_errors_are_never_chosen(reader, tokenizer):

@@ -62,7 +62,7 @@ async def ask(url, **settings):
 async def test_a_completion_is_asked_for_by_tokens_and_scored():
     async with serving(answer()) as (url, asked):
         completion = await ask(url)
-    assert completion.text == "go_backward()" and completion.tokens == 3
+    assert completion.text == "go_backward()" and completion.tokens == 3 and not completion.cut
     assert completion.log_prob == pytest.approx(-0.75)
     assert asked == [{"model": "small", "prompt": [2, 5, 7], "max_tokens": 9, "temperature": 0.5, "seed": 11, "logprobs": 0, "key": None}]
 
@@ -165,7 +165,8 @@ async def test_requests_are_paced():
 async def test_the_policy_sends_the_training_prompt_with_a_seed_of_its_own_per_step(tmp_path):
     train_tokenizer(["press the button", 'do(action="Click")'] * 20, tmp_path / "tokenizer.model", 300)
     task = Task(id="t.1", suite="s", sites=(), template="t", split="test", seed=3, intent="press", start_url="/", horizon=5)
-    async with serving(answer()) as (url, asked):
+    long = {**GOOD, "choices": [{**GOOD["choices"][0], "finish_reason": "length"}]}
+    async with serving(answer(), answer(tree=long), answer()) as (url, asked):
         config = PolicyConfig(tokenizer=str(tmp_path), temperature=1.0, endpoint=EndpointConfig(base_url=url))
         async with EndpointPolicy(config) as policy:
             assert (policy.record.name, policy.record.checkpoint, policy.record.temperature) == ("small", "small", 1.0)
@@ -173,6 +174,7 @@ async def test_the_policy_sends_the_training_prompt_with_a_seed_of_its_own_per_s
             replies = [await policy.agent(task, attempt).respond([], page) for attempt in (0, 1, 0)]
     assert replies[0].log_prob == pytest.approx(-0.75)
     assert replies[0].tokens.prompt == len(asked[0]["prompt"])
+    assert [reply.cut for reply in replies] == [False, True, False]
     seeds = [request["seed"] for request in asked]
     assert seeds[0] == seeds[2] != seeds[1] and all(0 <= seed < 2**31 for seed in seeds)
     assert step_seed("key", 0) != step_seed("key", 1)

@@ -80,6 +80,11 @@ def test_response_ends_with_the_end_of_turn(tokenizer):
     assert response_ids("go", tokenizer) == [*tokenizer.encode("go"), tokenizer.end_of_turn_id]
 
 
+def test_a_response_that_was_cut_has_no_end_token(tokenizer):
+    assert response_ids("go", tokenizer, cut=True) == tokenizer.encode("go")
+    assert response_ids("", tokenizer, cut=True) == [tokenizer.end_of_turn_id], "every step carries at least one token"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rounds=st.lists(st.text("ab ", min_size=1, max_size=30), max_size=8),
