@@ -1,6 +1,7 @@
 """Where arrays live: one table from the logical axes of parameters and activations to the axes of a device mesh."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,19 +51,20 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """A mesh of all devices. Raises UserError if the sizes do not multiply to their number."""
     devices = list(devices or jax.devices())
+    sizes = mesh_sizes(config, len(devices))
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
+    """The size of each of `AXES` on so many devices. Raises UserError if they do not multiply to their number."""
     sizes = [getattr(config, axis) for axis in AXES]
     if sum(size == -1 for size in sizes) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise UserError(f"mesh: sizes are at least 1, and one of them may be -1: {dataclasses.asdict(config)}")
-    known = 1
-    for size in sizes:
-        known *= max(size, 1)
-    sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    total = 1
-    for size in sizes:
-        total *= size
-    if total != len(devices):
-        raise UserError(f"mesh: {dict(zip(AXES, sizes, strict=True))} makes {total} devices; there are {len(devices)}")
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    known = math.prod(max(size, 1) for size in sizes)
+    sizes = [devices // known if size == -1 else size for size in sizes]
+    if math.prod(sizes) != devices:
+        raise UserError(f"mesh: {dict(zip(AXES, sizes, strict=True))} makes {math.prod(sizes)} devices; there are {devices}")
+    return tuple(sizes)
 
 
 def shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> Any:
