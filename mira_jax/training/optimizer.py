@@ -1,6 +1,7 @@
-"""AdamW with a schedule and global-norm clipping."""
+"""AdamW and Adafactor with a schedule and global-norm clipping, in the precision that is asked for."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,18 @@ import jax.numpy as jnp
 import optax
 
 from mira_jax.errors import UserError
+from mira_jax.training.precision import mixed_precision
 
+NAMES = ("adamw", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
+    name: str = "adamw"
+    """adamw: Loshchilov and Hutter, arXiv 1711.05101. adafactor: Shazeer and Stern, arXiv 1804.04235, without momentum
+    and with the learning rate below as it is; of the second moment of a matrix it keeps row and column means alone."""
     learning_rate: float = 1e-5
     """The peak."""
     schedule: str = "cosine"
@@ -24,6 +31,7 @@ class OptimizerConfig:
     end: float = 0.0
     """Share of the peak that linear and cosine end at."""
     beta1: float = 0.9
+    """Of adamw, as are beta2 and epsilon."""
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
@@ -32,12 +40,27 @@ class OptimizerConfig:
     """The largest global norm of a gradient; 0 for none."""
     accumulate: int = 1
     """Cut each batch into this many parts, one after another on the device. The update is that of the whole batch."""
+    state_dtype: str = "float32"
+    """What the moments are kept in: float32, or bfloat16 rounded at random. They are computed in float32."""
+    master: bool = False
+    """With `model.param_dtype: bfloat16`: keep the parameters in float32 too, and change those. Without it the
+    bfloat16 parameters are changed themselves and rounded at random."""
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise UserError(f"optimizer.schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}")
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"optimizer.warmup: {self.warmup} is not a share between 0 and 1")
+        for key, names in (("name", NAMES), ("schedule", SCHEDULES), ("state_dtype", DTYPES)):
+            if getattr(self, key) not in names:
+                raise UserError(f"optimizer.{key}: {getattr(self, key)!r} is none of {', '.join(names)}")
+        for key in ("learning_rate", "weight_decay", "clip"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise UserError(f"optimizer.{key}: {getattr(self, key)}; it must be a number of at least 0")
+        for key in ("warmup", "end"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UserError(f"optimizer.{key}: {getattr(self, key)} is not a share between 0 and 1")
+        for key in ("beta1", "beta2"):
+            if not 0 <= getattr(self, key) < 1:
+                raise UserError(f"optimizer.{key}: {getattr(self, key)}; it must be at least 0 and below 1")
+        if not 0 < self.epsilon < math.inf:
+            raise UserError(f"optimizer.epsilon: {self.epsilon}; it must be above 0")
         if self.accumulate < 1:
             raise UserError(f"optimizer.accumulate: {self.accumulate} is less than 1")
 
@@ -63,21 +86,40 @@ def learning_rate(config: OptimizerConfig, updates: int) -> Callable[[jax.Array]
 
 
 def make_optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
-    """Clip, Adam, decoupled weight decay, schedule: in this order."""
-    adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    """Clip, the direction, decoupled weight decay, schedule: in this order, in float32."""
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    parts.append(adam)
+    if config.name == "adamw":
+        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
+    else:
+        parts += [optax.scale_by_factored_rms(), clip_by_matrix_rms(1.0)]
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decays))
     parts.append(optax.scale_by_learning_rate(learning_rate(config, updates)))
-    return optax.chain(*parts)
+    return mixed_precision(optax.chain(*parts), config.state_dtype, config.master)
+
+
+def clip_by_matrix_rms(threshold: float) -> optax.GradientTransformation:
+    """Scales the update of each matrix or vector down to this root mean square: section 6 of arXiv 1804.04235.
+
+    A scanned parameter holds one matrix per group of layers.
+    """
+
+    def clip(path: tuple, update: jax.Array) -> jax.Array:
+        axes = range(1 if "groups" in _names(path) else 0, update.ndim)
+        rms = jnp.sqrt(jnp.mean(jnp.square(update), axis=tuple(axes), keepdims=True))
+        return update / jnp.maximum(1.0, rms / threshold)
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates))
 
 
 def decays(params: Any) -> Any:
     """True for matrices, false for norm scales and biases, by name."""
 
     def of(path: tuple, _) -> bool:
-        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-        return not any(name == "scale" or name.endswith("bias") for name in names)
+        return not any(name == "scale" or name.endswith("bias") for name in _names(path))
 
     return jax.tree_util.tree_map_with_path(of, params)
+
+
+def _names(path: tuple) -> list[str]:
+    return [str(getattr(key, "key", getattr(key, "name", key))) for key in path]

@@ -1,8 +1,9 @@
-"""Schedules, clipping and decay, against values worked out by hand."""
+"""Schedules, clipping, decay and both optimizers, against values worked out by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mira_jax.errors import UserError
@@ -50,13 +51,63 @@ def test_adamw_with_clipping_equals_the_equations():
     np.testing.assert_allclose(params["norm"]["scale"], expected["scale"], rtol=1e-5)
 
 
+def test_adafactor_equals_the_equations():
+    """Algorithm 4 of arXiv 1804.04235 without momentum, with absolute steps: R and C are means, the decay is 1 - t^-0.8."""
+    shapes = {"groups": {"gate": (2, 130, 140), "scale": (2, 130)}}
+    draw = np.random.default_rng(0)
+    make = lambda size: jax.tree.map(lambda shape: size * draw.standard_normal(shape), shapes, is_leaf=lambda x: isinstance(x, tuple))  # noqa: E731
+    config = OptimizerConfig(name="adafactor", learning_rate=0.1, schedule="constant", warmup=0.0, clip=0, weight_decay=0.5)
+    optimizer = make_optimizer(config, 10)
+    expected = make(1.0)
+    params = jax.tree.map(jnp.float32, expected)
+    state = optimizer.init(params)
+    step = jax.jit(optimizer.update)
+    rows, columns, whole = np.zeros((2, 130)), np.zeros((2, 140)), np.zeros((2, 130))
+    for t, size in enumerate((1.0, 30.0), start=1):
+        gradients = make(size)
+        updates, state = step(jax.tree.map(jnp.float32, gradients), state, params)
+        params = optax.apply_updates(params, updates)
+        kept = 1 - t**-0.8
+        g = gradients["groups"]["gate"]
+        rows = kept * rows + (1 - kept) * (g**2).mean(2)
+        columns = kept * columns + (1 - kept) * (g**2).mean(1)
+        v = rows[:, :, None] * columns[:, None, :] / rows.mean(1)[:, None, None]
+        matrix = g / np.sqrt(v)
+        matrix /= np.maximum(1, np.sqrt((matrix**2).mean((1, 2), keepdims=True)))
+        g = gradients["groups"]["scale"]
+        whole = kept * whole + (1 - kept) * g**2
+        vector = g / np.sqrt(whole)
+        vector /= np.maximum(1, np.sqrt((vector**2).mean(1, keepdims=True)))
+        old = expected["groups"]
+        expected["groups"] = {"gate": old["gate"] - 0.1 * (matrix + 0.5 * old["gate"]), "scale": old["scale"] - 0.1 * vector}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params, expected)
+    sizes = [leaf.size for leaf in jax.tree.leaves(state)]
+    assert sum(sizes) < 2 * (130 + 140) + 2 * 130 + 20
+
+
+def test_the_norm_of_bfloat16_gradients_is_that_of_the_numbers():
+    gradient = jax.random.normal(jax.random.key(0), (300, 300)).astype(jnp.bfloat16)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, schedule="constant", warmup=0.0, clip=1.0, beta1=0.0), 10)
+    _, state = jax.jit(lambda g: optimizer.update(g, optimizer.init(g), g))({"m": gradient})
+    clipped = optax.tree.get(state, "mu")["m"]
+    exact = np.asarray(gradient, np.float64)
+    np.testing.assert_allclose(clipped, exact / np.sqrt((exact**2).sum()), rtol=1e-5)
+
+
 def test_norms_and_biases_do_not_decay():
     tree = {"tail": {0: {"norm": {"scale": 1}, "mlp": {"up": 1}}}, "heads": {"value": {"out_bias": 1, "out": 1}}}
     expected = {"tail": {0: {"norm": {"scale": False}, "mlp": {"up": True}}}, "heads": {"value": {"out_bias": False, "out": True}}}
     assert decays(tree) == expected
 
 
-@pytest.mark.parametrize("options", [{"schedule": "step"}, {"warmup": 3}, {"accumulate": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "adam"}, {"schedule": "step"}, {"state_dtype": "float16"}, {"warmup": 3}, {"end": -0.1}, {"accumulate": 0},
+        {"learning_rate": -1e-3}, {"learning_rate": float("nan")}, {"weight_decay": -0.1}, {"clip": -1.0}, {"clip": float("inf")},
+        {"beta1": 1.0}, {"beta2": -0.1}, {"beta2": 1.0}, {"epsilon": 0.0},
+    ],
+)  # fmt: skip
 def test_impossible_settings_are_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         OptimizerConfig(**options)
