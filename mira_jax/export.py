@@ -1,62 +1,94 @@
-"""Writes a trained policy as a Hugging Face folder, for transformers, vLLM and every other engine.
+"""Writes a policy as a Hugging Face folder, for transformers, vLLM and every other engine.
 
-python -m mira_jax.export --set checkpoint=runs/demo/mira --out runs/demo/export
+    python -m mira_jax.export --checkpoint runs/demo/mira --out runs/demo/export
+
+A policy that came from a multimodal Gemma3 gets its vision tower back. One parameter is in memory at a time.
 """
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
-from flax import nnx
+import yaml
 
 from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.models import huggingface
-from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.weights import Weights
 from mira_jax.training import checkpoint as checkpoints
+from mira_jax.training import run_weights
+from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
     checkpoint: str = ""
-    """A run's folder, of which the newest checkpoint is taken."""
+    """A run's folder, of which the newest checkpoint is taken, or a Hugging Face folder."""
     out: str = ""
     """The folder to write. If it is there already, it must hold this very export, and is left as it is."""
-    dtype: str = "float32"
-    """Of the tensors on disk: float32 or bfloat16."""
+    dtype: str | None = None
+    """Of the text model's tensors on disk: float32 or bfloat16. Default: as the checkpoint has them."""
+    vision: str | None = None
+    """A multimodal Hugging Face folder whose vision tower is exported with the model. Default: that of the folder from
+    which the run began, by way of any number of runs."""
+    text_only: bool = False
+    """Leave the vision tower out."""
 
 
 def main(config: ExportConfig) -> None:
     if not config.checkpoint or not config.out:
         raise UserError("export needs checkpoint=RUN and out=FOLDER")
-    if config.dtype not in ("float32", "bfloat16"):
+    if config.dtype not in (None, "float32", "bfloat16"):
         raise UserError(f"dtype is {config.dtype!r}; expected float32 or bfloat16")
-    model, sizes = checkpoints.load_model(config.checkpoint)
-    if not isinstance(model, Gemma3):
-        raise UserError(f"{config.checkpoint}: a critic; only policies have an export")
-    dtype = jnp.dtype(config.dtype)
-    if _holds(Path(config.out), model, dtype):
+    if config.vision and config.text_only:
+        raise UserError("vision and text_only=true exclude each other; give one of them")
+    weights = open_weights(config.checkpoint)
+    tokenizer = Path(config.checkpoint) / tokenizers.FILE_NAME
+    origin = find_origin(config.checkpoint)
+    vision = None if config.text_only else config.vision
+    if not config.text_only and not vision and origin and huggingface.vision_tensors(origin):
+        vision = origin
+    plan = {
+        "tokenizer_path": tokenizer if tokenizer.is_file() else None,
+        "dtype": jnp.dtype(config.dtype) if config.dtype else None,
+        "origin": origin,
+        "vision": vision,
+    }
+    if huggingface.holds(weights, config.out, **plan):
         print(f"{config.out}: complete already")
         return
-    tokenizer = Path(config.checkpoint) / tokenizers.FILE_NAME
-    huggingface.save(model, config.out, tokenizer if tokenizer.is_file() else None, dtype)
-    print(f"{config.out}: a Gemma3 of {sizes.parameters:,} parameters, {config.dtype}")
+    huggingface.write(weights, config.out, **plan)
+    kind = f"with the vision tower of {vision}" if vision else "text-only"
+    print(f"{config.out}: a Gemma3 of {weights.config.parameters:,} parameters, {config.dtype or 'as stored'}, {kind}")
 
 
-def _holds(out: Path, model: Gemma3, dtype: jnp.dtype) -> bool:
-    """Whether `out` is the whole export of just these numbers: an interrupted phase may ask for it again."""
-    about = out / huggingface.CONFIG
-    if not about.is_file() or json.loads(about.read_bytes()).get("torch_dtype") != str(dtype):
-        return False
-    there = huggingface.load(out, param_dtype=dtype, scan_layers=model.config.scan_layers)
-    if there.config != model.config:
-        return False
-    pairs = zip(jax.tree.leaves(nnx.state(there)), jax.tree.leaves(nnx.state(model)), strict=True)
-    return all(bool(jnp.array_equal(ours, theirs.astype(dtype))) for ours, theirs in pairs)
+def open_weights(folder: str | Path) -> Weights:
+    """The parameters to export, of a run or a Hugging Face folder. What changes parameters on their way out wraps these."""
+    checkpoints.load_config(folder)
+    if (Path(folder) / checkpoints.MODEL).exists():
+        return run_weights.RunWeights(folder)
+    return huggingface.HubFolder(folder)
+
+
+def find_origin(folder: str | Path) -> Path | None:
+    """The Hugging Face folder that a model began as: itself, what its import kept of it, or that of the run's `init_from`.
+
+    Says so on stderr if the trail ends at a folder that is gone.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        print(f"{folder}, from which the run began, is gone: its vision tower, if it had one, is left out", file=sys.stderr)
+        return None
+    if not (folder / checkpoints.MODEL).exists():
+        return folder
+    if (folder / checkpoints.ORIGIN).is_dir():
+        return folder / checkpoints.ORIGIN
+    if not (folder / CONFIG).is_file():
+        return None
+    init_from = (yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) or {}).get("init_from")
+    return find_origin(init_from) if init_from else None
 
 
 if __name__ == "__main__":

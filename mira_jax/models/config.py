@@ -81,6 +81,13 @@ class Gemma3Config:
         period = next(p for p in range(1, self.layers + 1) if all(types[i] == types[i % p] for i in range(self.layers)))
         return period, self.layers // period
 
+    def place(self, layer: int) -> tuple[tuple[str, int], int | None]:
+        """Where a layer's parameters are: ("groups", slot) and its place along their leading axis, or ("tail", i) and None."""
+        period, groups = self.grouping
+        if layer < period * groups:
+            return ("groups", layer % period), layer // period
+        return ("tail", layer - period * groups), None
+
     @property
     def parameters(self) -> int:
         """How many numbers the text model has."""

@@ -44,10 +44,9 @@ def test_writes_the_tensors_that_it_read(tmp_path, scan_layers):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_large_checkpoints_are_split_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface, "SHARD_BYTES", 30_000)
+def test_large_checkpoints_are_split_and_read_back(tmp_path):
     model = huggingface.load(FIXTURES / "scaled")
-    huggingface.save(model, tmp_path / "out", dtype=jnp.bfloat16)
+    huggingface.save(model, tmp_path / "out", dtype=jnp.bfloat16, shard_bytes=30_000)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1
     again = huggingface.load(tmp_path / "out")

@@ -1,0 +1,97 @@
+"""Brings a Gemma3 in: a Hugging Face folder or Google's Orbax release becomes a run's folder.
+
+    python -m mira_jax.import_model --model path/to/gemma-3-12b-it --out runs/gemma-3-12b-it
+
+The parameters keep their dtype; whatever reads the run casts them. Of a multimodal folder the vision tower is kept, for
+exports. One parameter is in memory at a time.
+"""
+
+import dataclasses
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from mira_jax import commands
+from mira_jax.errors import UserError
+from mira_jax.models import google, huggingface
+from mira_jax.models.weights import Weights
+from mira_jax.training import checkpoint as checkpoints
+from mira_jax.training import run_weights
+from mira_jax.trajectories import tokenizer as tokenizers
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportConfig:
+    model: str = ""
+    """A Hugging Face folder, or the folder of Google's Orbax release."""
+    out: str = ""
+    """The run's folder to make, to be named where a model is asked for: init_from, serve, score, export."""
+    tokenizer: str | None = None
+    """A SentencePiece model. Default: tokenizer.model of the folder; Google's release has it one folder up."""
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """For a release that is none of Google's sizes: fields of Gemma3Config that shapes do not say, such as window."""
+
+
+def main(config: ImportConfig) -> None:
+    if not config.model or not config.out:
+        raise UserError("import_model needs model=FOLDER and out=RUN")
+    out = Path(config.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is already there; give another folder or remove it")
+    weights = open_source(config)
+    tokenizer = find_tokenizer(config)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write(config, weights, tokenizer, partial)
+        if out.exists():
+            out.rmdir()
+        os.replace(partial, out)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "os_error_code" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{out}: cannot write the run: {reason}; free some disk space, or choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"{out}: a Gemma3 of {weights.config.parameters:,} parameters" + ("" if tokenizer else "; there is no tokenizer.model"))
+
+
+def open_source(config: ImportConfig) -> Weights:
+    """Raises UserError if the folder is neither kind, or what it holds does not fit together."""
+    folder = Path(config.model)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of a model")
+    if google.is_release(folder):
+        return google.GoogleRelease(folder, config.sizes)
+    if config.sizes:
+        raise UserError(f"sizes: {folder} is no release of Google's; its config.json states all sizes")
+    if not (folder / huggingface.CONFIG).exists():
+        raise UserError(f"{folder}: no model here; expected a Hugging Face folder ({huggingface.CONFIG}) or Google's Orbax release")
+    return huggingface.HubFolder(folder)
+
+
+def find_tokenizer(config: ImportConfig) -> Path | None:
+    """The SentencePiece model to keep, None if there is none. Raises UserError if the one named is not there or not one."""
+    if config.tokenizer:
+        return tokenizers.Tokenizer(config.tokenizer).path
+    folder = Path(config.model)
+    places = [folder] if (folder / huggingface.CONFIG).exists() else [folder, folder.resolve().parent]
+    found = next((place for place in places if (place / tokenizers.FILE_NAME).is_file()), None)
+    return tokenizers.Tokenizer(found).path if found else None
+
+
+def _write(config: ImportConfig, weights: Weights, tokenizer: Path | None, run: Path) -> None:
+    run.mkdir(parents=True)
+    run_weights.write(weights, run / checkpoints.CHECKPOINTS / "0")
+    checkpoints.write_model_json(run, weights.config, ())
+    if tokenizer:
+        shutil.copyfile(tokenizer, run / tokenizers.FILE_NAME)
+    if isinstance(weights, huggingface.HubFolder):
+        huggingface.keep_origin(config.model, run / checkpoints.ORIGIN)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, ImportConfig, __doc__, flags=("model", "out", "tokenizer")))

@@ -1,0 +1,134 @@
+"""Reads a Gemma3 from a folder of the Hub: text-only, or the text part of a multimodal one."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mira_jax.errors import UserError
+from mira_jax.models import weights
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.huggingface.names import TEXT_PREFIXES, TIED, TextTensor, hub_name, text_tensors
+from mira_jax.models.huggingface.safetensors import Tensor, open_folder, read_json, same
+from mira_jax.models.weights import Name
+
+CONFIG = "config.json"
+
+log = logging.getLogger(__name__)
+
+
+class HubFolder:
+    """The text model of a folder, as `mira_jax.models.weights.Weights`."""
+
+    def __init__(self, folder: str | Path, scan_layers: bool | None = None):
+        """Checks names and shapes; reads no numbers.
+
+        Args:
+            scan_layers: as in Gemma3Config.
+
+        Raises:
+            UserError: names the file, and the tensor that is missing, surplus or of another shape.
+        """
+        self.folder = Path(folder)
+        self.config = weights.with_scan(load_config(self.folder), scan_layers)
+        tensors = open_folder(self.folder)
+        prefix = _prefix(self.folder, tensors)
+        expected = {prefix + tensor.name: tensor for tensor in text_tensors(self.config)}
+        _check(self.folder, tensors, expected)
+        if any(map(hub_name, tensors)):
+            log.info("%s: %d vision tensors are not read: this is the text model", self.folder, sum(map(bool, map(hub_name, tensors))))
+        self._parts: dict[Name, list[tuple[TextTensor, Tensor]]] = {}
+        for name, tensor in expected.items():
+            self._parts.setdefault(tensor.parameter, []).append((tensor, tensors[name]))
+        self.stored = {
+            name: jax.ShapeDtypeStruct(shape, _dtype([on_disk for _, on_disk in self._parts[name]]))
+            for name, shape in weights.shapes(self.config).items()
+        }
+
+    def read(self, name: Name, dtype: Any = None) -> np.ndarray:
+        parts, stored = self._parts[name], self.stored[name]
+        if len(parts) == 1 and not parts[0][0].transposed and parts[0][0].group is None:
+            return parts[0][1].read().astype(dtype or stored.dtype, copy=False)
+        values = np.empty(stored.shape, dtype or stored.dtype)
+        for tensor, on_disk in parts:
+            tensor.to_parameter(on_disk.read(), values if tensor.group is None else values[tensor.group])
+        return values
+
+
+def load_config(folder: str | Path) -> Gemma3Config:
+    """Reads FOLDER/config.json. Raises UserError if it is missing, broken or not a Gemma3's."""
+    path = Path(folder) / CONFIG
+    return Gemma3Config.from_huggingface(read_json(path), source=str(path))
+
+
+def check(folder: str | Path) -> Gemma3Config:
+    """The sizes of the model that `load` would read. Raises what `load` would, from the names and shapes of the tensors."""
+    return HubFolder(folder).config
+
+
+def load(
+    folder: str | Path,
+    *,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+    remat: str = "none",
+    scan_layers: bool | None = None,
+    shardings: Any = None,
+) -> Gemma3:
+    """Builds the model of a folder.
+
+    Args:
+        dtype: of activations.
+        param_dtype: what parameters are cast to.
+        scan_layers: as in Gemma3Config.
+        shardings: shardings of the model's state, from `sharding.shardings`; default: one device.
+
+    Raises:
+        UserError: names the file, and the tensor that is missing, surplus or of another shape.
+    """
+    return weights.build(HubFolder(folder, scan_layers), dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=shardings)
+
+
+def vision_tensors(folder: str | Path) -> dict[str, Tensor]:
+    """The vision tower and projector of a folder by their names on the Hub; none if it is text-only, or has no weights at all."""
+    folder = Path(folder)
+    if not any(folder.glob("*.safetensors")):
+        return {}
+    return {on_hub: tensor for name, tensor in open_folder(folder).items() if (on_hub := hub_name(name))}
+
+
+def _prefix(folder: Path, tensors: dict[str, Tensor]) -> str:
+    for prefix in TEXT_PREFIXES:
+        if any(name.startswith((prefix + "layers.", prefix + "embed_tokens.")) for name in tensors):
+            return prefix
+    raise UserError(f"{folder}: no tensor of a Gemma3 text model; expected model.embed_tokens.weight and others")
+
+
+def _check(folder: Path, tensors: dict[str, Tensor], expected: dict[str, TextTensor]) -> None:
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise UserError(f"{folder}: tensor {name} is missing")
+        there = tensors[name]
+        if there.shape != tensor.shape:
+            raise UserError(
+                f"{there.path}: tensor {name} has shape {there.shape}; {CONFIG} says {tensor.shape}: take both from one checkpoint"
+            )
+    embedding = next(iter(expected))
+    for name in sorted(set(tensors) - set(expected)):
+        if name in TIED:
+            if not same(tensors[name], tensors[embedding]):
+                raise UserError(f"{tensors[name].path}: {name} differs from {embedding}; Gemma3 ties the two")
+        elif not hub_name(name):
+            raise UserError(f"{tensors[name].path}: tensor {name} is surplus: a Gemma3 of this {CONFIG} has none of that name")
+
+
+def _dtype(tensors: list[Tensor]) -> np.dtype:
+    """What holds all of them."""
+    dtype = tensors[0].numpy_dtype
+    for tensor in tensors[1:]:
+        dtype = jnp.promote_types(dtype, tensor.numpy_dtype)
+    return np.dtype(dtype)

@@ -1,0 +1,226 @@
+"""Writes a Gemma3 as a folder of the Hub, that transformers, vLLM and SGLang load."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mira_jax.errors import UserError
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.huggingface.names import TextTensor, text_tensors
+from mira_jax.models.huggingface.reading import CONFIG, vision_tensors
+from mira_jax.models.huggingface.safetensors import SHARD_BYTES, Planned, Writer, open_folder, read_json, same, write_json
+from mira_jax.models.weights import ModelWeights, Name, Weights
+from mira_jax.trajectories import tokenizer as tokenizers
+
+GENERATION = "generation_config.json"
+_OF_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+_OF_VISION = ("preprocessor_config.json", "processor_config.json")
+
+
+def save(model: Gemma3, folder: str | Path, tokenizer_path: str | Path | None = None, dtype=None, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes a model in memory: `write`, text-only."""
+    write(ModelWeights(model), folder, tokenizer_path, dtype, shard_bytes=shard_bytes)
+
+
+def write(
+    weights: Weights,
+    folder: str | Path,
+    tokenizer_path: str | Path | None = None,
+    dtype=None,
+    origin: str | Path | None = None,
+    vision: str | Path | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes config.json, generation_config.json, safetensors and the tokenizer to a new folder.
+
+    Everything is written to a folder beside it first and renamed at the end, so that FOLDER is whole or absent. Memory
+    holds one parameter at a time.
+
+    Args:
+        tokenizer_path: a SentencePiece model, copied; its ids of eos and end of turn go to the configs.
+        dtype: what the text model's tensors are cast to; default: each as it is stored.
+        origin: a folder of the Hub that the model came from. Its generation config is copied, and the files of its
+            tokenizer unless `tokenizer_path` is another one.
+        vision: a multimodal folder of the Hub. Its vision tower and projector are copied bit for bit, so are its config
+            around the text model's, and the files of its processor. Default: the export is text-only.
+        shard_bytes: the most bytes of one file.
+
+    Raises:
+        UserError: FOLDER exists and is not empty, there is no vision tower, or the disk is full.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is already there; give another folder or remove it")
+    plan = _Plan(weights, tokenizer_path, dtype, origin, vision)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        plan.write(partial, shard_bytes)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(partial, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the checkpoint: {error}; free some disk space, or choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def holds(
+    weights: Weights,
+    folder: str | Path,
+    tokenizer_path: str | Path | None = None,
+    dtype=None,
+    origin: str | Path | None = None,
+    vision: str | Path | None = None,
+) -> bool:
+    """Whether FOLDER is what `write` would write, number for number."""
+    return _Plan(weights, tokenizer_path, dtype, origin, vision).holds(Path(folder))
+
+
+class _Plan:
+    """What an export consists of: documents, files to copy, and tensors."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        tokenizer_path: str | Path | None,
+        dtype: Any,
+        origin: str | Path | None,
+        vision: str | Path | None,
+    ):
+        self._weights, self._dtype = weights, dtype
+        self._vision = vision_tensors(vision) if vision else {}
+        if vision and not self._vision:
+            raise UserError(f"{vision}: no vision tower there; name the folder of a multimodal Gemma3")
+        self._prefix = "language_model.model." if self._vision else "model."
+        self._parts: dict[Name, list[TextTensor]] = {}
+        for tensor in text_tensors(weights.config):
+            self._parts.setdefault(tensor.parameter, []).append(tensor)
+        self._copies: dict[str, Path] = {}
+        self._documents: dict[str, Any] = {}
+        """Files to copy and JSON to write, by name in the new folder."""
+        ids = self._plan_tokenizer(tokenizer_path)
+        self._documents[GENERATION] = {**ids, "do_sample": True}
+        self._documents[CONFIG] = self._config(ids, vision)
+        if origin:
+            same_tokenizer = tokenizer_path is None or _equal(tokenizer_path, Path(origin) / tokenizers.FILE_NAME)
+            self._pass_on(origin, (GENERATION, *((tokenizers.FILE_NAME, *_OF_TOKENIZER) if same_tokenizer else ())))
+        if vision:
+            self._pass_on(vision, _OF_VISION)
+
+    def write(self, folder: Path, shard_bytes: int) -> None:
+        writer = Writer(folder, self._tensors(), shard_bytes)
+        for name, tensor in self._vision.items():
+            writer.write(name, tensor.pieces())
+        for name, values in self._text():
+            writer.write(name, values)
+        for name, source in self._copies.items():
+            shutil.copyfile(source, folder / name)
+        for name, document in self._documents.items():
+            write_json(folder / name, document)
+
+    def holds(self, folder: Path) -> bool:
+        if not (folder / CONFIG).is_file() or any(not (folder / name).is_file() for name in (*self._copies, *self._documents)):
+            return False
+        if any(read_json(folder / name) != json.loads(json.dumps(document)) for name, document in self._documents.items()):
+            return False
+        if any((folder / name).read_bytes() != source.read_bytes() for name, source in self._copies.items()):
+            return False
+        there = open_folder(folder)
+        if {name: (tensor.dtype, tensor.shape) for name, tensor in there.items()} != {
+            name: (tensor.dtype, tensor.shape) for name, tensor in self._tensors().items()
+        }:
+            return False
+        vision = all(same(there[name], tensor) for name, tensor in self._vision.items())
+        return vision and all(there[name].holds(values) for name, values in self._text())
+
+    def _tensors(self) -> dict[str, Planned]:
+        """All tensors by name."""
+        planned = {name: Planned(tensor.dtype, tensor.shape, tensor.nbytes) for name, tensor in self._vision.items()}
+        for tensor in text_tensors(self._weights.config):
+            dtype = self._dtype or self._weights.stored[tensor.parameter].dtype
+            planned[self._prefix + tensor.name] = Planned.of(tensor.shape, dtype)
+        return planned
+
+    def _text(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Every tensor of the text model as it is to be on disk, parameter by parameter."""
+        for parameter in self._weights.stored:
+            values = self._weights.read(parameter, self._dtype)
+            for tensor in self._parts[parameter]:
+                yield self._prefix + tensor.name, tensor.from_parameter(values if tensor.group is None else values[tensor.group])
+
+    def _plan_tokenizer(self, path: str | Path | None) -> dict[str, Any]:
+        """The ids that configs state."""
+        if path is None:
+            return {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": [1, 106]}
+        tokenizer = tokenizers.Tokenizer(path)
+        self._copies[tokenizers.FILE_NAME] = tokenizer.path
+        self._documents["tokenizer_config.json"] = _tokenizer_config(self._weights.config.max_positions)
+        eos = [tokenizer.eos_id, tokenizer.end_of_turn_id]
+        return {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": eos}
+
+    def _config(self, ids: dict[str, Any], vision: str | Path | None) -> dict[str, Any]:
+        dtype = str(np.dtype(self._dtype or self._weights.stored[("embedding",)].dtype))
+        text = {**self._weights.config.to_huggingface(), **ids, "torch_dtype": dtype}
+        if not vision:
+            return text
+        outer = read_json(Path(vision) / CONFIG)
+        outer.pop("dtype", None)
+        text.pop("architectures")
+        return {**outer, "text_config": text, "torch_dtype": dtype}
+
+    def _pass_on(self, folder: str | Path, names: Iterable[str]) -> None:
+        """Copies these files where FOLDER has them, in place of ours."""
+        for name in names:
+            if (Path(folder) / name).is_file():
+                self._copies[name] = Path(folder) / name
+                self._documents.pop(name, None)
+
+
+def keep_origin(folder: str | Path, into: Path) -> None:
+    """Copies to a new folder all that `write` may need of the folder that a model came from: everything but the text model.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    folder = Path(folder)
+    into.mkdir(parents=True)
+    vision = vision_tensors(folder)
+    if vision:
+        writer = Writer(into, {name: Planned(tensor.dtype, tensor.shape, tensor.nbytes) for name, tensor in vision.items()})
+        for name, tensor in vision.items():
+            writer.write(name, tensor.pieces())
+    for name in (CONFIG, GENERATION, tokenizers.FILE_NAME, *_OF_TOKENIZER, *_OF_VISION):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, into / name)
+
+
+def _tokenizer_config(max_positions: int) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "GemmaTokenizer",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_positions,
+    }
+
+
+def _equal(a: Path, b: Path) -> bool:
+    return b.is_file() and Path(a).read_bytes() == b.read_bytes()

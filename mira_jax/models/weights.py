@@ -1,0 +1,88 @@
+"""The parameters of a Gemma3 one at a time, wherever they are stored: in a Hub folder, Google's release, a run, or a model.
+
+What reads, converts or merges weights is a `Weights`; what writes them takes one. A 12B passes through a small machine
+because nobody holds more than a parameter.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+
+Name = tuple[str | int, ...]
+"""A parameter's path in the model's state: ("groups", 0, "attention", "query"). Scanned layers are stacked in one."""
+_TILE = 1024
+
+
+class Weights(Protocol):
+    """Parameters that can be read one after another."""
+
+    config: Gemma3Config
+    stored: Mapping[Name, jax.ShapeDtypeStruct]
+    """Shape and dtype of every parameter, as `read` gives it unless told otherwise."""
+
+    def read(self, name: Name, dtype: Any = None) -> np.ndarray:
+        """One parameter, cast to `dtype` if given."""
+        ...
+
+
+def dotted(name: Name) -> str:
+    """The name as people read it: groups.0.attention.query."""
+    return ".".join(map(str, name))
+
+
+def shapes(config: Gemma3Config) -> dict[Name, tuple[int, ...]]:
+    """The parameters of a model of these sizes, and their shapes."""
+    state = nnx.state(nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0))), nnx.Param)
+    return {name: variable.get_value().shape for name, variable in nnx.to_flat_state(state)}
+
+
+class ModelWeights:
+    """The parameters of a model in memory."""
+
+    def __init__(self, model: Gemma3):
+        self.config = model.config
+        self._values = {name: variable.get_value() for name, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+        self.stored = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in self._values.items()}
+
+    def read(self, name: Name, dtype: Any = None) -> np.ndarray:
+        return np.asarray(self._values[name]).astype(dtype or self.stored[name].dtype, copy=False)
+
+
+def build(weights: Weights, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", shardings: Any = None) -> Gemma3:
+    """The model with these parameters, read one after another.
+
+    Args:
+        dtype: of activations.
+        param_dtype: what parameters are cast to.
+        shardings: of the model's state, from `sharding.shardings`; default: one device.
+    """
+    model = nnx.eval_shape(lambda: Gemma3(weights.config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat))
+    graph, state = nnx.split(model)
+    places = None if shardings is None else dict(nnx.to_flat_state(shardings))
+    flat = []
+    for name, variable in nnx.to_flat_state(state):
+        place = None if places is None else places[name]
+        if isinstance(place, nnx.Variable):
+            place = place.get_value()
+        flat.append((name, variable.replace(jax.device_put(weights.read(name, param_dtype), place))))
+    return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def transpose(matrix: np.ndarray, out: np.ndarray) -> None:
+    """Writes `matrix` transposed to `out`, by tiles: several times faster than NumPy's own order for large ones."""
+    for i in range(0, matrix.shape[0], _TILE):
+        for j in range(0, matrix.shape[1], _TILE):
+            out[j : j + _TILE, i : i + _TILE] = matrix[i : i + _TILE, j : j + _TILE].T
+
+
+def with_scan(config: Gemma3Config, scan_layers: bool | None) -> Gemma3Config:
+    """The sizes with layers stacked or not; None: as the depth suggests."""
+    return dataclasses.replace(config, scan_layers=scan_layers)
