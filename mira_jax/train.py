@@ -7,18 +7,20 @@ Killed at any moment, the same command goes on from the last checkpoint with the
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from mira_jax import commands, host_memory
+from mira_jax.data.packing import Share
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import UserError
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import Recipe, make_recipe, options_of
-from mira_jax.training import loop, setup
+from mira_jax.training import loop, processes, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, write_model_json
 from mira_jax.training.layout import Layout, make_layout
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from mira_jax.training.processes import DistributedConfig
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
 from mira_jax.training.state import abstract_state, init_state
@@ -48,6 +50,8 @@ class TrainConfig:
     """Draws the parameters, the order of the data and the holdout."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """How the devices share the work, where there are several. May change when a run goes on."""
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    """For several processes that train together. May change when a run goes on."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log_every: int = 10
     """Updates between two fetches of the metrics; each update has its line all the same."""
@@ -69,36 +73,41 @@ class TrainConfig:
 def main(config: TrainConfig) -> int:
     """Reads the data, builds the model, trains, and leaves a run folder. 130 if it was stopped before the end."""
     host_memory.keep()
-    recipe = make_recipe(config.recipe)
-    config = dataclasses.replace(config, recipe=options_of(config.recipe["name"], recipe))
-    _require(config)
-    run = RunFolder(config.out, config)
-    if run.complete:
-        print(f"{run.path}: complete already, at update {run.complete['step']}")
-        return 0
-
-    reader = ShardReader(config.data.folders)
-    prepared = recipe.prepare(reader, [SideTable.read(path) for path in config.data.side_tables])
-    tokenizer, tokenizer_file = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
-    packed = setup.pack_data(
-        config.data, reader, tokenizer, prepared.keep, prepared.columns, recipe.reads_responses,
-        epochs=config.epochs, updates=config.updates, seed=config.seed,
-    )  # fmt: skip
-    model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed)
-    layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate)
-    print(setup.describe(packed, model, prepared.summary), file=sys.stderr)
+    processes.start(config.distributed)
+    with processes.together():
+        recipe = make_recipe(config.recipe)
+        config = dataclasses.replace(config, recipe=options_of(config.recipe["name"], recipe), distributed=config.distributed.anywhere())
+        _require(config)
+        run = RunFolder(config.out, config)
+        if run.complete:
+            _say(f"{run.path}: complete already, at update {run.complete['step']}", sys.stdout)
+            return 0
+        reader = ShardReader(config.data.folders)
+        prepared = recipe.prepare(reader, [SideTable.read(path) for path in config.data.side_tables])
+        tokenizer, tokenizer_file = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
+        packed = setup.pack_data(
+            config.data, reader, tokenizer, prepared.keep, prepared.columns, recipe.reads_responses,
+            epochs=config.epochs, updates=config.updates, seed=config.seed,
+        )  # fmt: skip
+        model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed)
+        layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate)
+        _say(setup.describe(packed, model, prepared.summary))
 
     with run.writing():
-        run.create()
-        run.check_data({**packed.description, "summary": prepared.summary})
-        run.write_bytes(FILE_NAME, tokenizer_file)
-        write_model_json(run.path, model.config, recipe.heads)
+        with processes.together():
+            processes.require_equal("the data", packed.description["fingerprint"])
+            if processes.first():
+                run.create()
+                run.check_data({**packed.description, "summary": prepared.summary})
+                run.write_bytes(FILE_NAME, tokenizer_file)
+                write_model_json(run.path, model.config, recipe.heads)
         result = _fit(config, run, recipe, packed, model, layout)
         if not result.finished:
-            print(f"stopped after update {result.step}, which is saved; go on with: {run.restart}", file=sys.stderr)
+            _say(f"stopped after update {result.step}, which is saved; go on with: {run.restart}")
             return 130
-        run.finish(result.step, result.metrics, result.seconds)
-        print(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s")
+        if processes.first():
+            run.finish(result.step, result.metrics, result.seconds)
+            _say(f"{run.path}: {result.step} updates, loss {result.metrics['loss']:.4f}, {result.seconds:.0f} s", sys.stdout)
     return 0
 
 
@@ -108,32 +117,41 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
     optimizer = make_optimizer(config.optimizer, updates)
     abstract = abstract_state(model.skeleton.params, optimizer)
     checkpoints = Checkpoints(run.path, config.checkpoint.keep)
-    data = batches_of(packed.train)
+    rows, at_once = layout.rows(config.data.rows, parts), config.data.rows // parts
+    data = batches_of(Share(packed.train, rows))
     step = checkpoints.latest or 0
     if step:
         state = checkpoints.restore(layout.abstract(abstract), data)
-        print(f"{run.path}: goes on after update {step} of {updates}", file=sys.stderr)
+        _say(f"{run.path}: goes on after update {step} of {updates}")
     else:
         state = init_state(model.make_params(layout), optimizer, layout.of(abstract))
     evaluate = None
     if packed.holdout:
         evaluation = make_evaluation(model.skeleton, recipe.loss)
-        evaluate = loop.mean_over(evaluation, packed.holdout, lambda batch: layout.put_batch(cut(batch, 1)), "holdout/")
-    writer = MetricsWriter(run.path, step)
+        held = Share(packed.holdout, layout.rows(config.data.rows))
+        evaluate = loop.mean_over(evaluation, held, lambda batch: layout.put_batch(cut(batch, 1), config.data.rows), "holdout/")
+    writer = MetricsWriter(run.path, step) if processes.first() else None
     with layout.active():
         result = loop.train(
             state,
             step,
             make_step(model.skeleton, recipe.loss, optimizer, learning_rate(config.optimizer, updates), layout.of(abstract)),
             data,
-            lambda batch: layout.put_batch(cut(batch, parts)),
+            lambda batch: layout.put_batch(cut(batch, parts), at_once),
             loop.LoopConfig(updates, config.log_every, config.checkpoint.every, evaluate_at=[*packed.train.epoch_ends, updates]),
             checkpoints,
             writer,
             evaluate,
         )
-    writer.close()
+    if writer:
+        writer.close()
     return result
+
+
+def _say(text: str, to: TextIO | None = None) -> None:
+    """Once, however many processes there are."""
+    if processes.first():
+        print(text, file=to or sys.stderr)
 
 
 def _require(config: TrainConfig) -> None:

@@ -136,9 +136,9 @@ class PackedBatches(Sequence[Batch]):
             raise IndexError(batch)
         return self.pack(self.row_steps(batch))
 
-    def pack(self, rows: Sequence[np.ndarray]) -> Batch:
-        """The arrays of one batch (see the module's docstring)."""
-        B, T, S, R = self.rows, self.row_length, self.steps_per_row, self.responses_per_row
+    def pack(self, rows: Sequence[np.ndarray], count: int | None = None) -> Batch:
+        """The arrays of `count` rows (see the module's docstring), by default of a batch; those beyond `rows` are empty."""
+        B, T, S, R = count or self.rows, self.row_length, self.steps_per_row, self.responses_per_row
         arrays: Batch = {name: np.zeros((B, T), np.int32) for name in ("tokens", "segment_ids", "positions")}
         arrays |= {name: np.zeros((B, R), np.int32) for name in ("response_index", "response_targets", "response_segment")}
         arrays["response_mask"] = np.zeros((B, R), np.float32)
@@ -169,6 +169,23 @@ class PackedBatches(Sequence[Batch]):
                     arrays[name][b, s] = column[step]
                 t += length
         return arrays
+
+
+class Share(Sequence[Batch]):
+    """The same rows of each batch, and no other is made: what one of several processes trains on."""
+
+    def __init__(self, packed: PackedBatches, rows: Sequence[int]):
+        self._packed = packed
+        self._rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __getitem__(self, batch: int) -> Batch:
+        if not 0 <= batch < len(self):
+            raise IndexError(batch)
+        steps = self._packed.row_steps(batch)
+        return self._packed.pack([steps[row] if row < len(steps) else np.zeros(0, np.int64) for row in self._rows], len(self._rows))
 
 
 def first_fit(lengths: np.ndarray, row_length: int) -> Iterator[list[int]]:

@@ -1,11 +1,12 @@
 """The Grain pipeline: batches made ahead of the device in a thread, with a position that is saved and restored."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import grain
 import numpy as np
 
-from mira_jax.data.packing import Batch, PackedBatches
+from mira_jax.data.packing import Batch
 from mira_jax.trajectories.prompts import PromptConfig
 
 
@@ -28,18 +29,12 @@ class DataConfig:
     """Share of the episodes that is kept from training, to measure the loss on."""
 
 
-def batches_of(packed: PackedBatches, process: tuple[int, int] = (0, 1)) -> grain.DatasetIterator[Batch]:
-    """Iterates over `packed`. `get_state()` is the position after the last batch taken, whatever was made ahead.
+def batches_of(batches: Sequence[Batch]) -> grain.DatasetIterator[Batch]:
+    """Iterates over `batches`. `get_state()` is the position after the last batch taken, whatever was made ahead.
 
-    Args:
-        process: (index, count): rows index, index + count, ... of each batch are this process's.
+    The position counts batches, so it is the same in every process, however many share the rows.
     """
-    index, count = process
-
-    def make(batch: int) -> Batch:
-        return {name: np.ascontiguousarray(array[index::count]) for name, array in packed[batch].items()}
-
-    dataset = grain.MapDataset.range(len(packed)).map(make)
+    dataset = grain.MapDataset.range(len(batches)).map(batches.__getitem__)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
 

@@ -1,7 +1,9 @@
 """Checkpoints of a run: written while training goes on, restored whole, or read as a model."""
 
+import asyncio
 import dataclasses
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,12 @@ from mira_jax.errors import UserError
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic
+from mira_jax.training import processes
 from mira_jax.training.layout import Layout
 from mira_jax.training.state import TrainState, skeleton
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model.json"
-ORIGIN = "huggingface"
-"""Folder in a run that was imported: what its Hugging Face folder had beside the text model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +54,12 @@ class Checkpoints:
         """
         if self.latest == step:
             return
-        parts = {"params": state.params, "optimizer": {"state": state.optimizer, "step": state.step}, "data": data}
+        parts = {"params": state.params, "optimizer": {"state": state.optimizer, "step": state.step}, "data": _Position(data)}
         self._orbax.save_checkpointables_async(step, parts, force=True)
 
     def restore(self, abstract: TrainState, data: Any) -> TrainState:
         """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`."""
-        parts = {"params": abstract.params, "optimizer": {"state": abstract.optimizer, "step": abstract.step}, "data": data}
+        parts = {"params": abstract.params, "optimizer": {"state": abstract.optimizer, "step": abstract.step}, "data": _Position(data)}
         try:
             loaded = self._orbax.load_checkpointables(self.latest, parts)
         except (ValueError, OSError) as error:
@@ -69,6 +70,31 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until all is written."""
         self._orbax.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Position:
+    """Where a Grain iterator is, as Orbax saves it. All processes are at the same batch, so it is written once and any
+    number of them can go on from it."""
+
+    data: Any
+
+    async def save(self, directory: Any) -> Awaitable[None]:
+        state = json.dumps(self.data.get_state())
+
+        async def write() -> None:
+            path = await directory.await_creation()
+            if processes.first():
+                await asyncio.to_thread((path / "position.json").write_text, state)
+
+        return write()
+
+    async def load(self, directory: Any) -> Awaitable[None]:
+        async def read() -> None:
+            path = min(directory.glob("*.json"), key=str)
+            self.data.set_state(json.loads(await asyncio.to_thread(path.read_text)))
+
+        return read()
 
 
 def build_model(config: Gemma3Config, heads: tuple[str, ...], *, rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
@@ -116,7 +142,7 @@ def load_model(
     bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat))
     path = latest_checkpoint(folder)
     try:
-        params = ocp.load(path, layout.abstract(bones.params), checkpointable_name=parameters_part(path))
+        params = ocp.load(path, layout.abstract(bones.params), checkpointable_name="params")
     except (ValueError, OSError, KeyError) as error:
         raise UserError(f"{path}: the checkpoint does not hold the model that {folder / MODEL} describes: {_first_line(error)}") from error
     return bones.merge(params), config
@@ -140,15 +166,10 @@ def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
 def latest_checkpoint(folder: str | Path) -> Path:
     """FOLDER/checkpoints/STEP of the newest complete one. Raises UserError if there is none yet."""
     directory = Path(folder) / CHECKPOINTS
-    steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit() and parameters_part(path)]
+    steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit() and (path / "params").is_dir()]
     if not steps:
         raise UserError(f"{directory}: no checkpoint yet; let the run save one first")
     return (directory / str(max(steps))).absolute()
-
-
-def parameters_part(path: Path) -> str | None:
-    """What a checkpoint calls its parameters: "params" beside other parts of a training run; alone, as imported, Orbax's "state"."""
-    return next((name for name in ("params", "state") if (path / name).is_dir()), None)
 
 
 def checkpoint_id(folder: str | Path) -> str:

@@ -30,12 +30,37 @@ class Layout:
         """The tree's shapes and dtypes with their shardings: what a restore asks for."""
         return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, self.of(tree))
 
-    def put_batch(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-        """Spreads the rows of a batch, its second axis after that of parts. One device takes the host's arrays as they are."""
+    def rows(self, count: int, parts: int = 1) -> np.ndarray:
+        """Which rows of a batch of `count`, cut into `parts` after one another, are on this process's devices; sorted."""
+        of_part = self._rows_of_part(count // parts)
+        return np.concatenate([part * (count // parts) + of_part for part in range(parts)])
+
+    def put_batch(self, batch: Mapping[str, np.ndarray], rows: int) -> Mapping[str, Any]:
+        """Puts the parts of a batch, each with the rows that `rows(...)` gives, where they are computed.
+
+        `rows`: of one part, over all processes. Arrays have an axis of parts before that of rows. One device takes the
+        host's arrays as they are.
+        """
         if self.mesh is None:
             return batch
-        rows = NamedSharding(self.mesh, PartitionSpec(None, *sharding.batch_sharding(self.mesh).spec))
-        return {name: jax.make_array_from_process_local_data(rows, array) for name, array in batch.items()}
+        spread = NamedSharding(self.mesh, PartitionSpec(None, *sharding.batch_sharding(self.mesh).spec))
+        mine = self._rows_of_part(rows)
+
+        def put(array: np.ndarray) -> jax.Array:
+            def local(index: tuple[slice, ...]) -> np.ndarray:
+                start, stop, _ = index[1].indices(rows)
+                first = int(np.searchsorted(mine, start))
+                return array[:, first : first + stop - start]
+
+            return jax.make_array_from_callback((array.shape[0], rows, *array.shape[2:]), spread, local)
+
+        return {name: put(array) for name, array in batch.items()}
+
+    def _rows_of_part(self, count: int) -> np.ndarray:
+        if self.mesh is None:
+            return np.arange(count)
+        places = sharding.batch_sharding(self.mesh).addressable_devices_indices_map((count,))
+        return np.unique(np.concatenate([np.arange(count)[index] for index in places.values()]))
 
     def active(self) -> contextlib.AbstractContextManager:
         """Within it the model lays out its activations on the mesh."""

@@ -1,7 +1,6 @@
 """The training loop: batches in, updates done, metrics and checkpoints out."""
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from mira_jax.training.checkpoint import Checkpoints
 from mira_jax.training.metrics import Mean, MetricsWriter
+from mira_jax.training.processes import StopSignal
 from mira_jax.training.state import Params, TrainState
 
 
@@ -37,30 +37,6 @@ class LoopResult:
     """Of training, earlier processes of the same run included."""
 
 
-class StopSignal:
-    """Within it the first SIGTERM or SIGINT asks to stop after the current update; the second has its usual effect."""
-
-    def __init__(self):
-        self.raised = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.raised = True
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-    def __exit__(self, *_: Any) -> None:
-        self._restore()
-
-
 def train(
     state: TrainState,
     step: int,
@@ -69,9 +45,8 @@ def train(
     place: Callable[[Mapping[str, np.ndarray]], Any],
     config: LoopConfig,
     checkpoints: Checkpoints,
-    writer: MetricsWriter,
+    writer: MetricsWriter | None,
     evaluate: Callable[[Params], dict[str, float]] | None = None,
-    progress: bool = True,
 ) -> LoopResult:
     """Updates `state` from update `step` to `config.updates`.
 
@@ -81,12 +56,13 @@ def train(
         update: as `mira_jax.training.step.make_step` makes it.
         data: batches, from number `step` on. Its state goes into the checkpoints.
         place: puts a batch where `update` wants it.
+        writer: None: another process writes the metrics, and shows the progress.
         evaluate: holdout metrics of parameters, called at `config.evaluate_at`.
     """
     waiting: list[tuple[int, dict[str, jax.Array]]] = []
-    last = writer.last
+    last = writer.last if writer else {}
     began = since = time.monotonic()
-    before = writer.seconds
+    before = writer.seconds if writer else 0.0
 
     def report(extra: dict[str, float] | None = None) -> None:
         nonlocal since, last
@@ -101,16 +77,18 @@ def train(
             values |= {"tokens_per_second": round(speed, 1), "seconds": round(before + now - began, 3)}
             if extra and number == fetched[-1][0]:
                 values |= extra
-            writer.write(number, values)
+            if writer:
+                writer.write(number, values)
             last = values
-        writer.flush()
+        if writer:
+            writer.flush()
         bar.set_postfix_str(f"loss {last['loss']:.4f}, {speed:,.0f} tokens/s", refresh=False)
 
     with (
         StopSignal() as stop,
-        tqdm(total=config.updates, initial=step, desc="train", unit="update", mininterval=1.0, disable=not progress) as bar,
+        tqdm(total=config.updates, initial=step, desc="train", unit="update", mininterval=1.0, disable=not writer) as bar,
     ):
-        while step < config.updates and not stop.raised:
+        while step < config.updates and not stop.asked(step):
             state, values = update(state, place(next(data)))
             step += 1
             waiting.append((step, values))

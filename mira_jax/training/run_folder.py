@@ -23,7 +23,7 @@ CONFIG = "config.yaml"
 COMPLETE = "complete.json"
 DATA = "data.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-FREE = ("checkpoint", "log_every", "mesh")
+FREE = ("checkpoint", "log_every", "mesh", "distributed")
 """Keys that may change when a run goes on: they do not touch what it computes."""
 
 

@@ -53,7 +53,8 @@ def make_step(
         report |= {"tokens": (batch["segment_ids"] > 0).sum(), "steps": batch["step_mask"].sum()}
         return TrainState(params, optimizer_state, state.step + 1), report
 
-    return jax.jit(step, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None))
+    # Every process fetches the metrics, so each is given all of them, as it is the step's number.
+    return jax.jit(step, donate_argnums=0, out_shardings=None if shardings is None else (shardings, shardings.step))
 
 
 def make_evaluation(skeleton: Skeleton, loss_of: Loss) -> Callable[[Params, Mapping[str, Array]], dict[str, Mean]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mira_jax.data.packing import PackedBatches, first_fit
+from mira_jax.data.packing import PackedBatches, Share, first_fit
 from mira_jax.data.pipeline import batches_of, split
 from mira_jax.data.steps import StepExamples
 from mira_jax.errors import UserError
@@ -127,10 +127,20 @@ def test_the_iterator_goes_on_from_its_state():
 
 def test_processes_share_the_rows_of_a_batch():
     packed = PackedBatches(examples([(3, 2)] * 12), np.arange(12), {}, row_length=4, rows=4)
-    parts = [next(batches_of(packed, process=(index, 2)))["step_id"] for index in range(2)]
+    parts = [next(batches_of(Share(packed, rows)))["step_id"] for rows in ([0, 2], [1, 3])]
     whole = packed[0]["step_id"]
-    assert np.array_equal(np.sort(np.concatenate(parts), axis=0), np.sort(whole, axis=0))
-    assert parts[0].shape == (2, 1)
+    assert np.array_equal(parts[0], whole[[0, 2]]) and np.array_equal(parts[1], whole[[1, 3]])
+
+
+def test_a_share_of_rows_is_padded_as_the_whole_batch_is():
+    packed = PackedBatches(examples([(3, 2)] * 5), np.arange(5), {}, row_length=4, rows=4)
+    assert len(packed.row_steps(0)) == 3
+    share = Share(packed, [2, 3])
+    assert len(share) == len(packed)
+    for name, array in packed[0].items():
+        assert np.array_equal(share[0][name], array[2:]), name
+    with pytest.raises(IndexError):
+        share[len(packed)]
 
 
 def test_holdout_takes_whole_episodes():
