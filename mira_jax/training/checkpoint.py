@@ -21,6 +21,8 @@ from mira_jax.training.state import TrainState, skeleton
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model.json"
+ORIGIN = "huggingface"
+"""Folder in a run that was imported: what its Hugging Face folder had beside the text model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +144,7 @@ def load_model(
     bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat))
     path = latest_checkpoint(folder)
     try:
-        params = ocp.load(path, layout.abstract(bones.params), checkpointable_name="params")
+        params = ocp.load(path, layout.abstract(bones.params), checkpointable_name=parameters_part(path))
     except (ValueError, OSError, KeyError) as error:
         raise UserError(f"{path}: the checkpoint does not hold the model that {folder / MODEL} describes: {_first_line(error)}") from error
     return bones.merge(params), config
@@ -166,10 +168,15 @@ def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
 def latest_checkpoint(folder: str | Path) -> Path:
     """FOLDER/checkpoints/STEP of the newest complete one. Raises UserError if there is none yet."""
     directory = Path(folder) / CHECKPOINTS
-    steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit() and (path / "params").is_dir()]
+    steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit() and parameters_part(path)]
     if not steps:
         raise UserError(f"{directory}: no checkpoint yet; let the run save one first")
     return (directory / str(max(steps))).absolute()
+
+
+def parameters_part(path: Path) -> str | None:
+    """What a checkpoint calls its parameters: "params" beside other parts of a training run; alone, as imported, Orbax's "state"."""
+    return next((name for name in ("params", "state") if (path / name).is_dir()), None)
 
 
 def checkpoint_id(folder: str | Path) -> str:
