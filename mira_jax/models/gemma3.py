@@ -13,7 +13,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from mira_jax.errors import UserError
-from mira_jax.models import attention
+from mira_jax.models import attention, sequence
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
 from mira_jax.models.sharding import constrain, whole_width
 
@@ -89,8 +89,7 @@ def project(x_BxTxD: jax.Array, matrix_Dx: jax.Array) -> jax.Array:
     """
     out = matrix_Dx.shape[1:]
     matrix = matrix_Dx.reshape(matrix_Dx.shape[0], -1)
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and mesh.shape.get("sequence", 1) > 1:
+    if sequence.parts() > 1:
         product = x_BxTxD @ matrix
     else:
         product = x_BxTxD.reshape(-1, x_BxTxD.shape[-1]) @ matrix
@@ -124,9 +123,9 @@ class Attention(nnx.Module):
         if cache is not None and not context.empty:
             heads = attention.attend_cache(q, *cache, take(context.slots, index_BxR), self.window, self.scale)
         elif index_BxR is not None:
-            heads = attention.attend_from(q, index_BxR, k, v, context.segment_ids, self.window, self.scale)
+            heads = sequence.attend_from(q, index_BxR, k, v, context.segment_ids, self.window, self.scale)
         else:
-            heads = attention.attend(q, k, v, context.segment_ids, self.window, self.scale)
+            heads = sequence.attend(q, k, v, context.segment_ids, self.window, self.scale)
         heads = checkpoint_name(heads, "attention_heads")
         output = use("output")
         return project(heads.reshape(*heads.shape[:2], -1), output.reshape(-1, output.shape[-1])), cache
@@ -137,7 +136,7 @@ def take(x_BxTx: jax.Array, index_BxR: jax.Array | None) -> jax.Array:
     if index_BxR is None:
         return x_BxTx
     x_BxTx = jnp.broadcast_to(x_BxTx, (index_BxR.shape[0], *x_BxTx.shape[1:]))
-    return jnp.take_along_axis(x_BxTx, index_BxR.reshape(*index_BxR.shape, *(1,) * (x_BxTx.ndim - 2)), axis=1)
+    return sequence.take(x_BxTx, index_BxR)
 
 
 def _write(slots_BxSxKxH: jax.Array, new_BxTxKxH: jax.Array, slots_BxT: jax.Array) -> jax.Array:

@@ -1,0 +1,137 @@
+"""Attention over rows whose tokens are split over the mesh axis `sequence`. Exact: only places differ.
+
+Each device keeps the queries of its own tokens. Global layers gather the keys and values of the whole row; local ones
+take from the left neighbour those that the window reaches back to. Where the axis is 1, or no mesh is set, these are
+the plain functions.
+
+Shapes as in `mira_jax.models.attention`; t is T / parts, the tokens of one device.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from mira_jax.models import attention
+
+AXIS = "sequence"
+
+
+def parts() -> int:
+    """How many devices share the tokens of a row, on the mesh of `jax.set_mesh`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape.get(AXIS, 1)
+
+
+def attend(
+    q_BxTxNxH: jax.Array,
+    k_BxTxKxH: jax.Array,
+    v_BxTxKxH: jax.Array,
+    segment_ids_BxT: jax.Array | None,
+    window: int | None,
+    scale: float,
+) -> jax.Array:
+    """As `attention.attend`. Rows that can't be split evenly are whole on every device."""
+    count = parts()
+    batch, length = q_BxTxNxH.shape[:2]
+    if count == 1 or length % count:
+        return attention.attend(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, segment_ids_BxT, window, scale)
+    if segment_ids_BxT is None:
+        segment_ids_BxT = jnp.ones((batch, length), jnp.int32)
+    near = window is not None and window - 1 <= length // count
+    body = partial(_attend_neighbour if near else _attend_gathered, window=window, scale=scale)
+    return _split(body, 4)(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, segment_ids_BxT)
+
+
+def attend_from(
+    q_BxRxNxH: jax.Array,
+    index_BxR: jax.Array,
+    k_BxTxKxH: jax.Array,
+    v_BxTxKxH: jax.Array,
+    segment_ids_BxT: jax.Array | None,
+    window: int | None,
+    scale: float,
+) -> jax.Array:
+    """As `attention.attend_from`, with the chosen tokens split over the devices too."""
+    count = parts()
+    length = k_BxTxKxH.shape[1]
+    if count == 1 or length % count:
+        return attention.attend_from(q_BxRxNxH, index_BxR, k_BxTxKxH, v_BxTxKxH, segment_ids_BxT, window, scale)
+    if segment_ids_BxT is None:
+        segment_ids_BxT = jnp.ones(k_BxTxKxH.shape[:2], jnp.int32)
+
+    def body(q, index, k, v, segment_ids):
+        return attention.attend_from(q, index, _gather(k), _gather(v), _gather(segment_ids), window, scale)
+
+    chosen = q_BxRxNxH.shape[1]
+    q, index = _padded(q_BxRxNxH, count), _padded(index_BxR, count)
+    return _split(body, 5)(q, index, k_BxTxKxH, v_BxTxKxH, segment_ids_BxT)[:, :chosen]
+
+
+def take(x_BxTx: jax.Array, index_BxR: jax.Array) -> jax.Array:
+    """The tokens `index_BxR` of each row, split over the devices: each sends what others chose among its own."""
+    count = parts()
+    length, chosen = x_BxTx.shape[1], index_BxR.shape[1]
+    if count == 1 or length % count:
+        return _take(x_BxTx, index_BxR)
+
+    def body(x, index):
+        place = index - jax.lax.axis_index(AXIS) * x.shape[1]
+        here = (place >= 0) & (place < x.shape[1])
+        taken = _take(x, jnp.where(here, place, 0))
+        taken = jnp.where(here.reshape(*here.shape, *(1,) * (x.ndim - 2)), taken, 0)
+        return jax.lax.psum_scatter(taken, AXIS, scatter_dimension=1, tiled=True)
+
+    tokens = PartitionSpec(None, AXIS)
+    split = jax.shard_map(body, in_specs=(tokens, PartitionSpec()), out_specs=tokens, axis_names={AXIS})
+    return split(x_BxTx, _padded(index_BxR, count))[:, :chosen]
+
+
+def _take(x_BxTx: jax.Array, index_BxR: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x_BxTx, index_BxR.reshape(*index_BxR.shape, *(1,) * (x_BxTx.ndim - 2)), axis=1)
+
+
+def _attend_gathered(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window: int | None, scale: float) -> jax.Array:
+    """Own queries over the whole row, in blocks of queries."""
+    k, v, all_segments = _gather(k_BxtxKxH), _gather(v_BxtxKxH), _gather(segment_ids_Bxt)
+    length = q_BxtxNxH.shape[1]
+    own = jax.lax.axis_index(AXIS) * length + jnp.arange(length)
+    size = max(attention.BLOCK, -(-length // attention.MOST_BLOCKS))
+    blocks = []
+    for start in range(0, length, size):
+        some = slice(start, start + size)
+        distance = own[some, None] - jnp.arange(k.shape[1])
+        seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+        seen = seen & (segment_ids_Bxt[:, some, None] == all_segments[:, None])
+        blocks.append(attention.dense(q_BxtxNxH[:, some], k, v, seen, scale))
+    return jnp.concatenate(blocks, axis=1)
+
+
+def _attend_neighbour(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window: int, scale: float) -> jax.Array:
+    """Own queries over own keys and the window - 1 before them, as one row whose first queries nobody asked for."""
+    count, reach = parts(), window - 1
+
+    def extended(x: jax.Array) -> jax.Array:
+        end = x[:, x.shape[1] - reach :]
+        # The first device is sent zeros: segment 0, which no token sees.
+        return jnp.concatenate([jax.lax.ppermute(end, AXIS, [(i, i + 1) for i in range(count - 1)]), x], axis=1)
+
+    q = jnp.pad(q_BxtxNxH, ((0, 0), (reach, 0), (0, 0), (0, 0)))
+    row = q, extended(k_BxtxKxH), extended(v_BxtxKxH), extended(segment_ids_Bxt)
+    return attention.attend(*row, window, scale)[:, reach:]
+
+
+def _gather(x_Bxt: jax.Array) -> jax.Array:
+    return jax.lax.all_gather(x_Bxt, AXIS, axis=1, tiled=True)
+
+
+def _padded(x_BxR: jax.Array, count: int) -> jax.Array:
+    return jnp.pad(x_BxR, ((0, 0), (0, -x_BxR.shape[1] % count), *((0, 0),) * (x_BxR.ndim - 2)))
+
+
+def _split(body: Callable, arguments: int) -> Callable:
+    """`body` on each device's part of the second axis of each argument; the other mesh axes are left to the compiler."""
+    tokens = PartitionSpec(None, AXIS)
+    return jax.shard_map(body, in_specs=(tokens,) * arguments, out_specs=tokens, axis_names={AXIS})
