@@ -7,6 +7,7 @@ Interrupted and started again, it goes on where it was. A run folder of other se
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -62,10 +63,12 @@ class PhasesConfig:
 
 def main(config: PhasesConfig) -> int:
     out = Path(config.out)
-    _move_other_run_aside(out, _fingerprint(config))
+    fingerprint = _fingerprint(config)
+    with _alone(out):
+        _move_other_run_aside(out, fingerprint)
     records = out / "stages"
     started = time.monotonic()
-    with _sigterm_as_interrupt():
+    with _alone(out), _sigterm_as_interrupt():
         for number, stage in enumerate(config.stages, 1):
             record = StageRecord(records / f"{stage.name}.json")
             title = f"[{number}/{len(config.stages)}] {stage.name}"
@@ -202,6 +205,23 @@ def _fingerprint(config: PhasesConfig) -> str:
             except OSError as error:
                 raise UserError(f"{where}: {path}: cannot read the config: {error.strerror}") from None
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuses a folder that another process of this command works in. Raises UserError."""
+    if not out.is_dir():
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{out}: another process is at work here; wait for it, or choose another folder with --set out=DIR") from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def _move_other_run_aside(out: Path, fingerprint: str) -> None:

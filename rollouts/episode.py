@@ -41,7 +41,7 @@ class LimitConfig:
     parse_failures: int = 5
     """So many unreadable responses in a row."""
     episode_seconds: float = 900.0
-    """The most that one episode may take. Longer is an infrastructure error."""
+    """The most that one episode may take, all its tries together. Longer is an infrastructure error."""
     tries: int = 3
     """How often an episode is begun anew after an infrastructure error before it is given up."""
     give_up_after: int = 8

@@ -41,15 +41,19 @@ def main(settings: EvaluateConfig) -> int:
         tally = collect(settings, folder / "episodes")
     finally:
         _forget_unless_begun(folder)
+    lost = lost_episodes(folder / "episodes" / LOST)
+    if len(lost) == tally.wanted:
+        raise UserError(f"all {len(lost)} episodes were lost to infrastructure errors, the last one to: {lost[-1].error}; mend it and run again")
     if not is_labelled(folder / "episodes", folder / "labelled"):
         suite = make_suite(settings.suite.name, **settings.suite.options)
         label_folder(folder / "episodes", folder / "labelled", suite, overwrite=True)
-    lost = lost_episodes(folder / "episodes" / LOST)
     summary = summarize(ShardReader(folder / "labelled"), lost)
     summary |= {"suite": settings.suite.name, "split": settings.split, "seed": settings.seed, "created": now()}
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     print(table(summary))
     print(f"{folder / 'summary.json'}: {tally.steps} new steps at {tally.steps_per_second:.1f} steps/s")
+    if lost:
+        print(f"{len(lost)} of {tally.wanted} tasks are not in these rates: infrastructure errors; the same command tries them again")
     return 0
 
 

@@ -53,7 +53,7 @@ class RolloutConfig:
     """How often each of them is tried."""
     seed: int = 0
     """Draws the tasks."""
-    policy: PolicyConfig = dataclasses.field(default_factory=lambda: PolicyConfig(kind="expert"))
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
     browser: BrowserConfig = dataclasses.field(default_factory=BrowserConfig)
     limits: LimitConfig = dataclasses.field(default_factory=LimitConfig)
@@ -215,14 +215,16 @@ class _Run:
 
     async def _episode(self, task: Task, attempt: int) -> Trajectory:
         limits = self.config.limits
+        deadline = time.monotonic() + limits.episode_seconds
         for try_ in range(limits.tries):
             try:
                 episode = run_episode(self.suite, task, attempt, self.policy, self.browsers, self.config.observation, limits)
-                return await asyncio.wait_for(episode, limits.episode_seconds)
+                return await asyncio.wait_for(episode, deadline - time.monotonic())
             except InfraError as error:
                 failure = error
             except TimeoutError:
                 failure = InfraError(f"the episode took more than {limits.episode_seconds:g} s")
+                break
             except UserError:
                 raise
             except Exception as error:

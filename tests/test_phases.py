@@ -87,6 +87,12 @@ def test_interrupted_and_started_again_it_goes_on(tmp_path, started):
     assert [line.strip() for line in log(tmp_path)] == ["a 0", "b 0", "b 0"]
 
 
+def test_two_processes_never_share_a_folder(started):
+    _, command = started
+    second = subprocess.run([*command, "--set", "seed=1"], timeout=60, check=False, capture_output=True, text=True)
+    assert second.returncode == 2 and "another process is at work here" in second.stderr
+
+
 def test_ctrl_c_in_a_terminal_leaves_the_stage_time_to_save(tmp_path, started):
     process, _ = started
     os.killpg(process.pid, signal.SIGINT)

@@ -22,8 +22,9 @@ KINDS = ("endpoint", "expert", "random", "idle")
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    kind: str = "endpoint"
-    """endpoint: a model. expert: the suite's own script. random: any valid action. idle: gives up at once."""
+    kind: str = ""
+    """endpoint: a model. expert: the suite's own script. random: any valid action. idle: gives up at once.
+    Default: endpoint if a tokenizer is named, else expert."""
     name: str = ""
     """What the episodes and the report call it. Empty: the model's name, or the kind."""
     checkpoint: str = ""
@@ -42,6 +43,8 @@ class PolicyConfig:
     """expert: the probability of each bad habit, drawn once per episode."""
 
     def __post_init__(self) -> None:
+        if not self.kind:
+            object.__setattr__(self, "kind", "endpoint" if self.tokenizer else "expert")
         if self.kind not in KINDS:
             raise UserError(f"policy.kind: {self.kind!r} is none of {', '.join(KINDS)}")
         if self.temperature < 0 or self.max_tokens < 1:

@@ -126,7 +126,7 @@ def descendants(process: int) -> list[tuple[int, str]]:
     return found
 
 
-QUICK = BrowserConfig(contexts=2, call_seconds=3, load_seconds=3, settle_seconds=1)
+QUICK = BrowserConfig(contexts=2, call_seconds=5, load_seconds=5, settle_seconds=1)
 
 
 class CountingSuite:

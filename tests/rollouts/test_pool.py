@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -22,7 +23,7 @@ from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
 from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
 from tests.rollouts.sites import CountingSuite
 
-BROWSER = {"contexts": 2, "call_seconds": 3, "load_seconds": 3, "settle_seconds": 1, "draw": False}
+BROWSER = {"contexts": 2, "call_seconds": 10, "load_seconds": 10, "settle_seconds": 1, "draw": False}
 
 
 def config(**changes):
@@ -129,8 +130,37 @@ def test_a_page_that_hangs_is_lost_while_the_others_go_on(use, tmp_path):
             await session.context.pages[-1].evaluate("setTimeout(() => { for(;;); }, 0)")
 
     use(CountingSuite(trouble))
-    tally = collect(config(limits={"tries": 1}, browser=BROWSER | {"call_seconds": 1}), tmp_path)
+    tally = collect(config(limits={"tries": 1}, browser=BROWSER | {"call_seconds": 3}), tmp_path)
     assert tally.status == {"finished": 3, "infra_error": 1}
+
+
+def test_a_straggler_has_one_time_limit_for_all_its_tries(use, tmp_path):
+    async def trouble(session):
+        if session.task.id.endswith(".2"):
+            await asyncio.sleep(30)
+
+    use(CountingSuite(trouble))
+    began = time.monotonic()
+    tally = collect(config(limits={"tries": 3, "episode_seconds": 4}), tmp_path)
+    assert tally.status == {"finished": 3, "infra_error": 1} and tally.retries <= 1
+    assert "took more than 4 s" in lost_episodes(tmp_path / LOST)[0].error
+    assert time.monotonic() - began < 15
+
+
+def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys):
+    async def trouble(session):
+        raise OSError("down")
+
+    use(CountingSuite(trouble))
+    arguments = ["--set", "episodes=2", "--set", f"browser={json.dumps(BROWSER)}", "--set", "limits.tries=1", "--out", str(tmp_path / "out")]
+    assert commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out",), arguments) == 2
+    assert "all 2 episodes were lost to infrastructure errors" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_the_scripted_expert_is_the_policy_that_needs_no_model():
+    assert config(policy={"seed": 1}).policy.kind == "expert"
+    assert config(policy={"tokenizer": "run"}).policy.kind == "endpoint"
 
 
 def test_an_error_that_nobody_thought_of_costs_its_episode_alone(use, tmp_path, capsys):
