@@ -43,7 +43,8 @@ def main(settings: EvaluateConfig) -> int:
         _forget_unless_begun(folder)
     lost = lost_episodes(folder / "episodes" / LOST)
     if len(lost) == tally.wanted:
-        raise UserError(f"all {len(lost)} episodes were lost to infrastructure errors, the last one to: {lost[-1].error}; mend it and run again")
+        cause = lost[-1].error
+        raise UserError(f"all {len(lost)} episodes were lost to infrastructure errors, the last one to: {cause}; mend it and run again")
     if not is_labelled(folder / "episodes", folder / "labelled"):
         suite = make_suite(settings.suite.name, **settings.suite.options)
         label_folder(folder / "episodes", folder / "labelled", suite, overwrite=True)

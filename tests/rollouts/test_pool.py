@@ -152,7 +152,8 @@ def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys
         raise OSError("down")
 
     use(CountingSuite(trouble))
-    arguments = ["--set", "episodes=2", "--set", f"browser={json.dumps(BROWSER)}", "--set", "limits.tries=1", "--out", str(tmp_path / "out")]
+    settings = ["episodes=2", f"browser={json.dumps(BROWSER)}", "limits.tries=1"]
+    arguments = ["--out", str(tmp_path / "out"), *(part for setting in settings for part in ("--set", setting))]
     assert commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out",), arguments) == 2
     assert "all 2 episodes were lost to infrastructure errors" in capsys.readouterr().err
     assert not (tmp_path / "out" / "summary.json").exists()
