@@ -96,8 +96,22 @@ def project(x_BxTxD: jax.Array, matrix_Dx: jax.Array) -> jax.Array:
     return product.reshape(*x_BxTxD.shape[:-1], *out)
 
 
+INPUT_AXES = {"output": 2}
+"""How many axes of a matrix its product sums over, where it is not one."""
+
+
+def linear(part: nnx.Module, name: str, x_BxTxD: jax.Array) -> jax.Array:
+    """x through the matrix `name` of an attention or MLP and, where it has them, the adapters (`mira_jax.models.lora`)."""
+    matrix = whole_width(getattr(part, name)[...].astype(x_BxTxD.dtype), name)
+    out = project(x_BxTxD, matrix.reshape(x_BxTxD.shape[-1], *matrix.shape[INPUT_AXES.get(name, 1) :]))
+    return out if part.lora is None else out + part.lora(name, x_BxTxD)
+
+
 class Attention(nnx.Module):
     """Grouped-query attention with normed queries and keys; local (windowed) or global."""
+
+    lora = None
+    """`mira_jax.models.lora.Adapters`, if it is trained by them. So with the MLP."""
 
     def __init__(self, config: Gemma3Config, layer_type: str, stack: tuple[int, ...], rngs: nnx.Rngs, param_dtype):
         d, n, k, h = config.width, config.query_heads, config.kv_heads, config.head_dim
@@ -113,9 +127,8 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxD, context: _Context, cache=None, index_BxR=None):
         angles = context.angles[self.layer_type]
-        use = lambda name: whole_width(getattr(self, name)[...].astype(x_BxTxD.dtype), name)  # noqa: E731
-        k, v = project(x_BxTxD, use("key")), project(x_BxTxD, use("value"))
-        q = project(take(x_BxTxD, index_BxR), use("query"))
+        k, v = linear(self, "key", x_BxTxD), linear(self, "value", x_BxTxD)
+        q = linear(self, "query", take(x_BxTxD, index_BxR))
         q = rope(self.query_norm(q), tuple(take(angle, index_BxR) for angle in angles))
         k = rope(self.key_norm(k), angles)
         if cache is not None:
@@ -127,8 +140,7 @@ class Attention(nnx.Module):
         else:
             heads = sequence.attend(q, k, v, context.segment_ids, self.window, self.scale)
         heads = checkpoint_name(heads, "attention_heads")
-        output = use("output")
-        return project(heads.reshape(*heads.shape[:2], -1), output.reshape(-1, output.shape[-1])), cache
+        return linear(self, "output", heads.reshape(*heads.shape[:2], -1)), cache
 
 
 def take(x_BxTx: jax.Array, index_BxR: jax.Array | None) -> jax.Array:
@@ -148,6 +160,8 @@ def _write(slots_BxSxKxH: jax.Array, new_BxTxKxH: jax.Array, slots_BxT: jax.Arra
 class MLP(nnx.Module):
     """gelu(x gate) * (x up), then down."""
 
+    lora = None
+
     def __init__(self, config: Gemma3Config, stack: tuple[int, ...], rngs: nnx.Rngs, param_dtype):
         d, f = config.width, config.mlp_width
         self.gate = matrix(rngs, stack, (d, f), d, param_dtype)
@@ -155,11 +169,10 @@ class MLP(nnx.Module):
         self.down = matrix(rngs, stack, (f, d), f, param_dtype)
 
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        use = lambda name: whole_width(getattr(self, name)[...].astype(x_BxTxD.dtype), name)  # noqa: E731
-        gate = checkpoint_name(project(x_BxTxD, use("gate")), "mlp_gate")
-        up = checkpoint_name(project(x_BxTxD, use("up")), "mlp_up")
+        gate = checkpoint_name(linear(self, "gate", x_BxTxD), "mlp_gate")
+        up = checkpoint_name(linear(self, "up", x_BxTxD), "mlp_up")
         product = checkpoint_name(jax.nn.gelu(gate, approximate=True) * up, "mlp_product")
-        return project(product, use("down"))
+        return linear(self, "down", product)
 
 
 class Block(nnx.Module):

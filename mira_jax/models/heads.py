@@ -16,20 +16,20 @@ class CriticHead(nnx.Module):
     Its output starts at 0, so that a new critic says one half everywhere.
     """
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs, param_dtype=jnp.float32):
-        self.hidden = matrix(rngs, (), (width, width), width, param_dtype)
-        self.hidden_bias = nnx.Param(jnp.zeros((width,), param_dtype))
-        self.out = nnx.Param(jnp.zeros((width,), param_dtype))
-        self.out_bias = nnx.Param(jnp.zeros((), param_dtype))
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.hidden = matrix(rngs, (), (width, width), width, jnp.float32)
+        self.hidden_bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.out = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.out_bias = nnx.Param(jnp.zeros((), jnp.float32))
 
     def __call__(self, hidden_SxD: jax.Array) -> jax.Array:
         x = hidden_SxD.astype(jnp.float32)
-        x = jax.nn.gelu(x @ self.hidden[...].astype(jnp.float32) + self.hidden_bias[...], approximate=True)
-        return x @ self.out[...].astype(jnp.float32) + self.out_bias[...]
+        x = jax.nn.gelu(x @ self.hidden[...] + self.hidden_bias[...], approximate=True)
+        return x @ self.out[...] + self.out_bias[...]
 
 
 class Critic(nnx.Module):
-    """A Gemma3 trunk under one or more named heads."""
+    """A Gemma3 trunk under one or more named heads, which are fp32 whatever the trunk is."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Critic(nnx.Module):
         remat: str = "none",
     ):
         self.trunk = Gemma3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
-        self.heads = nnx.Dict({name: CriticHead(config.width, rngs=rngs, param_dtype=param_dtype) for name in heads})
+        self.heads = nnx.Dict({name: CriticHead(config.width, rngs=rngs) for name in heads})
 
     def __call__(
         self, tokens_BxT: jax.Array, positions_BxT: jax.Array | None, segment_ids_BxT: jax.Array | None, index_BxS: jax.Array

@@ -31,9 +31,23 @@ PARAMETERS: dict[str, tuple[str | None, ...]] = {
     "gate": ("width", "mlp"),
     "up": ("width", "mlp"),
     "down": ("mlp", "width"),
+    "query_a": ("width", None),
+    "query_b": (None, "heads", None),
+    "key_a": ("width", None),
+    "key_b": (None, "heads", None),
+    "value_a": ("width", None),
+    "value_b": (None, "heads", None),
+    "output_a": ("heads", None, None),
+    "output_b": (None, "width"),
+    "gate_a": ("width", None),
+    "gate_b": (None, "mlp"),
+    "up_a": ("width", None),
+    "up_b": (None, "mlp"),
+    "down_a": ("mlp", None),
+    "down_b": (None, "width"),
 }
-"""Logical axes of a parameter by its name. One that is not here (norms, critic heads) is whole on every device; a
-scanned one has an axis more, in front, which is never split."""
+"""Logical axes of a parameter by its name; NAME_a and NAME_b are the adapters of NAME (`mira_jax.models.lora`). One that
+is not here (norms, critic heads) is whole on every device; a scanned one has an axis more, in front, which is never split."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mira_jax import config as configs
@@ -13,15 +14,16 @@ from mira_jax.data.packing import PackedBatches
 from mira_jax.data.pipeline import DataConfig, split
 from mira_jax.data.steps import choose, corpus, tokenize
 from mira_jax.errors import UserError
+from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import REMAT
+from mira_jax.models.lora import LoraConfig
 from mira_jax.training.checkpoint import build_model, load_config, load_model
 from mira_jax.training.layout import Layout
+from mira_jax.training.optimizer import DTYPES
 from mira_jax.training.state import Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, train_tokenizer
-
-DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +33,17 @@ class ModelConfig:
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of `mira_jax.models.config.Gemma3Config`, over the preset. The vocabulary is the tokenizer's unless given."""
     dtype: str = "float32"
-    """Of activations: float32 or bfloat16. Parameters and optimizer are float32."""
+    """Of activations: float32 or bfloat16."""
+    param_dtype: str = "float32"
+    """Of parameters: float32, or bfloat16, which halves their memory and that of their gradients. What then becomes of
+    small updates: `optimizer.master`. A critic's heads and the adapters of `lora` are float32 in any case."""
     remat: str = "none"
     """What the backward pass computes again: a key of `mira_jax.models.gemma3.REMAT`."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(f"model.dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
+        for key in ("dtype", "param_dtype"):
+            if getattr(self, key) not in DTYPES:
+                raise UserError(f"model.{key}: {getattr(self, key)!r} is none of {', '.join(DTYPES)}")
         if self.preset is not None and self.preset not in PRESETS:
             raise UserError(f"model.preset: {self.preset!r} is none of {', '.join(PRESETS)}")
         if self.remat not in REMAT:
@@ -134,15 +140,20 @@ class Model:
     config: Gemma3Config
     skeleton: Skeleton
     make_params: Callable[[Layout], Params]
+    """All of them, those that are not trained included: `skeleton.split` tells them apart."""
 
 
-def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str, ...], tokenizer: Tokenizer, seed: int) -> Model:
-    """The model to train, from scratch or from `init_from`.
+def describe_model(
+    config: ModelConfig, init_from: str | None, heads: tuple[str, ...], tokenizer: Tokenizer, seed: int, lora: LoraConfig | None = None
+) -> Model:
+    """The model to train, from scratch or from `init_from`; with `lora` its adapters alone are trained.
 
     Raises:
         UserError: sizes that are missing or don't fit, or a vocabulary smaller than the tokenizer's.
     """
     old_heads: tuple[str, ...] = ()
+    if lora and not init_from:
+        raise UserError("lora: adapters need a model that they adapt; name it with init_from")
     if init_from:
         if config.preset or config.sizes:
             raise UserError("model: sizes come from init_from; leave out model.preset and model.sizes")
@@ -160,16 +171,17 @@ def describe_model(config: ModelConfig, init_from: str | None, heads: tuple[str,
         )
 
     def build(rngs):
-        return build_model(sizes, heads, rngs=rngs, dtype=config.dtype, remat=config.remat)
+        model = build_model(sizes, heads, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
+        return adapters.adapt(model, lora, rngs) if lora else model
 
     def make_params(layout: Layout) -> Params:
-        given = params_of(load_model(init_from, layout=layout)[0]) if init_from else {}
+        given = params_of(load_model(init_from, param_dtype=config.param_dtype, layout=layout)[0]) if init_from else {}
         if heads and init_from:
             kept = {name: given["heads"][name] for name in heads if name in old_heads}
             given = {"trunk": given["trunk"] if old_heads else given, "heads": kept}
-        return init_params(build, seed, given, layout.of(bones.params))
+        return init_params(build, seed, given, layout.of(bones.parameters))
 
-    bones = skeleton(build)
+    bones = skeleton(build, adapters.trained if lora else None)
     return Model(sizes, bones, make_params)
 
 
@@ -178,10 +190,16 @@ def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
     train = packed.train
     packed_steps = sum(len(row) for k in range(len(train)) for row in train.row_steps(k))
     lines = [
-        f"{model.config.parameters:,} parameters; {len(train.steps):,} steps of episodes"
+        f"{model.config.parameters:,} parameters"
+        + (f", {_count(model.skeleton.params):,} in adapters and heads that are trained" if model.skeleton.frozen else "")
+        + f"; {len(train.steps):,} steps of episodes"
         + (f", {len(packed.holdout.steps):,} held out" if packed.holdout else "")
         + (f", {train.dropped:,} left out (longer than a row)" if train.dropped else ""),
         f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {packed_steps / len(train):.0f} steps an update",
     ]
     lines += [f"{name}: {value:.4g}" for name, value in summary.items()]
     return "\n".join(lines)
+
+
+def _count(params: Params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -29,21 +29,35 @@ class Skeleton:
     graph: nnx.GraphDef
     structure: jax.tree_util.PyTreeDef
     params: Params
-    """Of `jax.ShapeDtypeStruct`."""
+    """Those that are trained, of `jax.ShapeDtypeStruct`."""
+    frozen: Params = dataclasses.field(default_factory=dict)
+    """The others."""
 
-    def state(self, params: Params) -> nnx.State:
-        """A tree like `params` as the model's NNX state."""
-        return jax.tree.unflatten(self.structure, jax.tree.leaves(params))
+    def state(self, params: Params, frozen: Params | None = None) -> nnx.State:
+        """Trees like `params` and `frozen` as the model's NNX state."""
+        return jax.tree.unflatten(self.structure, jax.tree.leaves(_union(params, frozen or {})))
 
-    def merge(self, params: Params) -> nnx.Module:
+    def merge(self, params: Params, frozen: Params | None = None) -> nnx.Module:
         """The model with these parameters."""
-        return nnx.merge(self.graph, self.state(params))
+        return nnx.merge(self.graph, self.state(params, frozen))
+
+    def split(self, parameters: Params) -> tuple[Params, Params]:
+        """(trained, frozen) of all the model's parameters, or of anything with a leaf for each."""
+        return _without(parameters, self.frozen), _without(parameters, self.params)
+
+    @property
+    def parameters(self) -> Params:
+        """All of them, of `jax.ShapeDtypeStruct`."""
+        return _union(self.params, self.frozen)
 
 
-def skeleton(build: Callable[[nnx.Rngs], nnx.Module]) -> Skeleton:
-    """Traces `build` without computing anything."""
-    graph, params = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
-    return Skeleton(graph, jax.tree.structure(params), params_of(params))
+def skeleton(build: Callable[[nnx.Rngs], nnx.Module], trained: Callable[[tuple[str | int, ...]], bool] | None = None) -> Skeleton:
+    """Traces `build` without computing anything. `trained` tells by a parameter's path whether it is; default: all are."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
+    params, frozen = params_of(state), {}
+    if trained is not None:
+        params, frozen = _partition(params, trained)
+    return Skeleton(graph, jax.tree.structure(state), params, frozen)
 
 
 def params_of(model: nnx.Module | nnx.State) -> Params:
@@ -99,6 +113,19 @@ def _without(tree: Params, given: Params) -> Params:
         elif isinstance(child, dict) and (rest := _without(child, given[name])):
             kept[name] = rest
     return kept
+
+
+def _partition(tree: Params, chosen: Callable[[tuple[str | int, ...]], bool], path: tuple[str | int, ...] = ()) -> tuple[Params, Params]:
+    """(the leaves whose path is chosen, the others), each without empty branches."""
+    yes, no = {}, {}
+    for name, child in tree.items():
+        if isinstance(child, dict):
+            for part, into in zip(_partition(child, chosen, (*path, name)), (yes, no), strict=True):
+                if part:
+                    into[name] = part
+        else:
+            (yes if chosen((*path, name)) else no)[name] = child
+    return yes, no
 
 
 def _union(tree: Params, given: Params) -> Params:

@@ -24,25 +24,26 @@ def make_step(
     rate: Callable[[Array], Array],
     shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
-    """(state, batch) -> (new state, metrics), jitted; the old state is donated.
+    """(state, batch, frozen) -> (new state, metrics), jitted; the old state is donated.
 
+    `frozen`: the parameters that are not trained, if there are any; they stay, and have no gradients.
     Arrays of `batch` have an axis of parts before that of rows (see `cut`). The gradient is that of
     (sum of the parts' totals) / (sum of their weights): the same however many parts. `shardings`: of the state,
     which stays where it is.
     """
 
-    def total(params: Params, part: Mapping[str, Array]) -> tuple[Array, tuple[Mean, dict[str, Mean]]]:
-        loss, metrics = loss_of(skeleton.merge(params), part)
+    def total(params: Params, frozen: Params | None, part: Mapping[str, Array]) -> tuple[Array, tuple[Mean, dict[str, Mean]]]:
+        loss, metrics = loss_of(skeleton.merge(params, frozen), part)
         return loss.total, (loss, metrics)
 
     gradient = jax.grad(total, has_aux=True)
 
-    def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Mapping[str, Array], frozen: Params | None = None) -> tuple[TrainState, Metrics]:
         parts = next(iter(batch.values())).shape[0]
-        gradients, sums = gradient(state.params, jax.tree.map(lambda x: x[0], batch))
+        gradients, sums = gradient(state.params, frozen, jax.tree.map(lambda x: x[0], batch))
         if parts > 1:
             rest = jax.tree.map(lambda x: x[1:], batch)
-            add = lambda carry, part: (jax.tree.map(jnp.add, carry, gradient(state.params, part)), None)  # noqa: E731
+            add = lambda carry, part: (jax.tree.map(jnp.add, carry, gradient(state.params, frozen, part)), None)  # noqa: E731
             (gradients, sums), _ = jax.lax.scan(add, (gradients, sums), rest)
         loss, metrics = sums
         gradients = jax.tree.map(lambda g: g / jnp.maximum(loss.weight, 1e-9), gradients)
@@ -58,10 +59,10 @@ def make_step(
 
 
 def make_evaluation(skeleton: Skeleton, loss_of: Loss) -> Callable[[Params, Mapping[str, Array]], dict[str, Mean]]:
-    """(params, batch with one part) -> loss and metrics as sums, jitted."""
+    """(params, batch with one part, frozen) -> loss and metrics as sums, jitted."""
 
-    def evaluate(params: Params, batch: Mapping[str, Array]) -> dict[str, Mean]:
-        loss, metrics = loss_of(skeleton.merge(params), jax.tree.map(lambda x: x[0], batch))
+    def evaluate(params: Params, batch: Mapping[str, Array], frozen: Params | None = None) -> dict[str, Mean]:
+        loss, metrics = loss_of(skeleton.merge(params, frozen), jax.tree.map(lambda x: x[0], batch))
         return {"loss": loss, **metrics}
 
     return jax.jit(evaluate)

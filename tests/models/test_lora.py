@@ -1,0 +1,143 @@
+"""Adapters: the model with them is the model with them merged, and their gradients are the dense ones projected."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from mira_jax.errors import UserError
+from mira_jax.models import lora
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.heads import Critic
+from mira_jax.models.lora import LoraConfig
+from mira_jax.models.sharding import AXES, shardings
+from mira_jax.training.metrics import Mean
+from mira_jax.training.optimizer import OptimizerConfig, make_optimizer
+from mira_jax.training.state import init_params, init_state, skeleton
+from mira_jax.training.step import make_step
+
+SIZES = {"vocabulary_size": 64, "width": 24, "query_heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 40, "window": 8}
+SCANNED = Gemma3Config(layers=3, layer_types=("sliding_attention", "full_attention", "sliding_attention"), scan_layers=True, **SIZES)
+"""One layer of a group of two in a scan of one, and a tail."""
+DEEP = Gemma3Config(layers=5, layer_types=("sliding_attention",) * 5, scan_layers=True, **SIZES)
+"""One slot, scanned five times."""
+CONFIG = LoraConfig(rank=3, alpha=12.0)
+TOKENS = jax.random.randint(jax.random.key(5), (2, 20), 0, 64)
+
+
+quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def bones_of(config: Gemma3Config, settings: LoraConfig = CONFIG):
+    return skeleton(lambda rngs: lora.adapt(Gemma3(config, rngs=rngs), settings, rngs), lora.trained)
+
+
+def drawn(tree):
+    """Random numbers of the right size for every leaf, adapters B included."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return jax.tree.unflatten(structure, [0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)])
+
+
+def merged(frozen, adapters):
+    take = lambda path, leaf: lora.merge([key.key for key in path], leaf, adapters, CONFIG.scale)  # noqa: E731
+    return jax.tree_util.tree_map_with_path(take, frozen)
+
+
+def loss_of(model) -> jax.Array:
+    """A function of every output, smooth and without symmetry."""
+    hidden = model(TOKENS, index_BxR=jnp.array([[3, 7, 19], [0, 18, 19]]))
+    return jnp.sum(jnp.sin(3 * model.logits(hidden)))
+
+
+@pytest.mark.parametrize("config", [SCANNED, DEEP], ids=["groups and a tail", "a deep scan"])
+def test_forward_and_gradients_are_those_of_the_merged_model(config):
+    bones, plain = bones_of(config), skeleton(lambda rngs: Gemma3(config, rngs=rngs))
+    adapters, frozen = drawn(bones.params), drawn(bones.frozen)
+    adapted_loss = lambda adapters: loss_of(bones.merge(adapters, frozen))  # noqa: E731
+    loss, gradients = quick(jax.value_and_grad(adapted_loss))(adapters)
+    dense_loss, dense = quick(jax.value_and_grad(lambda params: loss_of(plain.merge(params))))(merged(frozen, adapters))
+    assert float(loss) == pytest.approx(float(dense_loss), abs=1e-3)
+    checked = 0
+    for path, gradient in jax.tree_util.tree_leaves_with_path(dense):
+        names = [key.key for key in path]
+        if (pair := lora.adapters_of(names, adapters)) is None:
+            continue
+        g, (a, b) = np.asarray(gradient, np.float64), (np.asarray(part, np.float64) for part in pair)
+        # y = x (W + s A B): dA = s G B^T and dB = s A^T G, with G the gradient of W. Axes: D in, N heads, H, F, r rank.
+        letters = {"query": "dnh", "key": "dnh", "value": "dnh", "output": "nhd", "gate": "df", "up": "df", "down": "fd"}[names[-1]]
+        inputs = 2 if names[-1] == "output" else 1
+        into, out = letters[:inputs], letters[inputs:]
+        d_a = CONFIG.scale * np.einsum(f"...{letters},...r{out}->...{into}r", g, b)
+        d_b = CONFIG.scale * np.einsum(f"...{letters},...{into}r->...r{out}", g, a)
+        ours = lora.adapters_of(names, gradients)
+        np.testing.assert_allclose(ours[0], d_a, atol=2e-4 * np.abs(d_a).max())
+        np.testing.assert_allclose(ours[1], d_b, atol=2e-4 * np.abs(d_b).max())
+        checked += 1
+    assert checked == 7 * sum(len(frozen.get(name, {})) for name in ("groups", "tail"))
+
+
+def test_merging_is_w_plus_alpha_over_rank_a_b():
+    draw = np.random.default_rng(0)
+    w, a, b = draw.standard_normal((2, 4, 8, 24)), draw.standard_normal((2, 4, 8, 3)), draw.standard_normal((2, 3, 24))
+    tree = {"groups": {0: {"attention": {"lora": {"output_a": jnp.float32(a), "output_b": jnp.float32(b)}}}}}
+    ours = lora.merge(("groups", 0, "attention", "output"), jnp.float32(w), tree, 0.5)
+    expected = np.stack([w[i] + 0.5 * (a[i].reshape(32, 3) @ b[i]).reshape(4, 8, 24) for i in range(2)])
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    narrow = lora.merge(("groups", 0, "attention", "output"), jnp.bfloat16(w), tree, 0.5)
+    assert narrow.dtype == jnp.bfloat16
+    key = jnp.ones((2, 24, 2, 8))
+    assert lora.merge(("groups", 0, "attention", "key"), key, tree, 0.5) is key
+
+
+def test_it_starts_as_the_frozen_model_and_trains_nothing_else():
+    settings = LoraConfig(rank=2, targets=("query", "down"))
+    bones, plain = bones_of(DEEP, settings), skeleton(lambda rngs: Gemma3(DEEP, rngs=rngs))
+    build = lambda rngs: lora.adapt(Gemma3(DEEP, rngs=rngs), settings, rngs)  # noqa: E731
+    adapters, frozen = bones.split(init_params(build, seed=0))
+    assert set(adapters["groups"][0]["attention"]["lora"]) == {"query_a", "query_b"}
+    assert set(adapters["groups"][0]["mlp"]["lora"]) == {"down_a", "down_b"}
+    before = jax.tree.map(np.array, frozen)
+    first = lambda model, batch: (Mean(loss_of(model), jnp.float32(1)), {})  # noqa: E731
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup=0.0), 10)
+    step = make_step(bones, first, optimizer, lambda count: count)
+    batch = {"segment_ids": np.ones((1, 2, 20), np.int32), "step_mask": np.ones((1, 2, 1), np.float32)}
+    state, losses = init_state(adapters, optimizer), []
+    for _ in range(10):
+        state, report = step(state, batch, frozen)
+        losses.append(float(report["loss"]))
+    assert losses[0] == pytest.approx(float(quick(lambda params: loss_of(plain.merge(params)))(frozen)), abs=1e-4)
+    assert losses[-1] < losses[0] - 5
+    jax.tree.map(np.testing.assert_array_equal, frozen, before)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(adapters))
+    assert numbers == 5 * 2 * (24 + 4 * 8 + 40 + 24)
+    assert sum(leaf.size for leaf in jax.tree.leaves(optax.tree.get(state.optimizer, "nu"))) == numbers
+
+
+def test_the_heads_of_a_critic_are_trained_beside_the_adapters():
+    bones = skeleton(lambda rngs: lora.adapt(Critic(DEEP, ("value",), rngs=rngs, param_dtype=jnp.bfloat16), CONFIG, rngs), lora.trained)
+    assert set(bones.params) == {"heads", "trunk"} and set(bones.frozen) == {"trunk"}
+    assert {leaf.dtype for leaf in jax.tree.leaves(bones.params)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(bones.frozen)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_adapters_are_split_as_their_matrices_are():
+    mesh = AbstractMesh((1, 4, 2, 1), AXES, axis_types=(AxisType.Auto,) * 4)
+    specs = jax.tree.map(lambda sharding: sharding.spec, shardings(bones_of(DEEP).params, mesh))["groups"][0]
+    attention, mlp = specs["attention"]["lora"], specs["mlp"]["lora"]
+    assert attention["query_a"] == PartitionSpec(None, ("fsdp",), None)
+    assert attention["query_b"] == PartitionSpec(None, None, ("tensor",), None)
+    assert attention["output_a"] == PartitionSpec(None, ("tensor",), None, None)
+    assert attention["output_b"] == mlp["down_b"] == PartitionSpec(None, None, ("fsdp",))
+    assert mlp["up_b"] == PartitionSpec(None, None, ("tensor",)) and mlp["down_a"] == PartitionSpec(None, ("tensor",), None)
+
+
+@pytest.mark.parametrize("options", [{"rank": 0}, {"alpha": 0.0}, {"targets": ("embedding",)}, {"targets": ()}])
+def test_impossible_settings_are_refused(options):
+    with pytest.raises(UserError, match="lora." + next(iter(options))):
+        LoraConfig(**options)
