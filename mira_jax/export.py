@@ -15,6 +15,7 @@ import yaml
 from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.models import huggingface
+from mira_jax.models.lora import MergedWeights
 from mira_jax.models.weights import Weights
 from mira_jax.training import checkpoint as checkpoints
 from mira_jax.training import run_weights
@@ -65,8 +66,11 @@ def main(config: ExportConfig) -> None:
 
 
 def open_weights(folder: str | Path) -> Weights:
-    """The parameters to export, of a run or a Hugging Face folder. What changes parameters on their way out wraps these."""
-    checkpoints.load_config(folder)
+    """The parameters to export, of a run or a Hugging Face folder; adapters are merged into those that they belong to."""
+    _, heads = checkpoints.load_config(folder)
+    lora = checkpoints.read_lora(folder)
+    if lora and not heads:
+        return MergedWeights(open_weights(checkpoints.lora_base(folder)), checkpoints.load_adapters(folder), lora.config.scale)
     if (Path(folder) / checkpoints.MODEL).exists():
         return run_weights.RunWeights(folder)
     return huggingface.HubFolder(folder)

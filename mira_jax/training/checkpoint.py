@@ -3,21 +3,26 @@
 import asyncio
 import dataclasses
 import json
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from mira_jax import config as configs
 from mira_jax.errors import UserError
+from mira_jax.models import lora as adapters
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic
+from mira_jax.models.lora import LoraConfig
 from mira_jax.training import processes
+from mira_jax.training.fingerprint import fingerprint
 from mira_jax.training.layout import Layout
-from mira_jax.training.state import TrainState, skeleton
+from mira_jax.training.state import Params, TrainState, params_of, skeleton
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model.json"
@@ -106,9 +111,24 @@ def build_model(config: Gemma3Config, heads: tuple[str, ...], *, rngs, dtype=jnp
     return Gemma3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
 
 
-def write_model_json(folder: str | Path, config: Gemma3Config, heads: tuple[str, ...]) -> None:
+@dataclasses.dataclass(frozen=True)
+class LoraRun:
+    """What a run that trains adapters remembers of the model they belong to, whose numbers its checkpoints do not hold."""
+
+    config: LoraConfig
+    base: str
+    """The folder of that model, a run or a Hugging Face folder, absolute."""
+    relative: str
+    """The same, seen from the run: where it is if both were moved together."""
+    fingerprint: str
+    """Of the base's weights."""
+
+
+def write_model_json(folder: str | Path, config: Gemma3Config, heads: tuple[str, ...], lora: LoraRun | None = None) -> None:
     """What `load_model` needs to know beside the checkpoints."""
     tree = {"model": configs.to_tree(config), "heads": list(heads)}
+    if lora:
+        tree["lora"] = configs.to_tree(lora)
     (Path(folder) / MODEL).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 
@@ -120,6 +140,53 @@ def read_model_json(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
         return configs.build(Gemma3Config, tree["model"], source=str(path)), tuple(tree["heads"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the description of a model: {error}") from None
+
+
+def read_lora(folder: str | Path) -> LoraRun | None:
+    """What a run that trains adapters remembers of its base; None for another run, or a Hugging Face folder."""
+    path = Path(folder) / MODEL
+    if not path.exists():
+        return None
+    tree = json.loads(path.read_text(encoding="utf-8")).get("lora")
+    return configs.build(LoraRun, tree, source=str(path)) if tree else None
+
+
+def lora_run(folder: str | Path, config: LoraConfig, base: str | Path) -> LoraRun:
+    """That of a run which starts in `folder`, or which goes on there. Raises UserError as `lora_base` does."""
+    if before := read_lora(folder):
+        lora_base(folder)
+        return before
+    base = Path(base).absolute()
+    return LoraRun(config, str(base), os.path.relpath(base, Path(folder).absolute()), model_fingerprint(base))
+
+
+def lora_base(folder: str | Path) -> Path:
+    """The folder of the model that a run's adapters belong to.
+
+    Raises:
+        UserError: it is gone, or its weights are others than when the run began.
+    """
+    lora = read_lora(folder)
+    places = [Path(lora.base), Path(os.path.normpath(Path(folder).absolute() / lora.relative))]
+    found = [place for place in places if place.is_dir()]
+    if not found:
+        raise UserError(f"{folder}: holds adapters of {lora.base}, which is gone; put that model back there, or at {places[1]}")
+    for place in found:
+        if model_fingerprint(place) == lora.fingerprint:
+            return place
+    raise UserError(
+        f"{folder}: holds adapters of {found[0]}, whose weights are not those that they were trained with; put the old ones back there"
+    )
+
+
+def model_fingerprint(folder: str | Path) -> str:
+    """Of the weights that `load_model` would read. Raises UserError if there is no model."""
+    folder = _model_folder(folder).absolute()
+    if (folder / MODEL).exists():
+        checkpoint = latest_checkpoint(folder)
+        part = checkpoint / parameters_part(checkpoint)
+        return fingerprint(folder, [folder / MODEL, *(path for path in part.rglob("*") if path.is_file())])
+    return fingerprint(folder, [folder / "config.json", *folder.glob("*.safetensors")])
 
 
 def load_model(
@@ -141,13 +208,49 @@ def load_model(
         model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=placed)
         return model, model.config
     config, heads = read_model_json(folder)
-    bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat))
+    options = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+    bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, **options))
+    if lora := read_lora(folder):
+        base, _ = load_model(lora_base(folder), layout=layout, **options)
+        trained = load_adapters(folder, param_dtype=param_dtype, layout=layout)
+        return bones.merge(_merged(params_of(base), trained, lora.config.scale)), config
+    return bones.merge(_load_params(folder, layout.abstract(bones.params))), config
+
+
+def load_adapters(folder: str | Path, *, param_dtype=jnp.float32, layout: Layout | None = None) -> Params:
+    """What the newest checkpoint of a run that trains adapters holds: they, and a critic's heads."""
+    config, heads = read_model_json(folder)
+    lora = read_lora(folder)
+
+    def build(rngs):
+        return adapters.adapt(build_model(config, heads, rngs=rngs, param_dtype=param_dtype), lora.config, rngs)
+
+    return _load_params(folder, (layout or Layout()).abstract(skeleton(build, adapters.trained).params))
+
+
+def _load_params(folder: str | Path, abstract: Params) -> Params:
     path = latest_checkpoint(folder)
     try:
-        params = ocp.load(path, layout.abstract(bones.params), checkpointable_name=parameters_part(path))
+        return ocp.load(path, abstract, checkpointable_name=parameters_part(path))
     except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{path}: the checkpoint does not hold the model that {folder / MODEL} describes: {_first_line(error)}") from error
-    return bones.merge(params), config
+        described = Path(folder) / MODEL
+        raise UserError(f"{path}: the checkpoint does not hold the model that {described} describes: {_first_line(error)}") from error
+
+
+_merge_matrix = jax.jit(adapters.merge_matrix, static_argnums=(0, 4), donate_argnums=1)
+
+
+def _merged(base: Params, trained: Params, scale: float) -> Params:
+    """The parameters of the model that `trained` makes of `base`, which is used up: one matrix after another is replaced."""
+    if "heads" in trained:
+        base = {"trunk": base.get("trunk", base), "heads": trained["heads"]}
+
+    def merge(path: tuple, leaf: jax.Array) -> jax.Array:
+        names = [key.key for key in path]
+        pair = adapters.adapters_of(names, trained)
+        return leaf if pair is None else jax.device_put(_merge_matrix(names[-1], leaf, *pair, scale), leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(merge, base)
 
 
 def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
@@ -159,6 +262,8 @@ def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
     folder = _model_folder(folder)
     if (folder / MODEL).exists():
         latest_checkpoint(folder)
+        if read_lora(folder):
+            lora_base(folder)
         return read_model_json(folder)
     from mira_jax.models import huggingface
 
