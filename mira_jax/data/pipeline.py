@@ -7,6 +7,7 @@ import grain
 import numpy as np
 
 from mira_jax.data.packing import Batch
+from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import PromptConfig
 
 
@@ -27,6 +28,10 @@ class DataConfig:
     """Leave out steps longer than a row; otherwise they are an error."""
     holdout: float = 0.0
     """Share of the episodes that is kept from training, to measure the loss on."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise UserError(f"data.holdout: {self.holdout}; it is a share of the episodes, at least 0 and below 1")
 
 
 def batches_of(batches: Sequence[Batch]) -> grain.DatasetIterator[Batch]:

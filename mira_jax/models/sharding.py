@@ -61,6 +61,14 @@ class MeshConfig:
     sequence: int = 1
     """Parts that the tokens of a row are split into."""
 
+    def __post_init__(self) -> None:
+        rest = [axis for axis in AXES if getattr(self, axis) == -1]
+        if len(rest) > 1:
+            raise UserError(f"mesh: {' and '.join(rest)} are -1; only one axis can take the devices that are left, so give the others")
+        for axis in AXES:
+            if getattr(self, axis) < 1 and axis not in rest:
+                raise UserError(f"mesh.{axis}: {getattr(self, axis)}; it is at least 1, or -1 for all devices that are left")
+
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """A mesh of all devices. Raises UserError if the sizes do not multiply to their number."""
@@ -72,12 +80,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
     """The size of each of `AXES` on so many devices. Raises UserError if they do not multiply to their number."""
     sizes = [getattr(config, axis) for axis in AXES]
-    if sum(size == -1 for size in sizes) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(f"mesh: sizes are at least 1, and one of them may be -1: {dataclasses.asdict(config)}")
     known = math.prod(max(size, 1) for size in sizes)
-    sizes = [devices // known if size == -1 else size for size in sizes]
+    sizes = [max(1, devices // known) if size == -1 else size for size in sizes]
     if math.prod(sizes) != devices:
-        raise UserError(f"mesh: {dict(zip(AXES, sizes, strict=True))} makes {math.prod(sizes)} devices; there are {devices}")
+        made = f"{dict(zip(AXES, sizes, strict=True))} makes {math.prod(sizes)} devices"
+        raise UserError(f"mesh: {made}; there are {devices}: give other sizes, or leave one -1")
     return tuple(sizes)
 
 

@@ -67,15 +67,17 @@ class Layout:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
 
-def make_layout(config: MeshConfig, rows: int) -> Layout:
-    """The layout on all devices. `rows`: of what is computed at once.
+def make_layout(config: MeshConfig, rows: int, row_length: int) -> Layout:
+    """The layout on all devices, of all processes. `rows`: of what is computed at once.
 
     Raises:
-        UserError: the mesh does not fit the devices, or the rows can't be shared evenly.
+        UserError: the mesh does not fit the devices, or the rows or their tokens can't be shared evenly.
     """
-    if jax.device_count() == 1:
-        return Layout()
     mesh = sharding.make_mesh(config)
+    if mesh.size == 1:
+        return Layout()
+    if row_length % mesh.shape["sequence"]:
+        raise UserError(f"data.row_length: {row_length} tokens can't be split evenly into mesh.sequence={mesh.shape['sequence']} parts")
     sharers = mesh.shape["data"] * mesh.shape["fsdp"]
     if rows % sharers:
         raise UserError(f"data.rows: {rows} rows at once can't be shared evenly by {sharers} devices (mesh.data times mesh.fsdp)")

@@ -94,7 +94,7 @@ def train(
             waiting.append((step, values))
             bar.update()
             evaluating = evaluate is not None and step in config.evaluate_at
-            saving = bool(config.checkpoint_every) and step % config.checkpoint_every == 0
+            saving = step % config.checkpoint_every == 0
             if evaluating or saving or step % config.log_every == 0:
                 report(evaluate(state.params) if evaluating else None)
             if saving:
