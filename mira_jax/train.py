@@ -13,10 +13,11 @@ from mira_jax import commands, host_memory
 from mira_jax.data.packing import Share
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import UserError
+from mira_jax.models.lora import LoraConfig
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, processes, setup
-from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, write_model_json
+from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, lora_run, write_model_json
 from mira_jax.training.layout import Layout, make_layout
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
@@ -39,6 +40,9 @@ class TrainConfig:
     init_from: str | None = None
     """A run's folder or a Hugging Face folder to start from. A critic takes a policy's trunk."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    lora: LoraConfig | None = None
+    """Train thin matrices beside those of `init_from`, which stay as they are. `lora: {}` for the defaults. The run needs
+    the model of `init_from` as long as it is used; an export does not."""
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -62,6 +66,8 @@ class TrainConfig:
         for name, value in least.items():
             if value is not None and value < 1:
                 raise UserError(f"{name}: {value}; it must be at least 1")
+        if self.optimizer.master and self.model.param_dtype == "float32":
+            raise UserError("optimizer.master: the parameters are float32 already; leave it out, or set model.param_dtype=bfloat16")
         if self.seed < 0:
             raise UserError(f"seed: {self.seed}; it must be at least 0")
         if not self.epochs > 0:
@@ -89,7 +95,8 @@ def main(config: TrainConfig) -> int:
             config.data, reader, tokenizer, prepared.keep, prepared.columns, recipe.reads_responses,
             epochs=config.epochs, updates=config.updates, seed=config.seed,
         )  # fmt: skip
-        model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed)
+        model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed, config.lora)
+        lora = lora_run(run.path, config.lora, config.init_from) if config.lora else None
         layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate, config.data.row_length)
         _say(setup.describe(packed, model, prepared.summary))
 
@@ -100,7 +107,7 @@ def main(config: TrainConfig) -> int:
                 run.create()
                 run.check_data({**packed.description, "summary": prepared.summary})
                 run.write_bytes(FILE_NAME, tokenizer_file)
-                write_model_json(run.path, model.config, recipe.heads)
+                write_model_json(run.path, model.config, recipe.heads, lora)
         result = _fit(config, run, recipe, packed, model, layout)
         if not result.finished:
             _say(f"stopped after update {result.step}, which is saved; go on with: {run.restart}")
@@ -120,22 +127,29 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
     rows, at_once = layout.rows(config.data.rows, parts), config.data.rows // parts
     data = batches_of(Share(packed.train, rows))
     step = checkpoints.latest or 0
+    params, frozen = model.skeleton.split(model.make_params(layout)) if model.skeleton.frozen or not step else (None, {})
     if step:
         state = checkpoints.restore(layout.abstract(abstract), data)
         _say(f"{run.path}: goes on after update {step} of {updates}")
     else:
-        state = init_state(model.make_params(layout), optimizer, layout.of(abstract))
+        state = init_state(params, optimizer, layout.of(abstract))
     evaluate = None
     if packed.holdout:
         evaluation = make_evaluation(model.skeleton, recipe.loss)
         held = Share(packed.holdout, layout.rows(config.data.rows))
-        evaluate = loop.mean_over(evaluation, held, lambda batch: layout.put_batch(cut(batch, 1), config.data.rows), "holdout/")
+        evaluate = loop.mean_over(
+            lambda params, batch: evaluation(params, batch, frozen),
+            held,
+            lambda batch: layout.put_batch(cut(batch, 1), config.data.rows),
+            "holdout/",
+        )
     writer = MetricsWriter(run.path, step) if processes.first() else None
+    update = make_step(model.skeleton, recipe.loss, optimizer, learning_rate(config.optimizer, updates), layout.of(abstract))
     with layout.active():
         result = loop.train(
             state,
             step,
-            make_step(model.skeleton, recipe.loss, optimizer, learning_rate(config.optimizer, updates), layout.of(abstract)),
+            lambda state, batch: update(state, batch, frozen),
             data,
             lambda batch: layout.put_batch(cut(batch, parts), at_once),
             loop.LoopConfig(updates, config.log_every, config.checkpoint.every, evaluate_at=[*packed.train.epoch_ends, updates]),
