@@ -1,10 +1,16 @@
 """Checkpoints of a run: written while training goes on, restored whole, or read as a model."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+import logging
 import os
-from collections.abc import Awaitable
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +68,61 @@ class Checkpoints:
         if self.latest == step:
             return
         parts = {"params": state.params, "optimizer": {"state": state.optimizer, "step": state.step}, "data": _Position(data)}
-        self._orbax.save_checkpointables_async(step, parts, force=True)
+        with self._all_or_nothing():
+            self._orbax.save_checkpointables_async(step, parts, force=True)
 
     def restore(self, abstract: TrainState, data: Any) -> TrainState:
         """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`."""
         parts = {"params": abstract.params, "optimizer": {"state": abstract.optimizer, "step": abstract.step}, "data": _Position(data)}
         try:
-            loaded = self._orbax.load_checkpointables(self.latest, parts)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{self._orbax.directory}/{self.latest}: cannot restore this checkpoint: {_first_line(error)}") from error
+            with _quiet_failure():
+                loaded = self._orbax.load_checkpointables(self.latest, parts)
+        except Exception as error:
+            raise UserError(
+                f"{self._orbax.directory}/{self.latest}: cannot restore this checkpoint, which is damaged or another model's: "
+                f"{_reason(error)}; move it away to go on from the one before it, if there is one"
+            ) from error
         optimizer = loaded["optimizer"]
         return TrainState(loaded["params"], optimizer["state"], optimizer["step"])
 
     def close(self) -> None:
         """Waits until all is written."""
-        self._orbax.close()
+        with self._all_or_nothing():
+            self._orbax.close()
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Of a checkpoint that could not be written nothing is left."""
+        try:
+            with _quiet_failure():
+                yield
+        except Exception:
+            for _ in range(10) if processes.first() else ():
+                # Its threads may still be at it.
+                partial = list(Path(self._orbax.directory).glob("*.orbax-checkpoint-tmp"))
+                for path in partial:
+                    shutil.rmtree(path, ignore_errors=True)
+                if not partial:
+                    break
+                time.sleep(0.1)
+            raise
+
+
+def _raised_elsewhere(record: logging.LogRecord) -> bool:
+    """Drops the tracebacks that Orbax's threads log of what it then raises, of a save by the next one or by close."""
+    return not record.exc_info
+
+
+@contextlib.contextmanager
+def _quiet_failure() -> Iterator[None]:
+    """If Orbax fails inside it, then by its exception alone: the threads it leaves behind print nothing more."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_raised_elsewhere)
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda *error: hooks[0](*error) if threading.current_thread() is threading.main_thread() else None
+    sys.unraisablehook = lambda _: None
+    yield
+    sys.excepthook, sys.unraisablehook = hooks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +144,10 @@ class _Position:
 
     async def load(self, directory: Any) -> Awaitable[None]:
         async def read() -> None:
-            path = min(directory.glob("*.json"), key=str)
-            self.data.set_state(json.loads(await asyncio.to_thread(path.read_text)))
+            paths = sorted(directory.glob("*.json"))
+            if not paths:
+                raise FileNotFoundError(f"{directory}: no position in the data")
+            self.data.set_state(json.loads(await asyncio.to_thread(paths[0].read_text)))
 
         return read()
 
@@ -231,10 +279,13 @@ def load_adapters(folder: str | Path, *, param_dtype=jnp.float32, layout: Layout
 def _load_params(folder: str | Path, abstract: Params) -> Params:
     path = latest_checkpoint(folder)
     try:
-        return ocp.load(path, abstract, checkpointable_name=parameters_part(path))
-    except (ValueError, OSError, KeyError) as error:
-        described = Path(folder) / MODEL
-        raise UserError(f"{path}: the checkpoint does not hold the model that {described} describes: {_first_line(error)}") from error
+        with _quiet_failure():
+            return ocp.load(path, abstract, checkpointable_name=parameters_part(path))
+    except Exception as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {_reason(error)}; "
+            "move it away to read the one before it, if there is one"
+        ) from error
 
 
 _merge_matrix = jax.jit(adapters.merge_matrix, static_argnums=(0, 4), donate_argnums=1)
@@ -299,5 +350,7 @@ def _model_folder(folder: str | Path) -> Path:
     return folder
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
