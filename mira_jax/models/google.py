@@ -75,7 +75,7 @@ class GoogleRelease:
         self.folder = Path(folder)
         there = _arrays(self.folder)
         shapes = {name: shape for name, (_, shape, _) in there.items()}
-        self.config = weights.with_scan(_config(self.folder, shapes, sizes or {}), scan_layers)
+        self.config = weights.with_scan(sizes_of(self.folder, shapes, sizes), scan_layers)
         self._parts: dict[Name, list[_Array]] = {}
         expected = list(_expected(self.config))
         for array in expected:
@@ -130,7 +130,8 @@ def _arrays(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], n
     return {"/".join(map(str, path)): (path, tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in tree.items()}
 
 
-def _config(folder: Path, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, Any]) -> Gemma3Config:
+def sizes_of(folder: str | Path, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, Any] | None = None) -> Gemma3Config:
+    """The sizes that a release's arrays, by name, and `sizes` state; `folder` is for messages. Raises UserError as `GoogleRelease`."""
     first = "transformer/layer_0/"
     try:
         vocabulary_size, width = shapes[_EMBEDDING]
