@@ -10,7 +10,7 @@ from rollouts.errors import BrowserError
 from rollouts.web import actions
 from rollouts.web.browser import bounded, first_line
 from rollouts.web.observation import ELEMENTS_KEY, Element, Observation, sanitize
-from rollouts.web.tabs import Tabs
+from rollouts.web.tabs import Tabs, left
 
 WAIT_SECONDS = 1.0
 
@@ -170,13 +170,13 @@ class Executor:
                 await self._press(page, "Enter")
         elif name == "Select Dropdown Option":
             assert element is not None
-            self._check(await self._ask(page, _CHOOSE, [element.index, argument]), element, argument)
+            self._check(await self._ask(_CHOOSE, [element.index, argument]), element, argument)
         elif name == "Press Enter":
             if element is not None:
-                await self._ask_of(page, _FOCUS, element)
+                await self._ask_of(_FOCUS, element)
             await self._press(page, "Enter")
         elif name in ("Scroll Up", "Scroll Down"):
-            await self._call(page.evaluate(_SCROLL, 0.8 if name == "Scroll Down" else -0.8), "scrolling")
+            await self._call(self.tabs.ask(_SCROLL, 0.8 if name == "Scroll Down" else -0.8), "scrolling")
         elif name == "Switch Tab":
             try:
                 self.tabs.switch(int(argument))
@@ -192,7 +192,7 @@ class Executor:
             raise ValueError(f"no such action: {name}")
 
     async def _point(self, page: Page, element: Element, how: str) -> None:
-        found = await self._ask_of(page, _LOCATE, element)
+        found = await self._ask_of(_LOCATE, element)
         mouse, x, y = page.mouse, found["x"], found["y"]
         if how == "Hover":
             await self._call(mouse.move(x, y), "moving the mouse")
@@ -203,9 +203,9 @@ class Executor:
         if element.tag in _NEVER_TEXT:
             raise ActionError(f'"{element.handle}" takes no text')
         await self._point(page, element, "Click")
-        how = await self._ask_of(page, _SELECT_TEXT, element)
+        how = await self._ask_of(_SELECT_TEXT, element)
         if how.get("set"):
-            self._check(await self._ask(page, _SET_VALUE, [element.index, text]), element)
+            self._check(await self._ask(_SET_VALUE, [element.index, text]), element)
         elif text:
             await self._call(page.keyboard.insert_text(text), "typing")
         else:
@@ -228,13 +228,13 @@ class Executor:
             if "ERR_ABORTED" not in str(error):
                 raise BrowserError(first_line(error)) from error
 
-    async def _ask(self, page: Page, script: str, argument: Any) -> dict[str, Any]:
+    async def _ask(self, script: str, argument: Any) -> dict[str, Any]:
         """What the script returns; nothing, if the page left before it could answer."""
-        return await self._call(page.evaluate(script, argument), "asking the page") or {}
+        return await self._call(self.tabs.ask(script, argument), "asking the page") or {}
 
-    async def _ask_of(self, page: Page, script: str, element: Element) -> dict[str, Any]:
+    async def _ask_of(self, script: str, element: Element) -> dict[str, Any]:
         """What a script that begins nothing returns of an element, which is gone if the page left meanwhile."""
-        answer = await self._call(page.evaluate(script, element.index), "asking the page") or {"problem": "gone"}
+        answer = await self._call(self.tabs.ask(script, element.index), "asking the page") or {"problem": "gone"}
         self._check(answer, element)
         return answer
 
@@ -246,7 +246,7 @@ class Executor:
             text = str(error)
             browser = self.tabs.context.browser
             closed_itself = "has been closed" in text and self.tabs.count > 0 and browser is not None and browser.is_connected()
-            if "context was destroyed" in text or closed_itself:
+            if left(error) or closed_itself:
                 return None
             raise
 

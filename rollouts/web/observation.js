@@ -5,7 +5,7 @@
 //   ["h", level] ["/h", level]  a heading begins, ends
 //   ["e", record] ["/"]    an element one can act on begins, ends; record.i is its place in the list of elements
 //   ["l", label] ["/l"]    the label of a control begins, ends; the control's record has the same number
-// The elements themselves stay in the page, in a list that the executor finds by `key`.
+// The elements themselves stay in the isolated world that this runs in, in a list that the executor finds by `key`.
 async (limits) => {
   // Before its style sheets have come, a page has no lines yet, and hidden things show.
   if (document.readyState !== "complete") await new Promise((done) => { addEventListener("load", () => done(), { once: true }); setTimeout(done, limits.wait); });
@@ -164,14 +164,8 @@ async (limits) => {
 
   const modal = [...document.querySelectorAll("dialog:modal")].pop();
   if (modal || document.body) walk(modal || document.body, false, false, false, 0);
-  Object.defineProperty(window, limits.key, { value: elements, configurable: true, enumerable: false, writable: true });
+  window[limits.key] = elements;
 
-  // Some libraries give every array a toJSON of their own.
-  const kinds = [Array.prototype, Object.prototype, String.prototype], saved = kinds.map((kind) => Object.getOwnPropertyDescriptor(kind, "toJSON"));
-  kinds.forEach((kind) => { delete kind.toJSON; });
-  try {
-    return JSON.stringify({ title: clean(document.title, 300).trim(), url: clean(location.href, 2000), status: performance.getEntriesByType("navigation")[0]?.responseStatus, nodes, cut });
-  } finally {
-    kinds.forEach((kind, index) => { if (saved[index]) Object.defineProperty(kind, "toJSON", saved[index]); });
-  }
+  const status = performance.getEntriesByType("navigation")[0]?.responseStatus;
+  return JSON.stringify({ title: clean(document.title, 300).trim(), url: clean(location.href, 2000), status, nodes, cut });
 }

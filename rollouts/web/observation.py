@@ -23,7 +23,7 @@ from mira_jax.trajectories.prompts import PAGE_CUT
 
 SCRIPT = importlib.resources.files("rollouts.web").joinpath("observation.js").read_text(encoding="utf-8")
 ELEMENTS_KEY = "__mira_elements"
-"""The page's own name for the list of elements that the last observation found."""
+"""The name, in our own world, of the list of elements that the last observation found."""
 
 MAX_NAME = 60
 _ROLE_TAGS = {

@@ -11,8 +11,11 @@ from rollouts.errors import BrowserError, SiteError
 from rollouts.web.browser import BrowserConfig, bounded, fence, first_line, is_inside
 from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, read, sanitize
 
-PAUSE = "new Promise(done => setTimeout(() => setTimeout(() => done(window.closed), 0), 0))"
+PAUSE = "() => new Promise(done => setTimeout(() => setTimeout(() => done(window.closed), 0), 0))"
 """Lets the tasks that an action queued run: submitting a form is one of them. Tells whether the page is closing itself."""
+
+WORLD = "mira"
+"""Our scripts run in an isolated world of this name: they share the page's document with its scripts, and nothing else."""
 
 GRACE = 0.5
 """Seconds after the end of loading in which a page that is coming must have come: a download brings none."""
@@ -20,6 +23,7 @@ GRACE = 0.5
 MAX_NOTICES = 5
 """Dialogs told of at once: a page may open them without end."""
 
+_LEFT = ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected", "No frame for given id")
 _FETCHES = frozenset({"fetch", "xhr", "script"})
 
 
@@ -34,6 +38,8 @@ class _Watch:
         self.page = page
         self.session: CDPSession | None = None
         self.main = ""
+        self.world: int | None = None
+        """Of the document that stands, once it was asked something."""
         self.url = page.url
         self.unreachable = ""
         self.changed = asyncio.Event()
@@ -68,17 +74,30 @@ class _Watch:
 
     async def pause(self, seconds: float) -> None:
         """Returns when all that the page was asked to do has begun; `closing` tells whether that is to close. Raises BrowserError."""
-        assert self.session is not None
-        asked = self.session.send("Runtime.evaluate", {"expression": PAUSE, "awaitPromise": True})
         try:
-            answer = await asyncio.wait_for(asked, seconds)
-            self.closing = answer.get("result", {}).get("value") is True
+            self.closing = await asyncio.wait_for(self.call(PAUSE), seconds) is True
         except TimeoutError:
             raise BrowserError(f"the page has not answered for {seconds:g} s") from None
         except Error as error:
             # A page that has left, or closed itself, gives no answer.
-            if self.crashed or not (self.page.is_closed() or _left(error)):
+            if self.crashed or not (self.page.is_closed() or left(error)):
                 raise BrowserError(first_line(error)) from error
+
+    async def call(self, script: str, argument: Any = None) -> Any:
+        """What a function of ours returns in the page. No script of the page can see it or change what it calls.
+
+        Raises:
+            playwright.async_api.Error: the page left (see `left`), closed or crashed, or the function failed.
+        """
+        assert self.session is not None
+        if self.world is None:
+            made = await self.session.send("Page.createIsolatedWorld", {"frameId": self.main, "worldName": WORLD})
+            self.world = made["executionContextId"]
+        asked = {"functionDeclaration": script, "executionContextId": self.world, "arguments": [{"value": argument}]}
+        answer = await self.session.send("Runtime.callFunctionOn", asked | {"returnByValue": True, "awaitPromise": True})
+        if failure := answer.get("exceptionDetails"):
+            raise Error(str(failure.get("exception", {}).get("description") or failure.get("text")))
+        return answer["result"].get("value")
 
     @property
     def navigating(self) -> bool:
@@ -111,6 +130,7 @@ class _Watch:
         if "parentId" not in frame:
             self.main, self.url, self.unreachable = frame["id"], frame["url"], frame.get("unreachableUrl", "")
             self.requested = self.scheduled = False
+            self.world = None
             # Requests of the page that was left never end.
             self.fetches.clear()
             self.changed.set()
@@ -150,10 +170,10 @@ class _Watch:
         self.changed.set()
 
 
-def _left(error: Error) -> bool:
+def left(error: Exception) -> bool:
     """Whether a call failed because the page went elsewhere."""
     text = str(error)
-    return any(mark in text for mark in ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected"))
+    return any(mark in text for mark in _LEFT)
 
 
 class Tabs:
@@ -259,12 +279,13 @@ class Tabs:
             watch = self._watch()
             answers = watch.answers
             try:
-                data = await asyncio.wait_for(watch.page.evaluate(SCRIPT, limits), seconds)
+                await watch.attach(seconds)
+                data = await asyncio.wait_for(watch.call(SCRIPT, limits), seconds)
             except TimeoutError:
                 raise BrowserError(f"reading the page took more than {seconds:g} s") from None
             except Error as error:
                 # The page went elsewhere while it was read, or closed itself.
-                if watch.crashed or time.monotonic() > deadline or not (_left(error) or (watch.page.is_closed() and self.count)):
+                if watch.crashed or time.monotonic() > deadline or not (left(error) or (watch.page.is_closed() and self.count)):
                     raise BrowserError(f"reading the page: {first_line(error)}") from error
                 await self._arrive(self._watch())
                 continue
@@ -284,6 +305,12 @@ class Tabs:
         if observation.status >= 500:
             raise SiteError(f"{observation.url} answered HTTP {observation.status}")
         return observation
+
+    async def ask(self, script: str, argument: Any) -> Any:
+        """What a function of ours returns in the page in front. Raises as `_Watch.call` does."""
+        watch = self._watch()
+        await watch.attach(self.config.call_seconds)
+        return await watch.call(script, argument)
 
     async def screenshot(self) -> bytes | None:
         """A JPEG of what the window shows; None if the browser could not make one."""

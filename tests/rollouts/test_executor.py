@@ -287,10 +287,10 @@ async def test_a_page_that_leaves_while_it_is_asked_is_no_error_of_the_machinery
             async with Look(pool, site) as look:
 
                 async def leave(*_):
-                    raise Error("Page.evaluate: Execution context was destroyed, most likely because of a navigation")
+                    raise Error("CDPSession.send: Protocol error (Runtime.callFunctionOn): Cannot find context with specified id")
 
                 with monkeypatch.context() as patch:
-                    patch.setattr(look.tabs.page, "evaluate", leave)
+                    patch.setattr(look.tabs, "ask", leave)
                     with pytest.raises(ActionError, match="is no longer on the page"):
                         await look.executor.perform(Action(name=action[0], element=action[1], argument=(*action, None)[2]), look.seen)
 

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mira_jax.errors import UserError
-from rollouts.errors import BrowserError
 from rollouts.web.browser import BrowserPool
-from rollouts.web.observation import ObservationConfig, name_handle, read, unique
+from rollouts.web.observation import ELEMENTS_KEY, ObservationConfig, name_handle, read, unique
 from tests.rollouts.sites import NAMES, QUICK, Look, Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,12 +84,10 @@ async def test_things_that_look_alike_are_told_apart_by_their_labels(pool):
     assert "<button id=\"remove 'oak' desk\" label=\"remove 'oak' desk\">remove</button>" in seen.text
 
 
-async def test_a_page_whose_scripts_break_what_is_read_is_an_error_in_words(pool):
+async def test_what_is_no_page_is_an_error_in_words():
     for nodes in ('[["e", {}]]', "[[]]", "[3]", '[["t"]]', '[["/"]]', '[["h", "x"]]', "1"):
         with pytest.raises(ValueError, match=r"the page script returned|invalid literal"):
             read(f'{{"nodes": {nodes}}}', ObservationConfig())
-    with pytest.raises(BrowserError, match="the page script returned"):
-        await see(pool, "<p>x</p><script>JSON.stringify = () => '{\"nodes\": [3]}'</script>")
 
 
 async def test_what_cannot_be_seen_is_not_there(pool):
@@ -169,11 +166,19 @@ async def test_huge_and_broken_pages_are_cut_and_marked(pool):
     assert "wörld" in (await see(pool, "<meta charset=utf-8><p>w\u00f6rld \ud800 end")).text
 
 
-async def test_a_page_that_gives_arrays_a_toJSON_is_read_and_left_so(pool):
-    with Site({"/": "<p>prototype</p><script>Array.prototype.toJSON = () => 'mine'; window.kept = 1</script>"}) as site:
+async def test_scripts_of_the_page_can_neither_see_nor_bend_how_it_is_read(pool):
+    page = """<p>true</p><button onclick="this.textContent = 'pressed'">press</button><script>
+        Array.prototype.toJSON = () => 'mine'; Array.prototype.push = () => 0; JSON.stringify = () => '{}';
+        window.setTimeout = () => 0; window.getComputedStyle = () => ({display: 'none'}); document.querySelectorAll = () => [];
+        Element.prototype.getAttribute = () => 'a lie'; Object.defineProperty(Document.prototype, 'title', {get: () => 'a lie'})
+        Object.defineProperty(Element.prototype, 'isConnected', {get: () => false})</script>"""
+    with Site({"/": page}) as site:
         async with Look(pool, site) as look:
-            assert look.seen.text == "prototype"
-            assert await look.tabs.page.evaluate("JSON.stringify([1])") == '"mine"'
+            assert look.seen.text.split("\n") == ["true", '<button id="press">']
+            assert await look.do("Click", "press") is None
+            assert look.seen.text.split("\n") == ["true", '<button id="pressed">']
+            assert await look.tabs.page.evaluate(f"typeof window.{ELEMENTS_KEY}") == "undefined"
+            assert await look.tabs.page.evaluate("[1].toJSON()") == "mine", "the page keeps what is its own"
 
 
 async def test_style_sheets_that_come_late_are_waited_for(pool):
