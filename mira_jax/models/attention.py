@@ -18,6 +18,11 @@ BLOCK = 64
 """Queries per block, at least."""
 MOST_BLOCKS = 16
 """Blocks of one row, at most, as each is compiled by itself."""
+KEPT_WEIGHTS = 2**28
+"""The most weights of one layer that exist at once, from the forward to the backward pass: 1 GiB in fp32. Above, rows go
+tile by tile."""
+TILE = 1024
+"""Queries, and keys, of a tile, at most."""
 
 
 def attend(
@@ -32,7 +37,9 @@ def attend(
 
     Place within the row decides what is before; segments are contiguous. Returns BxTxNxH.
     """
-    length = q_BxTxNxH.shape[1]
+    batch, length, heads, _ = q_BxTxNxH.shape
+    if batch * heads * length * min(length / 2, 2 * (window or length)) > KEPT_WEIGHTS:
+        return _tiled(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, segment_ids_BxT, window, scale)
     if window is not None and length > max(2 * window, BLOCK * MOST_BLOCKS):
         return _banded(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, segment_ids_BxT, window, scale)
     blocks = []
@@ -158,6 +165,104 @@ def _transposed_product(wide_XxMxS: jax.Array, narrow_XxMxH: jax.Array) -> jax.A
 
 
 dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _tiled(q, k, v, segment_ids, window: int | None, scale: float) -> jax.Array:
+    """The form of the longest rows: a scan over tiles of queries and keys, one tile's weights at a time in either pass."""
+    batch, length, _, h = q.shape
+    size = TILE if window is None else min(TILE, max(window, 2 * BLOCK))
+    tiles = -(-length // size)
+    if segment_ids is None:
+        segment_ids = jnp.ones((batch, length), jnp.int32)
+
+    def split(x, padding=0):
+        """tiles x batch x size x ..."""
+        x = jnp.pad(x, [(0, 0), (0, tiles * size - length)] + [(0, 0)] * (x.ndim - 2), constant_values=padding)
+        return jnp.moveaxis(x.reshape(batch, tiles, size, *x.shape[2:]), 1, 0)
+
+    fold = jax.vmap(partial(_fold, kv_heads=k.shape[2]))
+    out = _tiles(fold(split(q)), fold(split(k)), fold(split(v)), split(segment_ids, padding=-1), window, scale)
+    out = jax.vmap(partial(_unfold, shape=(batch, size, q.shape[2], h)))(out)
+    return jnp.moveaxis(out, 0, 1).reshape(batch, tiles * size, -1, h)[:, :length].astype(q.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _tiles(q_IxXxMxH, k_IxXxSxH, v_IxXxSxH, segments_IxBxS, window: int | None, scale: float) -> jax.Array:
+    """Softmax over the keys of all tiles by a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867), fp32."""
+    return _tiles_forward(q_IxXxMxH, k_IxXxSxH, v_IxXxSxH, segments_IxBxS, window, scale)[0]
+
+
+def _tiles_forward(q, k, v, segments, window, scale):
+    def tile(carry, pair):
+        i, j = pair
+        logits_XxMxS = _tile_logits(q, k, segments, i, j, window, scale)
+        most, total, out = (_at(x, i) for x in carry)
+        new = jnp.maximum(most, jnp.max(logits_XxMxS, axis=-1, keepdims=True))
+        weights_XxMxS, shrink = jnp.exp(logits_XxMxS - new), jnp.exp(most - new)
+        total = total * shrink + jnp.sum(weights_XxMxS, axis=-1, keepdims=True)
+        values = jnp.einsum("...ms,...sh->...mh", weights_XxMxS.astype(v.dtype), _at(v, j), preferred_element_type=jnp.float32)
+        parts = new, total, out * shrink + values
+        return tuple(_put(x, i, part) for x, part in zip(carry, parts, strict=True)), None
+
+    nothing = 0.0 * q.astype(jnp.float32)  # From q, so that it is laid out on a mesh as q is.
+    start = nothing[..., :1] + MASKED, nothing[..., :1], nothing
+    (most, total, out), _ = jax.lax.scan(tile, start, _tile_pairs(segments, window))
+    out = out / total
+    return out, (q, k, v, segments, most + jnp.log(total), out)
+
+
+def _tiles_backward(window, scale, residuals, g_IxXxMxH):
+    """As `_dense_backward`, each tile's weights computed again as P = exp(logits - logsumexp)."""
+    q, k, v, segments, logsumexp, out = residuals
+    inner = jnp.sum(g_IxXxMxH * out, axis=-1, keepdims=True)
+    g_IxXxMxH = g_IxXxMxH.astype(v.dtype)
+
+    def tile(carry, pair):
+        i, j = pair
+        d_q, d_k, d_v = carry
+        g = _at(g_IxXxMxH, i)
+        weights_XxMxS = jnp.exp(_tile_logits(q, k, segments, i, j, window, scale) - _at(logsumexp, i))
+        d_weights = jnp.einsum("...mh,...sh->...ms", g, _at(v, j), preferred_element_type=jnp.float32)
+        d_logits = (weights_XxMxS * (d_weights - _at(inner, i)) * scale).astype(v.dtype)
+        d_q = _put(d_q, i, _at(d_q, i) + jnp.einsum("...ms,...sh->...mh", d_logits, _at(k, j), preferred_element_type=jnp.float32))
+        d_k = _put(d_k, j, _at(d_k, j) + _transposed_product(d_logits, _at(q, i)))
+        d_v = _put(d_v, j, _at(d_v, j) + _transposed_product(weights_XxMxS.astype(v.dtype), g))
+        return (d_q, d_k, d_v), None
+
+    start = tuple(0.0 * x.astype(jnp.float32) for x in (q, k, v))
+    gradients, _ = jax.lax.scan(tile, start, _tile_pairs(segments, window))
+    return *(gradient.astype(x.dtype) for gradient, x in zip(gradients, (q, k, v), strict=True)), None
+
+
+_tiles.defvjp(_tiles_forward, _tiles_backward)
+
+
+def _tile_pairs(segments_IxBxS: jax.Array, window: int | None) -> tuple[jax.Array, jax.Array]:
+    """Which tiles of keys each tile of queries sees: its own first, as there every token sees at least itself."""
+    tiles, _, size = segments_IxBxS.shape
+    reach = tiles if window is None else -(-(window - 1) // size)
+    pairs = [(i, j) for i in range(tiles) for j in range(i, max(i - reach, 0) - 1, -1)]
+    return tuple(jnp.array(indices, jnp.int32) for indices in zip(*pairs, strict=True))
+
+
+def _tile_logits(q, k, segments, i, j, window: int | None, scale: float) -> jax.Array:
+    """XxMxS of queries of tile i and keys of tile j, masked, fp32."""
+    logits = jnp.einsum("...mh,...sh->...ms", _at(q, i), _at(k, j), preferred_element_type=jnp.float32) * scale
+    of_q_BxS, of_k_BxS = _at(segments, i), _at(segments, j)
+    batch, size = of_q_BxS.shape
+    place = jnp.arange(size)
+    seen = _seen(i * size + place, j * size + place, window) & (of_q_BxS[:, :, None] == of_k_BxS[:, None, :])
+    bias = jnp.where(seen, 0.0, MASKED)[:, None, None]
+    kv_heads = k[0].size // (batch * size * k.shape[-1])
+    return (logits.reshape(batch, kv_heads, -1, size, size) + bias).reshape(logits.shape)
+
+
+def _at(x_Ix: jax.Array, i: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(x_Ix, i, keepdims=False)
+
+
+def _put(x_Ix: jax.Array, i: jax.Array, part: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(x_Ix, part.astype(x_Ix.dtype), i, 0)
 
 
 def _fold(x_BxTxNxH: jax.Array, kv_heads: int) -> jax.Array:

@@ -1,3 +1,6 @@
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,8 +66,34 @@ def test_the_banded_form_holds_no_array_that_grows_with_the_square():
     assert widest(8192) == 4 * widest(2048)
 
 
+@pytest.mark.parametrize(("length", "window"), [(300, None), (300, 130), (300, 40), (150, 9)])
+def test_the_longest_rows_go_tile_by_tile_and_equal_a_plain_loop(length, window, monkeypatch):
+    monkeypatch.setattr(attention, "KEPT_WEIGHTS", 0)
+    monkeypatch.setattr(attention, "TILE", 130)
+    q, k, v = arrays(length)
+    segments = segments_of(length)
+    out = jax.jit(lambda *a: attention.attend(*a, window, 0.3))(q, k, v, segments)
+    np.testing.assert_allclose(out, numpy_attention(q, k, v, segments, window, 0.3), atol=2e-5)
+
+
+def test_no_array_of_the_longest_rows_grows_with_the_square():
+    def widest(length):
+        """Of either pass, the scans' bodies included."""
+        q, k, v = (jax.ShapeDtypeStruct((1, length, heads, 8), jnp.float32) for heads in (16, 8, 8))
+        text = str(jax.make_jaxpr(jax.grad(lambda *a: attention.attend(*a, None, None, 1.0).sum(), (0, 1, 2)))(q, k, v))
+        shapes = re.findall(r"f32\[([\d,]+)\]", text)
+        return max(math.prod(map(int, shape.split(","))) for shape in shapes)
+
+    assert widest(16_384) == widest(8192) == 16 * attention.TILE**2
+
+
+@pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("window", [None, 20])
-def test_gradients_are_those_of_the_textbook_form(window):
+def test_gradients_are_those_of_the_textbook_form(window, tiled, monkeypatch):
+    if tiled:
+        monkeypatch.setattr(attention, "KEPT_WEIGHTS", 0)
+        monkeypatch.setattr(attention, "TILE", 30)
+        monkeypatch.setattr(attention, "BLOCK", 15)
     q, k, v = (jnp.asarray(x) for x in arrays(70))
     segments = jnp.asarray(segments_of(70))
 
