@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-peers lint setup clean
+.PHONY: demo test test-peers bench-peers lint setup clean
 
 demo: setup
 	$(BIN)/python -m mira_jax.phases --config configs/demo/phases.yaml $(if $(SEED),--set seed=$(SEED))
@@ -22,8 +22,14 @@ test-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
 	.venv-peers/bin/python -m pytest -o addopts=-q tests/peers
 
+# What benchmarks/train_step.py and benchmarks/decode.py compare with: torch and transformers, and google-tunix.
+bench-peers:
+	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
+	$(PYTHON) -m venv .venv-tunix
+	.venv-tunix/bin/python -m pip install --quiet --disable-pip-version-check google-tunix==0.1.7
+
 setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev
 
 clean:
-	rm -rf $(VENV) .venv-peers *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-tunix *.egg-info
