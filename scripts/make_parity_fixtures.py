@@ -65,6 +65,12 @@ def randomized(model, seed: int):
     return model.eval().float()
 
 
+WINDOWS = (1, 20, 21, 22)
+"""What the text of 21 tokens of "tail" is read by too: itself alone, and around the edge."""
+PROMPT = 9
+"""Tokens of each text of "tail" that are its prompt, where gradients are concerned."""
+
+
 def write(name: str, model, seed: int, dtype=torch.float32) -> None:
     folder = FOLDER / name
     model.to(dtype).save_pretrained(folder)
@@ -76,11 +82,35 @@ def write(name: str, model, seed: int, dtype=torch.float32) -> None:
     np.savez(folder / "expected.npz", tokens=tokens.numpy().astype(np.int32), logits=logits.numpy().astype(np.float32))
 
 
+def write_windows(name: str) -> None:
+    """Logits of the checkpoint's texts under other windows."""
+    folder = FOLDER / name
+    tokens = torch.from_numpy(np.load(folder / "expected.npz")["tokens"]).long()
+    logits = {}
+    for window in WINDOWS:
+        model = Gemma3ForCausalLM.from_pretrained(folder, sliding_window=window, attn_implementation="eager").eval()
+        with torch.no_grad():
+            logits[str(window)] = model(input_ids=tokens).logits.numpy()
+    np.savez_compressed(folder / "windows.npz", **logits)
+
+
+def write_gradients(name: str) -> None:
+    """Gradients of the log-probability of all that follows the prompts, by the names of transformers."""
+    folder = FOLDER / name
+    model = Gemma3ForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    tokens = torch.from_numpy(np.load(folder / "expected.npz")["tokens"]).long()
+    log_probs = torch.log_softmax(model(input_ids=tokens[:, :-1]).logits[:, PROMPT - 1 :], dim=-1)
+    log_probs.gather(2, tokens[:, PROMPT:, None]).sum().backward()
+    np.savez_compressed(folder / "gradients.npz", **{name: parameter.grad.numpy() for name, parameter in model.named_parameters()})
+
+
 def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     for seed, (name, sizes) in enumerate(TEXT.items()):
         write(name, text_model(sizes, seed), seed, torch.bfloat16 if name == "bfloat16" else torch.float32)
     write("multimodal", multimodal_model(9), 9)
+    write_windows("tail")
+    write_gradients("tail")
     size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
     print(f"{FOLDER}: {size / 1000:.0f} kB")
 

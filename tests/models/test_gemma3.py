@@ -1,14 +1,23 @@
+import json
+import shutil
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file
 
 from mira_jax.errors import UserError
+from mira_jax.models import huggingface
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
 from mira_jax.models.gemma3 import REMAT, Gemma3, RMSNorm
 from mira_jax.models.heads import Critic
+from mira_jax.training.log_probs import response_log_probs
 
+TAIL = Path(__file__).parents[1] / "fixtures" / "gemma3" / "tail"
+"""A checkpoint of 7 layers with what transformers makes of it (scripts/make_parity_fixtures.py)."""
 TYPES = (LOCAL, LOCAL, GLOBAL) * 2 + (LOCAL,)
 
 
@@ -142,3 +151,38 @@ def test_a_new_critic_says_one_half_under_each_head():
     logits = forward(critic, tokens_of(2, 10), None, None, jnp.array([[3, 9, 0], [1, 2, 3]]))
     assert set(logits) == {"value", "potential"}
     np.testing.assert_array_equal(logits["value"], np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("window", [1, 20, 21, 22])
+def test_a_window_counts_the_token_itself_as_transformers_does(window, tmp_path):
+    shutil.copytree(TAIL, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sliding_window": window}))
+    model = huggingface.load(tmp_path / "model", scan_layers=True)
+    expected = np.load(TAIL / "windows.npz")
+    tokens = np.load(TAIL / "expected.npz")["tokens"]
+    np.testing.assert_allclose(model.logits(forward(model, tokens)), expected[str(window)], atol=2e-4)
+    assert (np.abs(expected["20"] - expected["21"])[:, -1] > 1e-3).any(), "the text is longer than a window of 20, by one"
+    np.testing.assert_allclose(expected["21"], expected["22"], atol=1e-5)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True], ids=["unrolled", "scanned"])
+def test_gradients_of_packed_responses_are_those_of_torch(scan_layers, tmp_path):
+    """Two texts in one row, each of 9 tokens of prompt and 12 of response."""
+    first, second = np.load(TAIL / "expected.npz")["tokens"]
+    index = np.arange(8, 20)
+    batch = {
+        "tokens": np.concatenate([first[:-1], second[:-1], [0, 0]])[None],
+        "segment_ids": np.array([[1] * 20 + [2] * 20 + [0, 0]]),
+        "positions": np.array([[*range(20), *range(20), 0, 0]]),
+        "response_index": np.concatenate([index, index + 20])[None],
+        "response_targets": np.concatenate([first[9:], second[9:]])[None],
+        "response_mask": np.ones((1, 24), np.float32),
+    }
+    model = huggingface.load(TAIL, scan_layers=scan_layers)
+    gradients = jax.jit(jax.grad(lambda model, batch: response_log_probs(model, batch).sum()))(model, batch)
+    huggingface.save(gradients, tmp_path / "gradients")  # by transformers' names
+    ours, theirs = load_file(tmp_path / "gradients" / "model.safetensors"), np.load(TAIL / "gradients.npz")
+    assert ours.keys() == set(theirs)
+    for name, gradient in ours.items():
+        assert np.linalg.norm(gradient - theirs[name]) < 1e-4 * np.linalg.norm(theirs[name]), name
