@@ -10,6 +10,7 @@ complete.json    {step, metrics, seconds}, once the run is over
 import contextlib
 import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mira_jax.errors import UserError
 CONFIG = "config.yaml"
 COMPLETE = "complete.json"
 DATA = "data.json"
-MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 FREE = ("checkpoint", "log_every", "mesh", "distributed")
 """Keys that may change when a run goes on: they do not touch what it computes."""
 
@@ -77,12 +78,12 @@ class RunFolder:
         try:
             yield
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in MENDABLE:
-                reason = error.strerror
-            elif f"os_error_code='{errno.ENOSPC}'" in str(error):
-                reason = "No space left on device"
-            else:
+            number = error.errno if isinstance(error, OSError) else None
+            # Orbax tells the number in the text alone.
+            number = next((known for known in MENDABLE if known == number or f"os_error_code='{known}'" in str(error)), None)
+            if number is None:
                 raise
+            reason = os.strerror(number)
             remedy = "mend that and run the same command again: it goes on from the last checkpoint"
             raise UserError(f"out: could not write to {self.path}: {reason}; {remedy}") from None
 

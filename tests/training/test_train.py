@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,21 +12,23 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
 from mira_jax import commands
+from mira_jax.data.pipeline import batches_of
 from mira_jax.errors import UserError
 from mira_jax.models import huggingface
 from mira_jax.train import TrainConfig, main
-from mira_jax.training.checkpoint import latest_checkpoint, load_model
+from mira_jax.training.checkpoint import Checkpoints, latest_checkpoint, load_model
 from mira_jax.training.layout import Layout
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, describe_model
-from mira_jax.training.state import params_of
+from mira_jax.training.state import TrainState, params_of
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
 
@@ -177,6 +180,9 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder
         ("updates=0", "updates: 0; it must be at least 1"),
         ("log_every=0", "log_every: 0; it must be at least 1"),
         ("epochs=0", "epochs: 0.0; it must be above 0"),
+        ("checkpoint.every=0", "checkpoint.every: 0; it must be at least 1"),
+        ("data.holdout=-1", "data.holdout: -1.0; it is a share of the episodes"),
+        ("mesh.data=-1", "mesh: data and fsdp are -1; only one axis can take the devices that are left"),
     ],
 )
 def test_a_run_with_another_config_is_refused_and_left_as_it_is(folder, override, message, capsys):
@@ -230,6 +236,40 @@ def test_a_full_disk_is_one_message(tmp_path):
             raise error
     with pytest.raises(ValueError, match="another"), folder.writing():
         raise ValueError("another")
+
+
+def test_a_checkpoint_that_can_not_be_written_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, caplog):
+    for hook in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+    state = TrainState({"embedding": jax.random.normal(jax.random.key(0), (1000, 1000))}, {}, jnp.zeros((), jnp.int32))
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"could not write .*File too large"), RunFolder(tmp_path / "new", None).writing():
+            checkpoints.save(1, state, batches_of([{}]))
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("part", ["params", "optimizer"])
+def test_a_damaged_checkpoint_is_named(folder, tmp_path, part, monkeypatch, capsys):
+    for hook in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+    out = tmp_path / "damaged"
+    shutil.copytree(folder / "undisturbed", out)
+    (out / "complete.json").unlink()
+    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace(str(folder / "undisturbed"), str(out)))
+    newest = latest_checkpoint(out)
+    largest = max((path for path in (newest / part).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    assert run(folder, str(out)) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"error: {newest}: cannot restore this checkpoint, which is damaged")
+    assert "move it away to go on from the one before it" in message
 
 
 def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
