@@ -1,0 +1,107 @@
+"""Says what a training step takes of given accelerators, without having them: memory, traffic, time at best.
+
+    python -m mira_jax.size --config configs/12b/actor.yaml --topology v5p:4x4x4 --preset 12b
+
+For TPUs (v5p, v5e, v6e) it compiles the real step with the compiler of libtpu, which takes minutes; for GPUs (h200:8) it
+estimates. Neither data nor tokenizer nor weights are read: a row holds as many steps of `prompt_tokens` and
+`response_tokens` as fit in it. Where the step does not fit, it looks for settings that do.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+from mira_jax import commands
+from mira_jax.errors import UserError
+from mira_jax.models.config import PRESETS
+from mira_jax.recipes import make_recipe
+from mira_jax.sizing import flops, report
+from mira_jax.sizing.chips import Topology, parse_topology
+from mira_jax.sizing.compiled import compile_step, tpu_devices
+from mira_jax.sizing.estimate import Estimator
+from mira_jax.sizing.plan import Plan, abstract_mesh, make_plan, make_workload, require_shareable
+from mira_jax.sizing.search import candidates
+from mira_jax.train import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeConfig(TrainConfig):
+    """A training config, and these."""
+
+    topology: str = ""
+    """KIND:SHAPE, as v5p:4x4x4, v5e:4x4, v6e:16x16 or h200:8. (A slice that is sold as v5p-128 has 64 chips.)"""
+    preset: str | None = None
+    """Size this model in place of `init_from` and `model.sizes`: 270m, 1b, 4b, 12b or 27b."""
+    prompt_tokens: int = 2000
+    """Of each step."""
+    response_tokens: int = 40
+    """Of each step, end token included. A critic's rows hold none."""
+    compile: bool = True
+    """False: the estimate alone, for TPUs too."""
+    efficiency: float = 1.0
+    """Share of the chips' peak that matrix products are taken to reach."""
+    json: str | None = None
+    """Write all figures here."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("prompt_tokens", "response_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.efficiency <= 1:
+            raise UserError(f"efficiency: {self.efficiency}; it must be above 0 and at most 1")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise UserError(f"preset: {self.preset!r} is none of {', '.join(PRESETS)}")
+
+
+def main(config: SizeConfig) -> int:
+    """Prints the table. 1 if the step fits neither as it is nor otherwise."""
+    jax.config.update("jax_platforms", "cpu")
+    topology = parse_topology(config.topology)
+    if compiles := config.compile and topology.chip.tpu:
+        tpu_devices(topology)
+    if config.preset:
+        config = dataclasses.replace(config, init_from=None, model=dataclasses.replace(config.model, preset=config.preset, sizes={}))
+    recipe = make_recipe(config.recipe)
+    data, parts = config.data, config.optimizer.accumulate
+    workload = make_workload(recipe, data.rows, parts, data.row_length, config.prompt_tokens, config.response_tokens)
+    plan = make_plan(config, recipe, workload)
+    require_shareable(abstract_mesh(config.mesh, topology.chips), workload)
+
+    first = size(config, plan, topology, compiles)
+    print(first.text())
+    sizings, found = [first], []
+    if not first.fits:
+        found = candidates(config, recipe, plan, topology, done=first.done, needed=first.needed, efficiency=config.efficiency)
+        print("\n" + report.others(found))
+        if found and compiles:
+            other = found[0].apply(config)
+            workload = dataclasses.replace(workload, parts=other.optimizer.accumulate)
+            sizings.append(size(other, make_plan(other, recipe, workload), topology, compiles))
+            print("\nthe first of them, compiled\n" + sizings[-1].text())
+    if config.json:
+        tree = {"sizings": [sizing.tree() for sizing in sizings], "candidates": [candidate.tree() for candidate in found]}
+        Path(config.json).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    return 0 if sizings[-1].fits or found else 1
+
+
+def size(config: SizeConfig, plan: Plan, topology: Topology, compiles: bool) -> report.Sizing:
+    """Of one plan on the mesh of its config."""
+    mesh = abstract_mesh(config.mesh, topology.chips)
+    return report.Sizing(
+        plan,
+        topology,
+        dict(mesh.shape),
+        report.optimizer_text(config.optimizer),
+        Estimator(plan).on(mesh),
+        compile_step(plan, topology, config.mesh) if compiles else None,
+        flops.done(plan.trace()),
+        config.efficiency,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, SizeConfig, __doc__, flags=("topology", "preset", "json")))

@@ -1,0 +1,94 @@
+"""Accelerators as data, and the topologies that are built of them."""
+
+import dataclasses
+import math
+import re
+
+from mira_jax.errors import UserError
+
+GB, GIB = 10**9, 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Published figures of one chip. The rates are peaks."""
+
+    name: str
+    flops: float
+    """Dense bf16 products, FLOP/s."""
+    hbm: int
+    """Bytes of memory a program may use."""
+    hbm_rate: float
+    """Bytes/s between the chip and its memory."""
+    link_rate: float
+    """Bytes/s that one chip sends to its neighbours, all links together: half of the published sum of both directions."""
+    dimensions: int = 1
+    """Of the torus that links them. `link_rate` is shared among them."""
+    wraps_from: int = 0
+    """A dimension of the torus this long is a ring; a shorter one is a line, whose collectives take twice as long."""
+    tpu: bool = True
+
+
+# Sources, read 2026-11-20: docs.cloud.google.com/tpu/docs/{v5p,v5e,v6e} (peak bf16, HBM, HBM bandwidth, bidirectional
+# ICI bandwidth per chip: 1200, 400 and 800 GB/s; v5p is a torus from 4x4x4 on, v5e and v6e from 16 chips a side).
+# H200 SXM: NVIDIA's data sheet (989 TFLOP/s bf16 without sparsity, 141 GB, 4.8 TB/s, NVLink 900 GB/s both ways).
+CHIPS = {
+    "v5p": Chip("TPU v5p", 459e12, 95 * GIB, 2765e9, 600e9, dimensions=3, wraps_from=4),
+    "v5e": Chip("TPU v5e", 197e12, 16 * GIB, 819e9, 200e9, dimensions=2, wraps_from=16),
+    "v6e": Chip("TPU v6e", 918e12, 32 * GIB, 1638e9, 400e9, dimensions=2, wraps_from=16),
+    "h200": Chip("NVIDIA H200", 989e12, 141 * GB, 4800e9, 450e9, tpu=False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Chips in a grid, for example v5p:4x4x4; of GPUs, their number on one NVLink switch."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+    name: str
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.shape)
+
+    def rate(self, size: int) -> float:
+        """Bytes/s that a chip can send in a collective among `size` chips.
+
+        Chips of a group are taken to fill as few dimensions of the torus as hold so many, the longest first.
+        """
+        if not self.chip.tpu:
+            return self.chip.link_rate
+        per_dimension = self.chip.link_rate / self.chip.dimensions
+        rate, held = 0.0, 1
+        for length in sorted(self.shape, reverse=True):
+            if held >= size:
+                break
+            # Between two chips, as at the ends of a line, one link carries what in a ring two would.
+            rate += per_dimension * (1.0 if length >= self.chip.wraps_from and self._torus else 0.5)
+            held *= length
+        return rate or per_dimension
+
+    @property
+    def _torus(self) -> bool:
+        """On v5p links close to rings only where every dimension is a whole cube of four."""
+        return self.chip.dimensions < 3 or all(length % self.chip.wraps_from == 0 for length in self.shape)
+
+
+def parse_topology(text: str) -> Topology:
+    """`KIND:SHAPE`, as v5p:4x4x4 or h200:8.
+
+    Raises:
+        UserError: an unknown kind, or a shape that its chips are not built in.
+    """
+    kind, _, shape = text.partition(":")
+    if kind not in CHIPS:
+        raise UserError(f"topology: {text!r} is of no known kind; expected one of {', '.join(CHIPS)}, for example v5p:4x4x4 or h200:8")
+    chip = CHIPS[kind]
+    if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})*", shape):
+        raise UserError(f"topology: {text!r} has no shape; expected for example v5p:4x4x4, v6e:16x16 or h200:8")
+    sizes = tuple(int(size) for size in shape.split("x"))
+    if len(sizes) != chip.dimensions:
+        hint = {3: "v5p:2x2x4", 2: f"{kind}:4x4", 1: f"{kind}:8"}[chip.dimensions]
+        raise UserError(f"topology: {text!r} has {len(sizes)} dimensions; {chip.name} has {chip.dimensions}, for example {hint}")
+    return Topology(chip, sizes, text)

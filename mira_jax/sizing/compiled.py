@@ -1,0 +1,111 @@
+"""Compiles a step for TPUs that are not there, with the TPU compiler of libtpu, and reads the result."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import time
+from collections import Counter
+
+import jax
+from jax.experimental import topologies
+
+from mira_jax.errors import UserError
+from mira_jax.models import sharding
+from mira_jax.models.sharding import MeshConfig
+from mira_jax.sizing import hlo
+from mira_jax.sizing.chips import GIB, Topology
+from mira_jax.sizing.plan import Plan
+
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+}
+"""So that libtpu neither looks for TPUs nor complains that there are none."""
+INSTALL = 'pip install -c constraints.txt -e ".[tpu]"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Of one step on one chip. Figures that a program too large for its chip does not have are None."""
+
+    fits: bool
+    peak: float
+    """Bytes of memory at the most."""
+    arguments: float | None
+    """Bytes of state and batch."""
+    temporaries: float | None
+    hbm_bytes: float | None
+    """Moved between the chip and its memory in one step."""
+    sent: dict[str, float]
+    """Bytes that the chip sends in one step, by mesh axis; `data+fsdp` joins both."""
+    sent_by_kind: dict[str, float]
+    """The same by kind of collective."""
+    largest: list[str]
+    """Of a program that does not fit: the compiler's list of its largest buffers."""
+    seconds: float
+    """That the compiler took."""
+
+
+def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Compiled:
+    """Lowers and compiles the train step of `plan` for `topology`. Takes minutes and some GB of host memory.
+
+    Raises:
+        UserError: libtpu is missing, it knows no such topology, or the mesh has not so many chips.
+    """
+    devices = tpu_devices(topology)
+    mesh = sharding.make_mesh(mesh_config, devices)
+    began = time.monotonic()
+    try:
+        program = plan.lower(mesh).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return read_exhausted(str(error), time.monotonic() - began)
+    return _read(program, mesh, time.monotonic() - began)
+
+
+def tpu_devices(topology: Topology) -> list[jax.Device]:
+    """Devices to compile for. Raises UserError as `compile_step` does."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"the TPU compiler is not installed: {INSTALL}; or give --set compile=false for the estimate alone")
+    for name, value in LIBTPU.items():
+        os.environ.setdefault(name, value)
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology.name).devices)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        raise UserError(f"topology: libtpu makes no {topology.name}: {_first_line(error)}") from None
+
+
+def _read(program: jax.stages.Compiled, mesh: jax.sharding.Mesh, seconds: float) -> Compiled:
+    memory = program.memory_analysis()
+    arguments, temporaries = float(memory.argument_size_in_bytes), float(memory.temp_size_in_bytes)
+    # The new state takes the place of the old one; what of the output does not is the metrics.
+    fresh = max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes)
+    parsed = hlo.parse(program.as_text())
+    by_axis: Counter[str] = Counter()
+    by_kind: Counter[str] = Counter()
+    for collective in hlo.collectives(parsed, dict(mesh.shape)):
+        by_axis["+".join(collective.axes)] += collective.bytes
+        by_kind[collective.kind] += collective.bytes
+    peak = arguments + temporaries + fresh + memory.generated_code_size_in_bytes
+    return Compiled(True, peak, arguments, temporaries, hlo.memory_traffic(parsed), dict(by_axis), dict(by_kind), [], seconds)
+
+
+def read_exhausted(message: str, seconds: float) -> Compiled:
+    """What the compiler says of a program that is too large."""
+    used = re.search(r"Used ([\d.]+)([KMGT]) of", message)
+    total = float(used[1]) * {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}[used[2]] if used else float("nan")
+    sizes = re.findall(r"Size: (\S+)", message)
+    shapes = re.findall(r"Shape: (\S+)", message)
+    operators = re.findall(r'Operator: op_(?:type|name)="([^"]*)"', message)
+    largest = []
+    for number, (size, shape) in enumerate(zip(sizes, shapes, strict=False)):
+        largest.append(f"{size} {shape}" + (f" {operators[number]}" if number < len(operators) else ""))
+    return Compiled(False, total, None, None, None, {}, {}, largest, seconds)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

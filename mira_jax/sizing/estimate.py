@@ -1,0 +1,175 @@
+"""What a step takes of a chip, by arithmetic on shapes: nothing is compiled.
+
+State and saved activations are summed over the real trees and the real residuals of the loss's derivative; the working
+set and the traffic follow simple rules, stated at each. A compiled program knows better, where one can be had.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import AbstractMesh
+
+from mira_jax.models import sharding
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.sizing.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes a chip."""
+
+    parameters: int
+    optimizer: int
+    gradients: int
+    activations: int
+    """What forward keeps for backward."""
+    working: int
+    """What comes and goes: gathered parameters, one layer's backward pass, the logits of a chunk."""
+
+    @property
+    def peak(self) -> int:
+        return sum(dataclasses.astuple(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    memory: Memory
+    hbm_bytes: float
+    """Moved between a chip and its memory in one step."""
+    sent: dict[str, float]
+    """Bytes that a chip sends in one step, by mesh axis."""
+
+
+class Estimator:
+    """Traces a plan's derivative once and works out any mesh from that."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        # All rows that are done at once, as attention chooses its form by how many they are.
+        self._rows = plan.workload.rows // plan.workload.parts
+        batch = plan.part(self._rows)
+        self._saved = residuals(_loss_of(plan), plan.state.params, (plan.skeleton.frozen, batch))
+        self._blocks = [_block_residuals(plan, kind, batch) for kind in sorted(set(plan.model.layer_types))]
+
+    def on(self, mesh: AbstractMesh, parts: int | None = None) -> Estimate:
+        """Of one step on `mesh`, its rows in `parts` parts; default: as planned."""
+        plan, size = self.plan, dict(mesh.shape)
+        parts = parts or plan.workload.parts
+        rows = plan.workload.rows // parts // (size["data"] * size["fsdp"])
+        parameters, optimizer = _shard_bytes(plan.skeleton.parameters, mesh), _shard_bytes(plan.state.optimizer, mesh)
+        # Gradients are summed over parts beside those of the part at hand.
+        gradients = _shard_bytes(plan.state.params, mesh) * (2 if parts > 1 else 1)
+        saved = _spread(plan, self._saved, rows / self._rows, size)
+        block = max(_spread(plan, leaves, rows / self._rows, size) for leaves in self._blocks)
+        layer = _matrices(plan) * plan.dtype.itemsize // plan.model.layers // size["tensor"]
+        embedding = plan.model.vocabulary_size * plan.model.width // size["tensor"]
+        # Two layers' gathered parameters, as the next is fetched during the one; or the gathered embedding and its gradient.
+        gathered = max(2 * layer, embedding * (plan.dtype.itemsize + 4)) if size["fsdp"] > 1 else 0
+        memory = Memory(parameters, optimizer, gradients, saved, gathered + (0 if plan.remat == "none" else block))
+        return Estimate(memory, _hbm_bytes(plan, memory, block, size, parts), _sent(plan, size, rows, parts))
+
+
+def residuals(function: Any, params: Any, given: Any) -> list[jax.ShapeDtypeStruct]:
+    """What the backward pass of `function(params, given)` reads beside its arguments: traced, not computed."""
+    kept = jax.eval_shape(lambda params, given: jax.vjp(lambda params: function(params, given), params)[1], params, given)
+    known = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves((params, given)))
+    found = []
+    for leaf in jax.tree.leaves(kept):
+        if known[leaf.shape, leaf.dtype]:
+            known[leaf.shape, leaf.dtype] -= 1
+        else:
+            found.append(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    return found
+
+
+def _spread(plan: Plan, leaves: list[jax.ShapeDtypeStruct], share: float, size: dict[str, int]) -> int:
+    """Bytes a chip of the residuals of all rows, for `share` of the rows a chip.
+
+    Their tokens are split over `sequence`, and they are split over `tensor` where an axis is of heads or the MLP. A copy
+    of a parameter in another dtype is split as parameters are, however many rows there are.
+    """
+    model = plan.model
+    copies = {leaf.shape for leaf in jax.tree.leaves(plan.skeleton.parameters) if leaf.ndim > 1}
+    heads = {model.query_heads, model.kv_heads, model.mlp_width, model.vocabulary_size, model.query_heads * model.head_dim}
+    total = 0
+    for leaf in leaves:
+        if leaf.shape in copies:
+            total += _bytes(leaf) // (size["fsdp"] * size["tensor"])
+        else:
+            total += share * _bytes(leaf) / (size["sequence"] * (size["tensor"] if heads & set(leaf.shape) else 1))
+    return round(total)
+
+
+def _loss_of(plan: Plan) -> Any:
+    def loss(params: Any, given: tuple[Any, dict[str, jax.Array]]) -> jax.Array:
+        frozen, batch = given
+        return plan.recipe.loss(plan.skeleton.merge(params, frozen), batch)[0].total
+
+    return loss
+
+
+def _block_residuals(plan: Plan, kind: str, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
+    """What the backward pass of one layer of a kind reads when all of it is there."""
+    sizes = dataclasses.replace(plan.model, layers=1, layer_types=(kind,), scan_layers=False, vocabulary_size=1)
+    graph, state = nnx.split(nnx.eval_shape(lambda: Gemma3(sizes, rngs=nnx.Rngs(0), dtype=plan.dtype)))
+
+    def run(state: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        return nnx.merge(graph, state)(batch["tokens"], batch["positions"], batch["segment_ids"])
+
+    kept = residuals(run, state, {name: batch[name] for name in ("tokens", "positions", "segment_ids")})
+    weights = {leaf.shape for leaf in jax.tree.leaves(state)}
+    return [leaf for leaf in kept if leaf.shape not in weights]
+
+
+def _hbm_bytes(plan: Plan, memory: Memory, block: int, size: dict[str, int], parts: int) -> float:
+    """Optimizer: reads and writes its state, the parameters and the gradients. Each part: each pass reads the parameters
+    as they are gathered, and each layer's values are written and read going forward and read going back."""
+    passes = _passes(plan)
+    streamed = _matrices(plan) * plan.dtype.itemsize / size["tensor"] * (passes + 1)
+    values = plan.model.layers * block * (2 * (passes - 1) + 1)
+    return 2 * (memory.parameters + memory.optimizer + memory.gradients) + parts * (streamed + values + 2 * memory.activations)
+
+
+def _sent(plan: Plan, size: dict[str, int], rows: int, parts: int) -> dict[str, float]:
+    """fsdp: gathers the parameters for each pass and scatters the sum of the gradients; data: sums gradients; tensor: sums
+    the stream after attention and after the MLP, each pass; sequence: gathers keys and values, each pass.
+
+    The rest of the step (norms, metrics, the clip) is small.
+    """
+    model, passes = plan.model, _passes(plan)
+    activation = plan.dtype.itemsize
+    matrices = (_matrices(plan) + model.vocabulary_size * model.width) / size["tensor"]
+    gradients = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(plan.state.params)) / size["tensor"]
+    stream = rows * plan.workload.row_length / size["sequence"] * activation
+    share = {axis: (count - 1) / count for axis, count in size.items()}
+    sent = {
+        "fsdp": parts * share["fsdp"] * (passes * matrices * activation + gradients),
+        "data": 2 * parts * share["data"] * gradients / size["fsdp"],
+        "tensor": parts * 2 * share["tensor"] * stream * model.width * 2 * passes * model.layers,
+        "sequence": parts * share["sequence"] * stream * size["sequence"] * 2 * model.kv_heads * model.head_dim * passes * model.layers,
+    }
+    return {axis: float(count) for axis, count in sent.items() if count}
+
+
+def _passes(plan: Plan) -> int:
+    """Forward, backward, and once more forward where layers are computed again."""
+    return 2 if plan.remat == "none" else 3
+
+
+def _matrices(plan: Plan) -> int:
+    """Parameters of all layers."""
+    return plan.model.parameters - plan.model.vocabulary_size * plan.model.width
+
+
+def _shard_bytes(tree: Any, mesh: AbstractMesh) -> int:
+    where = sharding.shardings(tree, mesh)
+    shard = lambda leaf, here: math.prod(here.shard_shape(leaf.shape)) * leaf.dtype.itemsize  # noqa: E731
+    return sum(jax.tree.leaves(jax.tree.map(shard, tree, where)))
+
+
+def _bytes(leaf: Any) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize

@@ -1,0 +1,99 @@
+"""How many floating-point operations a training step needs, and how many it does.
+
+Needed: by the convention that MFU is stated in here. A product of m x k and k x n is 2 m k n; backward is twice forward, or
+once where the parameters are frozen; attention counts the pairs of query and key that are causal, within the window and
+within one step of a row; logits count where the loss reads them, and so does the last layer's work behind its keys and
+values. Norms, softmax, RoPE, padding and rematerialisation count nothing.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from mira_jax.models.config import LOCAL, Gemma3Config
+
+CONVENTION = "causal, window counted, rematerialisation not counted, logits where the loss reads them"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """One step of a packed row, or a whole row of plain text."""
+
+    tokens: int
+    outputs: int
+    """The loss reads the last layer at so many of its tokens, the last ones."""
+    targets: int
+    """How many of its tokens have logits."""
+
+
+def training_flops(model: Gemma3Config, texts: Sequence[Text], trained: float = 1.0) -> float:
+    """Of forward and backward over `texts`. `trained`: the share of the matrices' parameters that have gradients."""
+    d, f, h = model.width, model.mlp_width, model.head_dim
+    kv, rest = 2 * d * model.kv_heads * h, 2 * d * model.query_heads * h + 3 * d * f
+    tokens, outputs = sum(text.tokens for text in texts), sum(text.outputs for text in texts)
+    matrices = 2.0 * (model.layers * kv + (model.layers - 1) * rest) * tokens + 2.0 * rest * outputs
+    logits = 2.0 * model.vocabulary_size * d * sum(text.targets for text in texts)
+    seen = 0
+    for layer, kind in enumerate(model.layer_types):
+        window = model.window if kind == LOCAL else None
+        for text in texts:
+            unread = text.tokens - text.outputs if layer == model.layers - 1 else 0
+            seen += pairs(text.tokens, window) - pairs(unread, window)
+    return (2 + trained) * (matrices + logits) + 3 * 4.0 * model.query_heads * h * seen
+
+
+def pairs(length: int, window: int | None) -> int:
+    """Query-key pairs of causal attention over `length` tokens, each seeing at most `window` of them, itself included."""
+    reach = min(length, window or length)
+    return length * reach - reach * (reach - 1) // 2
+
+
+def per_token(model: Gemma3Config, length: int) -> float:
+    """Of pretraining on rows of one text of `length` tokens, every one of them a target."""
+    return training_flops(model, [Text(length, length, length)]) / length
+
+
+def done(jaxpr: Any) -> float:
+    """Of all matrix products in a traced program: masked blocks and rematerialisation included, scans multiplied out.
+
+    A `while` of unknown length is counted as one turn.
+    """
+    total = 0.0
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name == "dot_general":
+            total += _product(equation)
+            continue
+        inner = [done(body) for value in parameters.values() for body in _bodies(value)]
+        if name == "cond":
+            total += max(inner, default=0.0)
+        else:
+            total += _turns(name, parameters) * sum(inner)
+    return total
+
+
+def _product(equation: Any) -> float:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    flops = 2.0
+    for size in (*result, *(left[axis] for axis in contracted)):
+        flops *= size
+    return flops
+
+
+def _turns(name: str, parameters: dict[str, Any]) -> int:
+    if name == "scan":
+        return parameters["length"]
+    if name == "pallas_call":
+        turns = 1
+        for size in parameters["grid_mapping"].grid:
+            turns *= size
+        return turns
+    return 1
+
+
+def _bodies(value: Any) -> list[Any]:
+    """The programs within a parameter of an equation."""
+    if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns"):
+        return [value]
+    return [body for item in value for body in _bodies(item)] if isinstance(value, (tuple, list)) else []

@@ -1,0 +1,203 @@
+"""From a training config to the step that it would run, without data, tokenizer, numbers or devices."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mira_jax import config as configs
+from mira_jax.data.packing import PackedBatches
+from mira_jax.data.steps import StepExamples
+from mira_jax.errors import UserError
+from mira_jax.models import lora, sharding
+from mira_jax.models.config import PRESETS, Gemma3Config
+from mira_jax.models.sharding import AXES, MeshConfig
+from mira_jax.recipes import Recipe
+from mira_jax.sizing.flops import Text
+from mira_jax.train import TrainConfig
+from mira_jax.training.checkpoint import build_model, load_config
+from mira_jax.training.layout import Layout
+from mira_jax.training.optimizer import learning_rate, make_optimizer
+from mira_jax.training.state import Skeleton, TrainState, abstract_state, skeleton
+from mira_jax.training.step import make_step
+
+DERIVED = ("layer_types", "scan_layers")
+"""Of a preset's fields those that follow from the number of layers."""
+UPDATES = 1000
+"""Of a run that has no number of its own: the schedule needs one, and it changes nothing here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """The rows of one update, all alike: as many steps of one length as a row holds."""
+
+    rows: int
+    parts: int
+    """The rows are done in so many parts, one after another."""
+    row_length: int
+    texts: tuple[Text, ...]
+    """Of one row."""
+    arrays: dict[str, jax.ShapeDtypeStruct]
+    """A packed batch of one row, by name."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all rows, padding not counted."""
+        return self.rows * sum(text.tokens for text in self.texts)
+
+
+def make_workload(recipe: Recipe, rows: int, parts: int, row_length: int, prompt: int, response: int) -> Workload:
+    """Packs made-up steps by the code that packs real ones.
+
+    Raises:
+        UserError: a step does not fit a row.
+    """
+    length = prompt + response - 1 if recipe.reads_responses else prompt
+    count = row_length // length
+    if not count:
+        raise UserError(
+            f"prompt_tokens: a step of {prompt} + {response} tokens is longer than a row of {row_length}; "
+            "lower it, or raise data.row_length"
+        )
+    every = np.arange(count)
+    examples = StepExamples(
+        tokens=np.zeros(count * (prompt + response), np.int32),
+        starts=np.append(every, count).astype(np.int64) * (prompt + response),
+        prompt_lengths=np.full(count, prompt, np.int32),
+        usable=np.ones(count, bool),
+        successful=np.ones(count, bool),
+        episode=np.zeros(count, np.int32),
+    )
+    packed = PackedBatches(examples, every, {}, row_length=row_length, rows=1, reads_responses=recipe.reads_responses)
+    arrays = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in packed[0].items()}
+    outputs = response if recipe.reads_responses else 1
+    text = Text(length, outputs, outputs if recipe.reads_responses else 0)
+    if getattr(recipe, "prompt_weight", 0):
+        text = Text(length, length, length + outputs)
+    return Workload(rows, parts, row_length, (text,) * count, arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A step that could be compiled."""
+
+    model: Gemma3Config
+    skeleton: Skeleton
+    recipe: Recipe
+    workload: Workload
+    optimizer: Any
+    rate: Any
+    state: TrainState
+    """Shapes and dtypes."""
+    remat: str
+    dtype: jnp.dtype
+    """Of activations."""
+
+    @functools.cached_property
+    def _row(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """A row with the columns that the recipe reads."""
+        arrays = self.workload.arrays
+        columns = _columns(self.skeleton, self.recipe, {name: _stack(array, 1) for name, array in arrays.items()})
+        return arrays | dict.fromkeys(columns, arrays["step_mask"])
+
+    def part(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the loss is given at once, of so many rows."""
+        return {name: _stack(array, rows) for name, array in self._row.items()}
+
+    def lower(self, mesh: Mesh) -> jax.stages.Lowered:
+        """The real train step, for the devices of `mesh`, which need not be there."""
+        layout = Layout(mesh)
+        step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate, layout.of(self.state))
+        with layout.active():
+            return step.lower(layout.abstract(self.state), self._batch(mesh), layout.abstract(self.skeleton.frozen))
+
+    def trace(self) -> Any:
+        """The step of all rows on one device, as a jaxpr."""
+        step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate)
+        return jax.make_jaxpr(step)(self.state, self._batch(None), self.skeleton.frozen)
+
+    def _batch(self, mesh: Mesh | None) -> dict[str, jax.ShapeDtypeStruct]:
+        workload = self.workload
+        where = None if mesh is None else NamedSharding(mesh, PartitionSpec(None, *sharding.batch_sharding(mesh).spec))
+        return {
+            name: jax.ShapeDtypeStruct((workload.parts, *array.shape), array.dtype, sharding=where)
+            for name, array in self.part(workload.rows // workload.parts).items()
+        }
+
+
+def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload) -> Plan:
+    """The model has the sizes of `init_from` or of the config, its vocabulary included.
+
+    Raises:
+        UserError: no sizes, or no vocabulary, or a folder of `init_from` that is not there.
+    """
+    updates = config.updates or UPDATES
+    sizes = _sizes(config)
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        model = build_model(
+            sizes, recipe.heads, rngs=rngs, dtype=config.model.dtype, param_dtype=config.model.param_dtype, remat=config.model.remat
+        )
+        return lora.adapt(model, config.lora, rngs) if config.lora else model
+
+    bones = skeleton(build, lora.trained if config.lora else None)
+    optimizer = make_optimizer(config.optimizer, updates)
+    state = abstract_state(bones.params, optimizer)
+    options = config.model.remat, jnp.dtype(config.model.dtype)
+    return Plan(sizes, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *options)
+
+
+def _sizes(config: TrainConfig) -> Gemma3Config:
+    if config.init_from:
+        if not Path(config.init_from).is_dir():
+            raise UserError(f"init_from: {config.init_from} is not here; to size without it, give its sizes, for example --preset 12b")
+        return load_config(config.init_from)[0]
+    sizes = dict(config.model.sizes)
+    if config.model.preset:
+        preset = {key: value for key, value in configs.to_tree(PRESETS[config.model.preset]).items() if key not in DERIVED}
+        sizes = preset | sizes
+    elif "vocabulary_size" not in sizes:
+        raise UserError("model: its sizes are unknown; give --preset 12b, init_from, or model.sizes with vocabulary_size")
+    return configs.build(Gemma3Config, sizes, source="model.sizes")
+
+
+def abstract_mesh(config: MeshConfig, chips: int) -> AbstractMesh:
+    """As `mira_jax.models.sharding.make_mesh`, without devices. Raises UserError if the sizes do not fit `chips`."""
+    return AbstractMesh(sharding.mesh_sizes(config, chips), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def require_shareable(mesh: AbstractMesh | Mesh, workload: Workload) -> None:
+    """Raises UserError if the rows that are done at once can't be shared evenly, as `mira_jax.training.layout` does."""
+    at_once, sharers = workload.rows // workload.parts, mesh.shape["data"] * mesh.shape["fsdp"]
+    if at_once % sharers:
+        raise UserError(
+            f"data.rows: {at_once} rows at once can't be shared evenly by {sharers} chips (mesh.data times mesh.fsdp); "
+            f"try --set data.rows={sharers * workload.parts * math.ceil(at_once / sharers)}"
+        )
+
+
+def _columns(skeleton: Skeleton, recipe: Recipe, arrays: dict[str, jax.ShapeDtypeStruct]) -> list[str]:
+    """The columns that a loss reads beside the packed arrays, found by tracing it."""
+    read: list[str] = []
+
+    class Batch(dict):
+        def __missing__(self, name: str) -> jax.Array:
+            read.append(name)
+            return jnp.zeros_like(self["step_mask"])
+
+    def loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        return recipe.loss(skeleton.merge(params), Batch(batch))[0].total
+
+    jax.eval_shape(loss, skeleton.parameters, arrays)
+    return sorted(set(read))
+
+
+def _stack(array: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, *array.shape), array.dtype)

@@ -1,0 +1,85 @@
+"""Other meshes and settings for the same work, by the estimate alone."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from mira_jax.models.gemma3 import REMAT
+from mira_jax.models.sharding import MeshConfig
+from mira_jax.recipes import Recipe
+from mira_jax.sizing.chips import Topology
+from mira_jax.sizing.estimate import Estimate, Estimator
+from mira_jax.sizing.plan import Plan, abstract_mesh, make_plan
+from mira_jax.sizing.roofline import Roofline, roofline
+from mira_jax.train import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    mesh: MeshConfig
+    remat: str
+    parts: int
+    estimate: Estimate
+    roofline: Roofline
+
+    def apply(self, config: TrainConfig) -> TrainConfig:
+        """The config with these settings."""
+        return dataclasses.replace(
+            config,
+            mesh=self.mesh,
+            model=dataclasses.replace(config.model, remat=self.remat),
+            optimizer=dataclasses.replace(config.optimizer, accumulate=self.parts),
+        )
+
+    def tree(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+    def settings(self) -> str:
+        """As arguments of the command line."""
+        axes = dataclasses.asdict(self.mesh)
+        return " ".join(
+            [f"--set mesh.{axis}={size}" for axis, size in axes.items() if size > 1 or axis == "fsdp"]
+            + [f"--set model.remat={self.remat}", f"--set optimizer.accumulate={self.parts}"]
+        )
+
+
+def meshes(plan: Plan, topology: Topology) -> Iterator[MeshConfig]:
+    """Every way to share the work among all chips that is worth a look: whole heads on a chip, whole windows of a row."""
+    model, chips = plan.model, topology.chips
+    powers = [2**n for n in range(chips.bit_length()) if chips % 2**n == 0]
+    for data, tensor, sequence in itertools.product(powers, powers, powers):
+        fsdp = chips // (data * tensor * sequence)
+        whole = model.kv_heads % tensor == 0 and plan.workload.row_length % sequence == 0
+        near = plan.workload.row_length // sequence >= model.window
+        if fsdp * data * tensor * sequence == chips and whole and (near or sequence == 1):
+            yield MeshConfig(data=data, fsdp=fsdp, tensor=tensor, sequence=sequence)
+
+
+def candidates(
+    config: TrainConfig, recipe: Recipe, plan: Plan, topology: Topology, *, done: float, needed: float, efficiency: float
+) -> list[Candidate]:
+    """Settings that fit, by the estimate, the fastest first. The rows of a batch stay the same.
+
+    `done` and `needed`: FLOPs of the step as configured.
+    """
+    found = []
+    rows = plan.workload.rows
+    for remat in REMAT:
+        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
+        estimator = Estimator(make_plan(changed, recipe, plan.workload))
+        # Forward is a third of what is needed; computing it again adds as much.
+        flops = done if remat == plan.remat else needed * (1 if remat == "none" else 4 / 3)
+        for parts, mesh in itertools.product([2**n for n in range(rows.bit_length()) if rows % 2**n == 0], meshes(plan, topology)):
+            if (rows // parts) % (mesh.data * mesh.fsdp):
+                continue
+            guess = estimator.on(abstract_mesh(mesh, topology.chips), parts)
+            if guess.memory.peak > topology.chip.hbm:
+                continue
+            line = roofline(
+                topology, dataclasses.asdict(mesh), done=flops, needed=needed, tokens=plan.workload.tokens,
+                hbm_bytes=guess.hbm_bytes, sent=guess.sent, efficiency=efficiency,
+            )  # fmt: skip
+            found.append(Candidate(mesh, remat, parts, guess, line))
+    return sorted(found, key=lambda candidate: (candidate.roofline.seconds, candidate.parts))

@@ -1,0 +1,45 @@
+import pytest
+
+from mira_jax.errors import UserError
+from mira_jax.sizing.chips import parse_topology
+from mira_jax.sizing.roofline import roofline
+
+
+def test_topologies_have_as_many_chips_as_their_shape():
+    assert [parse_topology(text).chips for text in ("v5p:2x2x4", "v5p:4x4x4", "v5e:4x4", "v6e:16x16", "h200:8")] == [16, 64, 16, 256, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "expected one of v5p, v5e, v6e, h200"),
+        ("v9:4x4", "expected one of v5p, v5e, v6e, h200"),
+        ("v5p", "has no shape"),
+        ("v5p:4x0x4", "has no shape"),
+        ("v5p:128", "has 1 dimensions; TPU v5p has 3, for example v5p:2x2x4"),
+        ("h200:2x4", "has 2 dimensions; NVIDIA H200 has 1, for example h200:8"),
+    ],
+)
+def test_what_is_no_topology_is_refused(text, said):
+    with pytest.raises(UserError, match=said):
+        parse_topology(text)
+
+
+def test_groups_send_over_the_dimensions_they_fill():
+    cube, slab, pod = (parse_topology(text) for text in ("v5p:4x4x4", "v5p:2x2x4", "v6e:16x16"))
+    # 600 GB/s a chip, a third of it for each dimension of a torus; half of that where the dimension is no ring.
+    assert [cube.rate(size) for size in (4, 16, 64)] == pytest.approx([200e9, 400e9, 600e9])
+    assert slab.rate(16) == pytest.approx(300e9)
+    assert [pod.rate(size) for size in (16, 256)] == pytest.approx([200e9, 400e9])
+
+
+def test_a_step_takes_as_long_as_its_slowest_part():
+    # 4 chips of 989 TFLOP/s, 4.8 TB/s and 450 GB/s: 1 s of products at half the peak, 2 s of memory, 3 s of links.
+    line = roofline(
+        parse_topology("h200:4"), {"fsdp": 2, "data": 2}, done=4 * 989e12 / 2, needed=4 * 989e12 * 0.375, tokens=600,
+        hbm_bytes=9.6e12, sent={"fsdp": 450e9, "data+fsdp": 900e9}, efficiency=0.5,
+    )  # fmt: skip
+    assert (line.compute, line.memory, line.links) == pytest.approx((1, 2, 3))
+    assert line.bound == "links"
+    assert (line.seconds, line.tokens_per_second) == pytest.approx((3, 200))
+    assert line.mfu == pytest.approx(0.125)

@@ -1,0 +1,166 @@
+"""What is read of a compiled program's text. `fixtures/hlo/scan.txt` is what XLA made (jax 0.10.2, 8 simulated CPU devices, mesh
+data 2, fsdp 2, tensor 2) of a scan over 5 matrices of 32 x 32 fp32, split over fsdp and tensor, that multiply 16 x 32 rows;
+names of source lines are left out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mira_jax.sizing import hlo
+
+MESH = {"data": 2, "fsdp": 2, "tensor": 2}
+SCAN = (Path(__file__).parents[1] / "fixtures" / "hlo" / "scan.txt").read_text()
+
+
+def test_collectives_count_as_often_as_their_loop_turns_and_know_their_axes():
+    found = {(c.kind, c.axes): (c.bytes, c.count, c.size) for c in hlo.collectives(hlo.parse(SCAN), MESH)}
+    assert found == {
+        # A 16 x 16 shard of fp32 to one other chip, 5 times; then the 32 x 16 half; then one fp32 number among four.
+        ("all-gather", ("fsdp",)): (5 * 16 * 16 * 4, 5, 2),
+        ("all-gather", ("tensor",)): (5 * 32 * 16 * 4, 5, 2),
+        ("all-reduce", ("data", "fsdp")): (4 * 2 * 3 / 4, 1, 4),
+    }
+
+
+PROGRAM = """HloModule by_hand
+
+%inner (p: f32[2]) -> f32[2] {
+  %p = f32[2]{0} parameter(0)
+  ROOT %add.1 = f32[2]{0} add(%p, %p)
+}
+
+%take (all: f32[100,8], at: s32[]) -> f32[1,8] {
+  %all = f32[100,8]{1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %slice = f32[1,8]{1,0} dynamic-slice(%all, %at, %zero), dynamic_slice_sizes={1,8}
+}
+
+%body (state: (s32[], f32[100,8], f32[2])) -> (s32[], f32[100,8], f32[2]) {
+  %state = (s32[], f32[100,8]{1,0}, f32[2]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %all.1 = f32[100,8]{1,0} get-tuple-element(%state), index=1
+  %x = f32[2]{0} get-tuple-element(%state), index=2
+  %row = f32[1,8]{1,0} fusion(%all.1, %i), kind=kLoop, calls=%take
+  %y = f32[2]{0} fusion(%x), kind=kLoop, calls=%inner
+  ROOT %next = (s32[], f32[100,8]{1,0}, /*index=2*/f32[2]{0}) tuple(%i, %all.1, %y)
+}
+
+%condition (state.1: (s32[], f32[100,8], f32[2])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(7)
+  %state.1 = (s32[], f32[100,8]{1,0}, f32[2]{0}) parameter(0)
+  %i.1 = s32[]{:T(128)} get-tuple-element(%state.1), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i.1, %limit), direction=LT
+}
+
+%forever (state.4: (s32[], f32[100,8], f32[2])) -> pred[] {
+  %state.4 = (s32[], f32[100,8]{1,0}, f32[2]{0}) parameter(0)
+  ROOT %true = pred[] constant(true)
+}
+
+%outer (state.2: (s32[], f32[100,8], f32[2])) -> (s32[], f32[100,8], f32[2]) {
+  %state.2 = (s32[], f32[100,8]{1,0}, f32[2]{0}) parameter(0)
+  ROOT %loop = (s32[], f32[100,8]{1,0}, f32[2]{0}) while(%state.2), condition=%condition, body=%body
+}
+
+ENTRY %main (state.3: (s32[], f32[100,8], f32[2])) -> (s32[], f32[100,8], f32[2]) {
+  %state.3 = (s32[], f32[100,8]{1,0}, f32[2]{0}) parameter(0)
+  ROOT %loop.1 = (s32[], f32[100,8]{1,0}, f32[2]{0}) while(%state.3), condition=%forever, body=%outer, TRIPS
+}
+""".replace("TRIPS", 'backend_config={"known_trip_count":{"n":"3"}}')
+
+
+def test_bodies_of_nested_loops_run_as_often_as_both_turn():
+    program = hlo.parse(PROGRAM)
+    assert program.runs["outer"] == 3
+    assert program.runs["body"] == program.runs["take"] == 21
+    assert program.fused == {"take", "inner", "condition", "forever"}
+
+
+def test_a_slice_of_a_stacked_parameter_counts_as_the_slice():
+    # Each of 21 turns reads a row of 8 and its place (4 bytes) and writes the row, and reads and writes 2 numbers.
+    assert hlo.memory_traffic(hlo.parse(PROGRAM)) == 21 * (8 * 4 + 4 + 8 * 4 + 2 * 4 + 2 * 4)
+
+
+def test_buffers_on_the_chip_are_not_in_memory():
+    text = "(bf16[4,8]{1,0:T(8,128)(2,1)}, f32[3]{0:T(128)S(1)}, pred[5]{0}, token[])"
+    assert hlo.type_bytes(text) == 64 + 12 + 5
+    assert hlo.type_bytes(text, in_memory=True) == 64 + 5
+
+
+@pytest.mark.parametrize(
+    ("written", "axes"),
+    [
+        ("replica_groups={{0,4},{1,5},{2,6},{3,7}}", ("data",)),
+        ("replica_groups=[2,4]<=[2,2,2]T(1,0,2)", ("data", "tensor")),
+        ("replica_groups=[1,8]<=[8]", ("data", "fsdp", "tensor")),
+        ("replica_groups={}", ("data", "fsdp", "tensor")),
+        ("replica_groups=mesh['a'=4,'b'=2] {'b'}", ("tensor",)),
+        ("replica_groups=mesh['a'=8] {'a':(2)2}", ("fsdp",)),
+        ("source_target_pairs={{0,2},{2,0},{1,3},{3,1},{4,6},{6,4},{5,7},{7,5}}", ("fsdp",)),
+    ],
+)
+def test_groups_of_devices_are_the_axes_they_differ_in(written, axes):
+    kind = "collective-permute" if "pairs" in written else "all-reduce"
+    text = f"""HloModule one
+
+ENTRY %main (x: f32[6]) -> f32[6] {{
+  %x = f32[6]{{0}} parameter(0)
+  ROOT %y = f32[6]{{0}} {kind}(%x), channel_id=1, {written}, use_global_device_ids=true
+}}
+"""
+    (found,) = hlo.collectives(hlo.parse(text), MESH)
+    assert found.axes == axes
+    assert found.bytes == pytest.approx(24 if "pairs" in written else 24 * 2 * (found.size - 1) / found.size)
+
+
+def test_named_groups_are_those_of_numpy():
+    groups = hlo._named_groups("'a'=2,'b'=3,'c'=4", "'a','c':(2)2")
+    numbers = np.arange(24).reshape(2, 3, 2, 2).transpose(1, 2, 0, 3).reshape(6, 4)
+    assert sorted(map(sorted, groups.tolist())) == sorted(map(sorted, numbers.tolist()))
+
+
+def test_an_all_reduce_that_is_sliced_in_one_kernel_is_a_reduce_scatter():
+    text = """HloModule scatter
+
+%all-reduce-scatter.1 (x: f32[16]) -> f32[2] {
+  %x = f32[16]{0} parameter(0)
+  %sum = f32[16]{0} all-reduce(%x), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %mine = f32[2]{0} dynamic-slice(%sum, %zero), dynamic_slice_sizes={2}
+}
+
+ENTRY %main (y: f32[16]) -> f32[2] {
+  %y = f32[16]{0} parameter(0)
+  ROOT %z = f32[2]{0} fusion(%y), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+    (found,) = hlo.collectives(hlo.parse(text), MESH)
+    assert (found.kind, found.bytes) == ("reduce-scatter", 64 * 7 / 8)
+
+
+def test_an_update_in_place_counts_as_the_update():
+    text = """HloModule update
+
+%put (all: f32[100,8], row: f32[1,8], at: s32[]) -> f32[100,8] {
+  %all = f32[100,8]{1,0} parameter(0)
+  %row = f32[1,8]{1,0} parameter(1)
+  %at = s32[] parameter(2)
+  ROOT %new = f32[100,8]{1,0} dynamic-update-slice(%all, %row, %at, %at)
+}
+
+ENTRY %main (all.1: f32[100,8], row.1: f32[1,8], at.1: s32[]) -> f32[100,8] {
+  %all.1 = f32[100,8]{1,0} parameter(0)
+  %row.1 = f32[1,8]{1,0} parameter(1)
+  %at.1 = s32[] parameter(2)
+  ROOT %new.1 = f32[100,8]{1,0} fusion(%all.1, %row.1, %at.1), kind=kLoop, calls=%put
+}
+"""
+    # The row is read and written, its place is read.
+    assert hlo.memory_traffic(hlo.parse(text)) == 32 + 32 + 4
+
+
+def test_text_that_is_no_program_is_refused():
+    with pytest.raises(ValueError, match="ENTRY"):
+        hlo.parse("HloModule nothing\n")

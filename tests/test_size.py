@@ -1,0 +1,82 @@
+import importlib.util
+import json
+
+import pytest
+
+from mira_jax import commands
+from mira_jax.models.config import PRESETS
+from mira_jax.size import SizeConfig, main
+
+SMALL = ["--set", "model.sizes={vocabulary_size: 96, width: 32, layers: 2, query_heads: 4, kv_heads: 2, head_dim: 8, mlp_width: 64}"]
+ROWS = ["--set", "data.rows=8", "--set", "data.row_length=64", "--set", "prompt_tokens=20", "--set", "response_tokens=10"]
+
+
+def size(*arguments):
+    return commands.run(main, SizeConfig, "", flags=("topology", "preset", "json"), argv=[*SMALL, *ROWS, *arguments])
+
+
+@pytest.mark.parametrize("recipe", ["sft", "actor", "critic"])
+def test_a_gpu_is_estimated_without_a_compiler(recipe, tmp_path, capsys):
+    path = tmp_path / "size.json"
+    assert size("--topology", "h200:8", "--json", str(path), "--set", f"recipe.name={recipe}") == 0
+    printed = capsys.readouterr().out
+    assert f"{recipe} step of Gemma3" in printed and "8 x NVIDIA H200" in printed and "causal, window counted" in printed
+    (tree,) = json.loads(path.read_text())["sizings"]
+    assert tree["fits"] and tree["compiled"] is None and tree["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1, "sequence": 1}
+    assert tree["roofline"]["mfu"] <= tree["flops_needed"] / tree["flops_done"] <= 1
+
+
+def test_what_does_not_fit_is_said_with_settings_that_do(capsys, tmp_path):
+    path = tmp_path / "size.json"
+    # 96 layers keep too much of 65,536 tokens for 16 GB, their inputs alone do not.
+    deep = ["--set", "model.sizes.layers=96", "--set", f"model.sizes.layer_types=[{', '.join(['sliding_attention'] * 96)}]"]
+    long = ["--set", "data.row_length=65536", "--set", "prompt_tokens=30000", "--set", "compile=false"]
+    assert size(*deep, *long, "--topology", "v5e:2x4", "--json", str(path)) == 0
+    printed = capsys.readouterr().out
+    assert "NO" in printed and "settings that fit" in printed
+    assert "--set mesh.fsdp=" in printed and "--set model.remat=" in printed and "--set optimizer.accumulate=" in printed
+    tree = json.loads(path.read_text())
+    assert not tree["sizings"][0]["fits"]
+    assert all(sum(candidate["estimate"]["memory"].values()) <= 16 * 2**30 for candidate in tree["candidates"])
+    assert any(candidate["mesh"]["fsdp"] == 8 and candidate["remat"] == "block" for candidate in tree["candidates"])
+
+
+def test_a_model_that_no_mesh_of_the_chips_holds_is_a_failure(capsys):
+    arguments = ["--set", "model.sizes.vocabulary_size=8000000", "--set", "model.sizes.width=256", "--set", "model.sizes.layers=1"]
+    assert size(*arguments, "--topology", "v5e:1x1", "--set", "compile=false") == 1
+    assert "no mesh of these chips holds it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topology", "v7x:4"], "topology: 'v7x:4' is of no known kind"),
+        (["--topology", "h200:8", "--set", "mesh.tensor=3"], "there are 8"),
+        (["--topology", "h200:16"], "8 rows at once can't be shared evenly by 16 chips"),
+        (["--topology", "h200:8", "--preset", "13b"], "preset: '13b' is none of 270m"),
+        (["--topology", "h200:8", "--set", "prompt_tokens=0"], "prompt_tokens: 0; it must be at least 1"),
+        (["--topology", "h200:8", "--set", "prompt_tokens=90"], "longer than a row of 64"),
+        (["--topology", "h200:8", "--set", "efficiency=2"], "efficiency: 2.0"),
+        (["--topology", "h200:8", "--set", "init_from=/nowhere"], "/nowhere is not here"),
+        (["--topology", "h200:8", "--set", "model.sizes={}"], "its sizes are unknown"),
+        (["--topology", "h200:8", "--set", "prompt_token=9"], "did you mean prompt_tokens"),
+    ],
+)
+def test_bad_input_is_refused_with_a_remedy(arguments, said, capsys):
+    assert size(*arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "libtpu" else find(name, *rest))
+    assert size("--topology", "v5p:2x2x2") == 2
+    printed = capsys.readouterr().err
+    assert "pip install" in printed and "[tpu]" in printed and "compile=false" in printed
+
+
+def test_a_preset_takes_the_place_of_a_model_that_is_not_here(tmp_path):
+    path = tmp_path / "size.json"
+    arguments = ["--set", "init_from=/nowhere", "--preset", "270m", "--topology", "h200:1", "--json", str(path)]
+    assert size(*arguments) == 0
+    assert json.loads(path.read_text())["sizings"][0]["parameters"] == PRESETS["270m"].parameters
