@@ -255,7 +255,10 @@ class Gemma3(nnx.Module):
             slots,
             empty=cache is not None and cache.empty,
         )
-        x = self.embedding[...][tokens_BxT].astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
+        # Of the embedding a device has some columns: it looks them up for the rows of all that share it, and then they
+        # exchange rows for columns. Gathering the embedding, or the rows, would cost far more.
+        x = constrain(self.embedding[...][tokens_BxT], "copies", "tokens", "width")
+        x = x.astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
         x = constrain(x, "batch", "tokens", None)
         x, groups = self._scan_groups(x, context, cache)
         x, tail = self._run(self.tail, x, context, None if cache is None else cache.tail, index_BxR)

@@ -96,7 +96,10 @@ def _take(x_BxTx: jax.Array, index_BxR: jax.Array) -> jax.Array:
 def _attend_gathered(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window: int | None, scale: float) -> jax.Array:
     """Own queries over the whole row, in blocks of queries."""
     k, v, all_segments = _gather(k_BxtxKxH), _gather(v_BxtxKxH), _gather(segment_ids_Bxt)
-    length = q_BxtxNxH.shape[1]
+    batch, length, heads, _ = q_BxtxNxH.shape
+    dense = attention.dense
+    if batch * heads * length * k.shape[1] > attention.KEPT_WEIGHTS:
+        dense = jax.checkpoint(dense, static_argnums=(4,))
     own = jax.lax.axis_index(AXIS) * length + jnp.arange(length)
     size = max(attention.BLOCK, -(-length // attention.MOST_BLOCKS))
     blocks = []
@@ -105,7 +108,7 @@ def _attend_gathered(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window
         distance = own[some, None] - jnp.arange(k.shape[1])
         seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
         seen = seen & (segment_ids_Bxt[:, some, None] == all_segments[:, None])
-        blocks.append(attention.dense(q_BxtxNxH[:, some], k, v, seen, scale))
+        blocks.append(dense(q_BxtxNxH[:, some], k, v, seen, scale))
     return jnp.concatenate(blocks, axis=1)
 
 

@@ -15,13 +15,15 @@ AXES = ("data", "fsdp", "tensor", "sequence")
 
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
+    "copies": ("data",),
     "tokens": ("sequence",),
     "vocabulary": ("tensor",),
     "width": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
 }
-"""Logical axis to mesh axes. An axis that is not here is whole on every device."""
+"""Logical axis to mesh axes. An axis that is not here is whole on every device. `copies` are rows where another axis of the
+array is on fsdp."""
 
 PARAMETERS: dict[str, tuple[str | None, ...]] = {
     "embedding": ("vocabulary", "width"),
