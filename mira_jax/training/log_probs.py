@@ -3,6 +3,7 @@
 Shapes: B rows, T tokens, R response tokens of a row, S steps of a row, D width, V vocabulary.
 """
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 CHUNK_LOGITS = 2**28
-"""The most logits alive at once: 1 GiB in fp32."""
+"""The most logits alive at once on a device: 1 GiB in fp32."""
 
 
 def response_log_probs(model, batch: Mapping[str, Array], chunk_logits: int = CHUNK_LOGITS) -> Array:
@@ -31,7 +32,7 @@ def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits
         return chosen_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 
     batch, count = targets_BxR.shape
-    size = max(1, chunk_logits // (batch * model.config.vocabulary_size))
+    size = max(1, chunk_logits * _sharers() // (batch * model.config.vocabulary_size))
     if count <= size:
         return chunk(hidden_BxRxD, targets_BxR)
     chunks = -(-count // size)
@@ -43,6 +44,12 @@ def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits
 
     log_probs = jax.lax.map(jax.checkpoint(lambda parts: chunk(*parts)), (cut(hidden_BxRxD), cut(targets_BxR)))
     return jnp.moveaxis(log_probs, 0, 1).reshape(batch, chunks * size)[:, :count]
+
+
+def _sharers() -> int:
+    """How many devices share the logits. Were chunks as small as for one, the embedding would be gathered for each of many."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
 
 
 def sum_by_step(values_BxR: Array, batch: Mapping[str, Array]) -> Array:
