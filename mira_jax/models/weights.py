@@ -72,7 +72,10 @@ def build(weights: Weights, *, dtype=jnp.float32, param_dtype=jnp.float32, remat
         place = None if places is None else places[name]
         if isinstance(place, nnx.Variable):
             place = place.get_value()
-        flat.append((name, variable.replace(jax.device_put(weights.read(name, param_dtype), place))))
+        values = weights.read(name, param_dtype)
+        # Each process puts the parts that its devices hold; device_put would compare the whole between processes.
+        array = jax.device_put(values) if place is None else jax.make_array_from_callback(values.shape, place, values.__getitem__)
+        flat.append((name, variable.replace(array)))
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
