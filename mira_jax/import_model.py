@@ -49,11 +49,8 @@ def main(config: ImportConfig) -> None:
         if out.exists():
             out.rmdir()
         os.replace(partial, out)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError) and "os_error_code" not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{out}: cannot write the run: {reason}; free some disk space, or choose another folder") from None
+    except OSError as error:
+        raise UserError(f"{out}: cannot write the run: {error}; free some disk space, or choose another folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     print(f"{out}: a Gemma3 of {weights.config.parameters:,} parameters" + ("" if tokenizer else "; there is no tokenizer.model"))

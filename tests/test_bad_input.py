@@ -31,11 +31,13 @@ CONFIGS = {
     "mira_jax.score": "ScoreConfig",
     "mira_jax.serve": "ServeConfig",
     "mira_jax.export": "ExportConfig",
+    "mira_jax.import_model": "ImportConfig",
     "mira_jax.phases": "PhasesConfig",
 }
 TINY = {"width": 16, "layers": 1, "query_heads": 1, "kv_heads": 1, "head_dim": 16, "mlp_width": 32}
 SHARD = "episodes-00000.array_record"
 ENDPOINT = ["policy.kind=endpoint", "policy.tokenizer={data}/model", "policy.endpoint.base_url=http://127.0.0.1:9/v1"]
+GIVE = ("mira_jax.export", "mira_jax.import_model")
 EXPERT = ["policy.kind=expert", "episodes=1"]
 
 
@@ -134,6 +136,7 @@ def test_models(refuse, folder, message):
     refuse("mira_jax.score", ["episodes=[{data}/episodes]", f"policy={{data}}/{folder}", "out={out}"], message)
     refuse("mira_jax.serve", [f"model={{data}}/{folder}", "port=0"], message)
     refuse("mira_jax.export", [f"checkpoint={{data}}/{folder}", "out={out}"], message)
+    refuse("mira_jax.import_model", [f"model={{data}}/{folder}", "out={out}"], message)
 
 
 @pytest.mark.parametrize("module", ["rollouts.collect", "rollouts.evaluate"])
@@ -169,10 +172,11 @@ def test_a_port_in_use():
         ("mira_jax.train", ["data.folders=[{data}/episodes]", "init_from={data}/model"]),
         ("mira_jax.score", ["episodes=[{data}/episodes]", "policy={data}/model"]),
         ("mira_jax.export", ["checkpoint={data}/model"]),
+        ("mira_jax.import_model", ["model={data}/model"]),
     ],
 )
 def test_a_file_where_the_folder_should_be(refuse, data, module, settings):
-    refuse(module, [*settings, "out={data}/file"], "choose another" if module != "mira_jax.export" else "give another folder")
+    refuse(module, [*settings, "out={data}/file"], "give another folder" if module in GIVE else "choose another")
     assert (data / "file").read_text() == ""
 
 
@@ -183,6 +187,7 @@ def test_a_file_where_the_folder_should_be(refuse, data, module, settings):
         ("rollouts.report", ["evaluations={a: {data}/episodes}"]),
         ("mira_jax.score", ["episodes=[{data}/episodes]", "policy={data}/model"]),
         ("mira_jax.export", ["checkpoint={data}/model"]),
+        ("mira_jax.import_model", ["model={data}/model"]),
     ],
 )
 def test_a_full_disk(data, tmp_path, module, settings):

@@ -34,6 +34,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model.json"
 ORIGIN = "huggingface"
 """Folder in a run that was imported: what its Hugging Face folder had beside the text model."""
+CHUNK_BYTES = 64 * 2**20
+"""What is written, and later read, of an array at once: no more of it is in memory twice."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +51,11 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, keep: int):
         """`folder`: of the run. What a killed process left half-written is removed."""
+        context = ocp.Context()
+        context.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
         self._orbax = ocp.training.Checkpointer(
             (Path(folder) / CHECKPOINTS).absolute(),
+            context=context,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
@@ -75,12 +80,12 @@ class Checkpoints:
         """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`."""
         parts = {"params": abstract.params, "optimizer": {"state": abstract.optimizer, "step": abstract.step}, "data": _Position(data)}
         try:
-            with _quiet_failure():
+            with quiet_failure():
                 loaded = self._orbax.load_checkpointables(self.latest, parts)
         except Exception as error:
             raise UserError(
                 f"{self._orbax.directory}/{self.latest}: cannot restore this checkpoint, which is damaged or another model's: "
-                f"{_reason(error)}; move it away to go on from the one before it, if there is one"
+                f"{reason(error)}; move it away to go on from the one before it, if there is one"
             ) from error
         optimizer = loaded["optimizer"]
         return TrainState(loaded["params"], optimizer["state"], optimizer["step"])
@@ -94,7 +99,7 @@ class Checkpoints:
     def _all_or_nothing(self) -> Iterator[None]:
         """Of a checkpoint that could not be written nothing is left."""
         try:
-            with _quiet_failure():
+            with quiet_failure():
                 yield
         except Exception:
             for _ in range(10) if processes.first() else ():
@@ -114,7 +119,7 @@ def _raised_elsewhere(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet_failure() -> Iterator[None]:
+def quiet_failure() -> Iterator[None]:
     """If Orbax fails inside it, then by its exception alone: the threads it leaves behind print nothing more."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_raised_elsewhere)
@@ -279,11 +284,11 @@ def load_adapters(folder: str | Path, *, param_dtype=jnp.float32, layout: Layout
 def _load_params(folder: str | Path, abstract: Params) -> Params:
     path = latest_checkpoint(folder)
     try:
-        with _quiet_failure():
+        with quiet_failure():
             return ocp.load(path, abstract, checkpointable_name=parameters_part(path))
     except Exception as error:
         raise UserError(
-            f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {_reason(error)}; "
+            f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {reason(error)}; "
             "move it away to read the one before it, if there is one"
         ) from error
 
@@ -350,7 +355,8 @@ def _model_folder(folder: str | Path) -> Path:
     return folder
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What is at the bottom of it, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

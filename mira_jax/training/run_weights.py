@@ -1,5 +1,9 @@
 """A run's parameters, read and written one at a time through Orbax."""
 
+import errno
+import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,6 @@ from mira_jax.training import checkpoint as checkpoints
 
 BATCH_BYTES = 512 * 2**20
 """Parameters up to so many bytes are read or written in one go: each go has a price of its own."""
-CHUNK_BYTES = 64 * 2**20
-"""What is read or written of an array at once."""
 
 
 class RunWeights:
@@ -34,7 +36,12 @@ class RunWeights:
             raise UserError(f"{folder}: a critic ({', '.join(heads)}); expected a policy")
         self._path = checkpoints.latest_checkpoint(folder)
         self._part = checkpoints.parameters_part(self._path)
-        there = flatten_dict(ocp.metadata(self._path, checkpointable_name=self._part).metadata)
+        try:
+            with checkpoints.quiet_failure():
+                metadata = ocp.metadata(self._path, checkpointable_name=self._part)
+            there = flatten_dict(metadata.metadata)
+        except Exception as error:
+            raise UserError(f"{self._path}: the checkpoint is damaged: {checkpoints.reason(error)}") from error
         self.stored = {}
         for name, shape in model_weights.shapes(self.config).items():
             leaf = there.get(tuple(map(str, name)))
@@ -62,8 +69,11 @@ class RunWeights:
         abstract = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, (shape, dtype) in wanted.items()}
         context = ocp.Context()
         context.pytree.loading.partial_load = True
-        with context:
-            loaded = ocp.load(self._path, unflatten_dict(abstract), checkpointable_name=self._part)
+        try:
+            with context, checkpoints.quiet_failure():
+                loaded = ocp.load(self._path, unflatten_dict(abstract), checkpointable_name=self._part)
+        except Exception as error:
+            raise UserError(f"{self._path}: the checkpoint is damaged: {checkpoints.reason(error)}") from error
         return flatten_dict(loaded)
 
 
@@ -71,25 +81,41 @@ def write(weights: Weights, path: str | Path) -> None:
     """Writes a checkpoint of the parameters alone, which `load_model` and `RunWeights` read.
 
     Orbax's partial saves take a batch of parameters after another; the checkpoint appears when all are there.
+
+    Raises:
+        OSError: the disk has not enough room, or can't be written.
     """
+    path = Path(path).absolute()
+    total = sum(map(_nbytes, weights.stored.values()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(path.parent).free < total:
+        raise OSError(errno.ENOSPC, f"{total / 1e9:.1f} GB do not fit the disk")
     context = ocp.Context()
     context.array.saving.use_compression = False
-    context.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
+    context.array.saving.storage_options.chunk_byte_size = checkpoints.CHUNK_BYTES
     context.memory.deepcopy_host_arrays = False
-    with context:
-        for batch in _batches(weights.stored):
-            ocp.partial.save(Path(path).absolute(), unflatten_dict({name: weights.read(name) for name in batch}))
-        ocp.partial.finalize(Path(path).absolute())
+    try:
+        with context, checkpoints.quiet_failure():
+            for batch in _batches(weights.stored):
+                ocp.partial.save(path, unflatten_dict({name: weights.read(name) for name in batch}))
+            ocp.partial.finalize(path)
+    except ValueError as error:
+        if code := re.search(r"os_error_code='(\d+)'", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
+        raise
 
 
 def _batches(stored: Mapping[Name, jax.ShapeDtypeStruct]) -> Iterator[tuple[Name, ...]]:
     """Names in order, together while they stay below `BATCH_BYTES`."""
     batch, size = [], 0
     for name, leaf in stored.items():
-        nbytes = leaf.size * np.dtype(leaf.dtype).itemsize
-        if batch and size + nbytes > BATCH_BYTES:
+        if batch and size + _nbytes(leaf) > BATCH_BYTES:
             yield tuple(batch)
             batch, size = [], 0
         batch.append(name)
-        size += nbytes
+        size += _nbytes(leaf)
     yield tuple(batch)
+
+
+def _nbytes(leaf: jax.ShapeDtypeStruct) -> int:
+    return leaf.size * np.dtype(leaf.dtype).itemsize
