@@ -9,9 +9,11 @@ the others have one to a row, none padded. Everywhere AdamW in float32, clipped 
 
 Every side is a process in its own environment, fed the same checkpoint in the layout of Hugging Face, which each reads
 by its own loader. In each round all do one step, one after another while the others wait, in an order that turns; medians
-are compared. The losses of the first two steps must agree. transformers runs eagerly and by torch.compile, both with
-its sdpa attention; in the actor case it computes logits of responses alone (`logits_to_keep`), as ours does, and as its
-users do, of every token (`full_logits`). Ratios are against its fastest.
+are compared. The losses of the first two steps must agree. All keep freed memory, as `mira_jax.train` does.
+transformers runs eagerly and by torch.compile, both with its sdpa attention; in the actor case it computes logits of
+responses alone (`logits_to_keep`), as ours does, and as its users do, of every token (`full_logits`). Ratios are against
+its fastest, in seconds and in seconds of all cores together. Where others use the machine, only the latter mean anything,
+and only on one core, as torch's threads spin while they wait for each other: `taskset -c 0 python benchmarks/train_step.py`.
 """
 
 import argparse
@@ -94,7 +96,7 @@ def main() -> None:
         for side, result in results.items():
             rates = [result["tokens"] / seconds for seconds in result["seconds"]]
             cells = [name, side, f"{statistics.median(rates):,.0f}", f"{min(rates):,.0f} - {max(rates):,.0f}"]
-            cells += [f"{1e3 * statistics.median(result[kind]):,.0f}" for kind in ("seconds", "cpu_seconds")]
+            cells += [f"{1e3 * median:,.0f}" for median in result["median"].values()]
             cells += [f"{result['first_call']:.1f}", f"{result['peak_mib']:,.0f}", ", ".join(f"{loss:.5f}" for loss in result["losses"])]
             print("| " + " | ".join(cells) + " |", flush=True)
         ratios |= against(name, results)
@@ -112,7 +114,8 @@ def against(name: str, results: dict[str, dict]) -> dict[str, float]:
     for peer in ("transformers", "tunix"):
         theirs = [results[side]["median"] for side in results if SIDES[side] == peer]
         if theirs and "ours" in results:
-            ratios[f"{name}/{peer}"] = min(theirs) / results["ours"]["median"]
+            for kind, ours_too in results["ours"]["median"].items():
+                ratios[f"{name}/{peer}/{kind}"] = min(median[kind] for median in theirs) / ours_too
     return ratios
 
 
@@ -128,7 +131,8 @@ def compare(name: str, case: Case, pythons: dict[str, str], rounds: int) -> dict
                 for kind, seconds in zip(("seconds", "cpu_seconds"), workers[side].do(), strict=True):
                     results[side].setdefault(kind, []).append(seconds)
         for side, result in results.items():
-            result |= {"peak_mib": workers[side].end(), "median": statistics.median(result["seconds"]), "tokens": case.rows * case.length}
+            result |= {"peak_mib": workers[side].end(), "tokens": case.rows * case.length}
+            result["median"] = {kind: statistics.median(result[kind]) for kind in ("seconds", "cpu_seconds")}
     losses = np.array([result["losses"] for result in results.values()])
     if not np.allclose(losses, losses[0], rtol=1e-4):
         raise SystemExit(f"{name}: the sides' losses differ: {dict(zip(results, losses.tolist(), strict=True))}")
@@ -195,6 +199,10 @@ def worker(python: str, side: str, case: str, folder: str) -> Iterator[Worker]:
 
 def serve_steps(side: str, folder: Path, case: Case) -> None:
     """The worker's end of the pipe. What libraries print goes to stderr."""
+    sys.path.append(str(Path(__file__).parent.parent))
+    from mira_jax import host_memory
+
+    host_memory.keep()
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     say = lambda value: print(json.dumps(value), file=pipe, flush=True)  # noqa: E731
@@ -279,7 +287,7 @@ def transformers(folder: Path, case: Case, batch: dict[str, np.ndarray], side: s
     import torch
     import transformers
 
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     # Trained weights have few denormal numbers, and so have these; their flushing costs nothing.
     torch.set_flush_denormal(True)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32)
