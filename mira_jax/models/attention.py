@@ -79,11 +79,26 @@ def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
 
 
 def attend_cache(
-    q_BxTxNxH: jax.Array, keys_BxSxKxH: jax.Array, values_BxSxKxH: jax.Array, slots_BxT: jax.Array, window: int | None, scale: float
+    q_BxTxNxH: jax.Array, keys_BxKxSxH: jax.Array, values_BxKxSxH: jax.Array, slots_BxT: jax.Array, window: int | None, scale: float
 ) -> jax.Array:
     """Tokens at slots `slots_BxT` of their rows over the slots at or before their own, at most `window` of them."""
-    seen = _seen(slots_BxT, jnp.arange(keys_BxSxKxH.shape[1])[None], window)
-    return dense(q_BxTxNxH, keys_BxSxKxH, values_BxSxKxH, seen, scale)
+    b, kv_heads, s, h = keys_BxKxSxH.shape
+    slots_1xS = jnp.arange(s)[None]
+    near = slots_BxT.shape[1] + (window or s) - 1
+    if near < s:
+        # A local layer reads the slots near its tokens alone.
+        first_B = jnp.clip(slots_BxT[:, 0] - window + 1, 0, s - near)
+        cut = jax.vmap(lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, near, axis=1))
+        keys_BxKxSxH, values_BxKxSxH = cut(keys_BxKxSxH, first_B), cut(values_BxKxSxH, first_B)
+        slots_1xS = first_B[:, None] + jnp.arange(near)
+    seen_BxTxS = _seen(slots_BxT, slots_1xS, window)
+    q_BxKxMxH = _fold(q_BxTxNxH, kv_heads).reshape(b, kv_heads, -1, h)
+    logits_BxKxMxS = jnp.einsum("bkmh,bksh->bkms", q_BxKxMxH, keys_BxKxSxH, preferred_element_type=jnp.float32) * scale
+    bias = jnp.where(seen_BxTxS, 0.0, MASKED)[:, None, None]
+    logits_BxKxMxS = (logits_BxKxMxS.reshape(b, kv_heads, -1, *seen_BxTxS.shape[1:]) + bias).reshape(logits_BxKxMxS.shape)
+    weights_BxKxMxS = jax.nn.softmax(logits_BxKxMxS).astype(values_BxKxSxH.dtype)
+    out_BxKxMxH = jnp.einsum("bkms,bksh->bkmh", weights_BxKxMxS, values_BxKxSxH, preferred_element_type=jnp.float32)
+    return _unfold(out_BxKxMxH.astype(q_BxTxNxH.dtype), q_BxTxNxH.shape)
 
 
 def _seen(q_T: jax.Array, k_S: jax.Array, window: int | None) -> jax.Array:

@@ -31,8 +31,8 @@ REMAT = {
 class Cache:
     """Keys and values of the tokens seen so far. Slot s of a row holds its token s.
 
-    `groups` has one (keys, values) per slot of the scanned group, each [groups, B, S, K, H]; `tail` one per tail
-    layer, each [B, S, K, H].
+    `groups` has one (keys, values) per slot of the scanned group, each [groups, B, K, S, H]; `tail` one per tail
+    layer, each [B, K, S, H]: as the products of attention take them, so that no step has to turn the whole cache around.
     """
 
     groups: list[tuple[jax.Array, jax.Array]]
@@ -151,10 +151,10 @@ def take(x_BxTx: jax.Array, index_BxR: jax.Array | None) -> jax.Array:
     return sequence.take(x_BxTx, index_BxR)
 
 
-def _write(slots_BxSxKxH: jax.Array, new_BxTxKxH: jax.Array, slots_BxT: jax.Array) -> jax.Array:
+def _write(slots_BxKxSxH: jax.Array, new_BxTxKxH: jax.Array, slots_BxT: jax.Array) -> jax.Array:
     """Writes each row's T new entries from its own first slot on."""
-    update = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice_in_dim(row, new, start, axis=0))
-    return update(slots_BxSxKxH, new_BxTxKxH.astype(slots_BxSxKxH.dtype), slots_BxT[:, 0])
+    update = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice_in_dim(row, new, start, axis=1))
+    return update(slots_BxKxSxH, new_BxTxKxH.swapaxes(1, 2).astype(slots_BxKxSxH.dtype), slots_BxT[:, 0])
 
 
 class MLP(nnx.Module):
@@ -279,7 +279,7 @@ class Gemma3(nnx.Module):
         """An empty cache with `length` slots a row, padding of the prompt included."""
         config = self.config
         period, groups = config.grouping
-        shape = batch, length, config.kv_heads, config.head_dim
+        shape = batch, config.kv_heads, length, config.head_dim
         zeros = lambda *stack: tuple(jnp.zeros((*stack, *shape), dtype or self.dtype) for _ in range(2))  # noqa: E731
         tail = [zeros() for _ in range(config.layers - period * groups)]
         return Cache([zeros(groups) for _ in range(period)], tail, jnp.zeros((batch,), jnp.int32), empty=True)

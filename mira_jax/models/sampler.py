@@ -1,9 +1,10 @@
 """Text from a model: prompts enter and leave the rows of one cache, and all rows are decoded together.
 
 A prompt is read alone (prefill), its length padded to one of a few buckets, and its keys and values are put
-into a free row of the cache. Then all rows advance together, a token a step, inside one compiled loop. The
-number of rows is fixed and a row's random numbers come from its own seed and position, so what a prompt
-yields does not depend on the prompts that share the cache with it.
+into a free row of the cache. What it shares with a prompt read lately is not read again (`Prefixes`). Then all
+rows advance together, a token a step, inside one compiled loop. The number of rows is fixed and a row's random
+numbers come from its own seed and position, so what a prompt yields does not depend on the prompts that share the
+cache with it.
 
 Dimensions: B rows of the cache, C its length in tokens, T prompt tokens (padded), V vocabulary, K alternatives.
 """
@@ -22,6 +23,7 @@ import numpy as np
 from flax import nnx
 
 from mira_jax.models.gemma3 import Cache, Gemma3
+from mira_jax.models.prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,10 @@ CHUNK = 8
 """Decode steps in one call of the compiled loop: how long a new prompt may wait for its prefill."""
 SHORTEST = 64
 """The smallest bucket of prompt and cache lengths."""
+PARTS = (64, 128, 256, 512)
+"""Tokens, padded, that are read at once where a prompt goes on from a kept one."""
+PREFIX_BYTES = 2**30
+"""Memory for the keys and values of prompts read lately."""
 
 
 def bucket(length: int) -> int:
@@ -112,7 +118,10 @@ class Scores:
 class Sampler:
     """One model, B rows. Not thread-safe: one thread owns it."""
 
-    def __init__(self, model: Gemma3, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096, words: int | None = None):
+    def __init__(
+        self, model: Gemma3, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096, words: int | None = None,
+        prefix_bytes: int = PREFIX_BYTES,
+    ):  # fmt: skip
         """
         Args:
             model: its dtype is the cache's too.
@@ -120,6 +129,7 @@ class Sampler:
             rows: prompts decoded together.
             max_length: the most tokens of a prompt and its completion.
             words: draw none but the first so many of the vocabulary; the embedding may have more rows than the tokenizer has pieces.
+            prefix_bytes: memory for prompts read lately, beside the cache; 0 reads every prompt whole.
         """
         self.rows, self.max_length = rows, max_length
         graph, state = nnx.split(model)
@@ -130,7 +140,9 @@ class Sampler:
         functions = _Functions(graph, tree, tuple(end_ids), self.vocabulary_size)
         self._top = min(TOP, self.vocabulary_size)
         self._new_cache = model.init_cache
+        self.prefixes = Prefixes(prefix_bytes)
         self._prefill = jax.jit(functions.prefill)
+        self._read_on = jax.jit(functions.read_on)
         self._first = jax.jit(functions.first, static_argnames=("top",))
         self._insert = jax.jit(functions.insert, donate_argnums=(0, 1))
         self._advance = jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2))
@@ -145,6 +157,7 @@ class Sampler:
         self._cache: Cache | None = None
         self._state = _empty_rows(self.rows, self._top)
         self._used = np.zeros(self.rows, bool)
+        self.prefixes.clear()
 
     def free_row(self) -> int | None:
         """A row that holds no prompt, None if all do."""
@@ -160,15 +173,12 @@ class Sampler:
         row = self.free_row()
         length = len(prompt)
         assert row is not None and 0 < length <= self.max_length - sampling.max_tokens, "the caller checks room and length"
-        tokens = np.zeros((1, bucket(length)), np.int32)
-        tokens[0, :length] = prompt
-        self._make_room(max(tokens.shape[1], length + sampling.max_tokens))
+        hidden, row_cache = self._read(prompt)
+        self._make_room(max(_slots(row_cache), length + sampling.max_tokens))
         numbers = np.array([length, sampling.max_tokens, sampling.choice], np.int32)
         seed = np.uint32(sampling.seed & 0xFFFFFFFF)
         knobs = np.array([sampling.temperature, sampling.top_p], np.float32)
         top = self._top if alternatives else 0
-        with self._announced("prefill", tokens.shape[1]):
-            hidden, row_cache = self._prefill(self._parameters, tokens, np.int32(length))
         entry = self._first(self._parameters, hidden, numbers, seed, knobs, top=top)
         self._cache, self._state = self._insert(self._cache, self._state, row_cache, entry, np.int32(row))
         self._used[row] = True
@@ -193,19 +203,38 @@ class Sampler:
     def score(self, prompt: Sequence[int], alternatives: bool = False) -> Scores:
         """Log-probabilities of the prompt's own tokens. Touches no row."""
         length = len(prompt)
-        tokens = np.zeros((1, bucket(length)), np.int32)
-        tokens[0, :length] = prompt
+        tokens = _padded(prompt, bucket(length))
         top = self._top if alternatives else 0
         with self._announced("score", tokens.shape[1], top):
             scores = self._score(self._parameters, tokens, np.int32(length), top=top)
         return Scores(*(array[: length - 1] for array in jax.device_get(scores)))
 
     def warm_up(self, lengths: Sequence[int]) -> None:
-        """Compiles for prompts of these lengths."""
+        """Compiles for prompts of these lengths that share nothing with others."""
         for length in lengths:
             row = self.insert([0] * length, Sampling(2))
             self.advance()
             self.release(row)
+            self.prefixes.clear()
+
+    def _read(self, prompt: Sequence[int]) -> tuple[jax.Array, Cache]:
+        """The hidden state of a prompt's last token, 1xD, and its cache, one row. Kept for prompts that begin alike."""
+        shared, cache = self.prefixes.find(prompt)
+        if cache is None:
+            tokens = _padded(prompt, bucket(len(prompt)))
+            with self._announced("prefill", tokens.shape[1]):
+                hidden, cache = self._prefill(self._parameters, tokens, np.int32(len(prompt)))
+        while shared and shared < len(prompt):
+            part = prompt[shared : shared + PARTS[-1]]
+            tokens = _padded(part, next(size for size in PARTS if size >= len(part)))
+            room = self._room(shared + tokens.shape[1])
+            if _slots(cache) != room:
+                cache = self._resize(cache, length=room)
+            with self._announced("prefill", tokens.shape[1], room):
+                hidden, cache = self._read_on(self._parameters, tokens, cache, np.array([shared, len(part)], np.int32))
+            shared += len(part)
+        self.prefixes.keep(prompt, cache)
+        return hidden, cache
 
     @contextlib.contextmanager
     def _announced(self, *program: str | int) -> Iterator[None]:
@@ -218,13 +247,28 @@ class Sampler:
 
     def _make_room(self, length: int) -> None:
         """The cache is as long as its longest row needs; it shrinks only when empty, to save compilations."""
-        needed = min(_cache_bucket(length), max(self.max_length, bucket(length)))
+        needed = self._room(length)
         if needed > self.length and self._used.any():
             self._cache = self._resize(self._cache, length=needed)
             self.length = needed
         elif needed > self.length or (not self._used.any() and 4 * needed <= self.length):
             self._cache = dataclasses.replace(self._new_cache(self.rows, needed), empty=False)
             self.length = needed
+
+    def _room(self, length: int) -> int:
+        """The slots of a cache for `length` tokens: few lengths, but not much beyond the longest that is allowed."""
+        return min(_cache_bucket(length), max(self.max_length, bucket(length)))
+
+
+def _padded(tokens: Sequence[int], length: int) -> np.ndarray:
+    padded = np.zeros((1, length), np.int32)
+    padded[0, : len(tokens)] = tokens
+    return padded
+
+
+def _slots(cache: Cache) -> int:
+    """How many tokens a row of the cache has room for."""
+    return jax.tree.leaves((cache.groups, cache.tail))[0].shape[-2]
 
 
 def _cache_bucket(length: int) -> int:
@@ -266,6 +310,15 @@ class _Functions:
         hidden, cache = model(tokens_1xT, positions, segments, model.init_cache(1, T), (length - 1)[None, None])
         return hidden[:, 0], cache
 
+    def read_on(self, parameters: Any, tokens_1xT: jax.Array, cache: Cache, numbers: jax.Array) -> tuple[jax.Array, Cache]:
+        """As `prefill`, for the tokens that follow those in the cache. `numbers`: how many are there, and how many follow."""
+        held, count = numbers
+        model = self._model(parameters)
+        segments = (jnp.arange(tokens_1xT.shape[1], dtype=jnp.int32)[None] < count).astype(jnp.int32)
+        cache = dataclasses.replace(cache, lengths_B=held[None], empty=False)
+        hidden, cache = model(tokens_1xT, None, segments, cache, (count - 1)[None, None])
+        return hidden[:, 0], cache
+
     def first(self, parameters: Any, hidden_1xD: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> Rows:
         """One row's state, its first token drawn. Apart from `prefill`, which is compiled for every length."""
         length, max_tokens, choice = numbers
@@ -293,12 +346,13 @@ class _Functions:
         return cache, jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, row, axis=0), rows, entry)
 
     def resize(self, cache: Cache, length: int) -> Cache:
-        """The same cache with room for `length` tokens a row."""
+        """The same cache with `length` slots a row: more, or without the last."""
 
-        def grow(axis: int) -> Callable:
-            return lambda array: jnp.pad(array, [(0, length - array.shape[a] if a == axis else 0) for a in range(array.ndim)])
+        def one(array: jax.Array) -> jax.Array:
+            array = array[..., :length, :]
+            return jnp.pad(array, [*[(0, 0)] * (array.ndim - 2), (0, length - array.shape[-2]), (0, 0)])
 
-        return dataclasses.replace(cache, groups=jax.tree.map(grow(2), cache.groups), tail=jax.tree.map(grow(1), cache.tail))
+        return dataclasses.replace(cache, groups=jax.tree.map(one, cache.groups), tail=jax.tree.map(one, cache.tail))
 
     def advance(
         self, parameters: Any, cache: Cache, rows: Rows, used: jax.Array, numbers: jax.Array, top: int

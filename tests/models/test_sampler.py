@@ -204,3 +204,43 @@ def test_scanned_layers_in_bfloat16_decode_as_one_forward_pass_does(prompts):
     whole = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(model(tokens))))(jnp.array([tokens]))[0, len(prompts[0]) - 1 : -1]
     expected = np.take_along_axis(np.asarray(whole), np.array(tokens[len(prompts[0]) :])[:, None], 1)[:, 0]
     np.testing.assert_allclose(chunk.log_probs[row, : chunk.count[row]], expected, atol=0.1)
+
+
+def test_what_prompts_share_is_read_once_and_changes_nothing(model, log_probs):
+    draw = np.random.default_rng(3)
+    head, ends = draw.integers(8, WORDS, 330).tolist(), [draw.integers(8, WORDS, length).tolist() for length in (70, 20, 100, 1)]
+    other = draw.integers(8, WORDS, 300).tolist()
+    prompts = [head + ends[0], head + ends[1], head + ends[0][:40] + ends[2], head, head + ends[0] + ends[3], other]
+    work = [(prompt, Sampling(12)) for prompt in prompts]
+    whole, shared = (Sampler(model, (END,), rows=2, max_length=600, words=WORDS, prefix_bytes=size) for size in (0, 2**20))
+    expected, _ = run(whole, work)
+    results, _ = run(shared, work)
+    assert whole.prefixes.hits == whole.prefixes.tokens == 0
+    # Each prompt but the first and the last has the head, and more where it goes on as the first one did.
+    assert (shared.prefixes.hits, shared.prefixes.tokens) == (4, 330 + 370 + 329 + 400)
+    for prompt, (tokens, values), (other_tokens, other_values) in zip(prompts, results, expected, strict=True):
+        assert tokens == other_tokens
+        np.testing.assert_allclose(values, other_values, atol=1e-4)
+        whole_log_probs = log_probs(prompt + tokens)[len(prompt) - 1 : -1, :WORDS]
+        np.testing.assert_allclose(values, whole_log_probs.max(-1), atol=1e-4)
+
+
+def test_a_long_rest_is_read_in_parts(model):
+    draw = np.random.default_rng(4)
+    prompt = draw.integers(8, WORDS, 1500).tolist()
+    sampler = Sampler(model, (END,), rows=1, max_length=1600, words=WORDS)
+    run_on(sampler, prompt[:300])
+    results = run_on(sampler, prompt)
+    assert sampler.prefixes.tokens == 300
+    sampler.prefixes.clear()
+    tokens, values = run_on(sampler, prompt)
+    assert tokens == results[0]
+    np.testing.assert_allclose(values, results[1], atol=1e-4)
+
+
+def run_on(sampler: Sampler, prompt: list[int]) -> tuple[list[int], list[float]]:
+    """One completion; what was read before stays known."""
+    row = sampler.insert(prompt, Sampling(5))
+    chunk = sampler.advance()
+    sampler.release(row)
+    return chunk.tokens[row, : chunk.count[row]].tolist(), chunk.log_probs[row, : chunk.count[row]].tolist()
