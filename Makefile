@@ -20,7 +20,7 @@ lint: setup
 # Live comparison with transformers, in an environment of its own because torch is large.
 test-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
-	.venv-peers/bin/python -m pytest -o addopts=-q tests/peers
+	.venv-peers/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers tests/serving/test_lm_eval.py
 
 # What benchmarks/train_step.py and benchmarks/decode.py compare with: torch and transformers, and google-tunix.
 bench-peers:

@@ -1,4 +1,4 @@
-"""Serves a model over HTTP, in OpenAI's form: /v1/completions, /v1/chat/completions, /v1/models, /health.
+"""Serves a model over HTTP, in OpenAI's form: /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics.
 
     python -m mira_jax.serve --model runs/demo/sft --port 8000
 
@@ -18,7 +18,7 @@ import jax
 from mira_jax import commands, host_memory
 from mira_jax.errors import UserError
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.sampler import Sampler
+from mira_jax.models.sampler import SHORTEST, Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
 from mira_jax.serving.server import Server, bind, write_ready_file
@@ -43,6 +43,8 @@ class ServeConfig:
     """Prompts that may wait for a row; more are answered with status 429."""
     max_length: int = 4096
     """The most tokens of a prompt and its completion. Never more than the model's own limit."""
+    prefix_cache_mb: int = 1024
+    """Memory, in MiB, for the keys and values of prompts read lately: what a new one begins with is not read again. 0: none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of parameters, activations and cache."""
     warm_up: tuple[int, ...] = ()
@@ -53,11 +55,12 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("model: name a folder to serve, for example --model runs/demo/sft")
-        for name in ("rows", "queue_limit", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: must be at least 1")
-        if any(length < 1 for length in self.warm_up):
-            raise UserError("warm_up: prompts have at least 1 token")
+        for name, least in (("rows", 1), ("queue_limit", 1), ("max_length", SHORTEST), ("prefix_cache_mb", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}: {getattr(self, name)} is too little; give at least {least}")
+        for length in self.warm_up:
+            if not 1 <= length <= self.max_length - 2:
+                raise UserError(f"warm_up: {length}: with max_length {self.max_length}, prompts have 1 to {self.max_length - 2} tokens")
 
 
 def main(config: ServeConfig) -> int:
@@ -93,8 +96,9 @@ def make_engine(config: ServeConfig) -> Engine:
     if tokenizer.vocabulary_size > sizes.vocabulary_size:
         raise UserError(f"{config.model}: the tokenizer has {tokenizer.vocabulary_size} pieces, the model {sizes.vocabulary_size} words")
     max_length = min(config.max_length, sizes.max_positions)
-    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), config.rows, max_length, tokenizer.vocabulary_size)
-    sampler.warm_up([length for length in config.warm_up if length < max_length])
+    end_ids = tokenizer.eos_id, tokenizer.end_of_turn_id
+    sampler = Sampler(model, end_ids, config.rows, max_length, tokenizer.vocabulary_size, config.prefix_cache_mb * 2**20)
+    sampler.warm_up([length for length in config.warm_up if length + 2 <= max_length])
     return Engine(sampler, tokenizer, config.queue_limit)
 
 

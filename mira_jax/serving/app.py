@@ -6,19 +6,22 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mira_jax.serving import protocol
 from mira_jax.serving.engine import Completion, Engine, Job, QueueFull
+from mira_jax.serving.metrics import Counted, Metrics
 from mira_jax.serving.protocol import ChatRequest, CompletionRequest, RequestError
 
 Result = TypeVar("Result")
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request: far more than the longest prompt."""
-ROUTES = "POST /v1/completions, POST /v1/chat/completions, GET /v1/models and GET /health"
+ROUTES = "POST /v1/completions, POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 
 
 def make_app(engine: Engine, model: str, max_body: int = MAX_BODY) -> Starlette:
@@ -30,8 +33,11 @@ def make_app(engine: Engine, model: str, max_body: int = MAX_BODY) -> Starlette:
         Route("/v1/models", service.models),
         Route("/v1/models/{name:path}", service.one_model),
         Route("/health", service.health),
+        Route("/metrics", lambda http: Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)),
     ]
-    return Starlette(routes=routes, exception_handlers={RequestError: _refused, 404: _no_route, 405: _no_route})
+    metrics = Metrics(engine, frozenset(route.path for route in routes))
+    counted = [Middleware(Counted, metrics=metrics)]
+    return Starlette(routes=routes, middleware=counted, exception_handlers={RequestError: _refused, 404: _no_route, 405: _no_route})
 
 
 class _Service:

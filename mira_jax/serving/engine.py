@@ -67,6 +67,10 @@ class Counters:
 
     completions: int = 0
     prompt_tokens: int = 0
+    prefix_hits: int = 0
+    """Prompts that began like one read lately."""
+    prefix_tokens: int = 0
+    """Of `prompt_tokens`, those that were not read again."""
     drawn_tokens: int = 0
     decode_steps: int = 0
     """Tokens per step is `drawn_tokens / decode_steps`: how well requests share the work."""
@@ -166,6 +170,7 @@ class Engine:
                     self._resolve(running)
                 else:
                     self._running[self._sampler.insert(job.prompt, job.sampling, job.alternatives > 0)] = running
+                    self.counters.prefix_hits, self.counters.prefix_tokens = self._sampler.prefixes.hits, self._sampler.prefixes.tokens
             except Exception as error:
                 _fail(future, error)
                 raise

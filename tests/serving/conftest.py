@@ -74,7 +74,7 @@ def by_hand(model):
 
     def log_probs(tokens: list[int]) -> np.ndarray:
         """T x V: row t is the distribution of token t+1."""
-        padded = np.zeros((1, 256), np.int32)
+        padded = np.zeros((1, 512), np.int32)
         padded[0, : len(tokens)] = tokens
         return np.asarray(forward(padded))[0, : len(tokens)]
 

@@ -1,5 +1,7 @@
 """The OpenAI client and bare HTTP against a real server in this process."""
 
+import asyncio
+import collections
 import concurrent.futures
 import json
 import socket
@@ -12,6 +14,7 @@ import openai
 import pytest
 
 PROMPT = 'do(action="Click", element="blue'
+SERIES = 'mira_requests_total{{path="/v1/completions",status="{}"}}'
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +239,55 @@ def test_a_full_queue_says_when_to_come_back(http, engine, ids):
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused and refused[0].headers["Retry-After"] == "1"
     assert any(answer.status_code == 200 for answer in answers)
+
+
+def test_metrics_count_requests_tokens_and_seconds(http, engine, ids):
+    before = metrics(http)
+    http.post("/v1/completions", json={"prompt": [ids, ids], "max_tokens": 4, "temperature": 0})
+    http.post("/v1/completions", json={"prompt": "a", "n": 0})
+    http.get("/admin/secret")
+    after = metrics(http)
+    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+    assert grown['mira_requests_total{path="/v1/completions",status="200"}'] == 1
+    assert grown['mira_requests_total{path="/v1/completions",status="400"}'] == 1
+    assert grown['mira_requests_total{path="other",status="404"}'] == 1
+    assert grown["mira_completions_total"] == 2
+    assert grown["mira_prompt_tokens_total"] == 2 * len(ids)
+    assert 2 <= grown["mira_generated_tokens_total"] <= 8
+    assert grown['mira_request_seconds_count{path="/v1/completions"}'] == 2
+    assert grown['mira_request_seconds_bucket{le="+Inf",path="/v1/completions"}'] == 2
+    assert after["mira_waiting"] == after["mira_running"] == 0
+    assert after["mira_prefix_hits_total"] == engine.counters.prefix_hits
+
+
+def metrics(http: httpx.Client) -> dict[str, float]:
+    answer = http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+async def test_of_a_thousand_requests_at_once_none_is_lost(server, http, engine, ids, monkeypatch):
+    monkeypatch.setattr(engine, "queue_limit", 300)
+    before, statuses = metrics(http), collections.Counter()
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=1000)
+
+    async def ask(client: httpx.AsyncClient, seed: int) -> int:
+        body = {"prompt": ids[: 5 + seed % 10], "max_tokens": 1 + seed % 3, "temperature": 1, "seed": seed}
+        while True:
+            answer = await client.post("/v1/completions", json=body)
+            statuses[answer.status_code] += 1
+            if answer.status_code != 429:
+                return answer.json()["usage"]["completion_tokens"]
+            await asyncio.sleep(float(answer.headers["Retry-After"]))
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
+        tokens = await asyncio.gather(*(ask(client, seed) for seed in range(1000)))
+    assert all(1 <= count <= 1 + seed % 3 for seed, count in enumerate(tokens))
+    assert set(statuses) == {200, 429} and statuses[200] == 1000
+    after = metrics(http)
+    assert {status: after[SERIES.format(status)] - before.get(SERIES.format(status), 0) for status in statuses} == statuses
+    assert engine.waiting == engine.running == 0
 
 
 def test_a_client_that_hangs_up_frees_its_rows(server, engine, ids):

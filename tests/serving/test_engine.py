@@ -2,6 +2,7 @@
 
 from concurrent.futures import wait
 
+import numpy as np
 import pytest
 
 from mira_jax.models.sampler import Sampling
@@ -84,6 +85,17 @@ def test_progress_adds_up_to_the_text_and_never_tells_part_of_a_stop_string(engi
     told.clear()
     complete(engine, Job(prompt, Sampling(30), stop=(said[-1] + "x",), progress=told.append))
     assert "".join(told) == said
+
+
+def test_successive_prompts_of_an_episode_read_their_common_beginning_once(engine, tokenizer, by_hand):
+    draw, ends = np.random.default_rng(0), (tokenizer.eos_id, tokenizer.end_of_turn_id)
+    history, pages = (draw.integers(10, tokenizer.vocabulary_size, size).tolist() for size in (330, (3, 60)))
+    hits, tokens = engine.counters.prefix_hits, engine.counters.prefix_tokens
+    for step in range(3):
+        prompt = history[: 270 + 30 * step] + pages[step]
+        assert complete(engine, Job(prompt, Sampling(8))).tokens == by_hand.greedy(prompt, 8, ends)
+    assert engine.counters.prefix_hits - hits == 2
+    assert engine.counters.prefix_tokens - tokens == 270 + 300
 
 
 def test_a_cancelled_job_leaves_its_row(engine, prompt):

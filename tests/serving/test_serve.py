@@ -72,6 +72,9 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path, capsys):
         (["model={tmp}", "port=70000"], "70000"),
         (["model={tmp}", "host=256.1.1.1"], "256.1.1.1"),
         (["model={tmp}", "rows=0"], "rows"),
+        (["model={tmp}", "max_length=2"], "max_length: 2 is too little; give at least 64"),
+        (["model={tmp}", "prefix_cache_mb=-1"], "prefix_cache_mb"),
+        (["model={tmp}", "max_length=64", "warm_up=[63]"], "prompts have 1 to 62 tokens"),
         (["model={tmp}", "max_lenght=5"], "max_length"),
     ],
 )

@@ -1,0 +1,79 @@
+"""What the server does, counted for Prometheus."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mira_jax.serving.engine import Engine
+
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Upper bounds of the histogram of seconds."""
+OTHER = "other"
+"""Stands for every path that is not served, so that strangers make no new series."""
+
+
+class Metrics:
+    """Requests by path and status, their seconds, and the engine's own counts."""
+
+    def __init__(self, engine: Engine, paths: frozenset[str]):
+        """`paths`: those that are counted by name."""
+        self._paths = paths
+        self._registry = CollectorRegistry()
+        self._requests = Counter("mira_requests", "Requests answered.", ["path", "status"], registry=self._registry)
+        self._seconds = Histogram("mira_request_seconds", "From a request to the end of its answer.", ["path"], buckets=BUCKETS,
+                                  registry=self._registry)  # fmt: skip
+        self._registry.register(_EngineCounts(engine))
+
+    def text(self) -> bytes:
+        """Prometheus' text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    def add(self, path: str, status: int, seconds: float) -> None:
+        path = path if path in self._paths else OTHER
+        self._requests.labels(path, str(status)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+
+class Counted:
+    """ASGI middleware that adds each request to `metrics` once its answer has gone out, or its client has gone."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        start, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            self._metrics.add(scope["path"], status, time.perf_counter() - start)
+
+
+class _EngineCounts(Collector):
+    """Read from the engine when they are asked for."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        engine, counters = self._engine, self._engine.counters
+        yield GaugeMetricFamily("mira_waiting", "Prompts that wait for a row.", engine.waiting)
+        yield GaugeMetricFamily("mira_running", "Completions that are being decoded.", engine.running)
+        yield CounterMetricFamily("mira_completions", "Completions that came to their end.", counters.completions)
+        yield CounterMetricFamily("mira_prompt_tokens", "Tokens of the prompts taken.", counters.prompt_tokens)
+        yield CounterMetricFamily("mira_generated_tokens", "Tokens drawn.", counters.drawn_tokens)
+        yield CounterMetricFamily("mira_decode_steps", "Decode steps of all rows together.", counters.decode_steps)
+        yield CounterMetricFamily("mira_prefix_hits", "Prompts that began like one read lately.", counters.prefix_hits)
+        yield CounterMetricFamily("mira_prefix_tokens", "Prompt tokens that were not read again.", counters.prefix_tokens)
