@@ -94,9 +94,7 @@ def main() -> None:
 
 def compare(one: "Worker", two: "Worker", work: Work, rounds: int) -> dict[str, Any]:
     """Rounds of all three, after one that is not counted; says how many greedy tokens are equal."""
-    sides = {"ours": lambda: one.do(work)} | {
-        cache: lambda cache=cache: two.do(dataclasses.replace(work, cache=cache)) for cache in CACHES
-    }
+    sides = {"ours": lambda: one.do(work)} | {cache: lambda cache=cache: two.do(dataclasses.replace(work, cache=cache)) for cache in CACHES}
     drawn = {side: do()[1] for side, do in sides.items()}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds):

@@ -1,8 +1,11 @@
-"""Completions a second of `mira_jax.serve`, by the number of clients that ask at once.
+"""Completions a second of `mira_jax.serve`: by the number of clients that ask at once, or of whole episodes.
 
     python benchmarks/serving.py --clients 1 4 8 --prompt 200 --tokens 10
+    python benchmarks/serving.py --episodes 8 --steps 10 --page 200 1000
 
-A random model of the demo's size (about 1M parameters), token-id prompts, fixed-length answers, over loopback.
+A random model of the demo's size (about 1M parameters), token-id prompts, answers of at most `--tokens`, over loopback.
+Episodes are as in rollouts: each step's prompt has the task, all past answers in full, and a page that is new. They run
+on a server that keeps prompts and on one that does not, in turns, each round with new tasks and pages.
 """
 
 import argparse
@@ -11,6 +14,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +29,7 @@ from flax import nnx
 from mira_jax.models import huggingface
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
+from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
 
 SIZES = {"width": 128, "layers": 4, "query_heads": 4, "kv_heads": 1, "head_dim": 32, "mlp_width": 512, "window": 64}
@@ -37,20 +42,99 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=10, help="tokens of an answer")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=5.0, help="measured for each number of clients, after as long a warm-up")
+    parser.add_argument("--episodes", type=int, help="run so many episodes at once instead")
+    parser.add_argument("--steps", type=int, default=10, help="of an episode")
+    parser.add_argument("--page", type=int, nargs="+", default=[200, 1000], help="tokens of a page, about")
+    parser.add_argument("--answer", type=int, default=20, help="tokens of a past answer in the prompt, about")
+    parser.add_argument("--rounds", type=int, default=3, help="of episodes")
+    parser.add_argument("--json", help="writes every figure there, and a flat `ratios`")
     arguments = parser.parse_args()
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}"
+    print(f"{datetime.date.today()}, {machine}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         tokenizer = make_model(folder)
-        with serving(folder) as (url, pid):
-            print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}")
-            print("| clients | completions/s | median ms | 95th percentile ms | server CPU ms a completion |\n|---|---|---|---|---|")
-            for clients in arguments.clients:
-                asyncio.run(load(url, tokenizer, clients, arguments))
-                before = cpu_seconds(pid)
-                rate, times = asyncio.run(load(url, tokenizer, clients, arguments))
-                cpu = (cpu_seconds(pid) - before) / len(times)
-                middle, late = np.percentile(times, [50, 95])
-                print(f"| {clients} | {rate:.1f} | {middle * 1e3:.0f} | {late * 1e3:.0f} | {cpu * 1e3:.1f} |", flush=True)
+        cases, ratios = measure_episodes(folder, tokenizer, arguments) if arguments.episodes else measure_load(folder, tokenizer, arguments)
+    if arguments.json:
+        about = {"date": str(datetime.date.today()), "machine": machine, **vars(arguments)}
+        Path(arguments.json).write_text(json.dumps({**about, "cases": cases, "ratios": ratios}, indent=1) + "\n")
+
+
+def measure_load(folder: Path, tokenizer: Tokenizer, arguments: argparse.Namespace) -> tuple[list[dict], dict[str, float]]:
+    cases, ratios = [], {}
+    # Every length that is asked for is compiled before anything is measured.
+    with serving(folder, f"warm_up={list(range(64, 513, 64))}") as (url, pid):
+        print("| clients | completions/s | median ms | 95th percentile ms | server CPU ms a completion |\n|---|---|---|---|---|")
+        for clients in arguments.clients:
+            asyncio.run(load(url, tokenizer, clients, arguments))
+            before = cpu_seconds(pid)
+            rate, times = asyncio.run(load(url, tokenizer, clients, arguments))
+            cpu = (cpu_seconds(pid) - before) / len(times)
+            middle, late = np.percentile(times, [50, 95])
+            print(f"| {clients} | {rate:.1f} | {middle * 1e3:.0f} | {late * 1e3:.0f} | {cpu * 1e3:.1f} |", flush=True)
+            cases.append({"clients": clients, "completions_per_second": rate, "seconds": times, "cpu_seconds": cpu})
+            ratios[f"{clients}_clients/one"] = rate / cases[0]["completions_per_second"]
+    return cases, ratios
+
+
+def measure_episodes(folder: Path, tokenizer: Tokenizer, arguments: argparse.Namespace) -> tuple[list[dict], dict[str, float]]:
+    cases, ratios = [], {}
+    print("| page tokens | prompt tokens, mean | found | not read again | kept s | not kept s | times faster |\n" + "|---|" + "---|" * 6)
+    for page in arguments.page:
+        seconds: dict[str, list[float]] = {"kept": [], "not kept": []}
+        with (
+            serving(folder, "max_length=8192") as (with_prefixes, _),
+            serving(folder, "max_length=8192", "prefix_cache_mb=0") as (without, _),
+        ):
+            for number in range(-1, arguments.rounds):
+                servers = [("kept", with_prefixes), ("not kept", without)][:: 1 if number % 2 else -1]
+                if number == 0:
+                    before = counts(with_prefixes)
+                for side, url in servers:
+                    start = time.monotonic()
+                    asyncio.run(episodes(url, tokenizer, page, number, arguments))
+                    # The first round compiles, and is not counted.
+                    seconds[side] += [time.monotonic() - start] if number >= 0 else []
+            done = {name: value - before[name] for name, value in counts(with_prefixes).items()}
+        case = {
+            "page": page, "seconds": seconds, "prompt_tokens": done["prompt_tokens"] / done["completions"],
+            "found": done["prefix_hits"] / done["completions"], "not_read_again": done["prefix_tokens"] / done["prompt_tokens"],
+        }  # fmt: skip
+        kept, other = (statistics.median(times) for times in seconds.values())
+        ratios[f"page_{page}/not_kept/kept"] = other / kept
+        print(
+            f"| {page} | {case['prompt_tokens']:.0f} | {case['found']:.0%} | {case['not_read_again']:.0%} | {kept:.2f} | {other:.2f} |"
+            f" {other / kept:.2f} |",
+            flush=True,
+        )
+        cases.append(case)
+    return cases, ratios
+
+
+def counts(url: str) -> dict[str, float]:
+    """What the engine has counted."""
+    told = httpx.get(url + "/health").json()
+    return {name: told[name] for name in ("completions", "prompt_tokens", "prefix_hits", "prefix_tokens")}
+
+
+async def episodes(url: str, tokenizer: Tokenizer, page: int, seed: int, arguments: argparse.Namespace) -> None:
+    """All episodes at once, each step by step."""
+    draw = np.random.default_rng(seed + 1)
+
+    def text(tokens: int) -> str:
+        return tokenizer.decode(draw.integers(270, tokenizer.vocabulary_size, tokens).tolist())
+
+    async def episode(http: httpx.AsyncClient, intent: str) -> None:
+        past: list[Round] = []
+        for _ in range(arguments.steps):
+            prompt = prompt_ids(intent, past, text(page), PromptConfig(), tokenizer)
+            body = {"model": "bench", "prompt": prompt, "max_tokens": arguments.tokens, "temperature": arguments.temperature}
+            (await http.post("/v1/completions", json=body)).raise_for_status()
+            # A random model's own answer may be of any length.
+            past.append(Round(text(arguments.answer)))
+
+    async with httpx.AsyncClient(base_url=url, timeout=600) as http:
+        await asyncio.gather(*(episode(http, text(30)) for _ in range(arguments.episodes)))
 
 
 def make_model(folder: Path) -> Tokenizer:
@@ -65,12 +149,12 @@ def make_model(folder: Path) -> Tokenizer:
 class serving:
     """A server process on a free port, ended with the block."""
 
-    def __init__(self, folder: Path):
-        self._ready = folder.with_name("ready.json")
-        # Every length that is asked for is compiled before anything is measured.
-        lengths = list(range(64, 513, 64))
-        settings = ["--set", f"warm_up={lengths}", "--port", "0", "--set", f"ready_file={self._ready}", "--set", "name=bench"]
-        self._process = subprocess.Popen([sys.executable, "-m", "mira_jax.serve", "--model", str(folder), *settings])
+    def __init__(self, folder: Path, *settings: str):
+        self._ready = Path(tempfile.mkdtemp(dir=folder.parent)) / "ready.json"
+        command = [sys.executable, "-m", "mira_jax.serve", "--model", str(folder), "--port", "0"]
+        for setting in (f"ready_file={self._ready}", "name=bench", *settings):
+            command += ["--set", setting]
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def __enter__(self) -> tuple[str, int]:
         deadline = time.monotonic() + 120
