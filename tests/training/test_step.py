@@ -6,11 +6,13 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh, AxisType
 
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.steps import tokenize
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.sharding import AXES
 from mira_jax.recipes.sft import SFT
 from mira_jax.training.layout import Layout
 from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_log_probs
@@ -95,6 +97,15 @@ def test_chunks_give_the_same_log_probs_and_gradients(model):
         values.append((token_log_probs(model, hidden, targets, chunk_logits), jax.grad(total)(hidden)))
     np.testing.assert_allclose(values[0][0], values[1][0], atol=1e-5)
     np.testing.assert_allclose(values[0][1], values[1][1], atol=1e-5)
+
+
+def test_devices_that_share_the_rows_share_the_chunks(model):
+    hidden, targets = jax.ShapeDtypeStruct((8, 40, CONFIG.width), jnp.float32), jax.ShapeDtypeStruct((8, 40), jnp.int32)
+    program = lambda: jax.make_jaxpr(lambda h, t: token_log_probs(model, h, t, 10 * CONFIG.vocabulary_size))(hidden, targets)  # noqa: E731
+    assert "scan" in str(program())
+    mesh = AbstractMesh((1, 8, 4, 1), AXES, axis_types=(AxisType.Auto,) * 4)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert "scan" not in str(program())
 
 
 def test_accumulated_parts_give_the_update_of_the_whole_batch(batch):
