@@ -108,13 +108,14 @@ def test_the_second_moment_in_bfloat16_follows_the_gradients():
 @pytest.mark.parametrize(
     ("dtype", "options"),
     [
+        ("float32", {}),
         ("float32", {"state_dtype": "bfloat16"}),
         ("bfloat16", {"state_dtype": "bfloat16"}),
         ("bfloat16", {"state_dtype": "bfloat16", "master": True}),
         ("bfloat16", {"name": "adafactor"}),
     ],
 )
-def test_a_regression_ends_where_float32_adamw_ends(dtype, options):
+def test_a_regression_ends_at_its_minimum(dtype, options):
     draw = np.random.default_rng(0)
     x, true = draw.standard_normal((512, 32)), draw.standard_normal((32, 8))
     x, y = jnp.float32(x), jnp.float32(x @ true + 0.5 * draw.standard_normal((512, 8)))
@@ -125,11 +126,7 @@ def test_a_regression_ends_where_float32_adamw_ends(dtype, options):
         chosen = batch(number)
         return jax.grad(lambda p: jnp.mean((x[chosen] @ p["m"].astype(jnp.float32) - y[chosen]) ** 2))(params)
 
-    def final(dtype, **options) -> float:
-        config = OptimizerConfig(learning_rate=2e-2, schedule="linear", warmup=0.0, **options)
-        *_, (params, _) = run(config, {"m": jnp.zeros((32, 8), dtype)}, gradient, 600)
-        return float(loss(params))
-
+    config = OptimizerConfig(learning_rate=2e-2, schedule="linear", warmup=0.0, **options)
+    *_, (params, _) = run(config, {"m": jnp.zeros((32, 8), dtype)}, gradient, 600)
     least = float(loss({"m": jnp.linalg.lstsq(x, y)[0]}))
-    assert final("float32") < 1.01 * least
-    assert final(dtype, **options) < 1.02 * least
+    assert float(loss(params)) < (1.01 if dtype == "float32" else 1.02) * least
