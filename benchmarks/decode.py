@@ -5,7 +5,8 @@
 
 transformers runs in an environment of its own (`--peers`, made by `make test-peers`), as a process beside ours. In each
 round the one waits while the other works, the first to go changes from round to round, and medians are compared. Its
-static and its dynamic cache are both timed; ratios are against the faster. Prompts are random tokens, all different;
+static and its dynamic cache are both timed; ratios are against the faster, by the clock and by the seconds of all cores,
+which say more where others use the machine. Prompts are random tokens, all different;
 weights are random, written by us and read by both; in float32 every greedy token must be equal.
 """
 
@@ -66,7 +67,7 @@ def main() -> None:
         two = stack.enter_context(worker(arguments.peers, "theirs", model, arguments.size, peer_dtype))
         machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
         print(f"{datetime.date.today()}, {machine}, {one.versions}, {two.versions}; {arguments.size}, prompts of {arguments.prompt}")
-        print("| batch | new tokens | ours ms | static ms | dynamic ms | ours spread | times faster | equal tokens |\n|" + "---|" * 8)
+        print("| batch | new tokens | ours ms | static | dynamic | ours spread | times faster | by CPU | equal tokens |\n|" + "---|" * 9)
         cases, ratios = [], {}
         for batch in arguments.batch:
             for tokens in (1, arguments.tokens):
@@ -74,18 +75,19 @@ def main() -> None:
                 cases.append(case)
                 name = "prefill" if tokens == 1 else "total"
                 ratios[f"{arguments.size}/batch_{batch}/{name}"] = case["ratio"]
+                ratios[f"{arguments.size}/batch_{batch}/{name}_cpu"] = case["cpu_ratio"]
                 ms = {side: 1e3 * seconds for side, seconds in case["median"].items()}
                 spread = f"{1e3 * min(case['seconds']['ours']):.0f}-{1e3 * max(case['seconds']['ours']):.0f}"
                 print(
                     f"| {batch} | {tokens} | {ms['ours']:.0f} | {ms['static']:.0f} | {ms['dynamic']:.0f} | {spread} | {case['ratio']:.2f} |"
-                    f" {case['equal_tokens']:.1%} |",
+                    f" {case['cpu_ratio']:.2f} | {case['equal_tokens']:.1%} |",
                     flush=True,
                 )
             first, whole = cases[-2]["median"], cases[-1]["median"]
             decode = {side: whole[side] - first[side] for side in whole}
             ratios[f"{arguments.size}/batch_{batch}/decode"] = min(decode[cache] for cache in CACHES) / decode["ours"]
             print(f"| {batch} | decode alone | " + " | ".join(f"{1e3 * decode[side]:.0f}" for side in ("ours", *CACHES)), end=" | ")
-            print(f"| {ratios[f'{arguments.size}/batch_{batch}/decode']:.2f} | |", flush=True)
+            print(f"| {ratios[f'{arguments.size}/batch_{batch}/decode']:.2f} | | |", flush=True)
         if arguments.json:
             about = {"date": str(datetime.date.today()), "machine": machine, "ours": one.versions, "theirs": two.versions}
             about |= {"size": arguments.size, "dtype": arguments.dtype, "peer_dtype": peer_dtype, "rounds": arguments.rounds}
@@ -95,19 +97,23 @@ def main() -> None:
 def compare(one: "Worker", two: "Worker", work: Work, rounds: int) -> dict[str, Any]:
     """Rounds of all three, after one that is not counted; says how many greedy tokens are equal."""
     sides = {"ours": lambda: one.do(work)} | {cache: lambda cache=cache: two.do(dataclasses.replace(work, cache=cache)) for cache in CACHES}
-    drawn = {side: do()[1] for side, do in sides.items()}
+    drawn = {side: do()[-1] for side, do in sides.items()}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
+    cpu_seconds: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds):
         order = list(sides)[:: 1 if number % 2 else -1]
         for side in order:
-            seconds[side].append(sides[side]()[0])
+            taken, used, _ = sides[side]()
+            seconds[side].append(taken)
+            cpu_seconds[side].append(used)
     pairs = [(a, b) for row, other in zip(drawn["ours"], drawn["static"], strict=True) for a, b in zip(row, other, strict=True)]
     equal = sum(a == b for a, b in pairs) / len(pairs)
     if one.dtype == two.dtype == "float32" and equal < 1:
         raise SystemExit(f"the greedy tokens differ at batch {work.batch}: {equal:.1%} are equal")
-    median = {side: statistics.median(values) for side, values in seconds.items()}
-    ratio = min(median[cache] for cache in CACHES) / median["ours"]
-    return {**dataclasses.asdict(work), "seconds": seconds, "median": median, "ratio": ratio, "equal_tokens": equal}
+    median, cpu_median = ({side: statistics.median(values) for side, values in times.items()} for times in (seconds, cpu_seconds))
+    ratio, cpu_ratio = (min(times[cache] for cache in CACHES) / times["ours"] for times in (median, cpu_median))
+    case = {**dataclasses.asdict(work), "seconds": seconds, "cpu_seconds": cpu_seconds, "median": median, "cpu_median": cpu_median}
+    return {**case, "ratio": ratio, "cpu_ratio": cpu_ratio, "equal_tokens": equal}
 
 
 class Worker:
@@ -117,8 +123,8 @@ class Worker:
         self._process, self.dtype = process, dtype
         self.versions: str = self._read()
 
-    def do(self, work: Work) -> tuple[float, list[list[int]]]:
-        """Seconds it took, and the tokens of each prompt."""
+    def do(self, work: Work) -> tuple[float, float, list[list[int]]]:
+        """Seconds it took by the clock and of all cores, and the tokens of each prompt."""
         print(json.dumps(dataclasses.asdict(work)), file=self._process.stdin, flush=True)
         return tuple(self._read())
 
@@ -149,9 +155,9 @@ def serve_work(side: tuple[str, Callable[[Work], list[list[int]]]]) -> None:
     print(json.dumps(versions), flush=True)
     for line in sys.stdin:
         work = Work(**json.loads(line))
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         tokens = do(work)
-        print(json.dumps([time.perf_counter() - start, tokens]), flush=True)
+        print(json.dumps([time.perf_counter() - start, time.process_time() - cpu_start, tokens]), flush=True)
 
 
 def prompts(work: Work, vocabulary_size: int) -> Any:
