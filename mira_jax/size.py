@@ -61,6 +61,8 @@ def main(config: SizeConfig) -> int:
     """Prints the table. 1 if the step fits neither as it is nor otherwise."""
     jax.config.update("jax_platforms", "cpu")
     topology = parse_topology(config.topology)
+    if config.json and not Path(config.json).absolute().parent.is_dir():
+        raise UserError(f"json: there is no folder {Path(config.json).parent} to write in")
     if compiles := config.compile and topology.chip.tpu:
         tpu_devices(topology)
     if config.preset:

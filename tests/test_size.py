@@ -59,6 +59,7 @@ def test_a_model_that_no_mesh_of_the_chips_holds_is_a_failure(capsys):
         (["--topology", "h200:8", "--set", "efficiency=2"], "efficiency: 2.0"),
         (["--topology", "h200:8", "--set", "init_from=/nowhere"], "/nowhere is not here"),
         (["--topology", "h200:8", "--set", "model.sizes={}"], "its sizes are unknown"),
+        (["--topology", "h200:8", "--json", "/nowhere/size.json"], "json: there is no folder /nowhere"),
         (["--topology", "h200:8", "--set", "prompt_token=9"], "did you mean prompt_tokens"),
     ],
 )

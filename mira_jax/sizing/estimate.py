@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh
 from mira_jax.models import sharding
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.sizing.plan import Plan
+from mira_jax.training.log_probs import CHUNK_LOGITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +68,14 @@ class Estimator:
         block = max(_spread(plan, leaves, rows / self._rows, size) for leaves in self._blocks)
         layer = _matrices(plan) * plan.dtype.itemsize // plan.model.layers // size["tensor"]
         embedding = plan.model.vocabulary_size * plan.model.width // size["tensor"]
-        # Two layers' gathered parameters, as the next is fetched during the one; or the gathered embedding and its gradient.
-        gathered = max(2 * layer, embedding * (plan.dtype.itemsize + 4)) if size["fsdp"] > 1 else 0
-        memory = Memory(parameters, optimizer, gradients, saved, gathered + (0 if plan.remat == "none" else block))
+        targets = plan.workload.rows // parts * sum(text.targets for text in plan.workload.texts)
+        logits = 4 * min(CHUNK_LOGITS, targets * plan.model.vocabulary_size // (size["data"] * size["fsdp"] * size["tensor"]))
+        split = size["fsdp"] > 1
+        # In a layer: its residuals, and the parameters of two, as the next one's are fetched during the one. At the head: a
+        # chunk of logits, its softmax and its gradient, and the gathered embedding with its gradient in fp32.
+        in_layer = (0 if plan.remat == "none" else block) + (2 * layer if split else 0)
+        at_head = 3 * logits + (embedding * (plan.dtype.itemsize + 4) if split and targets else 0)
+        memory = Memory(parameters, optimizer, gradients, saved, max(in_layer, at_head))
         return Estimate(memory, _hbm_bytes(plan, memory, block, size, parts), _sent(plan, size, rows, parts))
 
 
