@@ -42,6 +42,8 @@ from mira_jax.training.state import abstract_state, init_params, init_state, ske
 from mira_jax.training.step import cut, make_step
 
 GIB = 2**30
+KINDS = "clock", "cpu"
+"""Time that passed, and that of all cores together, which alone means something where others use the machine."""
 
 
 def main() -> None:
@@ -76,12 +78,10 @@ def compile_time(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
             bones, optimizer, rate = step_parts(lambda rngs, config=config: Gemma3(config, rngs=rngs))
             step = make_step(bones, SFT().loss, optimizer, rate)
             state = abstract_state(bones.params, optimizer)
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             step.lower(state, batch).compile()
-            depths[layers].append(time.perf_counter() - start)
-    medians = {layers: statistics.median(seconds) for layers, seconds in depths.items()}
-    values = {f"{layers} layers, s": {"median": medians[layers], "runs": seconds} for layers, seconds in depths.items()}
-    return values, {"48_layers_over_12": medians[48] / medians[12]}
+            depths[layers].append((time.perf_counter() - start, time.process_time() - cpu))
+    return compared(depths, "layers, s", "48_layers_over_12")
 
 
 def sft_batch(rows: int, length: int) -> dict[str, np.ndarray]:
@@ -121,14 +121,23 @@ def row_length(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
                 "positions": np.broadcast_to(np.arange(length, dtype=np.int32), shape),
                 "step_mask": np.ones((shape[0], 1), np.float32),
             }
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             state, report = step(state, cut(batch, 1))
             float(report["loss"])
             if number:  # The first of each compiles.
-                lengths[length].append(1e3 * (time.perf_counter() - start) / tokens)
-    medians = {length: statistics.median(times) for length, times in lengths.items()}
-    values = {f"{length} tokens, ms a token": {"median": medians[length], "runs": times} for length, times in lengths.items()}
-    return values, {"16384_over_2048": medians[16_384] / medians[2048]}
+                lengths[length].append((1e3 * (time.perf_counter() - start) / tokens, 1e3 * (time.process_time() - cpu) / tokens))
+    return compared(lengths, "tokens, ms a token", "16384_over_2048")
+
+
+def compared(runs: dict[int, list[tuple[float, float]]], unit: str, name: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Medians by the clock and of all cores together, and the last case over the first."""
+    medians = {
+        case: {kind: statistics.median(times) for kind, times in zip(KINDS, zip(*each, strict=True), strict=True)}
+        for case, each in runs.items()
+    }
+    values = {f"{case} {unit}": {**medians[case], "runs": runs[case]} for case in runs}
+    first, *_, last = medians.values()
+    return values, {f"{name}/{kind}": last[kind] / first[kind] for kind in KINDS}
 
 
 def loss_memory(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
