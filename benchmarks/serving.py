@@ -154,7 +154,7 @@ class serving:
         command = [sys.executable, "-m", "mira_jax.serve", "--model", str(folder), "--port", "0"]
         for setting in (f"ready_file={self._ready}", "name=bench", *settings):
             command += ["--set", setting]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(command)
 
     def __enter__(self) -> tuple[str, int]:
         deadline = time.monotonic() + 120
