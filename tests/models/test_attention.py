@@ -37,7 +37,10 @@ def segments_of(length, rows=2):
     return segments
 
 
-@pytest.mark.parametrize(("length", "window"), [(23, None), (23, 4), (150, None), (150, 70), (150, 9)])
+@pytest.mark.parametrize(
+    ("length", "window"),
+    [(23, None), (23, 1), (23, 4), (23, 22), (23, 23), (23, 24), (150, None), (150, 70), (150, 9)],
+)
 def test_equals_a_plain_loop(length, window):
     q, k, v = arrays(length)
     segments = segments_of(length)
@@ -45,16 +48,17 @@ def test_equals_a_plain_loop(length, window):
     np.testing.assert_allclose(out, numpy_attention(q, k, v, segments, window, 0.3), atol=2e-5)
 
 
-def test_long_local_rows_are_banded_and_equal_a_plain_loop(monkeypatch):
+@pytest.mark.parametrize(("length", "window"), [(131, 9), (131, 1), (96, 16), (65, 32)])
+def test_long_local_rows_are_banded_and_equal_a_plain_loop(length, window, monkeypatch):
     monkeypatch.setattr(attention, "MOST_BLOCKS", 1)
-    q, k, v = arrays(131)
-    segments = segments_of(131)
+    q, k, v = arrays(length)
+    segments = segments_of(length)
     called = []
     banded = attention._banded
     monkeypatch.setattr(attention, "_banded", lambda *a: called.append(1) or banded(*a))
-    out = attention.attend(q, k, v, segments, 9, 0.3)
+    out = attention.attend(q, k, v, segments, window, 0.3)
     assert called
-    np.testing.assert_allclose(out, numpy_attention(q, k, v, segments, 9, 0.3), atol=2e-5)
+    np.testing.assert_allclose(out, numpy_attention(q, k, v, segments, window, 0.3), atol=2e-5)
 
 
 def test_the_banded_form_holds_no_array_that_grows_with_the_square():

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from benchmarks import parity  # noqa: E402
 from mira_jax.models import huggingface  # noqa: E402
 from mira_jax.trajectories.tokenizer import train_tokenizer  # noqa: E402
 
@@ -34,13 +35,7 @@ def random_model(seed):
         rope_parameters={"full_attention": rope, "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}},
         attn_implementation="eager",
     )
-    model = transformers.Gemma3ForCausalLM(config).eval().float()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            spread = 0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
-    return model
+    return parity.random_model(config, seed)
 
 
 def logits_of(model, tokens):
