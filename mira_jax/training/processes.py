@@ -38,7 +38,6 @@ class DistributedConfig:
         if self.processes is not None and self.process is not None and not 0 <= self.process < self.processes:
             raise UserError(f"distributed.process: {self.process}; of {self.processes} processes it is 0 to {self.processes - 1}")
 
-
     def anywhere(self) -> "DistributedConfig":
         """What of it is the same in every process, and when the run goes on elsewhere."""
         return DistributedConfig(enabled=self.enabled)

@@ -27,9 +27,7 @@ from mira_jax.training.layout import make_layout
 from mira_jax.training.state import TrainState, init_params, params_of, skeleton
 
 ROWS, LENGTH, VOCABULARY, STEPS, RESPONSES = 8, 64, 64, 3, 16
-CONFIG = Gemma3Config(
-    VOCABULARY, 16, 5, 8, 2, 8, 32, window=5, layer_types=(LOCAL, GLOBAL) * 2 + (LOCAL,), scan_layers=True
-)
+CONFIG = Gemma3Config(VOCABULARY, 16, 5, 8, 2, 8, 32, window=5, layer_types=(LOCAL, GLOBAL) * 2 + (LOCAL,), scan_layers=True)
 MESHES = {
     "data": MeshConfig(data=8, fsdp=1),
     "fsdp": MeshConfig(fsdp=8),
