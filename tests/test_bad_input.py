@@ -202,7 +202,7 @@ def test_a_full_disk(data, tmp_path, module, settings):
 
 
 def test_numbers_that_can_not_be(refuse):
-    refuse("mira_jax.serve", ["model={data}/model", "warm_up=[0]"], "warm_up: prompts have at least 1 token")
+    refuse("mira_jax.serve", ["model={data}/model", "warm_up=[0]"], "warm_up: 0: with max_length 4096, prompts have 1 to 4094 tokens")
     refuse("mira_jax.score", ["episodes=[{data}/episodes]", "policy={data}/model", "out={out}", "rows=0"], "rows must be at least 1")
     refuse("rollouts.collect", ["episodes=-1", *EXPERT[:1], "out={out}"], "must be at least 1")
     refuse("rollouts.collect", [*EXPERT, "browser.screenshot_quality=500", "out={out}"], "is not from 0 to 100")
