@@ -77,7 +77,9 @@ class _Watch:
         try:
             self.closing = await asyncio.wait_for(self.call(PAUSE), seconds) is True
         except TimeoutError:
-            raise BrowserError(f"the page has not answered for {seconds:g} s") from None
+            # A page that is on its way elsewhere need not answer.
+            if not self.navigating:
+                raise BrowserError(f"the page has not answered for {seconds:g} s") from None
         except Error as error:
             # A page that has left, or closed itself, gives no answer.
             if self.crashed or not (self.page.is_closed() or left(error)):

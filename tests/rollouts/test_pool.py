@@ -68,7 +68,7 @@ def test_a_killed_browser_costs_a_retry_and_no_episode(use, tmp_path, monkeypatc
     killed = []
 
     async def trouble(session):
-        if session.presses == 2 and not killed:
+        if session.task.id.endswith(".2") and session.presses == 1 and not killed:  # two more presses need the browser
             killed.append(True)
             for process in _browsers():
                 os.kill(process, signal.SIGKILL)
