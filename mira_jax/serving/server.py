@@ -16,6 +16,9 @@ from mira_jax.trajectories.shards import write_atomically
 BACKLOG = 1024
 GRACE = 10
 """Seconds that requests under way get to end when the server is told to stop."""
+KEEP_ALIVE = 75
+"""Seconds until an idle connection is closed. Clients give theirs up after 5 to 60: were the server first, one could send a
+request on a connection that is just being closed, and lose it."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -54,7 +57,8 @@ class Server:
             bound.listen(BACKLOG)
         except OSError as error:
             raise _explained(error, host, port) from None
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE, ws="none")
+        timeouts = {"timeout_keep_alive": KEEP_ALIVE, "timeout_graceful_shutdown": GRACE}
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", **timeouts)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([bound],), name="http", daemon=True)
         self._thread.start()
