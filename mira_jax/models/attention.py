@@ -107,26 +107,27 @@ def _seen(q_T: jax.Array, k_S: jax.Array, window: int | None) -> jax.Array:
 
 
 def _banded(q, k, v, segment_ids, window: int, scale: float) -> jax.Array:
-    """The local form of long rows: chunks of one window, each over itself and the chunk before. O(T * W)."""
+    """The local form of long rows: chunks of queries, each over itself and the chunks that its window reaches. O(T * W)."""
     batch, length = q.shape[:2]
     if segment_ids is None:
         segment_ids = jnp.ones((batch, length), jnp.int32)
-    chunks = -(-length // window)
+    size = max(BLOCK, window // 4)
+    chunks, reach = -(-length // size), -(-(window - 1) // size)
 
     def chunk(x, padding=0):
-        x = jnp.pad(x, [(0, 0), (0, chunks * window - length)] + [(0, 0)] * (x.ndim - 2), constant_values=padding)
-        return x.reshape(batch, chunks, window, *x.shape[2:])
+        x = jnp.pad(x, [(0, 0), (0, chunks * size - length)] + [(0, 0)] * (x.ndim - 2), constant_values=padding)
+        return x.reshape(batch, chunks, size, *x.shape[2:])
 
     def with_previous(x, padding=0):
-        previous = jnp.pad(x[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2), constant_values=padding)
-        return jnp.concatenate([previous, x], axis=2)
+        x = jnp.pad(x, [(0, 0), (reach, 0)] + [(0, 0)] * (x.ndim - 2), constant_values=padding)
+        return jnp.concatenate([x[:, i : i + chunks] for i in range(reach + 1)], axis=2)
 
     rows = lambda x: x.reshape(batch * chunks, *x.shape[2:])  # noqa: E731
     segments = chunk(segment_ids, padding=-1)
     same = segments[..., :, None] == with_previous(segments, padding=-2)[..., None, :]
-    seen = same & _seen(jnp.arange(window, 2 * window), jnp.arange(2 * window), window)
+    seen = same & _seen(jnp.arange(reach * size, (reach + 1) * size), jnp.arange((reach + 1) * size), window)
     heads = dense(rows(chunk(q)), rows(with_previous(chunk(k))), rows(with_previous(chunk(v))), rows(seen), scale)
-    return heads.reshape(batch, chunks * window, *heads.shape[2:])[:, :length]
+    return heads.reshape(batch, chunks * size, *heads.shape[2:])[:, :length]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

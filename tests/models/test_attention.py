@@ -48,9 +48,10 @@ def test_equals_a_plain_loop(length, window):
     np.testing.assert_allclose(out, numpy_attention(q, k, v, segments, window, 0.3), atol=2e-5)
 
 
-@pytest.mark.parametrize(("length", "window"), [(131, 9), (131, 1), (96, 16), (65, 32)])
+@pytest.mark.parametrize(("length", "window"), [(131, 9), (131, 1), (96, 16), (65, 32), (131, 40), (100, 37)])
 def test_long_local_rows_are_banded_and_equal_a_plain_loop(length, window, monkeypatch):
     monkeypatch.setattr(attention, "MOST_BLOCKS", 1)
+    monkeypatch.setattr(attention, "BLOCK", 8)
     q, k, v = arrays(length)
     segments = segments_of(length)
     called = []

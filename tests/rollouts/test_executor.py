@@ -323,7 +323,7 @@ async def test_a_browser_that_hangs_or_whose_driver_died_is_started_again(killed
                     assert look.seen.text == "again"
         assert browsers.launches == 2
     await asyncio.sleep(0.5)
-    assert {process for process, _ in descendants(os.getpid())} == others
+    assert {process for process, _ in descendants(os.getpid())} <= others
 
 
 async def test_a_browser_that_does_not_start_is_one_message(tmp_path):
