@@ -11,8 +11,8 @@ Every side is a process in its own environment, fed the same checkpoint in the l
 by its own loader. In each round all do one step, one after another while the others wait, in an order that turns; medians
 are compared. The losses of the first two steps must agree. All keep freed memory, as `mira_jax.train` does.
 transformers runs eagerly and by torch.compile, both with its sdpa attention; in the actor case it computes logits of
-responses alone (`logits_to_keep`), as ours does, and as its users do, of every token (`full_logits`). Ratios are against
-its fastest, in seconds and in seconds of all cores together. Where others use the machine, only the latter mean anything,
+responses alone (`logits_to_keep`), as ours does, and as its users do, of every token (`full_logits`). Ratios are in
+seconds and in seconds of all cores together. Where others use the machine, only the latter mean anything,
 and only on one core, as torch's threads spin while they wait for each other: `taskset -c 0 python benchmarks/train_step.py`.
 """
 
@@ -109,14 +109,10 @@ def main() -> None:
 
 
 def against(name: str, results: dict[str, dict]) -> dict[str, float]:
-    """How many times faster ours is than the fastest form of each peer."""
-    ratios = {}
-    for peer in ("transformers", "tunix"):
-        theirs = [results[side]["median"] for side in results if SIDES[side] == peer]
-        if theirs and "ours" in results:
-            for kind, ours_too in results["ours"]["median"].items():
-                ratios[f"{name}/{peer}/{kind}"] = min(median[kind] for median in theirs) / ours_too
-    return ratios
+    """How many times faster ours is than each form of the peers."""
+    ours_too = results.get("ours", {}).get("median", {})
+    others = {side: result["median"] for side, result in results.items() if side != "ours"}
+    return {f"{name}/{side}/{kind}": median[kind] / ours_too[kind] for side, median in others.items() for kind in ours_too}
 
 
 def compare(name: str, case: Case, pythons: dict[str, str], rounds: int) -> dict[str, dict]:

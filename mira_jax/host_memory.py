@@ -9,6 +9,8 @@ import platform
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 """Parameters of mallopt(3), from malloc.h."""
+NEVER = -1
+"""As a threshold: any number of bytes would be at most 2 GiB, which the buffers of a long row exceed."""
 
 
 def keep() -> bool:
@@ -19,5 +21,5 @@ def keep() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 * 2**20, _ARENA_MAX: 1}
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: NEVER, _TOP_PAD: 256 * 2**20, _ARENA_MAX: 1}
     return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())
