@@ -1,14 +1,21 @@
 """What a suite of tasks offers to the rollout engine: tasks, one isolated session per episode, and judgement."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from playwright.async_api import BrowserContext
 
+from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 
 SPLITS = ("train", "validation", "test")
+FIRST_SEED = {"train": 0, "validation": 10**15, "test": 2 * 10**15}
+"""Where the range of a split's own begins, for suites whose sites are drawn from a seed."""
+
+_INSTANCES_PER_SEED = 10_000
+_MAX_SEED = 10**8
 
 
 class ScriptedPolicy(Protocol):
@@ -90,6 +97,31 @@ class Suite(Protocol):
             UserError: no such habit, or a probability outside [0, 1].
         """
         ...
+
+
+def take_turns(known: Sequence[str], names: Sequence[str] | None, split: str, count: int, seed: int) -> list[tuple[str, int]]:
+    """`count` pairs of a template and the number of an instance of it, the templates taking turns.
+
+    Args:
+        known: every template of the suite.
+        names: the wanted ones, all if None.
+        seed: another one gives other numbers.
+
+    Raises:
+        UserError: no such split or template, or more instances than a seed has.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split: {split!r} is none of {', '.join(SPLITS)}")
+    names = list(names) if names else list(known)
+    for name in names:
+        if name not in known:
+            near = ", ".join(difflib.get_close_matches(str(name), known, n=20, cutoff=0.0))
+            raise UserError(f"templates: {name!r} is none of the {len(known)} there are; the nearest are {near}")
+    if not 0 <= seed < _MAX_SEED:
+        raise UserError(f"seed: {seed} is not from 0 to {_MAX_SEED - 1}")
+    if count > len(names) * _INSTANCES_PER_SEED:
+        raise UserError(f"count: {count} is more than {_INSTANCES_PER_SEED} instances of each template; ask with another seed for more")
+    return [(names[i % len(names)], seed * _INSTANCES_PER_SEED + i // len(names)) for i in range(count)]
 
 
 def to_address(url: str, addresses: Mapping[str, str]) -> str:

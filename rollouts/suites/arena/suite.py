@@ -1,17 +1,12 @@
 """The arena as a suite: its server, the sessions of its episodes, its judge."""
 
-import asyncio
-import contextlib
 import secrets
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
-import uvicorn
 from playwright.async_api import BrowserContext
 
-from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
@@ -21,30 +16,26 @@ from rollouts.suites.arena.site import COOKIE, Visits, make_app
 from rollouts.suites.arena.state import ShopState
 from rollouts.suites.arena.tasks import PLACEHOLDERS, SUITE, Instance, instance, instances
 from rollouts.suites.base import to_address
+from rollouts.suites.server import LocalServer
 
 OPTIONS = ("port",)
 _ADMIN_PATH = "/admin"
-_START_SECONDS = 10.0
-_STOP_SECONDS = 5.0
 
 
 class ArenaSuite:
-    """The arena. The server runs in the event loop that calls `start`, on a free port of 127.0.0.1 unless `port` is given."""
+    """The arena. It is served on a free port of 127.0.0.1, unless `port` is given."""
 
     name = SUITE
 
     def __init__(self, port: int = 0):
-        self._port = port
         self._visits: Visits = {}
         self.app = make_app(self._visits)
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._server = LocalServer(self.app, port)
         self._addresses: dict[str, str] = {}
-        self._host = ""
 
     @property
     def hosts(self) -> frozenset[str]:
-        return frozenset({self._host} if self._host else ())
+        return frozenset({self._server.host} if self._server.host else ())
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
         return [made.task for made in instances(split, templates, count, seed)]
@@ -57,38 +48,13 @@ class ArenaSuite:
         return instance(task_id).webarena()
 
     async def start(self) -> None:
-        """Serves the sites.
-
-        Raises:
-            UserError: the port is in use.
-        """
-        if self._serving:
-            return
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", self._port))
-        except (OSError, OverflowError) as error:
-            listener.close()
-            raise UserError(f"suite.port: {self._port}: {error}; 0 takes a free one") from None
-        self._host = f"127.0.0.1:{listener.getsockname()[1]}"
-        self._addresses = {PLACEHOLDERS["shop"]: f"http://{self._host}", PLACEHOLDERS["shop_admin"]: f"http://{self._host}{_ADMIN_PATH}"}
-        config = uvicorn.Config(self.app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
-        async with asyncio.timeout(_START_SECONDS):
-            while not self._server.started:
-                if self._serving.done():
-                    self._serving.result()
-                await asyncio.sleep(0.005)
+        """Serves the sites. Raises UserError if the port is in use."""
+        await self._server.start()
+        address = f"http://{self._server.host}"
+        self._addresses = {PLACEHOLDERS["shop"]: address, PLACEHOLDERS["shop_admin"]: address + _ADMIN_PATH}
 
     async def stop(self) -> None:
-        if not (self._serving and self._server):
-            return
-        self._server.should_exit = True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._serving, _STOP_SECONDS)
-        self._server = self._serving = None
+        await self._server.stop()
         for state in self._visits.values():
             state.close()
         self._visits.clear()
@@ -96,7 +62,7 @@ class ArenaSuite:
     async def open(self, task: Task, context: BrowserContext) -> "ArenaSession":
         """Makes a shop for this episode alone and gives `context` the cookie that leads to it."""
         session = self.session(task)
-        cookie = {"name": COOKIE, "value": session.token, "url": f"http://{self._host}", "httpOnly": True, "sameSite": "Strict"}
+        cookie = {"name": COOKIE, "value": session.token, "url": f"http://{self._server.host}", "httpOnly": True, "sameSite": "Strict"}
         try:
             await context.add_cookies([cookie])
         except BaseException:
@@ -106,9 +72,9 @@ class ArenaSuite:
 
     def session(self, task: Task) -> "ArenaSession":
         """`open` without a browser."""
-        if not self._serving:
+        if not self._server.host:
             raise RuntimeError("start() comes before a session")
-        return ArenaSession(instance(task.id), self._visits, self._addresses, self._host, self.app)
+        return ArenaSession(instance(task.id), self._visits, self._addresses, self._server.host, self.app)
 
     def judge(self, trajectory: Trajectory) -> Outcome:
         return evaluators.judge(instance(trajectory.task.id).draft.evaluation, trajectory.evidence)
@@ -163,11 +129,3 @@ class ArenaSession:
     async def close(self) -> None:
         if self._visits.pop(self.token, None):
             self._state.close()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the process that it is a part of."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -16,18 +16,15 @@ from rollouts.suites.arena.content import Content, Line, Order, make_content
 from rollouts.suites.arena.milestones import Milestone
 from rollouts.suites.arena.moves import Move
 from rollouts.suites.arena.site import slug
-from rollouts.suites.base import SPLITS
+from rollouts.suites.base import FIRST_SEED, SPLITS, take_turns
 
 SUITE = "arena"
 MAX_HORIZON = 30
 PLACEHOLDERS = {"shop": "__SHOP__", "shop_admin": "__SHOP_ADMIN__"}
 """Site to placeholder."""
 
-_FIRST_SEED = {"train": 0, "validation": 10**15, "test": 2 * 10**15}
 _SEEDS_PER_INSTANCE = 64
 _DRAWS_PER_SEED = 32
-_INSTANCES_PER_SEED = 10_000
-_MAX_SEED = 10**8
 _TASK_ID = re.compile(r"shop\.(?P<template>[a-z_]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
 _SPLIT_OF_TENTH = ("test", "test", "validation", *["train"] * 7)
 
@@ -102,17 +99,8 @@ def task_id(template: str, split: str, number: int) -> str:
 
 def instances(split: str, names: Sequence[str] | None, count: int, seed: int) -> list[Instance]:
     """`count` instances, the templates taking turns. Raises UserError for an unknown split or template."""
-    if split not in SPLITS:
-        raise UserError(f"split: {split!r} is none of {', '.join(SPLITS)}")
-    names = list(names) if names else list(templates())
-    for name in names:
-        if name not in templates():
-            raise UserError(f"templates: {name!r} is none of {', '.join(templates())}")
-    if not 0 <= seed < _MAX_SEED:
-        raise UserError(f"seed: {seed} is not from 0 to {_MAX_SEED - 1}")
-    if count > len(names) * _INSTANCES_PER_SEED:
-        raise UserError(f"count: {count} is more than {_INSTANCES_PER_SEED} instances of each template; ask with another seed for more")
-    return [instance(task_id(names[i % len(names)], split, seed * _INSTANCES_PER_SEED + i // len(names))) for i in range(count)]
+    drawn = take_turns(list(templates()), names, split, count, seed)
+    return [instance(task_id(name, split, number)) for name, number in drawn]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -128,7 +116,7 @@ def instance(identity: str) -> Instance:
     template, split, number = templates()[match["template"]], match["split"], int(match["number"])
     random = Random(f"{template.name} {split} {number}")
     for shift in range(_SEEDS_PER_INSTANCE):
-        seed = _FIRST_SEED[split] + number * _SEEDS_PER_INSTANCE + shift
+        seed = FIRST_SEED[split] + number * _SEEDS_PER_INSTANCE + shift
         content = make_content(seed)
         for _ in range(_DRAWS_PER_SEED):
             draft = template.draw(random, content)

@@ -1,0 +1,65 @@
+"""Serves a suite's own sites on loopback, inside the process that runs the episodes."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from mira_jax.errors import UserError
+
+_START_SECONDS = 10.0
+_STOP_SECONDS = 5.0
+
+
+class LocalServer:
+    """An ASGI application on 127.0.0.1, served in the event loop that calls `start`."""
+
+    def __init__(self, app: Any, port: int = 0):
+        """`port`: 0 takes a free one."""
+        self.host = ""
+        """`host:port` while it serves, else empty."""
+        self._app, self._port = app, port
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Serves. Raises UserError if the port is in use."""
+        if self._serving:
+            return
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", self._port))
+        except (OSError, OverflowError) as error:
+            listener.close()
+            raise UserError(f"suite.port: {self._port}: {error}; 0 takes a free one") from None
+        config = uvicorn.Config(self._app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        async with asyncio.timeout(_START_SECONDS):
+            while not self._server.started:
+                if self._serving.done():
+                    self._serving.result()
+                await asyncio.sleep(0.005)
+        self.host = f"127.0.0.1:{listener.getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Safe to call twice."""
+        if not (self._serving and self._server):
+            return
+        self._server.should_exit = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._serving, _STOP_SECONDS)
+        self._server = self._serving = None
+        self.host = ""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process that it is a part of."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
