@@ -66,7 +66,7 @@ async def run_episode(
     try:
         session = await _site(suite.open(task, context), "opening the sites")
         try:
-            return await _Episode(session, task, attempt, policy, browsers, observation, limits).run(context)
+            return await _Episode(session, attempt, policy, browsers, observation, limits).run(context)
         finally:
             await _site(session.close(), "closing the sites")
     finally:
@@ -84,14 +84,13 @@ class _Episode:
     def __init__(
         self,
         session: Session,
-        task: Task,
         attempt: int,
         policy: Policy,
         browsers: BrowserPool,
         observation: ObservationConfig,
         limits: LimitConfig,
     ):
-        self.session, self.task, self.attempt, self.policy = session, task, attempt, policy
+        self.session, self.task, self.attempt, self.policy = session, session.task, attempt, policy
         self.browsers, self.observation_config, self.limits = browsers, observation, limits
 
     async def run(self, context: BrowserContext) -> Trajectory:

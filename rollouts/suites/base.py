@@ -30,6 +30,7 @@ class Session(Protocol):
     """The sites as one episode sees them: apart from every other episode's, and gone when it ends."""
 
     task: Task
+    """The task of the episode. Where only the page itself says what is asked, its intent is filled in here."""
     addresses: Mapping[str, str]
     """Placeholder to address: `{"__SHOP__": "http://127.0.0.1:40123"}`."""
     hosts: frozenset[str]
