@@ -25,6 +25,8 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   "$venv/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv "$venv"
   say "Installing the pinned packages into $venv (a few minutes the first time) ..."
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]" || fail "pip could not install the packages; its message is above"
+  # Only the pages in it are used: what the package itself depends on is left out.
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps miniwob || fail "pip could not install miniwob; its message is above"
   echo "$wanted" > "$stamp"
 fi
 
