@@ -1,0 +1,1 @@
+"""MiniWoB++: small pages, each with one instruction, from the package `miniwob`."""

@@ -1,0 +1,148 @@
+"""MiniWoB++ as a suite: a page is a template, a seed an instance of it, and the page itself is the judge.
+
+The instruction is known only once a page is drawn, so a task has no intent before its session.
+"""
+
+import importlib.resources
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from playwright.async_api import BrowserContext
+from starlette.staticfiles import StaticFiles
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
+from rollouts.suites.base import FIRST_SEED, take_turns, to_address
+from rollouts.suites.miniwob.expert import Expert
+from rollouts.suites.server import LocalServer
+
+OPTIONS = ("port", "threshold")
+SUITE = "miniwob"
+PLACEHOLDER = "__MINIWOB__"
+HORIZON = 20
+INSTRUCTION = "() => { const said = core.getUtterance(); return said.utterance ?? said; }"
+"""Tells what a page that is drawn asks for."""
+
+_TASK_ID = re.compile(r"miniwob\.(?P<page>[a-z0-9-]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
+_START = importlib.resources.files("rollouts.suites.miniwob").joinpath("start.js").read_text(encoding="utf-8")
+_OUTCOME = '() => JSON.parse(sessionStorage.outcome ?? \'{"ended": false, "reward": 0, "reason": ""}\')'
+
+
+def find_pages() -> Path:
+    """The html folder of the package, which is not imported: it would bring gymnasium and selenium with it.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("miniwob")
+    folder = Path(spec.origin).parent / "html" if spec and spec.origin else None
+    if folder is None or not (folder / "miniwob").is_dir():
+        raise UserError("suite: the pages of MiniWoB++ are not installed; pip install -c constraints.txt -e '.[miniwob]'")
+    return folder
+
+
+class MiniwobSuite:
+    """MiniWoB++. Its pages are served on a free port of 127.0.0.1, unless `port` is given.
+
+    An episode's score is the page's own reward, without the part that decays with time. It is a success if the score
+    is at least `threshold`; below 1 that counts partial answers.
+    """
+
+    name = SUITE
+
+    def __init__(self, port: int = 0, threshold: float = 1.0):
+        if not (isinstance(threshold, (int, float)) and 0 < threshold <= 1):
+            raise UserError(f"suite.options.threshold: {threshold!r} is not above 0 and at most 1")
+        folder = find_pages()
+        self.pages = tuple(sorted(path.stem for path in (folder / "miniwob").glob("*.html")))
+        self._threshold = threshold
+        self._server = LocalServer(StaticFiles(directory=folder), port)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        return frozenset({self._server.host} if self._server.host else ())
+
+    def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
+        return [_task(page, split, number) for page, number in take_turns(self.pages, templates, split, count, seed)]
+
+    def task(self, task_id: str) -> Task:
+        match = _TASK_ID.fullmatch(task_id)
+        if not match or match["page"] not in self.pages or match["split"] not in FIRST_SEED:
+            raise UserError(f"task: no task {task_id!r} in MiniWoB++")
+        return _task(match["page"], match["split"], int(match["number"]))
+
+    async def start(self) -> None:
+        """Serves the pages. Raises UserError if the port is in use."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def open(self, task: Task, context: BrowserContext) -> "MiniwobSession":
+        """Makes every page of `context` begin the task's instance, and draws it once to read what is asked."""
+        addresses = {PLACEHOLDER: f"http://{self._server.host}"}
+        await context.add_init_script(f"({_START})({task.seed})")
+        page = await context.new_page()
+        try:
+            await page.goto(to_address(task.start_url, addresses))
+            intent = await page.evaluate(INSTRUCTION)
+        finally:
+            await page.close()
+        return MiniwobSession(msgspec.structs.replace(task, intent=intent), context, addresses, self.hosts)
+
+    def judge(self, trajectory: Trajectory) -> Outcome:
+        state = trajectory.steps[-1].state
+        reward = float(state["reward"])
+        detail = state["reason"] if state["ended"] else "the page has not ended the episode"
+        return Outcome(success=self._solved(state), score=reward, source="rule", detail=detail)
+
+    def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
+        """One, the end: the pages tell nothing of the way there."""
+        solved = Subgoal(text="solve the task", check=f"the page's reward is at least {self._threshold:g}")
+        return (solved,), [(self._solved(step.state),) for step in trajectory.steps]
+
+    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> Expert:
+        """See `rollouts.suites.miniwob.expert.SCRIPTS` for the pages that have one. Raises UserError for the others."""
+        if habits:
+            raise UserError(f"habits: the experts of MiniWoB++ have none, not {', '.join(habits)}")
+        return Expert(task.template)
+
+    def _solved(self, state: Mapping[str, Any]) -> bool:
+        return state["reward"] >= self._threshold
+
+
+def _task(page: str, split: str, number: int) -> Task:
+    return Task(
+        id=f"{SUITE}.{page}.{split}.{number}",
+        suite=SUITE,
+        sites=(SUITE,),
+        template=page,
+        split=split,
+        seed=FIRST_SEED[split] + number,
+        intent="",
+        start_url=f"{PLACEHOLDER}/miniwob/{page}.html",
+        horizon=HORIZON,
+    )
+
+
+class MiniwobSession:
+    """One episode's page."""
+
+    def __init__(self, task: Task, context: BrowserContext, addresses: Mapping[str, str], hosts: frozenset[str]):
+        self.task, self.addresses, self.hosts = task, addresses, hosts
+        self._context = context
+
+    async def state(self) -> dict[str, Any]:
+        """Whether the page has ended the episode, with what reward, and why if it says so."""
+        return await self._context.pages[0].evaluate(_OUTCOME)
+
+    async def evidence(self, page: Page | None, answer: str | None) -> Evidence:
+        """The outcome itself is in the last step's state."""
+        return Evidence(answer=answer, page=page)
+
+    async def close(self) -> None:
+        return None
