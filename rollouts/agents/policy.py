@@ -11,7 +11,7 @@ from mira_jax.trajectories import records
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids
 from mira_jax.trajectories.records import Action, Task, TokenCounts, episode_key
 from mira_jax.trajectories.tokenizer import Tokenizer
-from rollouts.agents.endpoint import Endpoint, EndpointConfig
+from rollouts.endpoint import Endpoint, EndpointConfig
 from rollouts.suites import Suite
 from rollouts.suites.base import ScriptedPolicy
 from rollouts.web.actions import EXIT, GO_BACKWARD, format_action

@@ -14,8 +14,8 @@ from starlette.routing import Route
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.tokenizer import train_tokenizer
-from rollouts.agents.endpoint import Endpoint, EndpointConfig
 from rollouts.agents.policy import EndpointPolicy, PolicyConfig, step_seed
+from rollouts.endpoint import Endpoint, EndpointConfig
 from rollouts.errors import EndpointError
 from rollouts.web.observation import Observation
 
@@ -42,7 +42,8 @@ async def serving(*answers, models=None):
     async def listed(request: Request):
         return models or JSONResponse({"data": [{"id": "small"}]})
 
-    app = Starlette(routes=[Route("/v1/completions", completions, methods=["POST"]), Route("/v1/models", listed)])
+    routes = [Route(path, completions, methods=["POST"]) for path in ("/v1/completions", "/v1/chat/completions")]
+    app = Starlette(routes=[*routes, Route("/v1/models", listed)])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -65,6 +66,22 @@ async def test_a_completion_is_asked_for_by_tokens_and_scored():
     assert completion.text == "go_backward()" and completion.tokens == 3 and not completion.cut
     assert completion.log_prob == pytest.approx(-0.75)
     assert asked == [{"model": "small", "prompt": [2, 5, 7], "max_tokens": 9, "temperature": 0.5, "seed": 11, "logprobs": 0, "key": None}]
+
+
+async def test_a_chat_is_asked_for_by_messages():
+    said = {
+        "choices": [{"message": {"role": "assistant", "content": "correct"}, "finish_reason": "stop"}],
+        "usage": {"completion_tokens": 2},
+    }
+    messages = [{"role": "user", "content": "Is it?"}]
+    silent = {"choices": [{"message": {"role": "assistant", "content": None}}]}
+    async with (
+        serving(answer(tree=silent), answer(tree=said)) as (url, asked),
+        Endpoint(EndpointConfig(base_url=url, backoff=0.01)) as endpoint,
+    ):
+        reply = await endpoint.chat(messages, max_tokens=9, temperature=0.0, seed=3)
+    assert reply.text == "correct" and reply.tokens == 2 and reply.log_prob is None
+    assert asked == [{"model": "small", "messages": messages, "max_tokens": 9, "temperature": 0.0, "seed": 3, "key": None}] * 2
 
 
 async def test_passing_failures_are_retried_and_retry_after_is_honoured():

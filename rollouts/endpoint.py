@@ -7,7 +7,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -105,6 +105,24 @@ class Endpoint:
         }
         if stop:
             body["stop"] = list(stop)
+        return await self._send("completions", body, _completion)
+
+    async def chat(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, temperature: float, seed: int) -> Completion:
+        """The answer to a conversation, without its log-probability.
+
+        Raises:
+            EndpointError, UserError: as for `complete`.
+        """
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        return await self._send("chat/completions", body, _answer)
+
+    async def _send(self, path: str, body: Mapping[str, Any], read: Callable[[httpx.Response], Completion]) -> Completion:
         failure = ""
         for attempt in range(self.config.retries + 1):
             wait = 0.0
@@ -112,9 +130,9 @@ class Endpoint:
                 async with self._places:
                     await self._pace()
                     # The client's own limit is on silence: an answer that trickles in would never end.
-                    response = await asyncio.wait_for(self._open().post("completions", json=body), self.config.timeout)
+                    response = await asyncio.wait_for(self._open().post(path, json=body), self.config.timeout)
                 if response.status_code == 200:
-                    return _completion(response)
+                    return read(response)
                 failure = _failure(response)
                 if response.status_code in _REFUSED:
                     raise UserError(f"{self.config.base_url}: {failure}")
@@ -194,10 +212,20 @@ def _is_loopback(url: str) -> bool:
 
 def _completion(response: httpx.Response) -> Completion:
     """Raises ValueError."""
+    return _read(response, lambda choice: choice["text"])
+
+
+def _answer(response: httpx.Response) -> Completion:
+    """Raises ValueError."""
+    return _read(response, lambda choice: choice["message"]["content"])
+
+
+def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion:
+    """Raises ValueError."""
     tree = response.json()
     try:
         choice = tree["choices"][0]
-        text = choice["text"]
+        text = text_of(choice)
         if not isinstance(text, str):
             raise TypeError("text is not a string")
         told = (choice.get("logprobs") or {}).get("token_logprobs")
