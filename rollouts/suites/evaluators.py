@@ -1,13 +1,13 @@
-"""WebArena's evaluators over gathered evidence: string_match, url_match and program_html. Nothing from a task is ever executed.
+"""WebArena's evaluators over gathered evidence: string_match, url_match and program_html. Nothing from a task is executed here.
 
-The rules are those of WebArena-Lite's evaluator: a task succeeds if each of its `eval_types` does. Where a task
-needs a model as judge (a fuzzy match of anything but N/A), `judge` says so instead of guessing.
+The rules are those of WebArena-Lite's evaluator: a task succeeds if each of its `eval_types` does. What only a model can
+judge, a fuzzy match of anything but N/A, is asked of the `Reader` that the caller gives.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from mira_jax.errors import UserError
@@ -21,33 +21,76 @@ _LOCATOR = re.compile(
     r"(?:document\.querySelector\(\s*(['\"])(?P<inner>.+?)\1\s*\)(?:\.(?:outerText|innerText|textContent))?|(?P<plain>[^()]*))"
 )
 _SELECTOR = re.compile(r"[#.]?[A-Za-z][\w-]*")
+_PUNCTUATION = r"\s;@#$%&?!*()\[\]{}<>\"`«»“”‘’„\u2012-\u2015"
+_TOKEN_START = rf"(?:(?<![^{_PUNCTUATION}'])|(?<=\.\.)|(?<=--)|(?<=[:,])(?=\D))"
+_TOKEN_END = rf"(?=[{_PUNCTUATION}]|$|\.\.|--|[:,](?:\D|$)|'(?:s|m|d|ll|re|ve)?(?:\s|$)|\.[\])}}>\"'»”’ ]*$|\.\s+[^\w\s]|\.\s+\d)"
+"""Around a token by the Penn Treebank's rules. A full stop is a token of its own only where it ends a sentence: at the end of
+the text, or before anything but a letter, since a sentence begins with a capital and answers are in lower case."""
 
 
-def judge(evaluation: Mapping[str, Any], evidence: Evidence) -> Outcome:
+class Reader(Protocol):
+    """Judges what no rule can: a model, or a person."""
+
+    def same(self, question: str, reference: str, answer: str) -> bool:
+        """Whether the answer to the question means what the reference does."""
+        ...
+
+    def same_reason(self, question: str, reason: str, answer: str) -> bool:
+        """Whether the answer gives, or implies, the reason why what was asked can't be done."""
+        ...
+
+
+def judge(evaluation: Mapping[str, Any], evidence: Evidence, intent: str = "", reader: Reader | None = None) -> Outcome:
     """The outcome by a task's `eval` object.
 
     Raises:
-        UserError: the evaluation needs a judge model, or is of an unknown type.
+        UserError: the evaluation needs a reader and there is none, or it is of an unknown type.
     """
     failures = []
     for kind in evaluation["eval_types"]:
         if kind == "string_match":
-            failures += string_match(evaluation["reference_answers"], evidence.answer)
+            note = evaluation.get("string_note") or ""
+            failures += string_match(evaluation["reference_answers"], evidence.answer, intent, note, reader)
         elif kind == "url_match":
             url = evidence.page.url if evidence.page else ""
             failures += url_match(evaluation["reference_url"], url, evaluation.get("url_note") or "GOLD in PRED")
         elif kind == "program_html":
-            failures += program_html(evaluation["program_html"], evidence.contents)
+            failures += program_html(evaluation["program_html"], evidence.contents, intent, reader)
         else:
             raise UserError(f"eval_types: {kind!r} is none of string_match, url_match, program_html")
-    return Outcome(success=not failures, score=float(not failures), source="rule", detail="; ".join(failures))
+    source = "judge" if reader and needs_reader(evaluation) else "rule"
+    return Outcome(success=not failures, score=float(not failures), source=source, detail="; ".join(failures))
 
 
-def string_match(references: Mapping[str, Any], answer: str | None) -> list[str]:
-    """What is wrong with the answer; empty if nothing."""
+def needs_reader(evaluation: Mapping[str, Any]) -> bool:
+    """Whether `judge` may have to ask a reader."""
+    references = [evaluation["reference_answers"]] if "string_match" in evaluation["eval_types"] else []
+    if "program_html" in evaluation["eval_types"]:
+        references += [target["required_contents"] for target in evaluation["program_html"]]
+    return any("fuzzy_match" in reference for reference in references)
+
+
+def string_match(
+    references: Mapping[str, Any], answer: str | None, intent: str = "", note: str = "", reader: Reader | None = None
+) -> list[str]:
+    """What is wrong with the answer; empty if nothing. `note` is why the task can't be done, where the reference is N/A."""
     if answer is None:
         return ["no answer"]
-    return _unmet(references, answer, "answer")
+    answer = clean(answer)
+    failures = []
+    for kind, reference in references.items():
+        if kind != "fuzzy_match":
+            failures += _unmet(kind, reference, answer, "answer", tokens=True)
+        elif _not_possible(reference) and (reader is None or clean(answer) == NOT_POSSIBLE):
+            failures += [] if clean(answer) == NOT_POSSIBLE else [f"answer is {_short(answer)}, not N/A"]
+        elif isinstance(reference, str) and _not_possible(reference):
+            if not _needed(reader, note).same_reason(intent, note, answer):
+                failures.append(f"answer is {_short(answer)}, not N/A since {_short(note)}")
+        else:
+            for part in [reference] if isinstance(reference, str) else reference:
+                if not failures and not _needed(reader, part).same(intent, part, answer):
+                    failures.append(f"answer does not mean {_short(part)}: {_short(answer)}")
+    return failures
 
 
 def url_match(references: str, url: str, note: str = "GOLD in PRED") -> list[str]:
@@ -56,9 +99,8 @@ def url_match(references: str, url: str, note: str = "GOLD in PRED") -> list[str
     `GOLD in PRED` is WebArena's rule: some reference's host and path is a part of the page's, and each query key of the
     references has one of their values. `EXACT` wants host and path to be equal.
     """
-    page, golds = urlsplit(url), [urlsplit(reference) for reference in references.split(OR)]
-    base = (page.netloc + page.path).rstrip("/")
-    bases = [(gold.netloc + gold.path).rstrip("/") for gold in golds]
+    page, golds = urlsplit(url.rstrip("/")), [urlsplit(reference.rstrip("/")) for reference in references.split(OR)]
+    base, bases = page.netloc + page.path, [gold.netloc + gold.path for gold in golds]
     if not any(gold == base if note == "EXACT" else gold in base for gold in bases):
         return [f"the last page is {url}, not {references}"]
     wanted: dict[str, set[str]] = {}
@@ -69,50 +111,60 @@ def url_match(references: str, url: str, note: str = "GOLD in PRED") -> list[str
     return [f"the last page has not {key}={sorted(values)[0]}" for key, values in wanted.items() if not values & set(query.get(key, ()))]
 
 
-def program_html(targets: Sequence[Mapping[str, Any]], contents: Sequence[str]) -> list[str]:
-    """What is wrong with the texts selected by the targets; empty if nothing."""
+def program_html(
+    targets: Sequence[Mapping[str, Any]], contents: Sequence[str], intent: str = "", reader: Reader | None = None
+) -> list[str]:
+    """What is wrong with the texts selected by the targets; empty if nothing. Of several kinds of reference, the first counts."""
     if len(contents) != len(targets):
         return [f"{len(contents)} of {len(targets)} targets were read"]
     failures = []
     for target, content in zip(targets, contents, strict=True):
-        failures += _unmet(target["required_contents"], content, f"{target['url']} {target['locator']}".strip())
+        wanted, what = target["required_contents"], f"{target['url']} {target['locator']}".strip()
+        kind = next((kind for kind in ("exact_match", "must_include", "fuzzy_match") if kind in wanted), "")
+        if kind != "fuzzy_match":
+            failures += _unmet(kind or next(iter(wanted), ""), wanted.get(kind), content, what, tokens=False)
+        elif not failures and not _needed(reader, together := ", ".join(wanted[kind])).same(intent, together, content):
+            failures.append(f"{what} does not mean {_short(together)}: {_short(content)}")
     return failures
 
 
-def _unmet(references: Mapping[str, Any], text: str, what: str) -> list[str]:
-    """The references that `text` does not meet, each as a message."""
-    failures = []
-    for kind, reference in references.items():
-        if kind == "exact_match":
-            if clean(reference) != clean(text):
-                failures.append(f"{what} is {_short(text)}, not {_short(reference)}")
-        elif kind == "must_include":
-            whole_word = len(reference) == 1
-            failures += [f"{what} lacks {_short(part)}: {_short(text)}" for part in reference if not _includes(part, text, whole_word)]
-        elif kind == "fuzzy_match":
-            wanted = [reference] if isinstance(reference, str) else list(reference)
-            if [clean(part) for part in wanted] != [NOT_POSSIBLE]:
-                raise UserError(f"fuzzy_match: only N/A can be judged by rule; {_short(str(reference))} needs a judge model")
-            if clean(text) != NOT_POSSIBLE:
-                failures.append(f"{what} is {_short(text)}, not N/A")
-        else:
-            raise UserError(f"reference: {kind!r} is none of exact_match, must_include, fuzzy_match")
-    return failures
+def _unmet(kind: str, reference: Any, text: str, what: str, tokens: bool) -> list[str]:
+    """The references of this kind that `text` does not meet, each as a message."""
+    if kind == "exact_match":
+        return [] if clean(reference) == clean(text) else [f"{what} is {_short(text)}, not {_short(reference)}"]
+    if kind == "must_include":
+        parts = [reference] if isinstance(reference, str) else reference
+        tokens = tokens and len(parts) == 1
+        return [f"{what} lacks {_short(part)}: {_short(text)}" for part in parts if not _includes(part, text, tokens)]
+    raise UserError(f"reference: {kind!r} is none of exact_match, must_include, fuzzy_match")
 
 
-def _includes(reference: str, text: str, whole_word: bool) -> bool:
-    """Whether one of the alternatives is a part of `text`; a lone reference of one character must be a word of its own."""
-    for alternative in reference.split(OR):
-        part = clean(alternative)
-        if part in re.findall(r"\w+|[^\w\s]", clean(text)) if whole_word and len(part) == 1 else part in clean(text):
-            return True
-    return False
+def _includes(reference: str, text: str, tokens: bool) -> bool:
+    """Whether one of the alternatives is a part of `text`; if `tokens`, one of a single character must be a token."""
+    text = clean(text)
+    parts = [clean(alternative) for alternative in reference.split(OR)]
+    return any(_has_token(part, text) if tokens and len(part) == 1 else part in text for part in parts)
+
+
+def _has_token(character: str, text: str) -> bool:
+    return re.search(_TOKEN_START + re.escape(character) + _TOKEN_END, text) is not None
+
+
+def _not_possible(reference: str | Sequence[str]) -> bool:
+    parts = [reference] if isinstance(reference, str) else reference
+    return [clean(part) for part in parts] == [NOT_POSSIBLE]
+
+
+def _needed(reader: Reader | None, reference: str) -> Reader:
+    if reader is None:
+        raise UserError(f"fuzzy_match: only N/A can be judged by rule; {_short(reference)} needs a judge model")
+    return reader
 
 
 def clean(text: str) -> str:
-    """Lower case, white space collapsed, one pair of quotes around the whole removed."""
-    text = " ".join(text.split())
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+    """Lower case, without white space at the ends, and then without one pair of quotes around the whole."""
+    text = text.strip()
+    if text[:1] in ("'", '"') and text[-1:] == text[:1]:
         text = text[1:-1]
     return text.lower()
 
