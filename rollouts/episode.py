@@ -25,7 +25,8 @@ from rollouts.web.observation import Observation, ObservationConfig
 from rollouts.web.tabs import Tabs
 
 Result = TypeVar("Result")
-SITE_SECONDS = 30.0
+SITE_SECONDS = 120.0
+"""The most that the sites of an episode may take to be opened, read or closed: signing in, and pages that evidence is read from."""
 PAGES = " |AND| "
 """Between the addresses of a task that starts with several pages, as in WebArena."""
 
@@ -140,7 +141,8 @@ class _Episode:
             )
             browser_seconds = 0.0
             status = status or self._ended(steps)
-        evidence = await _site(self.session.evidence(page, answer), "gathering the evidence")
+        front = self.tabs.page if self.tabs.count else None
+        evidence = await _site(self.session.evidence(page, answer, front), "gathering the evidence")
         return Trajectory(
             id=uuid.uuid4().hex,
             task=self.task,

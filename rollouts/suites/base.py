@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from playwright.async_api import BrowserContext
+from playwright.async_api import Page as BrowserPage
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import Round
@@ -40,8 +41,14 @@ class Session(Protocol):
         """A small JSON snapshot of the sites' state, for `Step.state`. Changes nothing."""
         ...
 
-    async def evidence(self, page: Page | None, answer: str | None) -> Evidence:
-        """Gathers what the outcome is judged on, at the end of the episode. `page` is the last page, `answer` exit()'s message."""
+    async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
+        """Gathers what the outcome is judged on, at the end of the episode.
+
+        Args:
+            page: the last page, as recorded.
+            answer: exit()'s message.
+            front: the last page itself, while it stands.
+        """
         ...
 
     async def close(self) -> None:
@@ -81,8 +88,8 @@ class Suite(Protocol):
         """Resets the sites for one episode and makes `context` part of it."""
         ...
 
-    def judge(self, trajectory: Trajectory) -> Outcome:
-        """The outcome by the task's own rules, from the trajectory's evidence."""
+    def judge(self, trajectory: Trajectory) -> Outcome | None:
+        """The outcome by the task's own rules, from the trajectory's evidence. None if a model has to judge, and gave no verdict."""
         ...
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:

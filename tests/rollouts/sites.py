@@ -135,7 +135,7 @@ class CountingSuite:
     name = "counting"
 
     def __init__(self, trouble=None):
-        self.trouble, self.opened, self.closed = trouble, 0, 0
+        self.trouble, self.opened, self.closed, self.fronts = trouble, 0, 0, []
         self.page = "<h1>count</h1><a href='/press?n=1'>press</a> <a href='/other'>other</a>"
 
     @property
@@ -198,7 +198,8 @@ class CountingSession:
             await self.suite.trouble(self)
         return {"presses": self.presses}
 
-    async def evidence(self, page, answer):
+    async def evidence(self, page, answer, front=None):
+        self.suite.fronts.append(front and front.url)
         return Evidence(answer=answer, page=page)
 
     async def close(self):

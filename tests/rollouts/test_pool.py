@@ -48,6 +48,7 @@ def test_episodes_are_collected_once_and_hold_what_the_contract_says(use, tmp_pa
     tally = collect(config(), tmp_path)
     assert tally.status == {"finished": 4} and tally.steps == sum(1 + i % 3 + 1 for i in range(4))
     assert suite.opened == suite.closed == 4
+    assert sorted(url.partition("?")[2] for url in suite.fronts) == ["n=1", "n=1", "n=2", "n=3"]
     episodes = {episode.task.id: episode for episode in ShardReader(tmp_path)}
     episode = episodes["press.train.0.1"]
     assert [step.response for step in episode.steps] == ['do(action="Click", element="press")'] * 2 + ['exit(message="done")']

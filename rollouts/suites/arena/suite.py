@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 from playwright.async_api import BrowserContext
+from playwright.async_api import Page as BrowserPage
 
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
@@ -104,7 +105,7 @@ class ArenaSession:
     async def state(self) -> dict[str, Any]:
         return self._state.snapshot()
 
-    async def evidence(self, page: Page | None, answer: str | None) -> Evidence:
+    async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
         """Reads the pages that `program_html` names, in a copy of the shop, so that reading leaves no trace."""
         token = secrets.token_urlsafe(16)
         copy = self._visits[token] = self._state.copy()
