@@ -1,0 +1,42 @@
+"""Tells an evaluation of WebArena-Lite in the paper's convention and by sets of sites.
+
+python -m rollouts.suites.webarena --folder runs/webarena
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from mira_jax import commands
+from mira_jax.errors import UserError
+from mira_jax.trajectories.shards import ShardReader
+from rollouts.suites.webarena.report import tables
+from rollouts.suites.webarena.tasks import SUITE, read_tasks, to_task
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    folder: str = ""
+    """The evaluation's folder, with the judged episodes in labelled/."""
+    tasks: str = ""
+    """As in suite.options.tasks."""
+
+
+def main(settings: ReportConfig) -> int:
+    if not settings.folder:
+        raise UserError("folder: name the folder of an evaluation")
+    tasks = [to_task(task_id, item) for task_id, item in read_tasks(settings.tasks).items()]
+    successes: dict[str, bool] = {}
+    for trajectory in ShardReader(Path(settings.folder) / "labelled"):
+        if trajectory.task.suite != SUITE:
+            raise UserError(f"{settings.folder}: holds episodes of the suite {trajectory.task.suite!r}, not of {SUITE}")
+        if trajectory.attempt == 0 and trajectory.outcome is not None:
+            if trajectory.task.id in successes:
+                raise UserError(f"{settings.folder}: two first attempts at {trajectory.task.id}; an evaluation has one policy")
+            successes[trajectory.task.id] = trajectory.success
+    print(tables(tasks, successes))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main, ReportConfig, __doc__, flags=("folder",)))

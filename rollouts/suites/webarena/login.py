@@ -1,0 +1,97 @@
+"""Signing episodes in to WebArena's sites, in their browser context. A state that stands is used again, one that expired renewed."""
+
+import asyncio
+import collections
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from playwright.async_api import BrowserContext
+
+from rollouts.errors import SiteError
+
+SECONDS = 20.0
+"""The most that one page of a login may take."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """Where a site's login is, by the names of its form's fields."""
+
+    path: str
+    user: str
+    password: str
+    probe: str
+    """A page that shows the form, or leads to it, to whom is not signed in."""
+
+
+FORMS = {
+    "shopping": Form("/customer/account/login/", "login[username]", "login[password]", "/wishlist/"),
+    "shopping_admin": Form("", "login[username]", "login[password]", "/dashboard"),
+    "reddit": Form("/login", "_username", "_password", "/user/{user}/account"),
+    "gitlab": Form("/users/sign_in", "user[login]", "user[password]", "/-/profile"),
+}
+
+
+class Logins:
+    """The cookies of each site's login, in memory alone.
+
+    Args:
+        addresses: site to address.
+        accounts: site to user name and password.
+    """
+
+    def __init__(self, addresses: Mapping[str, str], accounts: Mapping[str, tuple[str, str]]):
+        self.addresses, self.accounts = addresses, accounts
+        self.renewed: collections.Counter[str] = collections.Counter()
+        """How often each site's form was filled in."""
+        self._cookies: dict[str, list[Any]] = {}
+        self._locks: dict[str, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
+
+    async def sign_in(self, site: str, context: BrowserContext) -> None:
+        """Makes `context` signed in to the site. Raises SiteError, or Playwright's Error."""
+        async with self._locks[site]:
+            kept = self._cookies.pop(site, [])
+            if kept:
+                await context.add_cookies(kept)
+                if await self._is_in(site, context):
+                    self._cookies[site] = kept
+                    return
+                for cookie in kept:
+                    await context.clear_cookies(name=cookie["name"], domain=cookie["domain"], path=cookie["path"])
+            # Sites on other ports of a host share its cookies: only those that this login sets are its state.
+            before = {_identity(cookie): cookie["value"] for cookie in await context.cookies()}
+            await self._fill_in(site, context)
+            if not await self._is_in(site, context):
+                raise SiteError(f"{site}: not signed in after the login; check the account (suite.options.accounts.{site})")
+            self._cookies[site] = [cookie for cookie in await context.cookies() if before.get(_identity(cookie)) != cookie["value"]]
+            self.renewed[site] += 1
+
+    async def _is_in(self, site: str, context: BrowserContext) -> bool:
+        form, (user, _) = FORMS[site], self.accounts[site]
+        response = await context.request.get(self.addresses[site] + form.probe.format(user=user), timeout=SECONDS * 1000)
+        try:
+            if response.status >= 500:
+                raise SiteError(f"{response.url} answered HTTP {response.status}")
+            asks = re.search(rf"name=[\"']?{re.escape(form.password)}", await response.text())
+            return response.status < 400 and not asks
+        finally:
+            await response.dispose()
+
+    async def _fill_in(self, site: str, context: BrowserContext) -> None:
+        form, (user, password) = FORMS[site], self.accounts[site]
+        page = await context.new_page()
+        try:
+            page.set_default_timeout(SECONDS * 1000)
+            await page.goto(self.addresses[site] + form.path, wait_until="load")
+            await page.fill(f'[name="{form.user}"]', user)
+            await page.fill(f'[name="{form.password}"]', password)
+            async with page.expect_navigation(wait_until="load"):
+                await page.press(f'[name="{form.password}"]', "Enter")
+        finally:
+            await page.close()
+
+
+def _identity(cookie: Mapping[str, Any]) -> tuple[str, str, str]:
+    return cookie["name"], cookie["domain"], cookie["path"]

@@ -1,0 +1,42 @@
+"""WebArena-Lite's results in the two ways they are told: by the paper's domains, and by the sets of sites."""
+
+from collections.abc import Mapping, Sequence
+
+from mira_jax.trajectories.records import Task
+
+DOMAINS = {"Reddit": "reddit", "Gitlab": "gitlab", "CMS": "shopping_admin", "Map": "map", "OSS": "shopping"}
+"""The paper's five domains. Each is the tasks of that site alone; those on several sites are in the average only."""
+
+
+def tables(tasks: Sequence[Task], successes: Mapping[str, bool]) -> str:
+    """Both tables, as text.
+
+    Args:
+        tasks: the benchmark's, all of them.
+        successes: task id to whether it succeeded; a task that was lost or not judged is not in it.
+    """
+    domains = {name: [task for task in tasks if task.sites == (site,)] for name, site in DOMAINS.items()}
+    sets: dict[str, list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: (len(set(task.sites)), sorted(task.sites))):
+        sets.setdefault(" + ".join(sorted(task.sites)), []).append(task)
+    return "\n".join(
+        [
+            "As in the paper: successes of all tasks, one without an outcome is none; tasks on several sites count in the average only.",
+            *_rows({**domains, "average": list(tasks)}, successes, judged_only=False),
+            "",
+            "By the set of sites: successes of the tasks that were judged.",
+            *_rows({**sets, "all": list(tasks)}, successes, judged_only=True),
+        ]
+    )
+
+
+def _rows(groups: Mapping[str, Sequence[Task]], successes: Mapping[str, bool], judged_only: bool) -> list[str]:
+    width = max(map(len, groups))
+    lines = []
+    for name, group in groups.items():
+        counted = [task for task in group if task.id in successes] if judged_only else group
+        met = sum(successes.get(task.id, False) for task in counted)
+        lines.append(f"{name:{width}}  {100 * met / len(counted):5.1f} %  {met:3d}/{len(counted)}" if counted else f"{name:{width}}      -")
+        if judged_only and len(counted) < len(group):
+            lines[-1] += f"  ({len(group) - len(counted)} without an outcome)"
+    return lines

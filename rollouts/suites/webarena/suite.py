@@ -1,0 +1,328 @@
+"""WebArena-Lite as a suite: the user's sites, the sessions of its episodes, its judge."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+from playwright.async_api import BrowserContext, Error
+from playwright.async_api import Page as BrowserPage
+
+from mira_jax import config
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
+from rollouts.endpoint import EndpointConfig
+from rollouts.errors import BrowserError, SiteError
+from rollouts.suites import evaluators
+from rollouts.suites.base import to_address
+from rollouts.suites.judge import ModelReader, NoVerdict
+from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
+from rollouts.suites.webarena.login import FORMS, Logins
+from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, login_sites, placeholder, read_tasks, to_task
+
+SHOP_API = "shopping_site_admin"
+_LOCATOR_SECONDS = 10.0
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    user: str = ""
+    """The environment variable that holds the user name."""
+    password: str = ""
+    """The environment variable that holds the password."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WebArenaOptions:
+    tasks: str = ""
+    """The published wheel, or the JSON in it. Empty: the installed package."""
+    sites: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Site to address."""
+    hosts: list[str] = dataclasses.field(default_factory=list)
+    """More `host:port` that pages need, for example the map's tiles."""
+    accounts: dict[str, Account] = dataclasses.field(default_factory=dict)
+    """Site to account, and `shopping_site_admin` for the shop's web API, which some tasks are judged by."""
+    reset: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    """Site to the command, without a shell, that puts it into its first state: run once, when a run starts."""
+    reset_seconds: float = 900.0
+    """The most that all resets may take, until every site answers again."""
+    settle_seconds: float = 3.0
+    """How long a page that the evaluator opens is left to draw itself."""
+    judge: EndpointConfig | None = None
+    """The chat model for fuzzy matches."""
+
+    def __post_init__(self) -> None:
+        for key, known in (("sites", SITES), ("accounts", (*FORMS, SHOP_API)), ("reset", SITES)):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise UserError(f"suite.options.{key}: {name!r} is none of {', '.join(known)}")
+        for site, account in self.accounts.items():
+            if not (account.user and account.password):
+                raise UserError(f"suite.options.accounts.{site}: name the environment variables that hold user and password")
+        for site, command in self.reset.items():
+            if not command:
+                raise UserError(f"suite.options.reset.{site}: name a command as a list of its parts")
+        if self.reset_seconds <= 0 or self.settle_seconds < 0:
+            raise UserError("suite.options: reset_seconds must be above 0, settle_seconds at least 0")
+
+
+class WebArenaLiteSuite:
+    """WebArena-Lite. Its sites are shared by all episodes that run at once, and keep what episodes do until they are reset."""
+
+    name = SUITE
+
+    def __init__(self, reader: evaluators.Reader | None = None, /, **options: Any):
+        """The options are those of `WebArenaOptions`; `reader` goes before their judge. Raises UserError."""
+        self.options = config.build(WebArenaOptions, options, source="suite.options")
+        self.sites = {site: _address(site, url) for site, url in self.options.sites.items()}
+        self.addresses = {placeholder(site): url for site, url in self.sites.items()}
+        self._reader = reader or (ModelReader(self.options.judge) if self.options.judge else None)
+        self._items = read_tasks(self.options.tasks)
+        self._logins: Logins | None = None
+        self._helpers: Helpers | None = None
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        return frozenset([*map(_host, self.sites.values()), *self.options.hosts])
+
+    def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
+        """The templates are the sites, and `several_sites`. All tasks of them are in the benchmark's order.
+
+        Raises:
+            UserError: another split than test, too many tasks, no such template, or tasks whose site, account or judge is not there.
+        """
+        if split != "test":
+            raise UserError(f"split: {split!r}: webarena_lite has nothing but test: its tasks are for evaluation")
+        known = (*SITES, SEVERAL)
+        for template in templates or ():
+            if template not in known:
+                raise UserError(f"templates: {template!r} is none of {', '.join(known)}")
+        pool = [task for task in map(self.task, self._items) if templates is None or task.template in templates]
+        if count > len(pool):
+            raise UserError(f"episodes: {count} tasks are wanted, and there are {len(pool)}")
+        chosen = pool if count == len(pool) else _spread(pool, count, seed)
+        self._check(chosen)
+        return chosen
+
+    def task(self, task_id: str) -> Task:
+        return to_task(task_id, self._item(task_id))
+
+    async def start(self) -> None:
+        """Resets the sites, and waits until all of them answer.
+
+        Raises:
+            UserError: a reset fails, or a site does not answer.
+        """
+        self._logins = Logins(self.sites, {site: _account(site, self.options.accounts[site]) for site in FORMS if site in self._signable()})
+        api = self.options.accounts.get(SHOP_API)
+        self._helpers = Helpers(self.sites, _account(SHOP_API, api) if api else None)
+        limit = asyncio.get_running_loop().time() + self.options.reset_seconds
+        await asyncio.gather(*[_reset(site, command, limit) for site, command in self.options.reset.items()])
+        patient = bool(self.options.reset)
+        await asyncio.gather(*[_wait_for(site, url, limit if patient else 0.0) for site, url in self.sites.items()])
+
+    async def stop(self) -> None:
+        return None
+
+    async def open(self, task: Task, context: BrowserContext) -> "WebArenaSession":
+        """Signs `context` in to the sites that the task names."""
+        if not (self._logins and self._helpers):
+            raise RuntimeError("start() comes before a session")
+        item = self._item(task.id)
+        for site in login_sites(item):
+            await self._logins.sign_in(site, context)
+        hosts = frozenset([*(_host(self.sites[site]) for site in {*task.sites, *login_sites(item)}), *self.options.hosts])
+        return WebArenaSession(task, item["eval"], context, self.addresses, hosts, self._helpers, self.options.settle_seconds)
+
+    def judge(self, trajectory: Trajectory) -> Outcome | None:
+        """None if the judge model gave no verdict."""
+        item = self._item(trajectory.task.id)
+        try:
+            return evaluators.judge(item["eval"], trajectory.evidence, item["intent"], self._reader)
+        except NoVerdict:
+            return None
+
+    def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
+        """WebArena-Lite names none."""
+        return (), [() for _ in trajectory.steps]
+
+    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> NoReturn:
+        raise UserError("policy.kind: webarena_lite has no expert; choose endpoint, random or idle")
+
+    def _item(self, task_id: str) -> dict[str, Any]:
+        if task_id not in self._items:
+            raise UserError(f"{task_id}: no such task; they are {SUITE}.0 to {SUITE}.{len(self._items) - 1}")
+        return self._items[task_id]
+
+    def _signable(self) -> set[str]:
+        return self.sites.keys() & self.options.accounts.keys()
+
+    def _check(self, tasks: Sequence[Task]) -> None:
+        """Raises UserError if something that the tasks need is not configured."""
+        missing: dict[str, list[str]] = {}
+        for task in tasks:
+            item = self._item(task.id)
+            needed = {f"sites.{site}" for site in {*task.sites, *login_sites(item)} - self.sites.keys()}
+            needed |= {f"accounts.{site}" for site in login_sites(item) if site not in self.options.accounts}
+            if any(needs_shop_api(text) for target in _targets(item["eval"]) for text in (target["url"], target["locator"])):
+                needed |= {f"accounts.{SHOP_API}"} - {f"accounts.{name}" for name in self.options.accounts}
+            if self._reader is None and evaluators.needs_reader(item["eval"]):
+                needed.add("judge")
+            for key in needed:
+                missing.setdefault(key, []).append(task.id)
+        for key in sorted(missing):
+            raise UserError(f"suite.options.{key} is not set, and {len(missing[key])} of the tasks need it, the first {missing[key][0]}")
+        for name, account in self.options.accounts.items():
+            _account(name, account)
+
+
+class WebArenaSession:
+    """One episode on the shared sites."""
+
+    def __init__(
+        self,
+        task: Task,
+        evaluation: Mapping[str, Any],
+        context: BrowserContext,
+        addresses: Mapping[str, str],
+        hosts: frozenset[str],
+        helpers: Helpers,
+        settle_seconds: float,
+    ):
+        self.task, self.addresses, self.hosts = task, addresses, hosts
+        self._evaluation, self._context, self._helpers, self._settle_seconds = evaluation, context, helpers, settle_seconds
+
+    async def state(self) -> dict[str, Any]:
+        """Nothing: the sites' state is not open to view."""
+        return {}
+
+    async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
+        """Reads what the targets of `program_html` select: on the page in front, or on a page of their own, opened for them."""
+        last_url = to_address(page.url, self.addresses) if page else ""
+        contents, own, at = [], None, ""
+        for target in _targets(self._evaluation):
+            url, shown = target["url"], front
+            if is_call(url):
+                url = await self._helpers.call(url, front, last_url)
+            if url != "last":
+                shown = own = own or await self._context.new_page()
+                if url != at:
+                    response = await own.goto(to_address(url, self.addresses), wait_until="load")
+                    if response and response.status >= 500:
+                        raise SiteError(f"{url} answered HTTP {response.status}")
+                    await asyncio.sleep(self._settle_seconds)
+                    at = url
+            if shown is None:
+                raise BrowserError("the last page is gone")
+            contents.append(self._to_placeholders(await self._select(shown, target["locator"].strip(), last_url)))
+        return Evidence(answer=answer, page=page, contents=tuple(contents))
+
+    async def close(self) -> None:
+        return None
+
+    async def _select(self, page: BrowserPage, locator: str, last_url: str) -> str:
+        """The text of a locator: a script of the benchmark's, run in the page and nowhere else. One that fails selects nothing."""
+        try:
+            async with asyncio.timeout(_LOCATOR_SECONDS):
+                if not locator:
+                    return await page.content()
+                if is_call(locator):
+                    return await self._helpers.call(locator, page, last_url)
+                return str(await page.evaluate(f"() => {locator}"))
+        except TimeoutError:
+            raise SiteError(f"{locator or 'the page'} took more than {_LOCATOR_SECONDS:g} s") from None
+        except Error as error:
+            if page.is_closed() or "crashed" in str(error) or not locator:
+                raise
+            return ""
+
+    def _to_placeholders(self, text: str) -> str:
+        """The text with the sites' addresses as placeholders, as references have them."""
+        for name, address in sorted(self.addresses.items(), key=lambda pair: -len(pair[1])):
+            text = re.sub(re.escape(address) + r"(?![\w:-]|\.\w)", name, text)
+        return text
+
+
+def _targets(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return evaluation["program_html"] if "program_html" in evaluation["eval_types"] else ()
+
+
+def _spread(pool: Sequence[Task], count: int, seed: int) -> list[Task]:
+    """So many of the tasks, as evenly over their templates as there are tasks."""
+    draw = random.Random(seed)
+    groups: dict[str, list[Task]] = {}
+    for task in pool:
+        groups.setdefault(task.template, []).append(task)
+    for group in groups.values():
+        draw.shuffle(group)
+    longest = max(map(len, groups.values()))
+    return [group[i] for i in range(longest) for group in groups.values() if i < len(group)][:count]
+
+
+def _address(site: str, url: str) -> str:
+    """As browsers write it, without a slash at its end. Raises UserError."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or parts.query or parts.fragment or not re.fullmatch(r"[\w.-]+(?::\d*)?", parts.netloc):
+            raise ValueError
+        return f"{parts.scheme}://{_host(url)}{parts.path.rstrip('/')}"
+    except ValueError:
+        raise UserError(f"suite.options.sites.{site}: {url!r} is not an address such as http://127.0.0.1:7770") from None
+
+
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    return str(parts.hostname) + (f":{parts.port}" if parts.port not in (None, _PORTS[parts.scheme]) else "")
+
+
+def _account(name: str, account: Account) -> tuple[str, str]:
+    """User name and password. Raises UserError."""
+    values = []
+    for variable in (account.user, account.password):
+        if not os.environ.get(variable):
+            raise UserError(f"suite.options.accounts.{name}: the environment variable {variable} is not set")
+        values.append(os.environ[variable])
+    return values[0], values[1]
+
+
+async def _reset(site: str, command: Sequence[str], limit: float) -> None:
+    """Runs a site's reset command. Raises UserError."""
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+    except OSError as error:
+        raise UserError(f"suite.options.reset.{site}: {command[0]}: {error.strerror}") from None
+    try:
+        async with asyncio.timeout_at(limit):
+            status = await process.wait()
+    except TimeoutError:
+        raise UserError(f"suite.options.reset.{site}: the command was not done within reset_seconds") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if status:
+        raise UserError(f"suite.options.reset.{site}: {command[0]} ended with status {status}")
+
+
+async def _wait_for(site: str, url: str, limit: float) -> None:
+    """Waits until the site answers; asks at least once. Raises UserError."""
+    async with httpx.AsyncClient(timeout=10.0, follow_redirects=True) as client:
+        while True:
+            try:
+                response = await client.get(url)
+                failure = f"HTTP {response.status_code}"
+                if response.status_code < 500:
+                    return
+            except httpx.HTTPError as error:
+                failure = type(error).__name__
+            if asyncio.get_running_loop().time() >= limit:
+                raise UserError(f"suite.options.sites.{site}: {url} does not answer ({failure}); start the site, or mend its address")
+            await asyncio.sleep(1.0)

