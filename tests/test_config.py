@@ -80,3 +80,16 @@ def test_flags_are_short_for_set():
     seen = []
     assert commands.run(seen.append, Example, "doc", flags=("out",), argv=["--out", "there"]) == 0
     assert seen[0].out == "there"
+
+
+def test_switches_take_no_value_and_places_name_fields():
+    @dataclasses.dataclass(frozen=True)
+    class Places:
+        left: str = ""
+        right: str = ""
+        dry_run: bool = False
+
+    seen = []
+    for argv in ([], ["--dry-run"], ["a"], ["a", "--set", "right=c", "b"]):
+        assert commands.run(seen.append, Places, "doc", flags=("dry_run",), positional=("left", "right"), argv=argv) == 0
+    assert seen == [Places(), Places(dry_run=True), Places("a"), Places("a", "b")]
