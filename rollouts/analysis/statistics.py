@@ -1,9 +1,16 @@
-"""Statistics of success counts: intervals, paired tests, pass@k. All exact, save Wilson's interval."""
+"""Statistics of success counts: intervals, paired tests, pass@k. All exact, save Wilson's interval and the bootstrap's."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+
+import numpy as np
+
+RESAMPLES = 10_000
+"""Of a bootstrap."""
+BOOTSTRAP = f"percentile bootstrap over tasks, {RESAMPLES:,} resamples, seed 0"
+"""What `bootstrap_mean` does unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +21,7 @@ class Rate:
     low: float
     high: float
     n: int
-    """Episodes counted."""
+    """Episodes counted; of pass@k, tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +115,42 @@ def pass_at_k(attempts: int, successes: int, k: int) -> float:
     if not 1 <= k <= attempts:
         raise ValueError(f"k = {k}: expected 1 to the number of attempts, {attempts}")
     return 1 - math.comb(attempts - successes, k) / math.comb(attempts, k)
+
+
+def pass_at(tries: Sequence[tuple[int, int]], level: float = 0.95) -> dict[int, Rate]:
+    """pass@k for k = 1, 2, 4, ... and the most attempts that a task has: the mean over tasks, with its bootstrap interval.
+
+    A task with fewer than k attempts, where some were lost, does not count for that k.
+
+    Args:
+        tries: (attempts, successes) of each task, at least one attempt each.
+    """
+    most = max((attempts for attempts, _ in tries), default=0)
+    rates = {}
+    for k in sorted({*(2**power for power in range(most.bit_length())), most} - {0}):
+        estimates = [pass_at_k(attempts, successes, k) for attempts, successes in tries if attempts >= k]
+        rates[k] = Rate(math.fsum(estimates) / len(estimates), *bootstrap_mean(estimates, level), len(estimates))
+    return rates
+
+
+def bootstrap_mean(values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean, (low, high): the same for the same arguments.
+
+    Each resample draws as many values as there are, with replacement; the ends are the quantiles (1 -+ level) / 2 of
+    the resamples' means    (Efron 1979). Values that are all equal give an interval without width.
+
+    Raises:
+        ValueError: no values, or a level outside (0, 1).
+    """
+    if not len(values):
+        raise ValueError("no values to resample")
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} is not between 0 and 1")
+    # How often a resample draws each distinct value is multinomial: the same distribution, and less to draw.
+    distinct, counts = np.unique(np.asarray(values, float), return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=resamples)
+    low, high = np.quantile(draws @ distinct / len(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _discordant(wins: int, losses: int) -> int:
