@@ -1,20 +1,12 @@
-"""The report as one HTML page that asks for nothing from outside.
+"""The report as one HTML page that asks for nothing from outside."""
 
-What comes from tasks, pages and policies is untrusted. The template escapes all of it, and the page's content
-security policy allows no request, no script but its own, and no writing of markup by scripts.
-"""
-
-import base64
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from rollouts.analysis import charts, svg
+from rollouts.analysis import charts, html, svg
 from rollouts.analysis.episodes import chosen_keys, count, task_views
 from rollouts.analysis.evaluation import Evaluation, Run
 from rollouts.analysis.failures import Failure
@@ -33,8 +25,6 @@ METRICS_LAST = ("tokens_per_second", "learning_rate", "tokens", "steps", "second
 """Metrics about the run and not the model."""
 
 METRICS_SHOWN = 4
-
-_SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +45,12 @@ def render(
     minutes: Mapping[str, float] | None = None,
 ) -> str:
     """The whole page. To keep `options.max_bytes`, first screenshots and then tasks are left out."""
-    template = _environment().get_template("report.html")
     frame = _frame(options, evaluations, summary, runs, minutes or {})
     keys = chosen_keys(evaluations, summary, options.tasks)
 
     def page(shown: int, room: int) -> str:
         tasks = task_views(keys[:shown], evaluations, summary, options.page_characters, room)
-        return template.render(frame, tasks=tasks, selection=_selection(summary, shown, len(keys)))
+        return html.render("report.html", frame | {"tasks": tasks, "selection": _selection(summary, shown, len(keys))}, "report.js")
 
     shown = len(keys)
     size = len(page(shown, room=0).encode())
@@ -76,14 +65,10 @@ def _frame(
 ) -> dict[str, Any]:
     """What the template needs, but for the episodes."""
     series = {method.name: place for place, method in enumerate(summary.methods)}
-    style, script = _asset("report.css"), _asset("report.js")
     headline = summary.headline
     pair_kinds = _pair_kinds(headline, series) if headline else []
     return {
         "marker": MARKER,
-        "policy": _security_policy(style, script),
-        "style": Markup(style),
-        "script": Markup(script),
         "title": options.title,
         "about": options.about,
         "lead": _lead(evaluations, summary),
@@ -107,40 +92,6 @@ def _frame(
         "total_minutes": sum(minutes.values()),
         "charts": _charts(summary, series, minutes, pair_kinds),
     }
-
-
-def p_value(p: float) -> str:
-    """Two significant digits; small ones as a power of ten."""
-    if p >= 0.001:
-        return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
-    mantissa, exponent = f"{p:.1e}".split("e")
-    return f"{mantissa}\u00a0\u00d7\u00a010{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rollouts.analysis"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"p_value": p_value, "words": lambda name: name.replace("_", " ").capitalize()}
-    return environment
-
-
-def _asset(name: str) -> str:
-    return resources.files("rollouts.analysis").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _security_policy(style: str, script: str) -> str:
-    def digest(text: str) -> str:
-        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-    return (
-        f"default-src 'none'; style-src 'sha256-{digest(style)}'; script-src 'sha256-{digest(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-    )
 
 
 def _sections(training: bool, stages: bool) -> list[tuple[str, str]]:

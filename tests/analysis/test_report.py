@@ -1,30 +1,17 @@
 """The report in a real browser, on evaluations written through the contract."""
 
-import contextlib
 import csv
 import json
-import os
 import re
 
 import pytest
-from playwright.async_api import async_playwright
 
 from mira_jax import commands
 from mira_jax.config import build
 from mira_jax.trajectories.records import Page, Status, Subgoal
 from rollouts import report
-from rollouts.web.browser import find_executables
 from tests.analysis import synthetic
-
-HOSTILE = (
-    "<script>window.hacked = 1</script>",
-    "<img src=x onerror=\"window.hacked = 2\"><img src='http://127.0.0.1:9/x.png'>",
-    "</pre></div></details></li></ol><h1>taken over</h1><svg onload='window.hacked = 3'>",
-    '" onmouseover="window.hacked = 4" \' autofocus onfocus=\'window.hacked = 5',
-    "{{ 7 * 7 }}{% raw %} ]]> --> </style></script><script>window.hacked = 6</script>",
-    "<a href='javascript:window.hacked=7'>x</a><base href='http://127.0.0.1:9/'><meta http-equiv=refresh content='0;url=http://127.0.0.1:9/'>",
-)
-HIDDEN = "safe\u202egnp.exe\u200b\x00end"
+from tests.analysis.browser import HIDDEN, HOSTILE, opened
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +40,6 @@ def written(tmp_path_factory):
     (root / "config.yaml").write_text(json.dumps(tree))
     assert commands.run(report.main, report.ReportConfig, "", argv=["--config", str(root / "config.yaml")]) == 0
     return root, made
-
-
-@contextlib.asynccontextmanager
-async def opened(path, **options):
-    """The page at `path` in a browser; yields it with everything the console said and every request it made."""
-    async with async_playwright() as playwright:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = await playwright.chromium.launch(executable_path=find_executables(None)[0], args=sandbox)
-        page = await browser.new_page(viewport={"width": 1280, "height": 800}, **options)
-        said, asked = [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        await page.goto(path.as_uri())
-        yield page, said, asked
-        await browser.close()
 
 
 async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
