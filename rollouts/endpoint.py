@@ -37,12 +37,18 @@ class EndpointConfig:
     """The most requests under way at once."""
     requests_per_minute: float = 0.0
     """The most requests begun in a minute; 0: no limit."""
+    prompt_price: float = 0.0
+    """USD per million tokens of prompt, for what an evaluation says of cost."""
+    response_price: float = 0.0
+    """USD per million tokens of response."""
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"endpoint.base_url: {self.base_url!r} is not an http address, such as http://127.0.0.1:8000/v1")
         if self.retries < 0 or self.timeout <= 0 or self.concurrency < 1:
             raise UserError("endpoint: retries must be at least 0, timeout above 0, concurrency at least 1")
+        if not all(0 <= price < math.inf for price in (self.prompt_price, self.response_price)):
+            raise UserError("endpoint: prompt_price and response_price are USD per million tokens, 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

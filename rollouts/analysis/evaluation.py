@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mira_jax.errors import UserError
-from mira_jax.trajectories.records import Status, Trajectory
+from mira_jax.trajectories.records import Policy, Seconds, Status, Task, TokenCounts, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
 from rollouts.analysis.failures import Failure, classify
 
+EPISODES = "episodes"
+"""The folder of what was collected."""
 LABELLED = "labelled"
+"""The folder of the same episodes, judged."""
 SUMMARY = "summary.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """What the report's counts need of one episode; its pages stay on disk."""
+    """What counts and tables need of one episode; its pages stay on disk."""
 
     record: int
     """Its place in the evaluation's shards."""
@@ -26,17 +29,31 @@ class Episode:
     """Task and seed, the same for every attempt and method."""
     key: str
     """Task, seed and attempt: what pairs are made by."""
+    spec: Task
+    attempt: int
+    policy: Policy
     template: str
     status: Status
     judged: bool
     """Has an outcome; never true of an infra_error."""
     success: bool
+    score: float
+    """0 without an outcome."""
     failure: Failure | None
     steps: int
+    tokens: TokenCounts
+    """Of all steps, as `seconds`."""
+    seconds: Seconds
     progress: tuple[float, ...]
     """Share of milestones done after each step, in [0, 1]; empty where unlabelled."""
-    temperature: float
+    error: str
+    """For infra_error: what failed."""
     created: str
+
+    @property
+    def domain(self) -> str:
+        """The task's sites: one site's name, or several names in the order of the alphabet with + between."""
+        return "+".join(sorted(set(self.spec.sites))) or self.spec.suite
 
 
 class Evaluation:
@@ -57,14 +74,8 @@ class Evaluation:
         shards = self.folder / LABELLED if (self.folder / LABELLED).is_dir() else self.folder
         self._reader = ShardReader(shards)
         self._scores = [SideTable.read(path) for path in scores]
-        self.episodes = [_episode(record, self._reader[record]) for record in range(len(self._reader))]
-        self.by_key: dict[str, Episode] = {}
-        for episode in self.episodes:
-            if episode.key in self.by_key:
-                raise UserError(
-                    f"{shards}: two episodes of {episode.key}; an evaluation has one policy, and one episode per task and attempt"
-                )
-            self.by_key[episode.key] = episode
+        self.episodes = read_episodes(self._reader, shards)
+        self.by_key = {episode.key: episode for episode in self.episodes}
         unjudged = len(self.episodes) - len(self.judged)
         self.lost = max(0, _infra_errors(self.folder / SUMMARY) - unjudged)
         """Episodes given up after infrastructure errors, which are not among the shards."""
@@ -84,6 +95,21 @@ class Evaluation:
             if column in table.columns:
                 return [table.lookup(column, trajectory.id, step.index) for step in trajectory.steps]
         return None
+
+
+def read_episodes(trajectories: Sequence[Trajectory], source: Path) -> list[Episode]:
+    """Reads each once, and keeps none of its pages.
+
+    Raises:
+        UserError: two episodes of one task and attempt in `source`.
+    """
+    episodes: dict[str, Episode] = {}
+    for record, trajectory in enumerate(trajectories):
+        episode = _episode(record, trajectory)
+        if episode.key in episodes:
+            raise UserError(f"{source}: two episodes of {episode.key}; an evaluation has one policy, and one episode per task and attempt")
+        episodes[episode.key] = episode
+    return list(episodes.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,20 +199,29 @@ def _is_number(value: object) -> bool:
 
 
 def _episode(record: int, trajectory: Trajectory) -> Episode:
-    task = trajectory.task
-    progress = tuple(sum(step.milestones) / len(step.milestones) for step in trajectory.steps if step.milestones)
-    judged = trajectory.outcome is not None and trajectory.status is not Status.INFRA_ERROR
+    task, steps, outcome = trajectory.task, trajectory.steps, trajectory.outcome
+    progress = tuple(sum(step.milestones) / len(step.milestones) for step in steps if step.milestones)
+    judged = outcome is not None and trajectory.status is not Status.INFRA_ERROR
     return Episode(
         record=record,
         task=f"{task.id}|{task.seed}",
         key=f"{task.id}|{task.seed}|{trajectory.attempt}",
+        spec=task,
+        attempt=trajectory.attempt,
+        policy=trajectory.policy,
         template=task.template,
         status=trajectory.status,
         judged=judged,
         success=judged and trajectory.success,
+        score=outcome.score if outcome and judged else 0.0,
         failure=classify(trajectory),
-        steps=len(trajectory.steps),
-        progress=progress if len(progress) == len(trajectory.steps) else (),
-        temperature=trajectory.policy.temperature,
+        steps=len(steps),
+        tokens=TokenCounts(prompt=sum(step.tokens.prompt for step in steps), response=sum(step.tokens.response for step in steps)),
+        seconds=Seconds(
+            browser=math.fsum(step.seconds.browser for step in steps),
+            policy=math.fsum(step.seconds.policy for step in steps),
+        ),
+        progress=progress if len(progress) == len(steps) else (),
+        error=trajectory.error,
         created=trajectory.created,
     )

@@ -106,7 +106,7 @@ def _lead(evaluations: Sequence[Evaluation], summary: Summary) -> str:
     episodes = [episode for evaluation in evaluations for episode in evaluation.episodes]
     tasks = {episode.task for episode in episodes}
     attempts = max(map(len, (evaluation.episodes for evaluation in evaluations))) / len(tasks)
-    temperatures = sorted({episode.temperature for episode in episodes})
+    temperatures = sorted({episode.policy.temperature for episode in episodes})
     days = sorted({episode.created[:10] for episode in episodes if episode.created})
     common = set.intersection(*({episode.task for episode in evaluation.episodes} for evaluation in evaluations))
     same = "the same " if len(common) == len(tasks) else ""

@@ -121,6 +121,17 @@ def number(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def rate_bar(mean: float, low: float, high: float, title: str) -> Markup:
+    """A share in [0, 1] as a bar with its interval, as wide as the place it stands in. `title` is also what screen readers say."""
+    grid = (Markup('<line class="grid" x1="{0}%" x2="{0}%" y1="0" y2="26"/>').format(at) for at in (0, 25, 50, 75, 100))
+    bar = Markup('<rect class="share" x="0" y="6" width="{:.2f}%" height="14" rx="2"/>').format(100 * mean)
+    whisker = Markup('<line class="whisker" x1="{:.2f}%" x2="{:.2f}%" y1="{}" y2="{}"/>')
+    ends = [(low, high, 13, 13), (low, low, 9, 17), (high, high, 9, 17)]
+    interval = (whisker.format(100 * x1, 100 * x2, y1, y2) for x1, x2, y1, y2 in ends)
+    frame = '<svg class="chart rate" width="100%" height="26" role="img" aria-label="{}">{}</svg>'
+    return Markup(frame).format(title, join([_title(title), *grid, bar, *interval]))
+
+
 def label_width(labels: Iterable[str], most: int) -> float:
     """Pixels to keep free on the left for labels of at most `most` characters, in a wide font."""
     return 24 + 7.4 * max([len(shorten(label, most)) for label in labels] + [4])

@@ -9,13 +9,12 @@ import pytest
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status
-from mira_jax.trajectories.shards import ShardReader
 from rollouts.analysis import charts, pages, svg
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
+from rollouts.analysis.figures import summarize
 from rollouts.analysis.html import p_value
 from rollouts.analysis.selection import choose
 from rollouts.analysis.summary import pair, summarise, to_tree
-from rollouts.evaluate import summarize
 from tests.analysis import synthetic
 
 
@@ -59,7 +58,7 @@ def test_rates_pairs_and_progress_by_hand(tmp_path):
 
 def test_rates_equal_those_of_the_evaluation_and_lost_episodes_are_counted_apart(tmp_path):
     evaluation = write(tmp_path, "sft", "1100x10")
-    expected = summarize(ShardReader(tmp_path / "sft" / "labelled"), lost=[evaluation.load(evaluation.episodes[0])] * 2)
+    expected = summarize(evaluation.episodes, lost=[evaluation.episodes[0]] * 2)
     (tmp_path / "sft" / "summary.json").write_text(json.dumps(expected))
     method = summarise([Evaluation("sft", tmp_path / "sft")], "sft", "sft").methods[0]
     assert dataclasses.asdict(method.success_rate) == expected["success_rate"]
@@ -151,7 +150,9 @@ def test_small_p_values_are_powers_of_ten():
 
 def test_the_lead_says_so_where_methods_met_different_tasks():
     def evaluation(*tasks):
-        return SimpleNamespace(episodes=[SimpleNamespace(task=task, temperature=0.0, created="2026-11-20T10:00:00") for task in tasks])
+        return SimpleNamespace(
+            episodes=[SimpleNamespace(task=task, policy=SimpleNamespace(temperature=0.0), created="2026-11-20T10:00:00") for task in tasks]
+        )
 
     summary = SimpleNamespace(templates=["buy"])
     assert pages._lead([evaluation("a", "b"), evaluation("a", "b")], summary).startswith("2 methods on the same 2 tasks of 1 template,")

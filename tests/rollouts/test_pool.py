@@ -257,6 +257,7 @@ def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsy
     assert summary["tasks"] == {f"press.test.0.{i}": i != 1 for i in range(4)}
     assert (summary["status"], summary["infra_errors"], summary["mean_steps"], summary["milestones"]) == ({"finished": 4}, 0, 2.75, 1.0)
     assert "press   75.0 %" in capsys.readouterr().out
+    assert len((out / evaluate.TABLE).read_text().splitlines()) == 1 + 4 and "75.0 %" in (out / evaluate.PAGE).read_text()
     assert run("--out", str(tmp_path / "idle"), "--set", "policy.kind=idle") == 0
     idle = json.loads((tmp_path / "idle" / "summary.json").read_text())
     assert idle["tasks"].keys() == summary["tasks"].keys() and idle["success_rate"]["mean"] == 0

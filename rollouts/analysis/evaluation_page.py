@@ -1,0 +1,209 @@
+"""The page of one evaluation: success with intervals, pass@k, endings, cost, and the tasks that failed."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from mira_jax.trajectories.records import Status
+from rollouts.analysis import charts, html, svg
+from rollouts.analysis.episodes import count, visible
+from rollouts.analysis.evaluation import Episode
+
+MARKER = "made by rollouts.evaluate"
+MOST_TASKS = 500
+"""Listed on the page. The table of episodes has all."""
+_INTENT, _ERROR = 300, 200
+"""The most characters shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FailingTask:
+    """A task with an attempt that failed."""
+
+    id: str
+    intent: str
+    domain: str
+    solved: str
+    style: str
+    endings: str
+
+
+def render(summary: Mapping[str, Any], episodes: Sequence[Episode], lost: Sequence[Episode] = ()) -> str:
+    """The whole page.
+
+    Args:
+        summary: by `figures.summarize`, with the evaluation's suite, split and seed.
+        episodes, lost: as given there.
+    """
+    judged = [episode for episode in episodes if episode.judged]
+    failing = failing_tasks(judged)
+    several = len(summary["pass_at_k"]) > 1
+    without = [*(episode for episode in episodes if not episode.judged), *lost]
+    statuses = _statuses([*episodes, *lost])
+    values = {
+        "marker": MARKER,
+        "title": ", ".join(sorted({visible(policy["name"]) for policy in summary["policies"]})),
+        "lead": _lead(summary, [*episodes, *lost]),
+        "sections": _sections(several),
+        "level": f"{100 * summary['intervals']['level']:g}",
+        "tiles": _tiles(summary),
+        "caution": "Attempts at one task are alike, so these intervals are too narrow; those of pass@k are not." if several else "",
+        "domains": _bars(summary["per_domain"]),
+        "templates": _bars(summary["per_template"]),
+        "pass_chart": _pass_chart(summary["pass_at_k"]) if several else None,
+        "pass_at": list(summary["pass_at_k"].items()),
+        "bootstrap": summary["intervals"]["pass_at_k"],
+        "status_chart": charts.share(
+            "Episodes by status", [(name.replace("_", " "), number, style) for name, style, number, *_ in statuses], width=760
+        ),
+        "statuses": statuses,
+        "costs_of": "Tokens, time and cost" if summary["cost"]["usd"] else "Tokens and time",
+        "costs": _costs(summary, sum(episode.steps for episode in judged)),
+        "failing": failing[:MOST_TASKS],
+        "failing_words": _failing_words(failing, len({episode.task for episode in judged}), several),
+        "lost": [(visible(episode.spec.id), visible(episode.error[:_ERROR])) for episode in without[:MOST_TASKS]],
+    }
+    return html.render("evaluation.html", values)
+
+
+def failing_tasks(judged: Sequence[Episode]) -> list[FailingTask]:
+    """Those never solved first, then those solved less often; among equals by template and id."""
+    by_task: dict[str, list[Episode]] = collections.defaultdict(list)
+    for episode in judged:
+        by_task[episode.task].append(episode)
+    failing = [attempts for attempts in by_task.values() if not all(episode.success for episode in attempts)]
+    failing.sort(key=lambda attempts: (_share(attempts), attempts[0].template, attempts[0].spec.id, attempts[0].spec.seed))
+    return [_failing_task(sorted(attempts, key=lambda episode: episode.attempt)) for attempts in failing]
+
+
+def _failing_task(attempts: Sequence[Episode]) -> FailingTask:
+    first, solved = attempts[0], sum(episode.success for episode in attempts)
+    endings = collections.Counter(_ending(episode) for episode in attempts if not episode.success)
+    return FailingTask(
+        id=visible(first.spec.id),
+        intent=visible(svg.shorten(first.spec.intent, _INTENT)),
+        domain=visible(first.domain),
+        solved="not solved" if len(attempts) == 1 else f"{solved} of {len(attempts)} solved",
+        style="plain" if solved else "failure",
+        endings="; ".join(f"{words} ({number} times)" if number > 1 else words for words, number in endings.items()),
+    )
+
+
+def _ending(episode: Episode) -> str:
+    failure = f", {episode.failure.value.replace('_', ' ')}" if episode.failure else ""
+    return f"{episode.status.value.replace('_', ' ')} after {count(episode.steps, 'step')}{failure}"
+
+
+def _share(attempts: Sequence[Episode]) -> float:
+    return sum(episode.success for episode in attempts) / len(attempts)
+
+
+def _sections(several: bool) -> list[tuple[str, str]]:
+    """(anchor, words) of what the page holds."""
+    sections = [("success", "Success"), ("domains", "By domain and template")]
+    sections += [("attempts", "Several attempts")] if several else []
+    return [*sections, ("endings", "How episodes ended"), ("failing", "Failing tasks")]
+
+
+def _lead(summary: Mapping[str, Any], episodes: Sequence[Episode]) -> str:
+    tasks = {episode.task for episode in episodes}
+    attempts = max(collections.Counter(episode.task for episode in episodes).values())
+    days = sorted({visible(episode.created[:10]) for episode in episodes if episode.created})
+    parts = [
+        f"{summary['suite']}, split {summary['split']}: {count(len(tasks), 'task')} of {count(len(summary['per_template']), 'template')}",
+        "one attempt each" if attempts == 1 else f"{attempts} attempts each",
+        "temperature " + ", ".join(sorted({f"{policy['temperature']:g}" for policy in summary["policies"]})),
+        f"seed {summary['seed']}",
+    ]
+    if checkpoints := sorted({visible(policy["checkpoint"]) for policy in summary["policies"] if policy["checkpoint"]}):
+        parts.append("checkpoint " + ", ".join(checkpoints))
+    if days:
+        parts.append(f"run on {days[0]}" if len(days) == 1 else f"run from {days[0]} to {days[-1]}")
+    return "; ".join(parts) + "."
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(name, figure, what more there is to say) of the figures to see first."""
+    solved, tokens, seconds, cost = (summary[key] for key in ("success_rate", "tokens", "seconds", "cost"))
+    tiles = [
+        ("Solved", f"{100 * solved['mean']:.1f} %", f"{100 * solved['low']:.1f} – {100 * solved['high']:.1f} %"),
+        ("Episodes", f"{solved['n']:,}", f"{summary['infra_errors']} more without an outcome" if summary["infra_errors"] else "all judged"),
+        ("Steps per episode", f"{summary['mean_steps'] or 0:.1f}", _milestones(summary["milestones"])),
+        ("Seconds per episode", f"{sum(seconds[role]['per_episode'] or 0 for role in seconds):.1f}",
+         ", ".join(f"{role} {seconds[role]['per_episode'] or 0:.1f}" for role in seconds)),
+    ]  # fmt: skip
+    if tokens["prompt"]["total"] or tokens["response"]["total"]:
+        total = sum(kind["per_episode"] or 0 for kind in tokens.values())
+        tiles.append(
+            ("Tokens per episode", f"{total:,.0f}", ", ".join(f"{name} {kind['per_episode'] or 0:,.0f}" for name, kind in tokens.items()))
+        )
+    if cost["usd"]:
+        per_success = f", {_usd(cost['usd_per_success'])} a success" if cost["usd_per_success"] is not None else ""
+        tiles.append(("Cost", _usd(cost["usd"]), f"{_usd(cost['usd_per_episode'])} an episode{per_success}"))
+    return tiles
+
+
+def _milestones(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} % of milestones done"
+
+
+def _bars(rates: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], Markup]]:
+    rows = []
+    for name, rate in rates.items():
+        title = f"{visible(name)}: {100 * rate['mean']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}], n = {rate['n']}"
+        rows.append((visible(name), rate, svg.rate_bar(rate["mean"], rate["low"], rate["high"], title)))
+    return rows
+
+
+def _pass_chart(pass_at_k: Mapping[str, Mapping[str, Any]]) -> Markup:
+    points = [(float(k), 100 * rate["mean"]) for k, rate in pass_at_k.items()]
+    band = [(float(k), 100 * rate["low"], 100 * rate["high"]) for k, rate in pass_at_k.items()]
+    return charts.lines(
+        "pass@k", [(0, "pass@k", points)], "Attempts k", "Tasks solved (%)", bands={"pass@k": band}, y_range=(0, 100), dots=True
+    )
+
+
+def _statuses(episodes: Sequence[Episode]) -> list[tuple[str, str, int, int | None, float | None]]:
+    """(status, style, episodes, solved, mean steps) of each status that there is; neither of the last two for an infra_error."""
+    rows = []
+    for place, status in enumerate(Status):
+        of_status = [episode for episode in episodes if episode.status is status]
+        solved = steps = None
+        if status is not Status.INFRA_ERROR and of_status:
+            solved, steps = sum(episode.success for episode in of_status), sum(episode.steps for episode in of_status) / len(of_status)
+        if of_status:
+            rows.append((status.value, f"s{place}", len(of_status), solved, steps))
+    return rows
+
+
+def _costs(summary: Mapping[str, Any], steps: int) -> list[tuple[str, list[str]]]:
+    """(what, [total, per episode, per step])."""
+    rows = []
+    for kind, spent in summary["tokens"].items():
+        rows.append((f"{kind.capitalize()} tokens", [f"{value:,.0f}" for value in _three(spent["total"], spent["per_episode"], steps)]))
+    for role, spent in summary["seconds"].items():
+        rows.append((f"{role.capitalize()}, seconds", [f"{value:,.2f}" for value in _three(spent["total"], spent["per_episode"], steps)]))
+    cost = summary["cost"]
+    if cost["usd"]:
+        rows.append(("Cost", [_usd(value) for value in _three(cost["usd"], cost["usd_per_episode"], steps)]))
+    return rows
+
+
+def _three(total: float, per_episode: float | None, steps: int) -> tuple[float, float, float]:
+    return total, per_episode or 0.0, total / steps if steps else 0.0
+
+
+def _usd(value: float) -> str:
+    """With cents, or two significant digits of what is less than ten of them."""
+    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${float(f'{value:.2g}'):.10f}".rstrip("0")
+
+
+def _failing_words(failing: Sequence[FailingTask], tasks: int, several: bool) -> str:
+    if not failing:
+        return f"None: all {tasks} were solved at every attempt." if several else f"None: all {tasks} were solved."
+    often = "were not solved at every attempt; those never solved come first" if several else "were not solved"
+    left = f" The first {MOST_TASKS} are listed." if len(failing) > MOST_TASKS else ""
+    return f"{len(failing)} of {count(tasks, 'task')} {often}.{left}"
