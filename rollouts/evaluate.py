@@ -22,6 +22,7 @@ from rollouts.analysis import evaluation_page
 from rollouts.analysis.evaluation import EPISODES, LABELLED, SUMMARY, read_episodes
 from rollouts.analysis.figures import episode_table, summarize, table
 from rollouts.labels.outcome import is_labelled, label_folder
+from rollouts.plan import plan
 from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
 from rollouts.suites import make_suite
 
@@ -34,6 +35,8 @@ PAGE = "evaluation.html"
 class EvaluateConfig(RolloutConfig):
     split: str = "test"
     episodes: int = 150
+    dry_run: bool = False
+    """Prints what would run, and how much of it is there, and touches nothing."""
 
 
 def main(settings: EvaluateConfig) -> int:
@@ -41,6 +44,9 @@ def main(settings: EvaluateConfig) -> int:
         raise UserError("out: name the folder to write, for example --out runs/evaluation")
     folder = Path(settings.out)
     _refuse_other_evaluation(settings, folder)
+    if settings.dry_run:
+        print(plan(settings, folder / EPISODES))
+        return 0
     folder.mkdir(parents=True, exist_ok=True)
     config.save(settings, folder / CONFIG)
     try:
@@ -104,4 +110,4 @@ def _identity(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(commands.run(main, EvaluateConfig, __doc__, flags=("out",)))
+    sys.exit(commands.run(main, EvaluateConfig, __doc__, flags=("out", "dry_run")))

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import rollouts.plan
 import rollouts.pool
 from mira_jax import commands
 from mira_jax.config import build
@@ -36,7 +37,7 @@ def use(monkeypatch):
     """Makes commands find the suite that it is given."""
 
     def set_suite(suite):
-        for module in (rollouts.pool, evaluate):
+        for module in (rollouts.plan, rollouts.pool, evaluate):
             monkeypatch.setattr(module, "make_suite", lambda name, **_: suite)
         return suite
 
@@ -248,8 +249,10 @@ def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsy
     arguments = ["--set", "episodes=4", "--set", f"browser={json.dumps(BROWSER)}", "--set", "observation={handles: name}"]
 
     def run(*more):
-        return commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out",), [*arguments, *more])
+        return commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out", "dry_run"), [*arguments, *more])
 
+    assert run("--out", str(out), "--dry-run") == 0 and "0 are there, 4 to run" in capsys.readouterr().out
+    assert not out.exists()
     assert run("--out", str(out)) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert {key: round(value, 3) for key, value in summary["success_rate"].items()} == {"mean": 0.75, "low": 0.301, "high": 0.954, "n": 4}
@@ -258,6 +261,7 @@ def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsy
     assert (summary["status"], summary["infra_errors"], summary["mean_steps"], summary["milestones"]) == ({"finished": 4}, 0, 2.75, 1.0)
     assert "press   75.0 %" in capsys.readouterr().out
     assert len((out / evaluate.TABLE).read_text().splitlines()) == 1 + 4 and "75.0 %" in (out / evaluate.PAGE).read_text()
+    assert run("--out", str(out), "--dry-run") == 0 and "4 are there, 0 to run" in capsys.readouterr().out
     assert run("--out", str(tmp_path / "idle"), "--set", "policy.kind=idle") == 0
     idle = json.loads((tmp_path / "idle" / "summary.json").read_text())
     assert idle["tasks"].keys() == summary["tasks"].keys() and idle["success_rate"]["mean"] == 0

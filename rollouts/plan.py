@@ -1,0 +1,50 @@
+"""What a run would do, worked out from its config and its folder alone: nothing is started, asked or written."""
+
+import bisect
+import collections
+from pathlib import Path
+
+from mira_jax.trajectories.shards import Spool
+from rollouts.agents.policy import make_policy
+from rollouts.pool import LOST, RolloutConfig, lost_episodes
+from rollouts.suites import make_suite
+from rollouts.web.browser import find_executables
+
+
+def plan(config: RolloutConfig, folder: Path) -> str:
+    """Tasks by template and site, policy, browser, and how many episodes `folder` has already.
+
+    Raises:
+        UserError: a config that a run would refuse before it starts anything.
+    """
+    suite = make_suite(config.suite.name, **config.suite.options)
+    tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
+    templates = collections.Counter(task.template for task in tasks)
+    sites = collections.Counter(site for task in tasks for site in task.sites)
+    wanted = [f"{task.id}|{task.seed}|{attempt}|" for task in tasks for attempt in range(config.attempts)]
+    done = _begun(wanted, Spool(folder).keys())
+    lost = _begun(wanted, {episode.key for episode in lost_episodes(folder / LOST)})
+    width = max(map(len, templates))
+    policy = make_policy(config.policy, suite).record.name
+    if config.policy.kind == "endpoint":
+        endpoint = config.policy.endpoint
+        policy += f" at {endpoint.base_url}, model {endpoint.model or 'the first that it lists'}, temperature {config.policy.temperature:g}"
+    browser = find_executables(config.browser.executable)[0] or "Playwright's own, if it was downloaded"
+    return "\n".join(
+        (
+            f"suite      {config.suite.name}, split {config.split}: {len(tasks)} tasks of {len(templates)} templates",
+            *(f"             {name:{width}}  {count:5d}" for name, count in sorted(templates.items())),
+            f"sites      {', '.join(f'{site} ({count} tasks)' for site, count in sorted(sites.items()))}",
+            f"policy     {policy}",
+            f"browser    {browser}, {config.browser.contexts} episodes at once",
+            f"episodes   {len(wanted)}: attempts per task {config.attempts}; {done} are there, {len(wanted) - done} to run"
+            + (f", {lost} of them lost before" if lost else ""),
+        )
+    )
+
+
+def _begun(prefixes: list[str], keys: set[str]) -> int:
+    """How many of the prefixes begin a key. The rest of a key names a policy, which only its endpoint may know."""
+    ordered = sorted(keys)
+    places = ((prefix, bisect.bisect_left(ordered, prefix)) for prefix in prefixes)
+    return sum(place < len(ordered) and ordered[place].startswith(prefix) for prefix, place in places)
