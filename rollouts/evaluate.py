@@ -4,7 +4,8 @@
 
 DIR/episodes holds the episodes, DIR/labelled the judged ones. DIR/summary.json has the figures, DIR/episodes.csv a line
 per episode, DIR/evaluation.html the page. Two policies that are evaluated with the same suite, split, templates, episodes
-and seed get the same tasks, so that they can be paired. The same command again goes on where the last one ended.
+and seed get the same tasks, so that they can be paired (`python -m rollouts.compare`). The same command again goes on
+where the last one ended.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Outcome, Status
 from mira_jax.trajectories.shards import ShardReader, Spool
 from rollouts import collect as collect_command
-from rollouts import evaluate
+from rollouts import compare, evaluate
 from rollouts.labels.outcome import label, label_folder
 from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
 from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
@@ -265,6 +265,8 @@ def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsy
     assert run("--out", str(tmp_path / "idle"), "--set", "policy.kind=idle") == 0
     idle = json.loads((tmp_path / "idle" / "summary.json").read_text())
     assert idle["tasks"].keys() == summary["tasks"].keys() and idle["success_rate"]["mean"] == 0
+    compare.main(compare.CompareConfig(baseline=str(tmp_path / "idle"), treatment=str(out)))
+    assert "4 tasks: 3 wins, 0 losses, 1 ties; exact McNemar, two-sided: p = 0.25" in capsys.readouterr().out
     assert run("--out", str(out)) == 0
     again = json.loads((out / "summary.json").read_text())
     assert again["tasks"] == summary["tasks"]
