@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from playwright.async_api import BrowserContext
+from playwright.async_api import Page as BrowserPage
 from starlette.staticfiles import StaticFiles
 
 from mira_jax.errors import UserError
@@ -140,7 +141,7 @@ class MiniwobSession:
         """Whether the page has ended the episode, with what reward, and why if it says so."""
         return await self._context.pages[0].evaluate(_OUTCOME)
 
-    async def evidence(self, page: Page | None, answer: str | None) -> Evidence:
+    async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
         """The outcome itself is in the last step's state."""
         return Evidence(answer=answer, page=page)
 
