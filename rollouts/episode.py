@@ -17,7 +17,7 @@ from mira_jax.trajectories.shards import now
 from rollouts.agents.policy import Policy
 from rollouts.errors import InfraError, SiteError
 from rollouts.suites import Session, Suite
-from rollouts.suites.base import to_address, to_placeholder
+from rollouts.suites.base import PAGES, to_address, to_placeholder
 from rollouts.web.actions import EXIT, ParseError, parse
 from rollouts.web.browser import BrowserPool, first_line
 from rollouts.web.executor import ActionError, Executor
@@ -27,8 +27,6 @@ from rollouts.web.tabs import Tabs
 Result = TypeVar("Result")
 SITE_SECONDS = 120.0
 """The most that the sites of an episode may take to be opened, read or closed: signing in, and pages that evidence is read from."""
-PAGES = " |AND| "
-"""Between the addresses of a task that starts with several pages, as in WebArena."""
 
 
 @dataclasses.dataclass(frozen=True)

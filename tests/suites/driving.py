@@ -4,7 +4,7 @@ import httpx
 
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Page, Policy, Status, Step, Task, Trajectory
-from rollouts.suites.arena.site import COOKIE
+from rollouts.suites.arena.app import COOKIE
 from rollouts.suites.arena.suite import ArenaSession, ArenaSuite
 from rollouts.suites.base import ScriptedPolicy, to_address, to_placeholder
 from rollouts.web import actions
@@ -43,7 +43,7 @@ async def play(suite: ArenaSuite, task: Task, policy: ScriptedPolicy, browser: B
 async def play_over_http(suite: ArenaSuite, task: Task, policy: ScriptedPolicy) -> Trajectory:
     """An episode without a browser, in the application itself."""
     session = suite.session(task)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=suite.app)) as client:
+    async with httpx.AsyncClient(mounts=session.transports()) as client:
         browser = TextBrowser(client, (COOKIE, session.token))
 
         async def observe():

@@ -12,7 +12,7 @@ from rollouts.errors import SiteError
 from rollouts.suites import make_suite
 from rollouts.suites.arena import tasks as arena_tasks
 from rollouts.suites.arena.expert import HABITS
-from rollouts.suites.arena.state import ShopState
+from rollouts.suites.arena.shop.state import ShopState
 from rollouts.suites.base import SPLITS, to_address, to_placeholder
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from tests.suites.driving import idle, play, play_over_http
@@ -117,7 +117,7 @@ async def test_buying_more_than_was_asked_is_a_failure(arena):
 
     for task in arena.tasks("train", ["buy", "buy_option"], 4, seed=1):
         episode = await play_over_http(arena, task, Twice(task))
-        assert len(episode.steps[-1].state["orders"]) == 2
+        assert len(episode.steps[-1].state["shop"]["orders"]) == 2
         assert not arena.judge(episode).success
 
 
@@ -130,7 +130,7 @@ async def test_an_impossible_task_wants_to_be_refused(arena):
     refused = await play_over_http(arena, task, arena.expert(task))
     assert (refused.evidence.answer, arena.judge(refused).success) == ("N/A", True)
     misled = await play_over_http(arena, task, arena.expert(task, {"takes_first_result": 1.0}))
-    assert misled.steps[-1].state["orders"]
+    assert misled.steps[-1].state["shop"]["orders"]
     assert not arena.judge(misled).success
 
 

@@ -8,16 +8,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from rollouts.suites.arena import admin, shop
-from rollouts.suites.arena.content import make_content
-from rollouts.suites.arena.site import COOKIE, make_app, slug
-from rollouts.suites.arena.state import ShopState
+from rollouts.suites.arena.app import COOKIE, slug
+from rollouts.suites.arena.shop import SHOP
+from rollouts.suites.arena.shop.content import make_content
+from rollouts.suites.arena.shop.state import ShopState
+from rollouts.suites.arena.world import World
 
 
 def visitors(*seeds: int) -> list[TestClient]:
     """A client per seed, all of one application."""
-    visits = {f"visitor{number}": ShopState(seed) for number, seed in enumerate(seeds)}
-    app = make_app(visits)
+    visits = {f"visitor{number}": World(seed) for number, seed in enumerate(seeds)}
+    app = SHOP.serve(visits)
     return [TestClient(app, cookies={COOKIE: cookie}, follow_redirects=False) for cookie in visits]
 
 
@@ -57,7 +58,7 @@ def test_what_one_visitor_does_no_other_sees():
 
 
 def test_an_unknown_visitor_gets_a_404_page():
-    client = TestClient(make_app({}))
+    client = TestClient(SHOP.serve({}))
     for path in ("/", "/cart", "/admin/orders"):
         answer = client.get(path)
         assert (answer.status_code, "not found" in answer.text) == (404, True)
@@ -148,9 +149,7 @@ FIELDS = ("product", "quantity", "quantity-1", "line", "colour", "size", "coupon
 def test_no_form_breaks_the_shop(forms, number):
     (client,) = visitors(1)
     content = make_content(1)
-    posts = [path for path, method, _ in shop.ROUTES if method == "POST"] + [
-        "/admin" + path for path, method, _ in admin.ROUTES if method == "POST"
-    ]
+    posts = [path for path, method, _ in SHOP.routes if method == "POST"]
     for path, form in itertools.product(posts, forms):
         path = path.replace("{slug}", slug(content.products[0].name)).replace("{label}", content.addresses[0].label)
         answer = client.post(path.replace("{number:int}", str(number if number % 2 else content.own_orders[0].number)), data=form)

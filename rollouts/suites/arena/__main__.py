@@ -1,32 +1,39 @@
-"""Serves the arena to a person's browser: the shop at /, its admin panel at /admin/."""
+"""Serves the arena to a person's browser: every site on a port of its own."""
 
 import argparse
-import socket
+import asyncio
 import sys
 
-import uvicorn
-
-from rollouts.suites.arena.site import make_app
-from rollouts.suites.arena.state import ShopState
+from mira_jax.errors import UserError
+from rollouts.suites.arena.apps import APPS
+from rollouts.suites.arena.world import World
+from rollouts.suites.server import LocalServer
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rollouts.suites.arena", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="draws the content (default 1)")
-    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1; 0 takes a free one (default 8000)")
+    parser.add_argument("--port", type=int, default=8000, help="the first, on 127.0.0.1; 0 takes free ones (default 8000)")
     arguments = parser.parse_args()
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", arguments.port))
-    except (OSError, OverflowError) as error:
-        print(f"error: port {arguments.port}: {error}; choose another with --port", file=sys.stderr)
+        asyncio.run(_serve(arguments.seed, arguments.port))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    print(f"shop {address}/   admin panel {address}/admin/   (each browser gets a shop of its own; stop with ctrl-c)", flush=True)
-    app = make_app({}, fallback=lambda: ShopState(arguments.seed))
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
     return 0
+
+
+async def _serve(seed: int, port: int) -> None:
+    visits: dict[str, World] = {}
+    for place, app in enumerate(APPS.values()):
+        server = LocalServer(app.serve(visits, fallback=lambda: World(seed)), port and port + place)
+        await server.start()
+        for site, path in app.sites.items():
+            print(f"{site:14} http://{server.host}{path}/")
+    print("each browser gets sites of its own; stop with ctrl-c", flush=True)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from random import Random
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Task
-from rollouts.suites.arena.content import make_content
 from rollouts.suites.arena.moves import Move
 from rollouts.suites.arena.tasks import Instance
 from rollouts.web.actions import EXIT, format_action
@@ -26,7 +25,6 @@ HABITS = {
 """Each is drawn once for a whole episode."""
 
 _ELEMENT = re.compile(r'<(?P<tag>[a-z]+) id="(?P<handle>[^"]*)"(?P<attributes>[^>]*)>')
-_ORDER = re.compile(r"order \d+")
 _UNKNOWN = "N/A"
 
 
@@ -53,7 +51,7 @@ class Expert:
     def __init__(self, instance: Instance, habits: frozenset[str] = frozenset()):
         self.habits = habits
         self._moves = [move for move in instance.draft.moves if not move.habit or move.habit not in habits]
-        self._products = {product.name for product in make_content(instance.task.seed).products}
+        self._lists = instance.lists()
         self._next = 0
 
     def respond(self, task: Task, rounds: Sequence[Round], observation: str) -> str:
@@ -73,7 +71,9 @@ class Expert:
             return Action(name=EXIT, argument=move.argument)
         if move.kind == "tell":
             return Action(name=EXIT, argument=page.text(move.argument) or _UNKNOWN)
-        if move.kind in ("open", "open_order"):
+        if move.kind == "switch":
+            return Action(name="Switch Tab", argument=move.argument)
+        if move.kind == "open":
             return self._open(move, page)
         handle = page.handle(move.element)
         if handle is None:
@@ -89,15 +89,14 @@ class Expert:
         return Action(name="Click", element=handle)
 
     def _open(self, move: Move, page: "_Reader") -> Action | None:
-        """Opens a product or an order in a list, on a later page of it if need be."""
-        hasty = "takes_first_result" if move.kind == "open" else "takes_first_order"
-        if hasty in self.habits:
-            handle = page.first(self._products.__contains__ if move.kind == "open" else lambda name: bool(_ORDER.fullmatch(name)))
+        """Opens a link in a list, on a later page of it if need be."""
+        if move.hasty in self.habits:
+            handle = page.first(self._lists[move.hasty])
         else:
             handle = page.handle(move.element) or page.handle("next page")
         if handle is not None:
             return Action(name="Click", element=handle)
-        return Action(name=EXIT, argument=_UNKNOWN) if move.kind == "open" else None
+        return Action(name=EXIT, argument=move.missing) if move.missing else None
 
 
 class _Reader:

@@ -1,12 +1,11 @@
-"""What tells that a part of a task is done: tests of the shop's snapshot and of the page after a step."""
+"""What tells that a part of a task is done: tests of the sites' snapshots and of the page after a step."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
 from mira_jax.trajectories.records import Page, Subgoal, Trajectory
-from rollouts.suites.arena.content import Line
 from rollouts.suites.evaluators import clean
 
 
@@ -14,8 +13,8 @@ from rollouts.suites.evaluators import clean
 class After:
     """What is known after a step."""
 
-    state: dict[str, Any]
-    """See `ShopState.snapshot`."""
+    state: Mapping[str, Mapping[str, Any]]
+    """Site to its snapshot (see `State.snapshot`)."""
     path: str
     """The page's address with placeholder, without query."""
     query: dict[str, str]
@@ -73,72 +72,11 @@ def answered(text: str, answer: str) -> Milestone:
     )
 
 
-def in_cart(line: Line) -> Milestone:
-    """The cart, or an order placed since, holds exactly that line."""
-    wanted = [line.product, line.colour, line.size, line.quantity]
-    text = f'{line.quantity} of "{line.product}"' + "".join(f' "{option}"' for option in (line.colour, line.size) if option)
-    return Milestone(
-        Subgoal(text=f"put {text} in the cart", check=f"cart or order holds {wanted}"),
-        lambda after: wanted in after.state["cart"] or any(wanted in order["lines"] for order in after.state["orders"]),
-    )
+def in_snapshot(text: str, site: str, key: str, value: Any) -> Milestone:
+    """`value` is in the list `key` of the site's snapshot."""
+    return Milestone(Subgoal(text=text, check=f"{key} holds {value}"), lambda after: value in after.state[site][key])
 
 
-def not_in_cart(product: str) -> Milestone:
-    """The cart is not empty, and has no such product; or an order was placed without it."""
-    return Milestone(
-        Subgoal(text=f'remove "{product}" from the cart', check=f"cart or order holds no {product}"),
-        lambda after: any(
-            lines and all(line[0] != product for line in lines)
-            for lines in (after.state["cart"], *(order["lines"] for order in after.state["orders"]))
-        ),
-    )
-
-
-def coupon_applied(code: str) -> Milestone:
-    return Milestone(
-        Subgoal(text=f'apply coupon "{code}"', check=f"coupon of cart or order is {code}"),
-        lambda after: after.state["coupon"] == code or any(order["coupon"] == code for order in after.state["orders"]),
-    )
-
-
-def at_checkout(lines: Sequence[Line], coupon: str = "") -> Milestone:
-    """The checkout is open, with exactly those lines and that coupon; or an order of them is placed."""
-    wanted = _sorted_lines(lines)
-    return Milestone(
-        Subgoal(
-            text="go to the checkout with the right cart",
-            check=f"page is __SHOP__/checkout, cart is {wanted}, coupon is {coupon or 'none'}",
-        ),
-        lambda after: (
-            (after.path == "__SHOP__/checkout" and sorted(after.state["cart"]) == wanted and after.state["coupon"] == coupon)
-            or any(sorted(order["lines"]) == wanted and order["coupon"] == coupon for order in after.state["orders"])
-        ),
-    )
-
-
-def ordered(lines: Sequence[Line], coupon: str, shipping: str, label: str) -> Milestone:
-    """One order was placed, and it is exactly right."""
-    wanted = {"coupon": coupon, "shipping": shipping, "label": label}
-    wanted_lines = _sorted_lines(lines)
-    return Milestone(
-        Subgoal(text=f'place the order: "{shipping}" shipping to "{label}"', check=f"one new order, of {wanted_lines}, {wanted}"),
-        lambda after: (
-            len(after.state["orders"]) == 1
-            and sorted(after.state["orders"][0]["lines"]) == wanted_lines
-            and all(after.state["orders"][0][key] == value for key, value in wanted.items())
-        ),
-    )
-
-
-def in_snapshot(text: str, key: str, value: Any) -> Milestone:
-    """`value` is in the snapshot's list `key`."""
-    return Milestone(Subgoal(text=text, check=f"{key} holds {value}"), lambda after: value in after.state[key])
-
-
-def exactly(text: str, key: str, value: Any) -> Milestone:
-    """The snapshot's `key` is `value`."""
-    return Milestone(Subgoal(text=text, check=f"{key} is {value}"), lambda after: after.state[key] == value)
-
-
-def _sorted_lines(lines: Sequence[Line]) -> list[list[Any]]:
-    return sorted([line.product, line.colour, line.size, line.quantity] for line in lines)
+def exactly(text: str, site: str, key: str, value: Any) -> Milestone:
+    """The `key` of the site's snapshot is `value`."""
+    return Milestone(Subgoal(text=text, check=f"{key} is {value}"), lambda after: after.state[site][key] == value)

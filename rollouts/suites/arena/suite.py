@@ -1,4 +1,4 @@
-"""The arena as a suite: its server, the sessions of its episodes, its judge."""
+"""The arena as a suite: its servers, the sessions of its episodes, its judge."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -7,36 +7,36 @@ from typing import Any
 import httpx
 from playwright.async_api import BrowserContext
 from playwright.async_api import Page as BrowserPage
+from starlette.applications import Starlette
 
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
 from rollouts.suites.arena import milestones
+from rollouts.suites.arena.app import COOKIE
+from rollouts.suites.arena.apps import APPS, placeholder
 from rollouts.suites.arena.expert import Expert, draw_habits
-from rollouts.suites.arena.site import COOKIE, Visits, make_app
-from rollouts.suites.arena.state import ShopState
-from rollouts.suites.arena.tasks import PLACEHOLDERS, SUITE, Instance, instance, instances
+from rollouts.suites.arena.tasks import SUITE, Instance, instance, instances
+from rollouts.suites.arena.world import Visits, World
 from rollouts.suites.base import to_address
 from rollouts.suites.server import LocalServer
 
 OPTIONS = ("port",)
-_ADMIN_PATH = "/admin"
 
 
 class ArenaSuite:
-    """The arena. It is served on a free port of 127.0.0.1, unless `port` is given."""
+    """The arena. Each application is served on a free port of 127.0.0.1; the first on `port`, the others after it, if that is given."""
 
     name = SUITE
 
     def __init__(self, port: int = 0):
         self._visits: Visits = {}
-        self.app = make_app(self._visits)
-        self._server = LocalServer(self.app, port)
-        self._addresses: dict[str, str] = {}
+        self.apps = {name: app.serve(self._visits) for name, app in APPS.items()}
+        self._servers = {name: LocalServer(app, port and port + i) for i, (name, app) in enumerate(self.apps.items())}
 
     @property
     def hosts(self) -> frozenset[str]:
-        return frozenset({self._server.host} if self._server.host else ())
+        return frozenset(server.host for server in self._servers.values() if server.host)
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
         return [made.task for made in instances(split, templates, count, seed)]
@@ -49,21 +49,22 @@ class ArenaSuite:
         return instance(task_id).webarena()
 
     async def start(self) -> None:
-        """Serves the sites. Raises UserError if the port is in use."""
-        await self._server.start()
-        address = f"http://{self._server.host}"
-        self._addresses = {PLACEHOLDERS["shop"]: address, PLACEHOLDERS["shop_admin"]: address + _ADMIN_PATH}
+        """Serves the sites. Raises UserError if a port is in use."""
+        for server in self._servers.values():
+            await server.start()
 
     async def stop(self) -> None:
-        await self._server.stop()
-        for state in self._visits.values():
-            state.close()
+        for server in self._servers.values():
+            await server.stop()
+        for world in self._visits.values():
+            world.close()
         self._visits.clear()
 
     async def open(self, task: Task, context: BrowserContext) -> "ArenaSession":
-        """Makes a shop for this episode alone and gives `context` the cookie that leads to it."""
+        """Makes a world for this episode alone and gives `context` the cookie that leads to it."""
         session = self.session(task)
-        cookie = {"name": COOKIE, "value": session.token, "url": f"http://{self._server.host}", "httpOnly": True, "sameSite": "Strict"}
+        # A cookie is of a host, whatever the port.
+        cookie = {"name": COOKIE, "value": session.token, "url": "http://127.0.0.1", "httpOnly": True, "sameSite": "Strict"}
         try:
             await context.add_cookies([cookie])
         except BaseException:
@@ -73,9 +74,10 @@ class ArenaSuite:
 
     def session(self, task: Task) -> "ArenaSession":
         """`open` without a browser."""
-        if not self._server.host:
+        if not self.hosts:
             raise RuntimeError("start() comes before a session")
-        return ArenaSession(instance(task.id), self._visits, self._addresses, self._server.host, self.app)
+        made = instance(task.id)
+        return ArenaSession(made, self._visits, {name: (self.apps[name], self._servers[name].host) for name in made.template.apps})
 
     def judge(self, trajectory: Trajectory) -> Outcome:
         return evaluators.judge(instance(trajectory.task.id).draft.evaluation, trajectory.evidence)
@@ -90,30 +92,31 @@ class ArenaSuite:
 
 
 class ArenaSession:
-    """One episode's shop."""
+    """One episode's world, and the way to those of its applications that the task is about."""
 
-    def __init__(self, made: Instance, visits: Visits, addresses: Mapping[str, str], host: str, app: Any):
+    def __init__(self, made: Instance, visits: Visits, apps: Mapping[str, tuple[Starlette, str]]):
+        """`apps`: name to application and `host:port`."""
         self.task = made.task
-        self.addresses = addresses
-        self.hosts = frozenset({host})
+        self.hosts = frozenset(host for _, host in apps.values())
+        self.addresses = {
+            placeholder(site): f"http://{host}{path}" for name, (_, host) in apps.items() for site, path in APPS[name].sites.items()
+        }
         self.token = secrets.token_urlsafe(16)
         self._draft = made.draft
-        self._visits, self._app = visits, app
-        self._state = ShopState(made.task.seed, {"cart": made.draft.cart, "signed_in": made.draft.signed_in})
-        visits[self.token] = self._state
+        self._visits, self._apps = visits, apps
+        self._world = visits[self.token] = World(made.task.seed, made.draft.setup)
 
     async def state(self) -> dict[str, Any]:
-        return self._state.snapshot()
+        return self._world.snapshot(self._apps)
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
-        """Reads the pages that `program_html` names, in a copy of the shop, so that reading leaves no trace."""
+        """Reads the pages that `program_html` names, in a copy of the world, so that reading leaves no trace."""
         token = secrets.token_urlsafe(16)
-        copy = self._visits[token] = self._state.copy()
+        copy = self._visits[token] = self._world.copy()
         pages: dict[str, str] = {}
         contents = []
         try:
-            transport = httpx.ASGITransport(app=self._app)
-            async with httpx.AsyncClient(transport=transport, cookies={COOKIE: token}) as client:
+            async with httpx.AsyncClient(mounts=self.transports(), cookies={COOKIE: token}) as client:
                 for target in self._draft.evaluation["program_html"]:
                     url = to_address(target["url"], self.addresses)
                     if url not in pages:
@@ -127,6 +130,10 @@ class ArenaSession:
             copy.close()
         return Evidence(answer=answer, page=page, contents=tuple(contents))
 
+    def transports(self) -> dict[str, httpx.ASGITransport]:
+        """The way to the applications without a network, by address."""
+        return {f"http://{host}": httpx.ASGITransport(app=app) for app, host in self._apps.values()}
+
     async def close(self) -> None:
         if self._visits.pop(self.token, None):
-            self._state.close()
+            self._world.close()

@@ -5,27 +5,23 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task
-from rollouts.suites.arena import milestones
-from rollouts.suites.arena.content import Content, Line, Order, make_content
+from rollouts.suites.arena.apps import APP_OF, APPS, placeholder
 from rollouts.suites.arena.milestones import Milestone
 from rollouts.suites.arena.moves import Move
-from rollouts.suites.arena.site import slug
-from rollouts.suites.base import FIRST_SEED, SPLITS, take_turns
+from rollouts.suites.base import FIRST_SEED, PAGES, SPLITS, take_turns
 
 SUITE = "arena"
-MAX_HORIZON = 30
-PLACEHOLDERS = {"shop": "__SHOP__", "shop_admin": "__SHOP_ADMIN__"}
-"""Site to placeholder."""
+MAX_HORIZON = 60
 
 _SEEDS_PER_INSTANCE = 64
 _DRAWS_PER_SEED = 32
-_TASK_ID = re.compile(r"shop\.(?P<template>[a-z_]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
+_TASK_ID = re.compile(r"(?P<app>[a-z]+)\.(?P<template>[a-z_]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
 _SPLIT_OF_TENTH = ("test", "test", "validation", *["train"] * 7)
 
 
@@ -41,9 +37,8 @@ class Draft:
     """3 to 6, in the order in which the expert reaches them."""
     moves: tuple[Move, ...]
     """What the expert does."""
-    cart: tuple[Line, ...] = ()
-    """What is in the cart when the episode begins."""
-    signed_in: bool = True
+    setup: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """Application to what sets its state apart when the episode begins."""
     intent: str = ""
     """In place of the template's, if an instance needs another wording."""
 
@@ -51,12 +46,19 @@ class Draft:
 @dataclasses.dataclass(frozen=True)
 class Template:
     name: str
-    site: str
-    """shop or shop_admin."""
+    sites: tuple[str, ...]
+    """Each opens in a tab of its own, the first in front."""
     intent: str
     """With `{{value}}` where an instance has a value."""
-    draw: Callable[[Random, Content], Draft | None]
-    """An instance in a shop of that content; None if this draw came to nothing."""
+    draw: Callable[..., Draft | None]
+    """An instance, from a source of chance and the content of each application; None if this draw came to nothing."""
+    held_out: bool = False
+    """Has instances in the test split alone."""
+
+    @property
+    def apps(self) -> tuple[str, ...]:
+        """The applications of its sites, each once, in the order of the sites."""
+        return tuple(dict.fromkeys(APP_OF[site] for site in self.sites))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +68,20 @@ class Instance:
     number: int
     template: Template
 
+    def lists(self) -> dict[str, Callable[[str], bool]]:
+        """The bad habit of opening the first of a list, to what tells a name of that list."""
+        found: dict[str, Callable[[str], bool]] = {}
+        for app in map(APPS.__getitem__, self.template.apps):
+            content = app.make_content(self.task.seed)
+            found |= {habit: functools.partial(names, content) for habit, names in app.lists.items()}
+        return found
+
     def webarena(self) -> dict[str, Any]:
         """The task in WebArena's JSON form."""
         return {
             "sites": list(self.task.sites),
             "task_id": self.task.id,
-            "require_login": self.draft.signed_in,
+            "require_login": all(setup.get("signed_in", True) for setup in self.draft.setup.values()),
             "storage_state": None,
             "start_url": self.task.start_url,
             "geolocation": None,
@@ -87,20 +97,20 @@ class Instance:
 @functools.cache
 def templates() -> dict[str, Template]:
     """Every template, by name."""
-    from rollouts.suites.arena import account_templates, admin_templates, buying_templates
+    from rollouts.suites.arena.shop import account, administration, buying
 
-    modules = (buying_templates, account_templates, admin_templates)
-    return {template.name: template for module in modules for template in module.TEMPLATES}
+    made = [template for module in (buying, account, administration) for template in module.TEMPLATES]
+    return {template.name: template for template in made}
 
 
 def task_id(template: str, split: str, number: int) -> str:
-    return f"shop.{template}.{split}.{number}"
+    return f"{templates()[template].apps[0]}.{template}.{split}.{number}"
 
 
 def instances(split: str, names: Sequence[str] | None, count: int, seed: int) -> list[Instance]:
     """`count` instances, the templates taking turns. Raises UserError for an unknown split or template."""
-    drawn = take_turns(list(templates()), names, split, count, seed)
-    return [instance(task_id(name, split, number)) for name, number in drawn]
+    known = [template.name for template in templates().values() if split == "test" or not template.held_out]
+    return [instance(task_id(name, split, number)) for name, number in take_turns(known, names, split, count, seed)]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -111,16 +121,19 @@ def instance(identity: str) -> Instance:
     so no two splits share an instance, even of the fewest values.
     """
     match = _TASK_ID.fullmatch(identity)
-    if not match or match["template"] not in templates() or match["split"] not in SPLITS:
+    template = templates().get(match["template"]) if match else None
+    if not match or not template or match["app"] != template.apps[0] or match["split"] not in SPLITS:
         raise UserError(f"task: no task {identity!r} in the arena")
-    template, split, number = templates()[match["template"]], match["split"], int(match["number"])
+    if template.held_out and match["split"] != "test":
+        raise UserError(f"task: {template.name} has instances in the test split alone")
+    split, number = match["split"], int(match["number"])
     random = Random(f"{template.name} {split} {number}")
     for shift in range(_SEEDS_PER_INSTANCE):
         seed = FIRST_SEED[split] + number * _SEEDS_PER_INSTANCE + shift
-        content = make_content(seed)
+        contents = [APPS[app].make_content(seed) for app in template.apps]
         for _ in range(_DRAWS_PER_SEED):
-            draft = template.draw(random, content)
-            if draft and split_of(template.name, draft.values) == split:
+            draft = template.draw(random, *contents)
+            if draft and (template.held_out or split_of(template.name, draft.values) == split):
                 return _instance(identity, template, split, number, seed, draft)
     raise RuntimeError(f"{identity}: no draw of the template belongs to the split")
 
@@ -138,12 +151,12 @@ def _instance(identity: str, template: Template, split: str, number: int, seed: 
     task = Task(
         id=identity,
         suite=SUITE,
-        sites=(template.site,),
+        sites=template.sites,
         template=template.name,
         split=split,
         seed=seed,
         intent=intent,
-        start_url=PLACEHOLDERS[template.site] + "/",
+        start_url=PAGES.join(f"{placeholder(site)}/" for site in template.sites),
         horizon=min(MAX_HORIZON, len(draft.moves) * 3 // 2 + 4),
     )
     return Instance(task, draft, number, template)
@@ -157,62 +170,6 @@ def html_target(url: str, locator: str, text: str) -> dict[str, Any]:
     return {"url": url, "locator": locator, "required_contents": {"exact_match": text}}
 
 
-@dataclasses.dataclass(frozen=True)
-class Purchase:
-    """An order as it must be."""
-
-    lines: tuple[Line, ...]
-    coupon: str = ""
-    shipping: str = "standard"
-    address: tuple[str, str, str] | None = None
-    """Label, street, town. None is the customer's first."""
-
-
-def shop_targets(
-    content: Content,
-    purchase: Purchase | None = None,
-    addresses: Sequence[tuple[str, str, str]] | None = None,
-    cancelled: Sequence[int] = (),
-    reviews: Sequence[tuple[str, int, str]] = (),
-) -> list[dict[str, Any]]:
-    """What the customer's pages must read at the end: as in the beginning, but for what is given.
-
-    Args:
-        purchase: the one new order.
-        addresses: the whole address book, if it must differ.
-        cancelled: numbers of orders.
-        reviews: product, stars and text of each of the customer's.
-    """
-    if addresses is None:
-        addresses = [dataclasses.astuple(address) for address in content.addresses]
-    listed = [(order.number, order.lines, "cancelled" if order.number in cancelled else order.status) for order in content.own_orders]
-    if purchase:
-        listed.append((content.orders[-1].number + 1, purchase.lines, "pending"))
-    orders = [f"order {number} {', '.join(sorted(line.product for line in lines))} {status}" for number, lines, status in reversed(listed)]
-    said = [f"{product} {stars} stars {text}" for product, stars, text in reviews] or ["none yet"]
-    targets = [
-        html_target("__SHOP__/account/orders", "#orders", " ".join(orders)),
-        html_target("__SHOP__/account/addresses", ".what", " | ".join(", ".join(address) for address in addresses)),
-        html_target("__SHOP__/account/reviews", "#reviews", " ".join(said)),
-    ]
-    if purchase:
-        lines = sorted(purchase.lines, key=lambda line: (line.product, line.colour, line.size))
-        written = [" ".join(filter(None, (str(line.quantity), line.product, line.colour, line.size))) for line in lines]
-        latest = "__SHOP__/account/orders/latest"
-        targets += [
-            html_target(latest, ".line", " | ".join(written)),
-            html_target(latest, "#coupon", purchase.coupon),
-            html_target(latest, "#shipping", purchase.shipping),
-            html_target(latest, "#address", ", ".join(purchase.address or addresses[0])),
-        ]
-    return targets
-
-
-def admin_targets(changes: Sequence[str]) -> list[dict[str, Any]]:
-    """What the admin panel's list of changes must read, in its order: `NAME price 5`, `NAME stock 7`, then `order 104 packed`."""
-    return [html_target("__SHOP_ADMIN__/changes", "#changes", " ".join(changes) or "none yet")]
-
-
 def evaluation(targets: Sequence[dict[str, Any]], answers: dict[str, Any] | None = None, url: str | None = None) -> dict[str, Any]:
     """WebArena's `eval` object: the targets, and an answer or a last page if they are given."""
     kinds = ["string_match"] * (answers is not None) + ["url_match"] * (url is not None) + ["program_html"]
@@ -224,29 +181,3 @@ def evaluation(targets: Sequence[dict[str, Any]], answers: dict[str, Any] | None
         "string_note": "",
         "url_note": "EXACT" if url else "",
     }
-
-
-# Draws that several templates make.
-
-
-def pick(random: Random, content: Content, colours: bool = False, sizes: bool = False, other_than: str = "") -> Any:
-    """A product with exactly these options, or None."""
-    found = [p for p in content.products if bool(p.colours) == colours and bool(p.sizes) == sizes and p.name != other_than]
-    return random.choice(found) if found else None
-
-
-def pending(orders: Sequence[Order]) -> list[Order]:
-    return [order for order in orders if order.status == "pending"]
-
-
-def product_page(name: str) -> str:
-    return f"__SHOP__/product/{slug(name)}"
-
-
-def opened(product: str) -> Milestone:
-    return milestones.on_page(f'open "{product}"', product_page(product))
-
-
-def ordered(content: Content, purchase: Purchase) -> Milestone:
-    label = purchase.address[0] if purchase.address else content.addresses[0].label
-    return milestones.ordered(purchase.lines, purchase.coupon, purchase.shipping, label)

@@ -3,10 +3,12 @@
 from random import Random
 
 from rollouts.suites.arena import milestones as done
-from rollouts.suites.arena.content import Content
+from rollouts.suites.arena.app import slug
 from rollouts.suites.arena.moves import EXIT, Move
-from rollouts.suites.arena.site import slug
-from rollouts.suites.arena.tasks import Draft, Template, admin_targets, evaluation, pending
+from rollouts.suites.arena.shop.content import Content
+from rollouts.suites.arena.shop.moves import open_order, open_product
+from rollouts.suites.arena.shop.tasks import admin_targets, pending
+from rollouts.suites.arena.tasks import Draft, Template, evaluation
 
 
 def _order_page(number: int) -> str:
@@ -27,10 +29,10 @@ def set_status(random: Random, content: Content) -> Draft:
         milestones=(
             done.on_page("open the orders", "__SHOP_ADMIN__/orders"),
             done.on_page(f"open order {order.number}", _order_page(order.number)),
-            done.exactly(f'save status "{status}"', "changes", [change]),
+            done.exactly(f'save status "{status}"', "shop", "changes", [change]),
         ),
         moves=(
-            Move("click", "orders"), Move("open_order", f"order {order.number}"), Move("choose", "status", status),
+            Move("click", "orders"), open_order(order.number), Move("choose", "status", status),
             Move("click", "save order", habit="stops_early"), EXIT,
         ),
     )  # fmt: skip
@@ -48,10 +50,10 @@ def set_price_and_stock(random: Random, content: Content) -> Draft | None:
         milestones=(
             done.on_page("open the products", "__SHOP_ADMIN__/products"),
             done.on_page(f'open "{product.name}"', _product_page(product.name)),
-            done.exactly("save price and stock", "changes", changes),
+            done.exactly("save price and stock", "shop", "changes", changes),
         ),
         moves=(
-            Move("click", "products"), Move("search", "search", product.name), Move("open", product.name),
+            Move("click", "products"), Move("search", "search", product.name), open_product(product.name),
             Move("type", "price", str(price)), Move("type", "stock", str(stock), "forgets_quantity"),
             Move("click", "save product", habit="stops_early"), EXIT,
         ),
@@ -68,10 +70,10 @@ def set_two_prices(random: Random, content: Content) -> Draft | None:
     for product, price in zip(products, prices, strict=True):
         steps += [
             done.on_page(f'open "{product.name}"', _product_page(product.name)),
-            done.in_snapshot(f'save the price of "{product.name}"', "changes", changes[product.name]),
+            done.in_snapshot(f'save the price of "{product.name}"', "shop", "changes", changes[product.name]),
         ]
         moves += [
-            Move("click", "products"), Move("search", "search", product.name), Move("open", product.name),
+            Move("click", "products"), Move("search", "search", product.name), open_product(product.name),
             Move("type", "price", str(price)), Move("click", "save product", habit="stops_early"),
         ]  # fmt: skip
     return Draft(
@@ -90,10 +92,10 @@ def pack_for_customer(random: Random, content: Content) -> Draft:
     for order, change in zip(orders, changes, strict=True):
         steps += [
             done.on_page(f"open order {order.number}", _order_page(order.number)),
-            done.in_snapshot(f'save order {order.number} as "{status}"', "changes", change),
+            done.in_snapshot(f'save order {order.number} as "{status}"', "shop", "changes", change),
         ]
         moves += [
-            Move("click", "orders"), Move("click", "pending"), Move("open_order", f"order {order.number}"),
+            Move("click", "orders"), Move("click", "pending"), open_order(order.number),
             Move("choose", "status", status), Move("click", "save order", habit="stops_early"),
         ]  # fmt: skip
     return Draft(
@@ -105,7 +107,7 @@ def pack_for_customer(random: Random, content: Content) -> Draft:
 
 
 TEMPLATES = tuple(
-    Template(draw.__name__, "shop_admin", intent, draw)
+    Template(draw.__name__, ("shop_admin",), intent, draw)
     for draw, intent in (
         (set_status, 'Set the status of "{{order}}" to "{{status}}".'),
         (set_price_and_stock, 'Set the price of "{{product}}" to {{price}} and its stock to {{stock}}.'),

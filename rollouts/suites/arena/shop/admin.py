@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from rollouts.suites.arena import words
+from rollouts.suites.arena.shop import words
 from rollouts.suites.arena.state import Row
 
 if TYPE_CHECKING:
-    from rollouts.suites.arena.site import Visit
+    from rollouts.suites.arena.app import Visit
 
 OPEN_STATUSES = ("pending", "packed", "shipped")
 """The statuses that the list of orders can be narrowed to."""

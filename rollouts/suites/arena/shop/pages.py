@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from rollouts.suites.arena import words
-from rollouts.suites.arena.content import Address, Line
-from rollouts.suites.arena.state import SORTS, Refused, Row
+from rollouts.suites.arena.shop import words
+from rollouts.suites.arena.shop.content import Address, Line
+from rollouts.suites.arena.shop.state import SORTS
+from rollouts.suites.arena.state import Refused, Row
 
 if TYPE_CHECKING:
-    from rollouts.suites.arena.site import Visit
+    from rollouts.suites.arena.app import Visit
 
 
 def home(visit: "Visit") -> Response:

@@ -3,7 +3,7 @@
 # ruff: noqa: E501 (a drawing is a line)
 from urllib.parse import quote
 
-from rollouts.suites.arena import words
+from rollouts.suites.arena.shop import words
 
 # What each noun looks like, in a box of 64 by 64. `F` fills with the ink colour, `W` with white.
 _SHAPES = {

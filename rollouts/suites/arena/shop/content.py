@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from random import Random
 
-from rollouts.suites.arena import words
+from rollouts.suites.arena.shop import words
 
 PRODUCTS_PER_CATEGORY = 8
 OTHER_CUSTOMERS = 4

@@ -4,10 +4,13 @@ import dataclasses
 from random import Random
 
 from rollouts.suites.arena import milestones as done
-from rollouts.suites.arena import words
-from rollouts.suites.arena.content import Content, Line
-from rollouts.suites.arena.moves import CHECKOUT, PLACE, Move, fill, find, ship_by, ship_to, use_coupon
-from rollouts.suites.arena.tasks import Draft, Purchase, Template, evaluation, opened, ordered, pick, shop_targets
+from rollouts.suites.arena.moves import Move
+from rollouts.suites.arena.shop import words
+from rollouts.suites.arena.shop.content import Content, Line
+from rollouts.suites.arena.shop.milestones import at_checkout, coupon_applied, in_cart, not_in_cart
+from rollouts.suites.arena.shop.moves import CHECKOUT, PLACE, fill, find, open_order, open_product, ship_by, ship_to, use_coupon
+from rollouts.suites.arena.shop.tasks import Purchase, opened, ordered, pick, shop_targets
+from rollouts.suites.arena.tasks import Draft, Template, evaluation
 
 _EXTRA_SHIPPING = tuple(words.SHIPPING)[1:]
 
@@ -25,7 +28,7 @@ def buy(random: Random, content: Content) -> Draft | None:
     return Draft(
         values={"product": product.name},
         evaluation=evaluation(shop_targets(content, purchase)),
-        milestones=(opened(product.name), done.in_cart(purchase.lines[0]), done.at_checkout(purchase.lines), ordered(content, purchase)),
+        milestones=(opened(product.name), in_cart(purchase.lines[0]), at_checkout(purchase.lines), ordered(content, purchase)),
         moves=(*find(product.name), *fill(purchase.lines[0]), *CHECKOUT, *PLACE),
     )
 
@@ -39,7 +42,7 @@ def buy_option(random: Random, content: Content) -> Draft | None:
     return Draft(
         values={"quantity": line.quantity, "product": product.name, "colour": line.colour},
         evaluation=evaluation(shop_targets(content, purchase)),
-        milestones=(opened(product.name), done.in_cart(line), done.at_checkout((line,)), ordered(content, purchase)),
+        milestones=(opened(product.name), in_cart(line), at_checkout((line,)), ordered(content, purchase)),
         moves=(*find(product.name), *fill(line), *CHECKOUT, *PLACE),
     )
 
@@ -54,7 +57,7 @@ def buy_with_coupon(random: Random, content: Content) -> Draft | None:
         values={"quantity": line.quantity, "product": product.name, "coupon": purchase.coupon, "shipping": purchase.shipping},
         evaluation=evaluation(shop_targets(content, purchase)),
         milestones=(
-            opened(product.name), done.in_cart(line), done.coupon_applied(purchase.coupon), done.at_checkout((line,), purchase.coupon),
+            opened(product.name), in_cart(line), coupon_applied(purchase.coupon), at_checkout((line,), purchase.coupon),
             ordered(content, purchase),
         ),
         moves=(*find(product.name), *fill(line), *use_coupon(purchase.coupon), *CHECKOUT, *ship_by(purchase.shipping), *PLACE),
@@ -75,7 +78,7 @@ def buy_in_full(random: Random, content: Content) -> Draft | None:
         },
         evaluation=evaluation(shop_targets(content, purchase)),
         milestones=(
-            opened(product.name), done.in_cart(line), done.coupon_applied(purchase.coupon), done.at_checkout((line,), purchase.coupon),
+            opened(product.name), in_cart(line), coupon_applied(purchase.coupon), at_checkout((line,), purchase.coupon),
             ordered(content, purchase),
         ),
         moves=(
@@ -96,7 +99,7 @@ def buy_two(random: Random, content: Content) -> Draft | None:
         values={"first": first.name, "colour": lines[0].colour, "quantity": lines[1].quantity, "second": second.name},
         evaluation=evaluation(shop_targets(content, purchase)),
         milestones=(
-            opened(first.name), done.in_cart(lines[0]), opened(second.name), done.in_cart(lines[1]), done.at_checkout(lines),
+            opened(first.name), in_cart(lines[0]), opened(second.name), in_cart(lines[1]), at_checkout(lines),
             ordered(content, purchase),
         ),
         moves=(*find(first.name), *fill(lines[0]), *find(second.name), *fill(lines[1]), *CHECKOUT, *PLACE),
@@ -121,11 +124,11 @@ def buy_foremost(random: Random, content: Content) -> Draft | None:
         values={"sort": sort, "category": category, "shipping": purchase.shipping, "address": purchase.address[0]},
         evaluation=evaluation(shop_targets(content, purchase)),
         milestones=(
-            done.on_page(f'open "{category}"', f"__SHOP__/category/{category}"), opened(name), done.in_cart(purchase.lines[0]),
-            done.at_checkout(purchase.lines), ordered(content, purchase),
+            done.on_page(f'open "{category}"', f"__SHOP__/category/{category}"), opened(name), in_cart(purchase.lines[0]),
+            at_checkout(purchase.lines), ordered(content, purchase),
         ),
         moves=(
-            Move("click", category), Move("click", sort, habit="takes_first_result"), Move("open", name),
+            Move("click", category), Move("click", sort, habit="takes_first_result"), open_product(name),
             *fill(purchase.lines[0]), *CHECKOUT, *ship_by(purchase.shipping), *ship_to(purchase.address[0]), *PLACE,
         ),
     )  # fmt: skip
@@ -144,7 +147,7 @@ def settle_cart(random: Random, content: Content) -> Draft | None:
         values={"quantity": line.quantity, "kept": kept.name, "dropped": dropped.name, "shipping": purchase.shipping},
         evaluation=evaluation(shop_targets(content, purchase)),
         milestones=(
-            done.on_page("open the cart", "__SHOP__/cart"), done.in_cart(line), done.not_in_cart(dropped.name), done.at_checkout((line,)),
+            done.on_page("open the cart", "__SHOP__/cart"), in_cart(line), not_in_cart(dropped.name), at_checkout((line,)),
             ordered(content, purchase),
         ),
         moves=(
@@ -152,7 +155,7 @@ def settle_cart(random: Random, content: Content) -> Draft | None:
             Move("click", "update cart", habit="forgets_quantity"), Move("click", f"remove {dropped.name}", habit="forgets_removal"),
             *CHECKOUT, *ship_by(purchase.shipping), *PLACE,
         ),
-        cart=cart,
+        setup={"shop": {"cart": cart}},
     )  # fmt: skip
 
 
@@ -167,10 +170,10 @@ def buy_again(random: Random, content: Content) -> Draft:
         milestones=(
             done.on_page("open the orders", "__SHOP__/account/orders"),
             done.on_page(f'open "{name}"', f"__SHOP__/account/orders/{order.number}"),
-            done.at_checkout(order.lines), ordered(content, purchase),
+            at_checkout(order.lines), ordered(content, purchase),
         ),
         moves=(
-            Move("click", "account"), Move("click", "orders"), Move("open_order", name), Move("click", "buy again"), *CHECKOUT,
+            Move("click", "account"), Move("click", "orders"), open_order(order.number), Move("click", "buy again"), *CHECKOUT,
             *ship_by(purchase.shipping), *ship_to(address[0]), *PLACE,
         ),
     )  # fmt: skip
@@ -206,19 +209,19 @@ def sign_in_and_buy(random: Random, content: Content) -> Draft | None:
         values={"customer": content.customer, "password": content.password, "product": product.name, "shipping": purchase.shipping},
         evaluation=evaluation(shop_targets(content, purchase)),
         milestones=(
-            done.exactly(f'sign in as "{content.customer}"', "signed_in", True),
-            opened(product.name), done.in_cart(purchase.lines[0]), done.at_checkout(purchase.lines), ordered(content, purchase),
+            done.exactly(f'sign in as "{content.customer}"', "shop", "signed_in", True),
+            opened(product.name), in_cart(purchase.lines[0]), at_checkout(purchase.lines), ordered(content, purchase),
         ),
         moves=(
             Move("click", "sign in"), Move("type", "your name", content.customer), Move("type", "password", content.password),
             Move("click", "continue"), *find(product.name), *fill(purchase.lines[0]), *CHECKOUT, *ship_by(purchase.shipping), *PLACE,
         ),
-        signed_in=False,
+        setup={"shop": {"signed_in": False}},
     )  # fmt: skip
 
 
 TEMPLATES = tuple(
-    Template(draw.__name__, "shop", intent, draw)
+    Template(draw.__name__, ("shop",), intent, draw)
     for draw, intent in (
         (buy, 'Buy "{{product}}".'),
         (buy_option, 'Buy {{quantity}} of "{{product}}" in colour "{{colour}}".'),

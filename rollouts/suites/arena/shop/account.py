@@ -4,11 +4,14 @@ import dataclasses
 from random import Random
 
 from rollouts.suites.arena import milestones as done
-from rollouts.suites.arena import words
-from rollouts.suites.arena.content import Content, Line
-from rollouts.suites.arena.moves import CHECKOUT, EXIT, PLACE, Move, fill, find, ship_to
-from rollouts.suites.arena.site import page_url
-from rollouts.suites.arena.tasks import Draft, Purchase, Template, evaluation, opened, ordered, pending, pick, product_page, shop_targets
+from rollouts.suites.arena.app import page_url
+from rollouts.suites.arena.moves import EXIT, Move
+from rollouts.suites.arena.shop import words
+from rollouts.suites.arena.shop.content import Content, Line
+from rollouts.suites.arena.shop.milestones import at_checkout, in_cart
+from rollouts.suites.arena.shop.moves import CHECKOUT, PLACE, fill, find, open_order, ship_to
+from rollouts.suites.arena.shop.tasks import Purchase, opened, ordered, pending, pick, product_page, shop_targets
+from rollouts.suites.arena.tasks import Draft, Template, evaluation
 
 
 def show_sorted(random: Random, content: Content) -> Draft:
@@ -36,10 +39,10 @@ def cancel_order(random: Random, content: Content) -> Draft | None:
         evaluation=evaluation(shop_targets(content, cancelled=(order.number,))),
         milestones=(
             done.on_page("open the orders", "__SHOP__/account/orders"), done.on_page(f"open order {order.number}", page),
-            done.exactly(f"cancel order {order.number}", "changes", [f"order {order.number} cancelled"]),
+            done.exactly(f"cancel order {order.number}", "shop", "changes", [f"order {order.number} cancelled"]),
         ),
         moves=(
-            Move("click", "account"), Move("click", "orders"), Move("open_order", f"order {order.number}"),
+            Move("click", "account"), Move("click", "orders"), open_order(order.number),
             Move("click", "cancel order", habit="stops_early"), EXIT,
         ),
     )  # fmt: skip
@@ -59,7 +62,7 @@ def tell_total(random: Random, content: Content) -> Draft:
             done.on_page(f'open "{name}"', f"__SHOP__/account/orders/{order.number}"),
             done.answered("answer with the total", str(total)),
         ),
-        moves=(Move("click", "account"), Move("click", "orders"), Move("open_order", name), Move("tell", argument=r"total \$\s*(\d+)")),
+        moves=(Move("click", "account"), Move("click", "orders"), open_order(order.number), Move("tell", argument=r"total \$\s*(\d+)")),
     )
 
 
@@ -88,7 +91,7 @@ def write_review(random: Random, content: Content) -> Draft:
         evaluation=evaluation(shop_targets(content, reviews=[(product.name, stars, text)])),
         milestones=(
             opened(product.name), done.on_page("open the reviews", page + "/reviews"),
-            done.in_snapshot("send the review", "reviews", [product.name, stars, text]),
+            done.in_snapshot("send the review", "shop", "reviews", [product.name, stars, text]),
         ),
         moves=(
             *find(product.name), Move("click", "reviews"), Move("choose", "stars", str(stars), "forgets_option"),
@@ -117,7 +120,7 @@ def add_address(random: Random, content: Content) -> Draft:
         milestones=(
             done.on_page("open the address book", "__SHOP__/account/addresses"),
             done.on_page("open the form", "__SHOP__/account/addresses/new"),
-            done.in_snapshot(f'save "{address[0]}"', "addresses", list(address)),
+            done.in_snapshot(f'save "{address[0]}"', "shop", "addresses", list(address)),
         ),
         moves=(*_enter_address(address), EXIT),
     )
@@ -136,7 +139,7 @@ def change_address(random: Random, content: Content) -> Draft | None:
         milestones=(
             done.on_page("open the address book", "__SHOP__/account/addresses"),
             done.on_page(f'open "{old.label}"', f"__SHOP__/account/addresses/{old.label}"),
-            done.in_snapshot("save the address", "addresses", list(new)),
+            done.in_snapshot("save the address", "shop", "addresses", list(new)),
         ),
         moves=(
             Move("click", "account"), Move("click", "address book"), Move("click", f"edit {old.label}"), Move("type", "street", street),
@@ -156,15 +159,15 @@ def buy_to_new_address(random: Random, content: Content) -> Draft | None:
         evaluation=evaluation(shop_targets(content, purchase, addresses=book)),
         milestones=(
             done.on_page("open the form", "__SHOP__/account/addresses/new"),
-            done.in_snapshot(f'save "{address[0]}"', "addresses", list(address)),
-            opened(product.name), done.in_cart(purchase.lines[0]), done.at_checkout(purchase.lines), ordered(content, purchase),
+            done.in_snapshot(f'save "{address[0]}"', "shop", "addresses", list(address)),
+            opened(product.name), in_cart(purchase.lines[0]), at_checkout(purchase.lines), ordered(content, purchase),
         ),
         moves=(*_enter_address(address), *find(product.name), *fill(purchase.lines[0]), *CHECKOUT, *ship_to(address[0]), *PLACE),
     )  # fmt: skip
 
 
 TEMPLATES = tuple(
-    Template(draw.__name__, "shop", intent, draw)
+    Template(draw.__name__, ("shop",), intent, draw)
     for draw, intent in (
         (show_sorted, 'Search for "{{product}}" and show the results sorted by "{{sort}}".'),
         (cancel_order, 'Cancel the pending order of "{{product}}".'),
