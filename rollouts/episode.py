@@ -94,10 +94,11 @@ class _Episode:
 
     async def run(self, context: BrowserContext) -> Trajectory:
         agent = self.policy.agent(self.task, self.attempt)
-        self.tabs = Tabs(context, self.browsers.config, self.observation_config, self.browsers.hosts)
+        self.tabs = Tabs(context, self.browsers.config, self.observation_config)
         executor = Executor(self.tabs)
         started = time.perf_counter()
         addresses = [to_address(url, self.session.addresses) for url in self.task.start_url.split(PAGES)]
+        self.browsers.allow(context, self.session.hosts)
         await self.tabs.open(addresses, self.session.hosts)
         observation = await self.tabs.observe()
         page = await self._page(observation)

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from playwright.async_api import Browser, BrowserContext, Error, Playwright, Route, async_playwright
+from playwright.async_api import Browser, BrowserContext, Error, Playwright, async_playwright
 
 from mira_jax.errors import UserError
 from rollouts.errors import BrowserError
+from rollouts.web.fence import Fence
 
 Result = TypeVar("Result")
 
@@ -64,9 +65,6 @@ class BrowserConfig:
     screenshots: bool = False
     """Keeps a JPEG of every page that the policy saw."""
     screenshot_quality: int = 50
-    names: tuple[str, ...] = ("127.0.0.1", "localhost")
-    """Host names that the browser may resolve at all, for suites that do not tell their addresses beforehand.
-    Within them, an episode reaches only its own sites."""
     launch_seconds: float = 30.0
     call_seconds: float = 10.0
     """The most that one call to the browser may take."""
@@ -84,9 +82,6 @@ class BrowserConfig:
             raise UserError("browser: width, height, launch_seconds, call_seconds and load_seconds must be above 0")
         if not 0 <= self.screenshot_quality <= 100:
             raise UserError(f"browser.screenshot_quality: {self.screenshot_quality} is not from 0 to 100")
-        for name in self.names:
-            if not re.fullmatch(r"[A-Za-z0-9._*-]+", name):
-                raise UserError(f"browser.names: {name!r} is not a host name")
 
 
 async def bounded(awaitable: Awaitable[Result], seconds: float, what: str) -> Result:
@@ -122,16 +117,19 @@ def find_executables(configured: str | None) -> list[str | None]:
 
 
 class BrowserPool:
-    """One browser, shared by the episodes that run at once. `async with` starts and stops it.
+    """One browser, shared by the episodes that run at once, each behind a fence. `async with` starts and stops it.
 
     A browser that died or hangs is started again by the next episode that asks for a context.
     """
 
     def __init__(self, config: BrowserConfig, hosts: Iterable[str] = ()):
-        """`hosts`: the `host:port` that the browser may reach at all; if empty, any port of `config.names`."""
+        """`hosts`: the `host:port` that a context may reach until `allow` says otherwise."""
         self.config = config
         self.hosts = frozenset(hosts)
         self.launches = 0
+        self._fences = [Fence() for _ in range(config.contexts)]
+        self._free: asyncio.Queue[Fence] = asyncio.Queue()
+        self._fenced: dict[BrowserContext, Fence] = {}
         self._executables = find_executables(config.executable)
         """Once one has started, that alone."""
         self._playwright: Playwright | None = None
@@ -141,6 +139,9 @@ class BrowserPool:
     async def __aenter__(self) -> "BrowserPool":
         """Raises UserError if there is no browser, or it does not start."""
         try:
+            for fence in self._fences:
+                await fence.start()
+                self._free.put_nowait(fence)
             await self._alive()
         except BaseException:
             await self.__aexit__()
@@ -153,15 +154,30 @@ class BrowserPool:
         try:
             await self._end(browser)
         finally:
+            for fence in self._fences:
+                fence.stop()
             await _stop(playwright)
 
     async def context(self) -> BrowserContext:
-        """A new context, with nothing in it of any other. Raises BrowserError."""
+        """A new context, with nothing in it of any other, once one of `config.contexts` is free. Raises BrowserError."""
+        fence = await bounded(self._free.get(), self.config.launch_seconds, "waiting for another context to close")
+        try:
+            context = await self._context(fence)
+        except BaseException:
+            self._free.put_nowait(fence)
+            raise
+        fence.allow(self.hosts)
+        self._fenced[context] = fence
+        return context
+
+    async def _context(self, fence: Fence) -> BrowserContext:
         browser = await self._alive()
         try:
             return await bounded(
                 browser.new_context(
                     viewport={"width": self.config.width, "height": self.config.height},
+                    # Without the rule, loopback would be reached without the proxy.
+                    proxy={"server": f"socks5://{fence.address}", "bypass": "<-loopback>"},
                     accept_downloads=False,
                     service_workers="block",
                     locale="en-US",
@@ -175,12 +191,26 @@ class BrowserPool:
             await self._end(browser)
             raise
 
+    def allow(self, context: BrowserContext, hosts: Iterable[str]) -> None:
+        """From now on `context` reaches `hosts` (`host:port`), and nothing else."""
+        self._fenced[context].allow(hosts)
+
     async def close(self, context: BrowserContext) -> None:
-        """Closes a context. One that does not close within its time takes the browser with it, so that nothing leaks."""
+        """Closes a context, once. One that does not close within its time takes the browser with it, so that nothing leaks."""
         try:
             await asyncio.wait_for(context.close(), self.config.call_seconds)
         except (TimeoutError, Error):
             await self._end(context.browser)
+        except asyncio.CancelledError:
+            # Whoever gets its fence next must not share it: the next launch ends this browser.
+            if context.browser is self._browser:
+                self._browser = None
+            raise
+        finally:
+            fence = self._fenced.pop(context, None)
+            if fence is not None:
+                fence.allow(())
+                self._free.put_nowait(fence)
 
     async def _alive(self) -> Browser:
         async with self._lock:
@@ -220,7 +250,7 @@ class BrowserPool:
             await _stop(old)
         if self._playwright is None:
             self._playwright = await bounded(async_playwright().start(), self.config.launch_seconds, "starting the browser's driver")
-        arguments = [*ARGUMENTS, f"--host-resolver-rules={resolver_rules(self.hosts, self.config.names)}"]
+        arguments = [*ARGUMENTS, f"--host-resolver-rules={resolver_rules(fence.address for fence in self._fences)}"]
         if not self.config.draw:
             arguments.append("--disable-threaded-compositing")
         if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -250,37 +280,18 @@ async def _stop(playwright: Playwright | None) -> None:
         return
 
 
-def resolver_rules(hosts: Iterable[str], names: Iterable[str]) -> str:
-    """Chromium's `--host-resolver-rules`: all else has no address, literal IP addresses and redirects included.
+def resolver_rules(proxies: Iterable[str]) -> str:
+    """Chromium's `--host-resolver-rules`: nothing but the proxies has an address, literal IP addresses included.
 
-    Only the first rule that matches counts, and a rule may name a port where an exclusion can't.
+    So what does not heed the proxy of its context reaches nothing. Only the first rule that matches counts.
     """
-    allowed = [f"MAP {host} {host}" for host in sorted(hosts)]
-    return " , ".join([*allowed, "MAP * ~NOTFOUND", *([] if allowed else [f"EXCLUDE {name}" for name in names])])
-
-
-async def fence(context: BrowserContext, hosts: Iterable[str]) -> None:
-    """Refuses every request to anything but `hosts` (`host:port`). Allowed requests pass without a round trip to Python."""
-    outside = _outside(hosts)
-    await context.route(outside, _refuse)
-    await context.route_web_socket(outside, lambda socket: socket.close())
-
-
-def _outside(hosts: Iterable[str]) -> re.Pattern[str]:
-    allowed = "|".join(sorted(re.escape(host) + (r"(?::80|:443)?" if ":" not in host else "") for host in hosts)) or r"(?!)"
-    return re.compile(rf"^(?!(?:http|ws)s?://(?:{allowed})(?:[/?#]|$)|data:|blob:|about:)")
-
-
-async def _refuse(route: Route) -> None:
-    try:
-        await route.abort("blockedbyclient")
-    except Error:
-        return
+    return " , ".join([*(f"MAP {proxy} {proxy}" for proxy in proxies), "MAP * ~NOTFOUND"])
 
 
 def is_inside(url: str, hosts: Iterable[str]) -> bool:
     """Whether an episode with these `hosts` may be at `url`."""
-    return _outside(hosts).match(url) is None
+    allowed = "|".join(sorted(re.escape(host) + (r"(?::80|:443)?" if ":" not in host else "") for host in hosts)) or r"(?!)"
+    return re.match(rf"(?:http|ws)s?://(?:{allowed})(?:[/?#]|$)|data:|blob:|about:", url, re.IGNORECASE) is not None
 
 
 async def _try() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from playwright.async_api import BrowserContext, CDPSession, Dialog, Error, Page, Request
 
 from rollouts.errors import BrowserError, SiteError
-from rollouts.web.browser import BrowserConfig, bounded, fence, first_line, is_inside
+from rollouts.web.browser import BrowserConfig, bounded, first_line, is_inside
 from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, read, sanitize
 
 PAUSE = "() => new Promise(done => setTimeout(() => setTimeout(() => done(window.closed), 0), 0))"
@@ -181,11 +181,8 @@ def left(error: Exception) -> bool:
 class Tabs:
     """The pages of one context. A new page comes to the front; when it closes, the one before it does."""
 
-    def __init__(
-        self, context: BrowserContext, config: BrowserConfig, observation: ObservationConfig, reachable: frozenset[str] = frozenset()
-    ):
-        """`reachable`: the `host:port` that the browser itself is fenced to, empty if it is not."""
-        self.context, self.config, self.observation_config, self.reachable = context, config, observation, reachable
+    def __init__(self, context: BrowserContext, config: BrowserConfig, observation: ObservationConfig):
+        self.context, self.config, self.observation_config = context, config, observation
         self.hosts: frozenset[str] = frozenset()
         self.notices: list[str] = []
         self.observed: Page | None = None
@@ -208,12 +205,9 @@ class Tabs:
         return self._front
 
     async def open(self, urls: Sequence[str], hosts: Iterable[str]) -> None:
-        """Puts up the fence and opens a tab for each address, the first in front. Raises BrowserError or SiteError."""
+        """Opens a tab for each address, the first in front. Pages outside of `hosts` are left. Raises BrowserError or SiteError."""
         self.hosts = frozenset(hosts)
         seconds = self.config.call_seconds
-        if not self.reachable or self.reachable - self.hosts:
-            # Costs the browser its cache, so only where the browser as a whole may reach more than this episode.
-            await bounded(fence(self.context, self.hosts), seconds, "putting up the fence")
         for url in urls:
             self._opened(await bounded(self.context.new_page(), seconds, "opening a page"))
             await self._watch().attach(seconds)

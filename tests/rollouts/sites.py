@@ -19,10 +19,10 @@ NAMES = ObservationConfig(handles="name", compact=True)
 
 
 class Site:
-    """Serves `pages` (path to HTML). `hang` paths never answer, `calls` lists the paths asked for."""
+    """Serves `pages` (path to HTML). `hang` paths never answer, `calls` lists the paths asked for, `cookies` what came with them."""
 
-    def __init__(self, pages: Mapping[str, str]):
-        self.pages, self.calls, self.released = dict(pages), [], threading.Event()
+    def __init__(self, pages: Mapping[str, str | bytes]):
+        self.pages, self.calls, self.cookies, self.released = dict(pages), [], set(), threading.Event()
         self.delay: dict[str, float] = {}
         site = self
 
@@ -32,6 +32,7 @@ class Site:
             def do_GET(self):
                 path = urlsplit(self.path).path
                 site.calls.append(self.path)
+                site.cookies |= {self.headers["Cookie"]} - {None}
                 time.sleep(site.delay.get(path, 0))
                 if path == "/hang":
                     site.released.wait(20)
@@ -39,26 +40,36 @@ class Site:
                     return self.answer(204, b"")
                 if path == "/file":
                     return self.answer(200, b"data", ("Content-Disposition", "attachment; filename=a.bin"))
-                if path.startswith("/to/"):
-                    return self.answer(302, b"", ("Location", "http://" + path.removeprefix("/to/")))
+                if path.startswith("/to"):
+                    return self.move(path)
                 if path.startswith("/status/"):
                     return self.answer(int(path.rsplit("/", 1)[1]), f"status {path.rsplit('/', 1)[1]}".encode())
                 page = site.pages.get(path)
                 page = page(parse_qs(urlsplit(self.path).query)) if callable(page) else page
                 if page is None and path != "/favicon.ico":
                     page = f"<title>{path}</title><p>page {self.path}</p><a href='/'>home</a>"
-                self.answer(200, (page or "").encode("utf-8", "surrogatepass"))
+                body = page or b""
+                if isinstance(body, bytes):
+                    return self.answer(200, body, kind="text/html")
+                self.answer(200, body.encode("utf-8", "surrogatepass"))
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
                 site.calls.append(f"POST {self.path} {body}")
+                if self.path.startswith("/to"):
+                    return self.move(self.path)
                 self.answer(303, b"", ("Location", "/done?" + body))
 
-            def answer(self, status, body, *headers):
+            def move(self, path):
+                """`/to/HOST/x` is moved to `http://HOST/x`, `/to307/HOST/x` with the status 307."""
+                status, target = path.removeprefix("/to").split("/", 1)
+                self.answer(int(status or 302), b"", ("Location", "http://" + target))
+
+            def answer(self, status, body, *headers, kind="text/html; charset=utf-8"):
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     for name, value in (
-                        ("Content-Type", "text/html; charset=utf-8"),
+                        ("Content-Type", kind),
                         ("Content-Length", str(len(body))),
                         ("Connection", "close"),
                         *headers,
@@ -92,10 +103,15 @@ class Look:
 
     async def __aenter__(self):
         self.context = await self.pool.context()
-        self.tabs = Tabs(self.context, self.pool.config, self.observation)
-        await self.tabs.open([f"http://{self.site.host}{self.path}"], [self.site.host])
-        self.executor = Executor(self.tabs)
-        self.seen = await self.tabs.observe()
+        try:
+            self.pool.allow(self.context, [self.site.host])
+            self.tabs = Tabs(self.context, self.pool.config, self.observation)
+            await self.tabs.open([f"http://{self.site.host}{self.path}"], [self.site.host])
+            self.executor = Executor(self.tabs)
+            self.seen = await self.tabs.observe()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_):

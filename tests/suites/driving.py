@@ -33,6 +33,7 @@ async def play(suite: ArenaSuite, task: Task, policy: ScriptedPolicy, browser: B
             return str(problem)
 
     try:
+        browser.allow(context, session.hosts)
         await tabs.open([to_address(task.start_url, session.addresses)], session.hosts)
         return await _episode(session, policy, observe, perform)
     finally:

@@ -1,0 +1,162 @@
+"""What stands between one browser context and the network: a SOCKS5 proxy on loopback that leads to the task's sites alone.
+
+Every connection of the context is asked for here, whatever asks for it: a link, each hop of a redirect, a script, a
+worker, a socket, a prefetch, a popup, a download. The answer depends on host and port only; what is said is not read.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Iterable
+from typing import cast
+
+CONNECT_SECONDS = 10.0
+_VERSION, _NO_PASSWORD, _CONNECT = 5, 0, 1
+_DONE, _UNREACHABLE = 0, 4
+_IP4, _NAME, _IP6 = 1, 3, 4
+
+
+class Fence:
+    """Refuses every connection to anything but the hosts that are allowed; at first none is."""
+
+    def __init__(self) -> None:
+        self._hosts: frozenset[str] = frozenset()
+        self._server: asyncio.Server | None = None
+        self._tunnels: set[_Tunnel] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Tunnel(self), "127.0.0.1", 0)
+
+    def stop(self) -> None:
+        self.allow(())
+        if self._server is not None:
+            self._server.close()
+
+    @property
+    def address(self) -> str:
+        """`host:port` of the proxy."""
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def allow(self, hosts: Iterable[str]) -> None:
+        """From now on `hosts` (`host:port`, or a host for the ports 80 and 443) can be reached, and nothing else."""
+        self._hosts = frozenset(host.lower() for host in hosts)
+        for tunnel in [tunnel for tunnel in self._tunnels if not self.allows(*tunnel.target)]:
+            tunnel.cut()
+
+    def allows(self, host: str, port: int) -> bool:
+        return f"{host}:{port}" in self._hosts or (port in (80, 443) and host in self._hosts)
+
+
+class _End(asyncio.Protocol):
+    """One of the two connections of a tunnel. What comes in here goes out there, no faster than it is taken."""
+
+    transport: asyncio.Transport
+    other: "_End | None" = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.transport.write(data)
+
+    def pause_writing(self) -> None:
+        if self.other is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.other is not None:
+            self.other.transport.close()
+
+
+class _Tunnel(_End):
+    """The browser's end: says where it wants to go, then is joined to that."""
+
+    def __init__(self, fence: Fence):
+        self.fence = fence
+        self.target = ("", 0)
+        self._read = b""
+        self._greeted = False
+        self._connecting: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.fence._tunnels.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.fence._tunnels.discard(self)
+        if self._connecting is not None:
+            self._connecting.cancel()
+        super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.transport.write(data)
+            return
+        self._read += data
+        try:
+            self._negotiate()
+        except (ValueError, UnicodeError):
+            self.cut()
+
+    def cut(self) -> None:
+        self.transport.abort()
+
+    def _negotiate(self) -> None:
+        """Reads what has come of the browser's greeting and request. Raises ValueError if they are neither."""
+        if self._read[:1] not in (b"", bytes([_VERSION])):
+            raise ValueError("not SOCKS5")
+        if not self._greeted and len(self._read) >= 2 and len(self._read) >= 2 + self._read[1]:
+            if _NO_PASSWORD not in self._read[2 : 2 + self._read[1]]:
+                raise ValueError("a password is asked for")
+            self._read = self._read[2 + self._read[1] :]
+            self._greeted = True
+            self.transport.write(bytes([_VERSION, _NO_PASSWORD]))
+        target = _target(self._read) if self._greeted else None
+        if target is not None:
+            if self._connecting is not None:
+                raise ValueError("more than one request")
+            self.target = target
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        outer = _End()
+        try:
+            if not self.fence.allows(*self.target):
+                raise ConnectionRefusedError
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await asyncio.get_running_loop().create_connection(lambda: outer, self.target[0].strip("[]"), self.target[1])
+        except (OSError, UnicodeError):
+            self.transport.write(_reply(_UNREACHABLE))
+            self.transport.close()
+            return
+        self.other, outer.other = outer, self
+        if self.transport.is_closing() or not self.fence.allows(*self.target):
+            outer.transport.abort()
+            return
+        self.transport.write(_reply(_DONE))
+
+
+def _target(request: bytes) -> tuple[str, int] | None:
+    """Host and port that a whole request asks for; None while it is not whole. Raises ValueError."""
+    if len(request) < 5:
+        return None
+    version, command, _, kind, length = request[:5]
+    if version != _VERSION or command != _CONNECT or kind not in (_IP4, _NAME, _IP6):
+        raise ValueError("not a request to connect")
+    start, end = {_IP4: (4, 8), _NAME: (5, 5 + length), _IP6: (4, 20)}[kind]
+    if len(request) < end + 2:
+        return None
+    if len(request) > end + 2:
+        raise ValueError("more than a request")
+    part = request[start:end]
+    host = part.decode("ascii").lower().strip("[]") if kind == _NAME else str(ipaddress.ip_address(part))
+    return (f"[{host}]" if ":" in host else host), int.from_bytes(request[end:], "big")
+
+
+def _reply(code: int) -> bytes:
+    return bytes([_VERSION, code, 0, _IP4, 0, 0, 0, 0, 0, 0])
