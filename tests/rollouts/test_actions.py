@@ -1,11 +1,11 @@
 """The action grammar: what is read, what is refused, and what the policy is told."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mira_jax.trajectories.records import Action
-from rollouts.web.actions import ABSENT, EXIT, FORMS, REQUIRED, ParseError, format_action, parse
+from rollouts.web.actions import ABSENT, EXIT, FORMS, OPTIONAL, REQUIRED, Form, ParseError, format_action, parse
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,66 @@ def test_refuses_all_else_and_says_why(response, told):
     assert told in str(refusal.value)
 
 
-@given(st.text(alphabet=st.sampled_from('do(action="Click", elmnt)\'\\#\n=exit1ué\x00'), max_size=60) | st.text(max_size=60))
-@example('do(action="Click", element="\\')
-@example('do(action="Click", element=")')
-def test_no_text_can_do_more_than_be_refused(text):
+PIECES = [
+    "do", "exit", "go_backward", "go_forward", "(", ")", "=", ",", " ", "\t", "\r", "\n", "# ", '"', "'", "\\",
+    "\\u", "\\ud800", "\\u00e9", "\\n", "action", "element", "argument", "message", *FORMS, "7", "00", "\u0661", "\u00b2", "-1", "1.5",
+    "None", "__class__", "eval", "{0}", "%s", "\x00", "\x1b[2J", "\u2028", "\u202e", "\ud800", "\ufeff", "\u00a0", "\u017f", "\u212a",
+    "\u201c", "<end_of_turn>", 'do(action="Click", element="1")',
+]  # fmt: skip
+"""What the grammar is made of, and what is like it."""
+CUT = st.tuples(st.integers(0, 60), st.integers(0, 4), st.sampled_from(["", *PIECES]))
+
+
+@st.composite
+def nearly(draw):
+    """A call of the grammar in which up to three places are replaced."""
+    name, inner, mark = (
+        draw(st.sampled_from([*FORMS, EXIT])),
+        draw(st.text(max_size=8) | st.sampled_from(PIECES)),
+        draw(st.sampled_from("\"'")),
+    )
+    text = (
+        f"exit(message={mark}{inner}{mark})" if name == EXIT else f"do(action={mark}{name}{mark}, element={mark}{inner}{mark}, argument=12)"
+    )
+    for at, length, new in draw(st.lists(CUT, max_size=3)):
+        text = text[:at] + new + text[at + length :]
+    return text
+
+
+HOSTILE = (
+    nearly()
+    | st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+    | st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
+)
+
+
+def is_read_or_refused(text):
     try:
         action = parse(text)
     except ParseError as refusal:
-        assert len(str(refusal)) < 400
+        assert 0 < len(str(refusal)) < 400
     else:
         assert action.name == EXIT or action.name in FORMS
+        form = Form(argument=REQUIRED) if action.name == EXIT else FORMS[action.name]
+        for value, rule in ((action.element, form.element), (action.argument, form.argument)):
+            assert rule == OPTIONAL or (value is None) == (rule == ABSENT)
+        assert parse(format_action(action)) == action
+
+
+@given(HOSTILE)
+@example('do(action="Click", element="\\')
+@example('do(action="Click", element=")')
+@settings(max_examples=300, deadline=None)
+def test_no_text_can_do_more_than_be_refused(text):
+    is_read_or_refused(text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@given(HOSTILE)
+@settings(max_examples=100_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_no_text_of_a_hundred_thousand_can(text):
+    is_read_or_refused(text)
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
