@@ -33,10 +33,11 @@ class Compiled:
 
     fits: bool
     peak: float
-    """Bytes of memory at the most."""
+    """Bytes of memory at the most. Of a program too large for its chip, what the compiler says that it wants."""
     arguments: float | None
     """Bytes of state and batch."""
     temporaries: float | None
+    """Bytes beside the arguments, the program's own text included, at the moment of the peak."""
     hbm_bytes: float | None
     """Moved between the chip and its memory in one step."""
     sent: dict[str, float]
@@ -81,22 +82,21 @@ def tpu_devices(topology: Topology) -> list[jax.Device]:
 
 def _read(program: jax.stages.Compiled, mesh: jax.sharding.Mesh, seconds: float) -> Compiled:
     memory = program.memory_analysis()
-    arguments, temporaries = float(memory.argument_size_in_bytes), float(memory.temp_size_in_bytes)
-    # The new state takes the place of the old one; what of the output does not is the metrics.
-    fresh = max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes)
+    # The peak counts arguments and results. (`temp_size_in_bytes` adds up what is never held at once: more than the chip has, for
+    # programs that the compiler accepts.)
+    arguments, peak = float(memory.argument_size_in_bytes), float(memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes)
     parsed = hlo.parse(program.as_text())
     by_axis: Counter[str] = Counter()
     by_kind: Counter[str] = Counter()
     for collective in hlo.collectives(parsed, dict(mesh.shape)):
         by_axis["+".join(collective.axes)] += collective.bytes
         by_kind[collective.kind] += collective.bytes
-    peak = arguments + temporaries + fresh + memory.generated_code_size_in_bytes
-    return Compiled(True, peak, arguments, temporaries, hlo.memory_traffic(parsed), dict(by_axis), dict(by_kind), [], seconds)
+    return Compiled(True, peak, arguments, peak - arguments, hlo.memory_traffic(parsed), dict(by_axis), dict(by_kind), [], seconds)
 
 
 def read_exhausted(message: str, seconds: float) -> Compiled:
     """What the compiler says of a program that is too large."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of", message)
+    used = re.search(r"Used ([\d.]+)([KMGT]) of", message) or re.search(r"\(([\d.]+)([KMGT])\) exceeds", message)
     total = float(used[1]) * {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}[used[2]] if used else float("nan")
     sizes = re.findall(r"Size: (\S+)", message)
     shapes = re.findall(r"Shape: (\S+)", message)

@@ -82,8 +82,12 @@ def parse(text: str) -> Program:
 def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
     """All that chips send to each other. `mesh`: the sizes of its axes, in order; devices are numbered row by row."""
     found = []
+    progressed = _progressed(program)
     for name, body in program.computations.items():
         for instruction in body.values():
+            chain = _chain(instruction)
+            if chain and progressed[chain][0] != instruction.name:
+                continue
             kind = instruction.opcode.removesuffix("-start")
             if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
                 kind = "reduce-scatter"  # How the TPU compiler writes it: an all-reduce and a slice in one kernel.
@@ -94,8 +98,25 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
             if size == 1:
                 continue
             given = sum(type_bytes(body[operand].type) for operand in instruction.operands)
-            runs = program.runs[name]
+            runs = progressed[chain][1] if chain else program.runs[name]
             found.append(Collective(kind, _axes(groups, mesh), size, runs * given * _SENT[kind](size), runs))
+    return found
+
+
+def _chain(instruction: Instruction) -> str | None:
+    """What a collective is known by that the TPU compiler carries out piece by piece within several kernels, each of which names it."""
+    noted = re.search(r'chain_id="(\d+)"', instruction.attributes)
+    return noted[1] if noted else None
+
+
+def _progressed(program: Program) -> dict[str, tuple[str, int]]:
+    """Chain to the instruction that begins or ends it, and how often: the one that runs least, as loops between make many pieces."""
+    found: dict[str, tuple[str, int]] = {}
+    for name, body in program.computations.items():
+        for instruction in body.values():
+            chain, runs = _chain(instruction), program.runs.get(name, 0)
+            if chain and runs and (chain not in found or runs < found[chain][1]):
+                found[chain] = instruction.name, runs
     return found
 
 
@@ -239,33 +260,50 @@ def _moved(program: Program, body: dict[str, Instruction], instruction: Instruct
         return result  # Both of its sides are in its type.
     if opcode != "fusion":
         return result + sum(here(name) for name in instruction.operands)
-    inner = program.computations[re.search(r"calls=%?([\w.\-]+)", instruction.attributes)[1]]
-    parameters = sorted((part for part in inner.values() if part.opcode == "parameter"), key=lambda part: int(part.arguments))
-    read = sum(min(_taken(inner, part.name), here(name)) for part, name in zip(parameters, instruction.operands, strict=False))
+    inner = _called(program, instruction)
+    if any("AsyncCollectiveDone" in part.attributes for part in inner.values()):
+        return 0
+    read = sum(min(_taken(program, inner, part.name), here(name)) for part, name in _bound(inner, instruction))
     return read + max(0, result - _left(inner))
 
 
-def _taken(inner: dict[str, Instruction], name: str) -> float:
+def _called(program: Program, fusion: Instruction) -> dict[str, Instruction]:
+    return program.computations[re.search(r"calls=%?([\w.\-]+)", fusion.attributes)[1]]
+
+
+def _bound(inner: dict[str, Instruction], fusion: Instruction) -> list[tuple[Instruction, str]]:
+    """The parameters of a fused kernel, each with the operand that it stands for."""
+    parameters = sorted((part for part in inner.values() if part.opcode == "parameter"), key=lambda part: int(part.arguments))
+    return list(zip(parameters, fusion.operands, strict=False))
+
+
+def _taken(program: Program, inner: dict[str, Instruction], name: str) -> float:
     """Bytes that a fused kernel reads of one of its parameters."""
-    users = [user for user in inner.values() if name in user.operands]
     total = 0.0
-    for user in users:
+    for user in inner.values():
+        if name not in user.operands or user.opcode == "tuple" or _chain(user):
+            continue  # Of the last two: handed on, or under way beside the kernel; see `_left`.
         if user.opcode == "dynamic-slice":
             total += type_bytes(user.type)
         elif user.opcode == "bitcast":
-            total += _taken(inner, user.name)
+            total += _taken(program, inner, user.name)
+        elif user.opcode == "fusion":
+            nested = _called(program, user)
+            total += sum(_taken(program, nested, part.name) for part, operand in _bound(nested, user) if operand == name)
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
             return math.inf
     return total
 
 
 def _left(inner: dict[str, Instruction]) -> int:
-    """Bytes of its results that a fused kernel leaves as they are, as it updates them in place."""
+    """Bytes of its results that a fused kernel leaves as they are: it updates them in place, or only hands them on."""
     root = next(part for part in inner.values() if part.root)
     left = 0
     for part in [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]:
         while part.opcode == "bitcast":
             part = inner[part.operands[0]]
+        if root.opcode == "tuple" and (part.opcode == "parameter" or _chain(part)):
+            left += type_bytes(part.type, in_memory=True)
         if part.opcode == "dynamic-update-slice":
             left += type_bytes(part.type) - type_bytes(inner[part.operands[1]].type)
     return left

@@ -164,3 +164,84 @@ ENTRY %main (all.1: f32[100,8], row.1: f32[1,8], at.1: s32[]) -> f32[100,8] {
 def test_text_that_is_no_program_is_refused():
     with pytest.raises(ValueError, match="ENTRY"):
         hlo.parse("HloModule nothing\n")
+
+
+def test_a_collective_in_pieces_within_several_kernels_counts_once_and_moves_nothing_in_those_between():
+    """As the TPU compiler writes it: a start, a piece in each turn of a loop beside other work, an end."""
+    gather = 'all-gather(%SHARD), channel_id=9, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}, frontend_attributes={chain_id="3"}'
+    text = """HloModule chained
+
+%start (shard: f32[2]) -> (f32[2], f32[16]) {
+  %shard = f32[2]{0} parameter(0)
+  %gather.1 = f32[16]{0} GATHER1
+  ROOT %begun = (f32[2]{0}, f32[16]{0}) custom-call(%gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%piece (shard.1: f32[2], whole.1: f32[16], x.1: f32[100]) -> (f32[100], f32[2], f32[16], f32[16]) {
+  %shard.1 = f32[2]{0} parameter(0)
+  %whole.1 = f32[16]{0} parameter(1)
+  %x.1 = f32[100]{0} parameter(2)
+  %double = f32[100]{0} add(%x.1, %x.1)
+  %gather.2 = f32[16]{0} GATHER2
+  ROOT %on = (f32[100]{0}, f32[2]{0}, f32[16]{0}, f32[16]{0}) tuple(%double, %shard.1, %whole.1, %gather.2)
+}
+
+%end (shard.2: f32[2], whole.2: f32[16]) -> f32[16] {
+  %shard.2 = f32[2]{0} parameter(0)
+  %whole.2 = f32[16]{0} parameter(1)
+  %gather.3 = f32[16]{0} GATHER3
+  ROOT %ended = f32[16]{0} custom-call(%shard.2, %whole.2, %gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+%turn (state: (s32[], f32[2], f32[16], f32[100])) -> (s32[], f32[2], f32[16], f32[100]) {
+  %state = (s32[], f32[2]{0}, f32[16]{0}, f32[100]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %s = f32[2]{0} get-tuple-element(%state), index=1
+  %w = f32[16]{0} get-tuple-element(%state), index=2
+  %x = f32[100]{0} get-tuple-element(%state), index=3
+  %made = (f32[100]{0}, f32[2]{0}, f32[16]{0}, f32[16]{0}) fusion(%s, %w, %x), kind=kOutput, calls=%piece
+  %y = f32[100]{0} get-tuple-element(%made), index=0
+  ROOT %next = (s32[], f32[2]{0}, f32[16]{0}, f32[100]{0}) tuple(%i, %s, %w, %y)
+}
+
+%forever (state.1: (s32[], f32[2], f32[16], f32[100])) -> pred[] {
+  %state.1 = (s32[], f32[2]{0}, f32[16]{0}, f32[100]{0}) parameter(0)
+  ROOT %true = pred[] constant(true)
+}
+
+ENTRY %main (a: f32[2], b: f32[100], c: s32[]) -> f32[16] {
+  %a = f32[2]{0} parameter(0)
+  %b = f32[100]{0} parameter(1)
+  %c = s32[] parameter(2)
+  %begin = (f32[2]{0}, f32[16]{0}) fusion(%a), kind=kCustom, calls=%start
+  %a.1 = f32[2]{0} get-tuple-element(%begin), index=0
+  %w.1 = f32[16]{0} get-tuple-element(%begin), index=1
+  %first = (s32[], f32[2]{0}, f32[16]{0}, f32[100]{0}) tuple(%c, %a.1, %w.1, %b)
+  %loop = (s32[], f32[2]{0}, f32[16]{0}, f32[100]{0}) while(%first), condition=%forever, body=%turn, TRIPS
+  %w.2 = f32[16]{0} get-tuple-element(%loop), index=2
+  ROOT %done = f32[16]{0} fusion(%a.1, %w.2), kind=kCustom, calls=%end
+}
+""".replace("TRIPS", 'backend_config={"known_trip_count":{"n":"31"}}')
+    for number, shard in (("1", "shard"), ("2", "shard.1"), ("3", "shard.2")):
+        text = text.replace("GATHER" + number, gather.replace("SHARD", shard))
+    program = hlo.parse(text)
+    (found,) = hlo.collectives(program, MESH)
+    assert (found.kind, found.count, found.bytes) == ("all-gather", 1, 2 * 4 * 7)
+    # The start reads the shard and writes the whole; each of 31 turns reads and writes 100 numbers beside it.
+    assert hlo.memory_traffic(program) == (2 + 16) * 4 + 31 * 2 * 400
+
+
+def test_a_slice_that_a_kernel_within_a_kernel_takes_counts_as_the_slice():
+    text = PROGRAM.replace(
+        "%row = f32[1,8]{1,0} fusion(%all.1, %i), kind=kLoop, calls=%take", "%row = f32[1,8]{1,0} fusion(%all.1, %i), calls=%wrapped"
+    ).replace(
+        "%body (state:",
+        """%wrapped (all.2: f32[100,8], at.2: s32[]) -> f32[1,8] {
+  %all.2 = f32[100,8]{1,0} parameter(0)
+  %at.2 = s32[] parameter(1)
+  ROOT %row.2 = f32[1,8]{1,0} fusion(%all.2, %at.2), kind=kLoop, calls=%take
+}
+
+%body (state:""",
+    )
+    assert hlo.memory_traffic(hlo.parse(text)) == hlo.memory_traffic(hlo.parse(PROGRAM))
