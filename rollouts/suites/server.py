@@ -35,7 +35,7 @@ class LocalServer:
             listener.bind(("127.0.0.1", self._port))
         except (OSError, OverflowError) as error:
             listener.close()
-            raise UserError(f"suite.port: {self._port}: {error}; 0 takes a free one") from None
+            raise UserError(f"port {self._port}: {error}; choose another, or 0 for any that is free") from None
         config = uvicorn.Config(self._app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))

@@ -217,7 +217,7 @@ def test_what_is_unknown_is_named(call, message):
 
 async def test_a_port_in_use_is_named(arena):
     port = int(next(iter(arena.session(arena.tasks("test", ["buy"], 1, 0)[0]).hosts)).split(":")[1])
-    with pytest.raises(UserError, match=f"suite.port: {port}"):
+    with pytest.raises(UserError, match=f"port {port}: .*choose another"):
         await make_suite("arena", port=port).start()
 
 

@@ -114,8 +114,8 @@ def gitlab():
 
 
 @pytest.fixture
-async def browser():
-    async with BrowserPool(BrowserConfig()) as pool:
+async def browser(shop, gitlab):
+    async with BrowserPool(BrowserConfig(), (shop.host, gitlab.host)) as pool:
         yield pool
 
 
