@@ -65,7 +65,6 @@ async (limits) => {
   function record(el, tag, type, role) {
     const [text, source] = name(el, tag, type);
     const out = { i: elements.length, tag: tag.toLowerCase(), name: clean(text, 400).trim(), source };
-    elements.push(el);
     if (role) out.role = clean(role, 30);
     if (tag === "INPUT") out.type = clean(type, 20);
     if (source === "label") out.label = labelNumber(el);
@@ -101,12 +100,21 @@ async (limits) => {
     return apart && (box.right + view.scrollX <= 0 || box.bottom + view.scrollY <= 0);
   }
 
+  // What a form's properties are when its controls have names such as `tagName` or `childNodes`, which would stand in their place.
+  const inherited = (object, property) => Object.getOwnPropertyDescriptor(object.prototype, property).get;
+  const typeOf = inherited(Node, "nodeType"), tagOf = inherited(Element, "tagName");
+  const unshadowed = (form) => new Proxy(form, { get: (_, property) => {
+    const value = Reflect.get(HTMLFormElement.prototype, property, form);
+    return typeof value === "function" ? value.bind(form) : value;
+  } });
+
   const blockish = (display) => !/^(inline|contents|table-cell|ruby|none)/.test(display);
 
   function walk(node, inside, pointer, invisible, depth) {
     if (cut) return;
     if (++visited > limits.nodes || size > limits.size || depth > 400 || (visited % 256 === 0 && performance.now() > deadline)) { cut = true; return; }
-    if (node.nodeType === 3) {
+    const kind = typeOf.call(node);
+    if (kind === 3) {
       if (invisible) return;
       const text = clean(node.nodeValue, limits.text);
       if (text === "") return;
@@ -114,12 +122,12 @@ async (limits) => {
       nodes.push(["t", node.nodeValue.length > limits.text ? text + "..." : text]);
       return;
     }
-    if (node.nodeType !== 1) return;
-    const el = node, tag = el.tagName.toUpperCase();
+    if (kind !== 1) return;
+    const tag = tagOf.call(node).toUpperCase(), el = tag === "FORM" ? unshadowed(node) : node;
     if (SKIPPED.has(tag)) return;
     if (tag === "BR") { nodes.push(["b"]); return; }
     const view = el.ownerDocument.defaultView;
-    const style = view.getComputedStyle(el);
+    const style = view.getComputedStyle(node);
     const type = tag === "INPUT" ? el.type : "";
     if (hiddenByLayout(el, style, tag, type) || type === "hidden") return;
     if (el.getAttribute("aria-hidden") === "true" || el.inert) return;
@@ -140,7 +148,7 @@ async (limits) => {
     if (heading) nodes.push(["h", Number(heading[1])]);
     const labelled = tag === "LABEL" && el.control && !unseen ? el.control : null;
     if (labelled) nodes.push(["l", labelNumber(labelled)]);
-    if (active) { const made = record(el, tag, type, role); size += 60 + made.name.length; nodes.push(["e", made]); }
+    if (active) { const made = record(el, tag, type, role); elements.push(node); size += 60 + made.name.length; nodes.push(["e", made]); }
     if (tag === "IMG" && !unseen && el.alt && !inside && !active) nodes.push(["t", " " + clean(el.alt, limits.text) + " "]);
     if (tag === "IFRAME" || tag === "FRAME") {
       let body = null;

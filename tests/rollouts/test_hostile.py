@@ -99,6 +99,16 @@ async def test_what_lies_over_a_page_is_not_pressed_in_its_place(pool):
         assert set(site.calls) == {"/"}
 
 
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("names", [NAMES_OF_OURS.split(), ["tagName"], ["nodeType"]])
+async def test_controls_named_as_properties_of_their_form_hide_nothing(pool, names):
+    form = "".join(f'<input name={name} aria-label="field {name}">' for name in names)
+    with Site({"/": f"<form>{form}<button>send</button></form><img name=body><img name=querySelectorAll><p>end"}) as site:
+        async with Look(pool, site) as look:
+            assert [element.name for element in look.seen.elements] == [*(f"field {name}" for name in names), "send"]
+            assert look.lines[-1] == "end"
+
+
 class Obeying:
     """Does what the page says, word for word: the one way in which text of a page becomes an action."""
 
