@@ -6,7 +6,7 @@
 transformers runs in an environment of its own (`--peers`, made by `make test-peers`), as a process beside ours. In each
 round the one waits while the other works, the first to go changes from round to round, and medians are compared. Its
 static and its dynamic cache are both timed; ratios are against the faster, by the clock and by the seconds of all cores,
-which say more where others use the machine. Prompts are random tokens, all different;
+which say more where others use the machine. Prompts are random tokens, all different, and others in each round;
 weights are random, written by us and read by both; in float32 every greedy token must be equal.
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
         cases, ratios = [], {}
         for batch in arguments.batch:
             for tokens in (1, arguments.tokens):
-                case = compare(one, two, Work(batch, arguments.prompt, tokens, seed=batch), arguments.rounds)
+                case = compare(one, two, Work(batch, arguments.prompt, tokens, seed=2 * batch + (tokens == 1)), arguments.rounds)
                 cases.append(case)
                 name = "prefill" if tokens == 1 else "total"
                 ratios[f"{arguments.size}/batch_{batch}/{name}"] = case["ratio"]
@@ -96,14 +96,19 @@ def main() -> None:
 
 def compare(one: "Worker", two: "Worker", work: Work, rounds: int) -> dict[str, Any]:
     """Rounds of all three, after one that is not counted; says how many greedy tokens are equal."""
-    sides = {"ours": lambda: one.do(work)} | {cache: lambda cache=cache: two.do(dataclasses.replace(work, cache=cache)) for cache in CACHES}
-    drawn = {side: do()[-1] for side, do in sides.items()}
+
+    def do(side: str, round_: int) -> tuple[float, float, list[list[int]]]:
+        # Other prompts in each round: ours keeps what it has read.
+        now = dataclasses.replace(work, seed=work.seed + 1000 * round_, cache="" if side == "ours" else side)
+        return (one if side == "ours" else two).do(now)
+
+    sides = ("ours", *CACHES)
+    drawn = {side: do(side, 0)[-1] for side in sides}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     cpu_seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for number in range(rounds):
-        order = list(sides)[:: 1 if number % 2 else -1]
-        for side in order:
-            taken, used, _ = sides[side]()
+    for number in range(1, rounds + 1):
+        for side in sides[:: 1 if number % 2 else -1]:
+            taken, used, _ = do(side, number)
             seconds[side].append(taken)
             cpu_seconds[side].append(used)
     pairs = [(a, b) for row, other in zip(drawn["ours"], drawn["static"], strict=True) for a, b in zip(row, other, strict=True)]
