@@ -58,7 +58,7 @@ class Server:
         except OSError as error:
             raise _explained(error, host, port) from None
         timeouts = {"timeout_keep_alive": KEEP_ALIVE, "timeout_graceful_shutdown": GRACE}
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", **timeouts)
+        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none", **timeouts)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([bound],), name="http", daemon=True)
         self._thread.start()

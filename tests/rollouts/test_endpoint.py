@@ -44,7 +44,7 @@ async def serving(*answers, models=None):
 
     routes = [Route(path, completions, methods=["POST"]) for path in ("/v1/completions", "/v1/chat/completions")]
     app = Starlette(routes=[*routes, Route("/v1/models", listed)])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, log_level="critical", lifespan="off"))
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.005)
