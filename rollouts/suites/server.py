@@ -36,7 +36,9 @@ class LocalServer:
         except (OSError, OverflowError) as error:
             listener.close()
             raise UserError(f"port {self._port}: {error}; choose another, or 0 for any that is free") from None
-        config = uvicorn.Config(self._app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self._app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         async with asyncio.timeout(_START_SECONDS):
