@@ -18,6 +18,15 @@ HOSTILE = (
 HIDDEN = "safe\u202egnp.exe\u200b\x00end"
 
 
+async def assert_fits(page):
+    """Nothing is wider than the screen, of a laptop or a phone, and the dark theme is dark."""
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await page.emulate_media(color_scheme="dark")
+    assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 26)"
+    await page.set_viewport_size({"width": 400, "height": 800})
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 @contextlib.asynccontextmanager
 async def opened(path, **options):
     """The page at `path` in a browser; yields it with everything the console said and every request it made."""

@@ -9,7 +9,7 @@ from rollouts.analysis import evaluation_page
 from rollouts.analysis.evaluation import read_episodes
 from rollouts.analysis.figures import summarize
 from tests.analysis import synthetic
-from tests.analysis.browser import HIDDEN, HOSTILE, opened
+from tests.analysis.browser import HIDDEN, HOSTILE, assert_fits, opened
 
 NAMED = {"suite": "shop", "split": "test", "seed": 7}
 
@@ -70,11 +70,7 @@ async def test_the_page_is_whole_quiet_and_asks_for_nothing(tmp_path):
         assert "not solved at every attempt" in await page.locator("#failing > .note").first.inner_text()
         assert await page.locator("#failing .outcome").first.inner_text() == "0 of 2 solved"
         assert await page.locator("#lost li").count() == 2 and "the browser closed" in await page.locator("#lost").inner_text()
-        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
-        await page.emulate_media(color_scheme="dark")
-        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 26)"
-        await page.set_viewport_size({"width": 400, "height": 800})
-        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        await assert_fits(page)
         assert said == []
         assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()], "one file, and nothing from elsewhere"
 

@@ -11,7 +11,7 @@ from mira_jax.config import build
 from mira_jax.trajectories.records import Page, Status, Subgoal
 from rollouts import report
 from tests.analysis import synthetic
-from tests.analysis.browser import HIDDEN, HOSTILE, opened
+from tests.analysis.browser import HIDDEN, HOSTILE, assert_fits, opened
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,7 @@ async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
         shown = [width for width in charts if width]
         assert len(shown) >= 5 + 2 * 4 + 1, "headline, pairs, templates, progress, outcomes, minutes, four a run, the open episode"
         assert min(shown) > 200
-        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
-        await page.emulate_media(color_scheme="dark")
-        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 26)"
-        await page.set_viewport_size({"width": 400, "height": 800})
-        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        await assert_fits(page)
         assert said == []
         assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
         assert sum(url.startswith("file:") for url in asked) == 1
