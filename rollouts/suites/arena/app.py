@@ -4,7 +4,7 @@ import dataclasses
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 import jinja2
@@ -14,7 +14,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from rollouts.suites.arena.state import Refused, State
-from rollouts.suites.arena.world import Visits, World
+
+if TYPE_CHECKING:
+    from rollouts.suites.arena.world import Visits, World
 
 COOKIE = "visit"
 MAX_FORM_BYTES = 16_384
@@ -45,7 +47,7 @@ class App:
     lists: Mapping[str, Callable[[Any, str], bool]] = dataclasses.field(default_factory=dict)
     """The bad habit of opening the first of a list, to what tells a name of that list by the content."""
 
-    def serve(self, visits: Visits, fallback: Callable[[], World] | None = None) -> Starlette:
+    def serve(self, visits: "Visits", fallback: "Callable[[], World] | None" = None) -> Starlette:
         """The application over `visits`.
 
         A request with an unknown cookie gets a 404 page, or, if `fallback` is given, a world of its own made by it.
@@ -94,8 +96,8 @@ class Missing(Exception):
 class Visit:
     """One request by a known visitor: its form and query, the state, and the ways to answer."""
 
-    def __init__(self, app: App, request: Request, state: State, form: dict[str, str], environment: jinja2.Environment):
-        self.request, self.state, self.form = request, cast(Any, state), form
+    def __init__(self, app: App, request: Request, state: Any, form: dict[str, str], environment: jinja2.Environment):
+        self.request, self.state, self.form = request, state, form
         self._app, self._environment = app, environment
         self.query = request.query_params
         self.back = form.get("back", "/")

@@ -1,6 +1,7 @@
 """The state of one site in one episode: an SQLite database in memory."""
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any, Self
 
 Row = sqlite3.Row
@@ -66,7 +67,7 @@ class State:
         self._database.execute(query, values)
 
 
-def make_image(schema: str, fill: Any) -> bytes:
+def make_image(schema: str, fill: Callable[[sqlite3.Connection], None]) -> bytes:
     """A database with the tables of `schema`, filled by `fill(database)`, as SQLite serialises it."""
     database = sqlite3.connect(":memory:")
     try:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rollouts.suites.arena.apps import APPS
 from rollouts.suites.arena.state import State
 
 
@@ -16,8 +17,6 @@ class World:
 
     def __getitem__(self, app: str) -> Any:
         if app not in self._states:
-            from rollouts.suites.arena.apps import APPS
-
             self._states[app] = APPS[app].make_state(self.seed, self._setup.get(app, {}))
         return self._states[app]
 
