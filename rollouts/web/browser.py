@@ -6,7 +6,6 @@ python -m rollouts.web.browser     # starts it once, and says what is missing if
 import asyncio
 import dataclasses
 import os
-import re
 import shutil
 import sys
 from collections.abc import Awaitable, Iterable
@@ -286,12 +285,6 @@ def resolver_rules(proxies: Iterable[str]) -> str:
     So what does not heed the proxy of its context reaches nothing. Only the first rule that matches counts.
     """
     return " , ".join([*(f"MAP {proxy} {proxy}" for proxy in proxies), "MAP * ~NOTFOUND"])
-
-
-def is_inside(url: str, hosts: Iterable[str]) -> bool:
-    """Whether an episode with these `hosts` may be at `url`."""
-    allowed = "|".join(sorted(re.escape(host) + (r"(?::80|:443)?" if ":" not in host else "") for host in hosts)) or r"(?!)"
-    return re.match(rf"(?:http|ws)s?://(?:{allowed})(?:[/?#]|$)|data:|blob:|about:", url, re.IGNORECASE) is not None
 
 
 async def _try() -> None:

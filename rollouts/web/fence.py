@@ -6,8 +6,9 @@ worker, a socket, a prefetch, a popup, a download. The answer depends on host an
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import cast
+from urllib.parse import urlsplit
 
 CONNECT_SECONDS = 10.0
 _VERSION, _NO_PASSWORD, _CONNECT = 5, 0, 1
@@ -44,7 +45,24 @@ class Fence:
             tunnel.cut()
 
     def allows(self, host: str, port: int) -> bool:
-        return f"{host}:{port}" in self._hosts or (port in (80, 443) and host in self._hosts)
+        return is_among(host, port, self._hosts)
+
+
+def is_among(host: str, port: int, hosts: Collection[str]) -> bool:
+    """Whether `hosts` (`host:port`, or a host for the ports 80 and 443) have it."""
+    return f"{host}:{port}" in hosts or (port in (80, 443) and host in hosts)
+
+
+def is_inside(url: str, hosts: Iterable[str]) -> bool:
+    """Whether an episode with these `hosts` may be at `url`."""
+    parts = urlsplit(url)
+    if parts.scheme in ("data", "blob", "about"):
+        return True
+    try:
+        port = parts.port or {"http": 80, "ws": 80, "https": 443, "wss": 443}[parts.scheme]
+    except (KeyError, ValueError):
+        return False
+    return is_among(parts.netloc.rpartition(":")[0].lower() if parts.port else parts.netloc.lower(), port, {host.lower() for host in hosts})
 
 
 class _End(asyncio.Protocol):

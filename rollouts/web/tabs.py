@@ -8,7 +8,8 @@ from typing import Any
 from playwright.async_api import BrowserContext, CDPSession, Dialog, Error, Page, Request
 
 from rollouts.errors import BrowserError, SiteError
-from rollouts.web.browser import BrowserConfig, bounded, first_line, is_inside
+from rollouts.web.browser import BrowserConfig, bounded, first_line
+from rollouts.web.fence import is_inside
 from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, read, sanitize
 
 PAUSE = "() => new Promise(done => setTimeout(() => setTimeout(() => done(window.closed), 0), 0))"

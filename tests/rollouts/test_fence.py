@@ -11,8 +11,8 @@ import pytest_asyncio
 from playwright.async_api import Error
 
 from rollouts.errors import BrowserError
-from rollouts.web.browser import BrowserConfig, BrowserPool, is_inside, resolver_rules
-from rollouts.web.fence import Fence
+from rollouts.web.browser import BrowserConfig, BrowserPool, resolver_rules
+from rollouts.web.fence import Fence, is_inside
 from tests.rollouts.sites import QUICK, Look, Site, descendants
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
