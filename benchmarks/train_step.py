@@ -11,7 +11,8 @@ Every side is a process in its own environment, fed the same checkpoint in the l
 by its own loader. In each round all do one step, one after another while the others wait, in an order that turns; medians
 are compared. The losses of the first two steps must agree. All keep freed memory, as `mira_jax.train` does.
 transformers runs eagerly and by torch.compile, both with its sdpa attention; in the actor case it computes logits of
-responses alone (`logits_to_keep`), as ours does, and as its users do, of every token (`full_logits`). Ratios are in
+responses alone (`logits_to_keep`), as ours does, and as its users do, of every token (`full_logits`). All sides of the actor
+case together want more than 24 GiB: with less, name some by `--sides`. Ratios are in
 seconds and in seconds of all cores together. Where others use the machine, only the latter mean anything,
 and only on one core, as torch's threads spin while they wait for each other: `taskset -c 0 python benchmarks/train_step.py`.
 """
