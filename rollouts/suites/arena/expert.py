@@ -71,6 +71,8 @@ class Expert:
             return Action(name=EXIT, argument=move.argument)
         if move.kind == "tell":
             return Action(name=EXIT, argument=page.text(move.argument) or _UNKNOWN)
+        if move.kind == "switch":
+            return Action(name="Switch Tab", argument=move.argument)
         if move.kind == "open":
             return self._open(move, page)
         handle = page.handle(move.element)

@@ -8,8 +8,8 @@ class Move:
     """One thing the expert does. A bad habit named here, if it was drawn, makes the expert leave the move out."""
 
     kind: str
-    """search, click, choose, type; open: a link, on a later page of its list if need be; exit; or tell: exit with what the
-    pattern `argument` finds on the page."""
+    """search, click, choose, type; open: a link, on a later page of its list if need be; switch: to the tab `argument`; exit; or
+    tell: exit with what the pattern `argument` finds on the page."""
     element: str = ""
     """The name of the element, as in its handle."""
     argument: str = ""

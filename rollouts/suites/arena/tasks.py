@@ -52,6 +52,8 @@ class Template:
     """With `{{value}}` where an instance has a value."""
     draw: Callable[..., Draft | None]
     """An instance, from a source of chance and the content of each application; None if this draw came to nothing."""
+    held_out: bool = False
+    """Has instances in the test split alone."""
 
     @property
     def apps(self) -> tuple[str, ...]:
@@ -107,7 +109,8 @@ def task_id(template: str, split: str, number: int) -> str:
 
 def instances(split: str, names: Sequence[str] | None, count: int, seed: int) -> list[Instance]:
     """`count` instances, the templates taking turns. Raises UserError for an unknown split or template."""
-    return [instance(task_id(name, split, number)) for name, number in take_turns(list(templates()), names, split, count, seed)]
+    known = [template.name for template in templates().values() if split == "test" or not template.held_out]
+    return [instance(task_id(name, split, number)) for name, number in take_turns(known, names, split, count, seed)]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -121,6 +124,8 @@ def instance(identity: str) -> Instance:
     template = templates().get(match["template"]) if match else None
     if not match or not template or match["app"] != template.apps[0] or match["split"] not in SPLITS:
         raise UserError(f"task: no task {identity!r} in the arena")
+    if template.held_out and match["split"] != "test":
+        raise UserError(f"task: {template.name} has instances in the test split alone")
     split, number = match["split"], int(match["number"])
     random = Random(f"{template.name} {split} {number}")
     for shift in range(_SEEDS_PER_INSTANCE):
@@ -128,7 +133,7 @@ def instance(identity: str) -> Instance:
         contents = [APPS[app].make_content(seed) for app in template.apps]
         for _ in range(_DRAWS_PER_SEED):
             draft = template.draw(random, *contents)
-            if draft and split_of(template.name, draft.values) == split:
+            if draft and (template.held_out or split_of(template.name, draft.values) == split):
                 return _instance(identity, template, split, number, seed, draft)
     raise RuntimeError(f"{identity}: no draw of the template belongs to the split")
 
