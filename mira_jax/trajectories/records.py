@@ -130,7 +130,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     page: Page | None = None
     """The last page."""
     contents: tuple[str, ...] = ()
-    """The text that each target of the task's `program_html` selected, in the task's order."""
+    """The text that each target of the task's `program_html` selected, in the task's order; or what the task's verifier said."""
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):

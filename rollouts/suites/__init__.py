@@ -8,7 +8,7 @@ from rollouts.suites.base import Session, Suite
 
 __all__ = ["NAMES", "Session", "Suite", "make_suite"]
 
-NAMES = ("arena", "miniwob", "webarena_lite")
+NAMES = ("arena", "miniwob", "webarena_infinity", "webarena_lite")
 
 
 def make_suite(name: str, **options: Any) -> Suite:
@@ -23,6 +23,10 @@ def make_suite(name: str, **options: Any) -> Suite:
 
         _refuse_unknown(options, miniwob.OPTIONS)
         return miniwob.MiniwobSuite(**options)
+    if name == "webarena_infinity":
+        from rollouts.suites.infinity.suite import InfinitySuite
+
+        return InfinitySuite(**options)
     if name == "webarena_lite":
         from rollouts.suites.webarena.suite import WebArenaLiteSuite
 

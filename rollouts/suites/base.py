@@ -1,6 +1,7 @@
 """What a suite of tasks offers to the rollout engine: tasks, one isolated session per episode, and judgement."""
 
 import difflib
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -132,6 +133,18 @@ def take_turns(known: Sequence[str], names: Sequence[str] | None, split: str, co
     if count > len(names) * _INSTANCES_PER_SEED:
         raise UserError(f"count: {count} is more than {_INSTANCES_PER_SEED} instances of each template; ask with another seed for more")
     return [(names[i % len(names)], seed * _INSTANCES_PER_SEED + i // len(names)) for i in range(count)]
+
+
+def spread(pool: Sequence[Task], count: int, seed: int) -> list[Task]:
+    """So many of the tasks, as evenly over their templates as there are tasks."""
+    draw = random.Random(seed)
+    groups: dict[str, list[Task]] = {}
+    for task in pool:
+        groups.setdefault(task.template, []).append(task)
+    for group in groups.values():
+        draw.shuffle(group)
+    longest = max(map(len, groups.values()))
+    return [group[i] for i in range(longest) for group in groups.values() if i < len(group)][:count]
 
 
 def to_address(url: str, addresses: Mapping[str, str]) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import random
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -20,7 +19,7 @@ from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task
 from rollouts.endpoint import EndpointConfig
 from rollouts.errors import BrowserError, SiteError
 from rollouts.suites import evaluators
-from rollouts.suites.base import to_address
+from rollouts.suites.base import spread, to_address
 from rollouts.suites.judge import ModelReader, NoVerdict
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
 from rollouts.suites.webarena.login import FORMS, Logins
@@ -107,7 +106,7 @@ class WebArenaLiteSuite:
         pool = [task for task in map(self.task, self._items) if templates is None or task.template in templates]
         if count > len(pool):
             raise UserError(f"episodes: {count} tasks are wanted, and there are {len(pool)}")
-        chosen = pool if count == len(pool) else _spread(pool, count, seed)
+        chosen = pool if count == len(pool) else spread(pool, count, seed)
         self._check(chosen)
         return chosen
 
@@ -252,18 +251,6 @@ class WebArenaSession:
 
 def _targets(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return evaluation["program_html"] if "program_html" in evaluation["eval_types"] else ()
-
-
-def _spread(pool: Sequence[Task], count: int, seed: int) -> list[Task]:
-    """So many of the tasks, as evenly over their templates as there are tasks."""
-    draw = random.Random(seed)
-    groups: dict[str, list[Task]] = {}
-    for task in pool:
-        groups.setdefault(task.template, []).append(task)
-    for group in groups.values():
-        draw.shuffle(group)
-    longest = max(map(len, groups.values()))
-    return [group[i] for i in range(longest) for group in groups.values() if i < len(group)][:count]
 
 
 def _address(site: str, url: str) -> str:

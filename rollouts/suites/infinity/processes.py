@@ -1,0 +1,128 @@
+"""Starts what runs of a checkout, each in a process group and with nothing of this process's environment but PATH."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mira_jax.errors import UserError
+from rollouts.errors import SiteError
+
+START_SECONDS = 30.0
+"""The most that a server may take to listen."""
+
+_CHILD = Path(__file__).with_name("child.py")
+
+
+class Child:
+    """A running `child.py`. It writes no bytecode, so that the checkout stays as it is."""
+
+    def __init__(self, process: asyncio.subprocess.Process):
+        self._process = process
+        self._ending = False
+
+    @classmethod
+    async def start(cls, python: str, folder: Path, *arguments: str) -> "Child":
+        """Starts it in `folder`. Raises UserError if the interpreter does not start."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                python,
+                "-B",
+                str(_CHILD),
+                *arguments,
+                cwd=folder,
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UserError(f"suite.options.python: {python}: {error.strerror}") from None
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Of the process, and of its group."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._process.returncode
+
+    async def told(self, seconds: float) -> str:
+        """The next line that it tells, empty if it has ended. Raises TimeoutError."""
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
+        return line.decode().strip()
+
+    async def end(self) -> None:
+        """Kills its process group. Safe to call twice."""
+        if not self._ending:
+            self._ending = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        await self._process.wait()
+
+
+async def serve(python: str, folder: Path) -> tuple[Child, str]:
+    """Starts the server of the application in `folder`; returns it and its `host:port`.
+
+    Raises:
+        SiteError: it ends, or does not listen in time.
+        UserError: the interpreter does not start.
+    """
+    child = await Child.start(python, folder, "serve")
+    try:
+        port = await child.told(START_SECONDS)
+        if not port:
+            raise SiteError(f"{folder / 'server.py'} ended before it listened; run it by hand to see why")
+        return child, f"127.0.0.1:{port}"
+    except BaseException as error:
+        await child.end()
+        if isinstance(error, TimeoutError):
+            raise SiteError(f"{folder / 'server.py'} has not listened for {START_SECONDS:g} s") from None
+        raise
+
+
+async def verify(python: str, folder: Path, url: str, files: Sequence[Path], seconds: float) -> list[dict[str, Any]]:
+    """What verifiers say of the application at `url`, each as `{"passed": bool, "message": str}`.
+
+    Args:
+        seconds: the most that each may take.
+
+    Raises:
+        SiteError: one does not end in time, ends without a verdict, or can't reach the application.
+        UserError: one can't be loaded, or the interpreter does not start.
+    """
+    child = await Child.start(python, folder, "verify", url, *map(str, files))
+    verdicts = []
+    try:
+        for file in files:
+            line = await _bounded(child, file, seconds)
+            if not line:
+                raise SiteError(f"{file} ended without a verdict")
+            said = json.loads(line)
+            if "unloadable" in said:
+                raise UserError(
+                    f"{file} can't be loaded by {python} ({said['unloadable']}); "
+                    "name an interpreter that has what verifiers import, such as requests, in suite.options.python"
+                )
+            if "unreachable" in said:
+                raise SiteError(f"{file} can't reach the application: {said['unreachable']}")
+            verdicts.append(said)
+    finally:
+        await child.end()
+    return verdicts
+
+
+async def _bounded(child: Child, file: Path, seconds: float) -> str:
+    try:
+        return await child.told(seconds)
+    except TimeoutError:
+        raise SiteError(f"{file} took more than {seconds:g} s") from None

@@ -1,0 +1,200 @@
+"""WebArena-Infinity as a suite: a server per episode, and the benchmark's own verifiers as judges.
+
+The page owns the application's state and tells it to its server, which verifiers ask: so episodes share no server.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import msgspec
+from playwright.async_api import BrowserContext, Request
+from playwright.async_api import Page as BrowserPage
+
+from mira_jax import config
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
+from rollouts.errors import SiteError
+from rollouts.suites.base import spread
+from rollouts.suites.infinity.processes import Child, serve, verify
+from rollouts.suites.infinity.tasks import SUITE, Item, fingerprint, placeholder, read_apps
+
+STATE_SECONDS = 15.0
+"""The most that a page may take to tell its state to the server."""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What the check found of one application."""
+
+    fingerprint: str
+    tasks: int
+    passed: tuple[str, ...]
+    """Ids of the tasks that pass untouched: before anything was done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InfinityOptions:
+    checkout: str = ""
+    """The folder of the checkout. Nothing is written there."""
+    check: str = ""
+    """The file that `python -m rollouts.suites.infinity` wrote."""
+    python: str = sys.executable
+    """The interpreter of servers and verifiers. It needs what verifiers import: requests."""
+    verify_seconds: float = 60.0
+    """The most that a verifier may take."""
+
+    def __post_init__(self) -> None:
+        if not shutil.which(self.python):
+            raise UserError(f"suite.options.python: {self.python!r} is not an executable file")
+        if self.verify_seconds <= 0:
+            raise UserError(f"suite.options.verify_seconds: {self.verify_seconds} is not above 0")
+
+
+class InfinitySuite:
+    """WebArena-Infinity: the applications of a checkout are the templates, their real tasks the tasks, for evaluation only."""
+
+    name = SUITE
+    hosts: frozenset[str] = frozenset()
+
+    def __init__(self, **options: Any):
+        """The options are those of `InfinityOptions`. Raises UserError."""
+        self.options = config.build(InfinityOptions, options, source="suite.options")
+        # Servers and verifiers run in other folders than this process.
+        self._python = os.path.abspath(str(shutil.which(self.options.python)))
+        self.apps = read_apps(self.options.checkout)
+        self._items = {item.task.id: item for items in self.apps.values() for item in items}
+
+    def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
+        """Tasks that the check found to pass untouched are left out. All the others are in the checkout's order.
+
+        Raises:
+            UserError: another split than test, too many tasks, no such application, or no check of this very checkout.
+        """
+        if split != "test":
+            raise UserError(f"split: {split!r}: {SUITE} has nothing but test: its tasks are for evaluation")
+        for template in templates or ():
+            if template not in self.apps:
+                raise UserError(f"templates: {template!r} is none of {', '.join(self.apps)}")
+        apps = [app for app in self.apps if templates is None or app in templates]
+        passed = {name for app in apps for name in self._checked(app).passed}
+        pool = [item.task for app in apps for item in self.apps[app] if item.task.id not in passed]
+        if count > len(pool):
+            refused = f"; refused, since they pass untouched: {', '.join(sorted(passed))}" if passed else ""
+            raise UserError(f"episodes: {count} tasks are wanted, and there are {len(pool)}{refused}")
+        return pool if count == len(pool) else spread(pool, count, seed)
+
+    def task(self, task_id: str) -> Task:
+        return self._item(task_id).task
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+    async def open(self, task: Task, context: BrowserContext) -> "InfinitySession":
+        """Starts the server of the episode. Raises SiteError."""
+        item = self._item(task.id)
+        server, host = await serve(self._python, item.folder)
+        return InfinitySession(item, self._python, self.options.verify_seconds, server, host, context)
+
+    def judge(self, trajectory: Trajectory) -> Outcome:
+        """As the verifier said at the end of the episode."""
+        verdict = json.loads(trajectory.evidence.contents[0])
+        return Outcome(success=verdict["passed"], score=float(verdict["passed"]), source="rule", detail=verdict["message"])
+
+    def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
+        """WebArena-Infinity names none."""
+        return (), [() for _ in trajectory.steps]
+
+    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> NoReturn:
+        raise UserError(f"policy.kind: {SUITE} has no expert; choose endpoint, random or idle")
+
+    def _item(self, task_id: str) -> Item:
+        if task_id not in self._items:
+            raise UserError(f"{task_id}: no such task in {self.options.checkout}")
+        return self._items[task_id]
+
+    def _checked(self, app: str) -> Checked:
+        """Raises UserError if the application was not checked as it is now."""
+        command = f"python -m rollouts.suites.infinity --checkout {self.options.checkout} --out FILE"
+        if not self.options.check:
+            raise UserError(f"suite.options.check is not set: run `{command}` once, which finds tasks that pass untouched, and name FILE")
+        path = Path(self.options.check)
+        try:
+            checks = msgspec.json.decode(path.read_bytes(), type=dict[str, Checked])
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise UserError(f"suite.options.check: {path}: {error}; run `{command}` and name FILE") from None
+        if app not in checks or checks[app].fingerprint != fingerprint(self.apps[app][0].folder):
+            raise UserError(f"suite.options.check: {path} is not of {app} as it is now; run `{command}` again and name FILE")
+        return checks[app]
+
+
+class InfinitySession:
+    """One episode's application, on a server of its own."""
+
+    def __init__(self, item: Item, python: str, verify_seconds: float, server: Child, host: str, context: BrowserContext):
+        self.task = item.task
+        self.addresses = {placeholder(item.task.template): f"http://{host}"}
+        self.hosts = frozenset({host})
+        self.server = server
+        self._item, self._python, self._verify_seconds = item, python, verify_seconds
+        self._url = f"http://{host}"
+        self._telling: set[Request] = set()
+        context.on("request", self._begin)
+        context.on("requestfinished", self._telling.discard)
+        context.on("requestfailed", self._telling.discard)
+
+    async def state(self) -> dict[str, Any]:
+        """Nothing: the application's state is large, and judged at the end alone. Raises SiteError if the server is gone."""
+        self._check_server()
+        return {}
+
+    async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
+        """What the task's verifier says of the state that the page has told."""
+        verdicts = await self.verify([self._item])
+        return Evidence(answer=answer, page=page, contents=(json.dumps(verdicts[0]),))
+
+    async def verify(self, items: Sequence[Item]) -> list[dict[str, Any]]:
+        """Verdicts on the state of the application as it is now, as `processes.verify` gives them. Raises as that does."""
+        await self._told()
+        files = [item.verifier for item in items]
+        verdicts = await verify(self._python, self._item.folder, self._url, files, self._verify_seconds)
+        # A verifier may take a server that is gone for a task that is not done.
+        self._check_server()
+        return verdicts
+
+    async def close(self) -> None:
+        await self.server.end()
+
+    def _begin(self, request: Request) -> None:
+        if request.method == "PUT":
+            self._telling.add(request)
+
+    async def _told(self) -> None:
+        """Waits until the page has told its state. Raises SiteError if it never did, or the server is gone."""
+        with contextlib.suppress(TimeoutError):
+            # One that belongs to a page that was left may never end.
+            async with asyncio.timeout(STATE_SECONDS):
+                while self._telling:
+                    await asyncio.sleep(0.01)
+        self._check_server()
+        try:
+            async with asyncio.timeout(STATE_SECONDS), httpx.AsyncClient(timeout=STATE_SECONDS, trust_env=False) as client:
+                while (await client.get(f"{self._url}/api/state")).status_code != 200:
+                    await asyncio.sleep(0.05)
+        except (TimeoutError, httpx.HTTPError):
+            self._check_server()
+            raise SiteError(f"{self.task.template}: the page has not told its state to the server") from None
+
+    def _check_server(self) -> None:
+        if self.server.status is not None:
+            raise SiteError(f"the server of {self.task.template} ended with status {self.server.status}")
