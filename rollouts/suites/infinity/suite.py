@@ -150,8 +150,8 @@ class InfinitySession:
         self._url = f"http://{host}"
         self._telling: set[Request] = set()
         context.on("request", self._begin)
-        context.on("requestfinished", self._telling.discard)
-        context.on("requestfailed", self._telling.discard)
+        context.on("requestfinished", self._end)
+        context.on("requestfailed", self._end)
 
     async def state(self) -> dict[str, Any]:
         """Nothing: the application's state is large, and judged at the end alone. Raises SiteError if the server is gone."""
@@ -178,6 +178,9 @@ class InfinitySession:
     def _begin(self, request: Request) -> None:
         if request.method == "PUT":
             self._telling.add(request)
+
+    def _end(self, request: Request) -> None:
+        self._telling.discard(request)
 
     async def _told(self) -> None:
         """Waits until the page has told its state. Raises SiteError if it never did, or the server is gone."""
