@@ -47,7 +47,7 @@ class PageReader(HTMLParser):
             self._open.options.append("")
             if "selected" in values:
                 self._open.attributes["chosen"] = str(len(self._open.options) - 1)
-        elif tag in ("a", "button", "input", "select"):
+        elif tag in ("a", "button", "input", "select", "textarea"):
             control = Control(tag, values, self._form, value=values.get("value", ""))
             self.controls.append(control)
             if values.get("type") != "hidden":
@@ -65,6 +65,8 @@ class PageReader(HTMLParser):
         elif tag == "select":
             self._open.value = self._open.options[int(self._open.attributes.get("chosen", 0))]
             self._open = None
+        elif tag == "textarea":
+            self._open.value, self._open.text, self._open = self._open.text, "", None
         elif tag in ("a", "button"):
             self._open = None
 
@@ -93,7 +95,7 @@ class PageReader(HTMLParser):
             line = f'<{part.tag} id="{self.name(part)}"'
             if part.tag == "select":
                 line += f' value="{part.value}" options="{" | ".join(part.options)}"'
-            elif part.tag == "input" and part.value:
+            elif part.tag in ("input", "textarea") and part.value:
                 line += f' value="{part.value}"'
             lines.append(line + ">")
         return "\n".join(lines)

@@ -139,4 +139,4 @@ class _Reader:
         if self._content(match) == name or re.search(rf'(?:label|placeholder)="{re.escape(name)}"', match["attributes"]):
             return True
         before = self._text[: match.start()].split()
-        return match["tag"] in ("input", "select") and before[-len(name.split()) :] == name.split()
+        return match["tag"] in ("input", "select", "textarea") and before[-len(name.split()) :] == name.split()

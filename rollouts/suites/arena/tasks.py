@@ -97,9 +97,14 @@ class Instance:
 @functools.cache
 def templates() -> dict[str, Template]:
     """Every template, by name."""
+    from rollouts.suites.arena.forum import finding, moderating, writing
     from rollouts.suites.arena.shop import account, administration, buying
 
-    made = [template for module in (buying, account, administration) for template in module.TEMPLATES]
+    modules = (
+        *(buying, account, administration),
+        *(finding, writing, moderating),
+    )
+    made = [template for module in modules for template in module.TEMPLATES]
     return {template.name: template for template in made}
 
 
