@@ -44,7 +44,8 @@ def paths(seed: int) -> list[str]:
         "/", "/?sort=new&page=2", "/communities", f"/c/{thread.community}", f"/c/{thread.community}?sort=top&page=2",
         f"/c/{thread.community}/about", f"/search?q={thread.title}", f"/thread/{thread.id}", f"/thread/{thread.id}?show=8",
         f"/thread/{thread.id}/report", f"/comment/{thread.comments[0].id}", f"/thread/{own.id}/edit", f"/thread/{own.id}/delete",
-        f"/thread/{own.id}/flair", f"/user/{slug(thread.author)}", f"/user/{slug(content.member)}", "/messages", "/messages?page=2",
+        f"/thread/{own.id}/flair", f"/user/{slug(thread.author)}", f"/user/{slug(thread.author)}/comments",
+        f"/user/{slug(content.member)}", "/messages", "/messages?page=2",
         f"/messages/{slug(content.correspondents[0])}", "/saved", "/new", "/sign-in", f"{place}/reports",
         f"{place}/reports/{report.number}", f"{place}/banned", f"{place}/settings", "/changes", "/style.css", "/script.js",
     ]  # fmt: skip
@@ -357,7 +358,7 @@ async def test_menus_dialogs_and_longer_lists_in_chromium(visitor):
     items = {"report", "remove", "lock", "set flair"}
     assert not items & await go(visitor, f"/thread/{thread.id}")
     assert items <= await visitor.click("more actions")
-    assert not items & await visitor.click("your comment")
+    assert not items & await visitor.click("search")
     await visitor.click("more actions")
     await visitor.tabs.page.keyboard.press("Escape")
     assert not items & await visitor.read()

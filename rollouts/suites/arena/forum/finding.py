@@ -61,7 +61,7 @@ def tell_lowest_comment(random: Random, content: Content) -> Draft | None:
             opened(thread), done.on_query("load more comments", thread_page(thread), show=str(2 * COMMENTS_AT_ONCE)),
             done.answered("answer with the name", lowest.author),
         ),
-        moves=(*find(thread.title), LOAD, Move("tell", argument=rf'id="([a-z]+ [a-z]+)(?: \d+)?">(?:</a>)?\s*{lowest.score} points?\b')),
+        moves=(*find(thread.title), LOAD, Move("tell", argument=rf'([a-z]+ [a-z]+)(?: \d+)?(?:">|</a>)\s*{lowest.score} points?\b')),
     )  # fmt: skip
 
 

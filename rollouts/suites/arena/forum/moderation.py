@@ -18,16 +18,18 @@ class ModeratedForum(ForumState):
             raise Refused("only a moderator can do that")
 
     def remove(self, thing: Row, reason: str) -> None:
-        """Settles the reports of it, too."""
+        """Settles the reports of it, too, even if they were approved."""
         self.check_moderator(thing["community"])
         if reason not in words.REASONS:
             raise Refused("please choose a reason")
         self._do(f"UPDATE {thing['kind']} SET removed = ? WHERE id = ?", reason, thing["id"])
-        self._do("UPDATE report SET status = 'removed' WHERE kind = ? AND id = ? AND status = 'open'", thing["kind"], thing["id"])
+        self._do("UPDATE report SET status = 'removed' WHERE kind = ? AND id = ?", thing["kind"], thing["id"])
 
     def restore(self, thing: Row) -> None:
+        """Opens the reports of it again, too."""
         self.check_moderator(thing["community"])
         self._do(f"UPDATE {thing['kind']} SET removed = '' WHERE id = ?", thing["id"])
+        self._do("UPDATE report SET status = 'open' WHERE kind = ? AND id = ? AND status = 'removed'", thing["kind"], thing["id"])
 
     def lock(self, thread: Row, on: bool) -> None:
         self.check_moderator(thread["community"])

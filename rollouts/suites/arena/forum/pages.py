@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from rollouts.suites.arena.app import slug
 from rollouts.suites.arena.forum.state import SORTS
 from rollouts.suites.arena.state import Row
 
@@ -63,7 +62,12 @@ def known_member(visit: "Visit") -> Row:
 
 def member(visit: "Visit") -> Response:
     row = known_member(visit)
-    return visit.show("member.html", member=row, path=f"/user/{slug(row['name'])}", **visit.paginate(visit.state.threads_by(row["name"])))
+    return visit.show("member.html", member=row, **visit.paginate(visit.state.threads_by(row["name"])))
+
+
+def member_comments(visit: "Visit") -> Response:
+    row = known_member(visit)
+    return visit.show("member_comments.html", member=row, **visit.paginate(visit.state.comments_by(row["name"])))
 
 
 def saved(visit: "Visit") -> Response:
@@ -119,6 +123,7 @@ ROUTES = (
     ("/c/{community}/about", "GET", about),
     ("/c/{community}/subscribe", "POST", subscribe),
     ("/user/{member}", "GET", member),
+    ("/user/{member}/comments", "GET", member_comments),
     ("/saved", "GET", saved),
     ("/messages", "GET", inbox),
     ("/messages/{member}", "GET", conversation),

@@ -154,6 +154,13 @@ class ForumState(State):
     def comment(self, number: int) -> Row | None:
         return self._one("SELECT *, score + vote AS points FROM comment WHERE id = ?", min(number, _LARGEST))
 
+    def comments_by(self, author: str) -> list[Row]:
+        """The newest first."""
+        return self._all(
+            "SELECT comment.*, comment.score + comment.vote AS points, title FROM comment JOIN thread ON thread.id = comment.thread "
+            "WHERE comment.author = ? AND comment.removed = '' ORDER BY comment.id DESC", author
+        )  # fmt: skip
+
     def add_comment(self, thread: Row, text: str, parent: int | None = None) -> None:
         me = self.me()
         if thread["locked"]:
