@@ -1,6 +1,5 @@
 """The forum as an application: the same from the same seed, apart between visitors, unmoved by odd input, its widgets in Chromium."""
 
-import itertools
 import time
 
 import pytest
@@ -63,6 +62,7 @@ def test_one_seed_gives_the_same_bytes_and_another_seed_others():
 
 def test_what_one_visitor_does_no_other_sees():
     one, other = visitors(1, 1)
+    other.get(f"/messages/{slug(make_content(1).correspondents[0])}")  # is new until it is read
     before = {path: other.get(path).content for path in paths(1)}
     content = make_content(1)
     thread, report, place = content.threads[3], content.reports[0], f"/c/{content.moderated[0].name}"
@@ -261,24 +261,25 @@ FIELDS = (
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(forms=st.lists(st.dictionaries(st.sampled_from(FIELDS), TEXT), min_size=1, max_size=3), number=st.integers(0, 10**20), odd=TEXT)
+@given(forms=st.lists(st.dictionaries(st.sampled_from(FIELDS), TEXT), min_size=1, max_size=2), number=st.integers(0, 10**20), odd=TEXT)
 def test_no_form_breaks_the_forum(forms, number, odd):
     (client,) = visitors(1)
     content = make_content(1)
     report = content.reports[0]
-    ids = {"{id:int}": str(number if number % 3 == 0 else report.thread.id), "{number:int}": str(number if number % 3 else report.number)}
-    names = {"{kind}": "thread", "{community}": content.moderated[0].name, "{member}": slug(content.threads[0].author)} | ids
-    for (path, method, _), form in itertools.product(FORUM.routes, forms):
+    names = {"{kind}": "thread", "{community}": content.moderated[0].name, "{member}": slug(content.threads[0].author),
+             "{id:int}": str(number if number % 3 == 0 else report.thread.id),
+             "{number:int}": str(number if number % 3 == 1 else report.number)}  # fmt: skip
+    for path, method, _ in FORUM.routes:
         for name, value in names.items():
             path = path.replace(name, value)
-        if path == "/sign-out":
-            continue
-        answer = (
-            client.post(path, data=form) if method == "POST" else client.get(path, params={"q": odd, "page": odd, "show": odd, "back": odd})
-        )
-        assert answer.status_code in (200, 303, 404), path
-        assert not answer.headers.get("location", "/").startswith("//")
-        assert "<b>x</b>" not in answer.text
+        if method == "GET":
+            answers = [client.get(path, params={"q": odd, "page": odd, "show": odd, "back": odd})]
+        else:
+            answers = [client.post(path, data=form) for form in forms if path != "/sign-out"]
+        for answer in answers:
+            assert answer.status_code in (200, 303, 404), path
+            assert not answer.headers.get("location", "/").startswith("//")
+            assert "<b>x</b>" not in answer.text
 
 
 def test_every_name_is_made_of_the_closed_vocabulary():

@@ -37,7 +37,7 @@ def lines(changes: Mapping[str, str]) -> list[str]:
 
 
 def read(database: sqlite3.Connection) -> dict[str, str]:
-    """Every fact. What an own thread, comment or message says is a part of its name, so that doing it twice is another value."""
+    """Every fact. What an own comment or message says is a part of its name, so that sending it twice is another value."""
     ask = database.execute
     ((me,),) = ask("SELECT member FROM visit")
     facts = {f"vote on {name}": "up" if vote > 0 else "down" for name, vote in ask("SELECT name, vote FROM thing WHERE vote")}

@@ -16,7 +16,7 @@ _THREADS = "SELECT *, score + vote AS points, (SELECT COUNT(*) FROM comment WHER
 
 
 class ForumState(State):
-    """The forum as its members see it. What moderators do is in `Moderation`."""
+    """The forum as its members see it. What moderators do is in `ModeratedForum`."""
 
     def __init__(self, seed: int, setup: Mapping[str, Any] | None = None):
         """`setup` may hold `signed_in` (a boolean)."""
