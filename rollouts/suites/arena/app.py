@@ -43,7 +43,7 @@ class App:
     """The folder of its Jinja2 templates, `missing.html` among them."""
     stylesheet: str
     script: str = ""
-    """JavaScript that its pages may load as `/script.js`."""
+    """Served as `/script.js`, if there is one."""
     shown: Callable[[Any], Mapping[str, Any]] = lambda state: {}
     """What every page shows of the state, beside the visit and the notice."""
     lists: Mapping[str, Callable[[Any, str], bool]] = dataclasses.field(default_factory=dict)
@@ -86,10 +86,10 @@ class App:
         async def css(request: Request) -> Response:
             return PlainTextResponse(self.stylesheet, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
 
-        async def js(request: Request) -> Response:
+        async def script(request: Request) -> Response:
             return PlainTextResponse(self.script, media_type="text/javascript", headers={"Cache-Control": "max-age=3600"})
 
-        routes = [Route("/style.css", css), Route("/script.js", js)]
+        routes = [Route("/style.css", css), *([Route("/script.js", script)] if self.script else [])]
         routes += [Route(path, endpoint(handler), methods=[method]) for path, method, handler in self.routes]
         return Starlette(routes=routes, exception_handlers={404: missing, 405: missing})
 

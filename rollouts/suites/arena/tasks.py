@@ -97,13 +97,10 @@ class Instance:
 @functools.cache
 def templates() -> dict[str, Template]:
     """Every template, by name."""
-    from rollouts.suites.arena.forum import finding, moderating, writing
+    from rollouts.suites.arena.forum import browsing, moderating, writing
     from rollouts.suites.arena.shop import account, administration, buying
 
-    modules = (
-        *(buying, account, administration),
-        *(finding, writing, moderating),
-    )
+    modules = (buying, account, administration, browsing, writing, moderating)
     made = [template for module in modules for template in module.TEMPLATES]
     return {template.name: template for template in made}
 

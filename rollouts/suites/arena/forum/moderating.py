@@ -5,8 +5,7 @@ from random import Random
 from rollouts.suites.arena import milestones as done
 from rollouts.suites.arena.forum import facts
 from rollouts.suites.arena.forum.content import Content, Report, new_text, new_title
-from rollouts.suites.arena.forum.tasks import MORE, did, did_all, forum_targets, go_to
-from rollouts.suites.arena.forum.writing import fill_in
+from rollouts.suites.arena.forum.tasks import MORE, did, did_all, fill_in, forum_targets, go_to
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
 

@@ -13,6 +13,7 @@ from rollouts.suites.arena.moves import Move
 from rollouts.suites.arena.tasks import html_target
 
 MORE = Move("click", "more actions")
+LOAD = Move("click", "load more comments")
 
 
 def forum_targets(changes: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -54,6 +55,14 @@ def find(title: str) -> tuple[Move, ...]:
 
 def go_to(community: str) -> tuple[Move, ...]:
     return (Move("click", "communities"), Move("click", community))
+
+
+def fill_in(community: str, title: str, text: str) -> tuple[Move, ...]:
+    """A new thread, but for the button that posts it."""
+    return (
+        Move("click", "new thread"), Move("choose", "community", community, "forgets_option"), Move("type", "title", title),
+        Move("type", "text", text),
+    )  # fmt: skip
 
 
 def write_to(name: str, text: str) -> tuple[Move, ...]:

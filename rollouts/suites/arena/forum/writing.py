@@ -6,8 +6,20 @@ from rollouts.suites.arena import milestones as done
 from rollouts.suites.arena.app import slug
 from rollouts.suites.arena.forum import facts, words
 from rollouts.suites.arena.forum.content import Content, new_text, new_title
-from rollouts.suites.arena.forum.finding import LOAD
-from rollouts.suites.arena.forum.tasks import MORE, did, did_all, find, forum_targets, go_to, member_page, open_thread, opened, write_to
+from rollouts.suites.arena.forum.tasks import (
+    LOAD,
+    MORE,
+    did,
+    did_all,
+    fill_in,
+    find,
+    forum_targets,
+    go_to,
+    member_page,
+    open_thread,
+    opened,
+    write_to,
+)
 from rollouts.suites.arena.forum.thread_pages import COMMENTS_AT_ONCE
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
@@ -15,14 +27,6 @@ from rollouts.suites.arena.tasks import Draft, Template, evaluation
 
 def _conversation(name: str) -> str:
     return f"__FORUM__/messages/{slug(name)}"
-
-
-def fill_in(community: str, title: str, text: str) -> tuple[Move, ...]:
-    """A new thread, but for the button that posts it."""
-    return (
-        Move("click", "new thread"), Move("choose", "community", community, "forgets_option"), Move("type", "title", title),
-        Move("type", "text", text),
-    )  # fmt: skip
 
 
 def sign_in_and_post(random: Random, content: Content) -> Draft | None:

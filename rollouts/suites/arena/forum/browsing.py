@@ -5,12 +5,21 @@ from random import Random
 from rollouts.suites.arena import milestones as done
 from rollouts.suites.arena.forum import facts
 from rollouts.suites.arena.forum.content import Content
-from rollouts.suites.arena.forum.tasks import did, did_all, find, forum_targets, go_to, member_page, open_thread, opened, thread_page
+from rollouts.suites.arena.forum.tasks import (
+    LOAD,
+    did,
+    did_all,
+    find,
+    forum_targets,
+    go_to,
+    member_page,
+    open_thread,
+    opened,
+    thread_page,
+)
 from rollouts.suites.arena.forum.thread_pages import COMMENTS_AT_ONCE
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
-
-LOAD = Move("click", "load more comments")
 
 
 def show_rules_of_community(random: Random, content: Content) -> Draft:
