@@ -37,22 +37,25 @@ def show_rules_of_community(random: Random, content: Content) -> Draft:
 
 
 def tell_commenter_points(random: Random, content: Content) -> Draft | None:
-    thread = random.choice(content.threads)
-    comment = random.choice(thread.in_order())
-    if sum(comment.text == other.text for other in thread.comments) != 1:
+    community, which = random.choice(content.communities).name, random.choice(("newest", "top"))
+    thread = content.newest(community) if which == "newest" else content.top(community)[0]
+    comments = thread.in_order()
+    comment = random.choice(comments)
+    if sum(comment.text == other.text for other in comments) != 1:
         return None
     points = next(str(member.points) for member in content.members if member.name == comment.author)
-    hidden = comment in thread.in_order()[COMMENTS_AT_ONCE:]
+    load = (LOAD,) if comment in comments[COMMENTS_AT_ONCE:] else ()
     return Draft(
-        values={"text": comment.text, "title": thread.title},
+        values={"text": comment.text, "which": which, "community": community},
         evaluation=evaluation(forum_targets(), answers={"exact_match": points}),
         milestones=(
-            done.on_page("search", "__FORUM__/search", thread_page(thread)), opened(thread),
+            done.on_page(f'open "{community}"', f"__FORUM__/c/{community}"), opened(thread),
             done.on_page(f'open the page of "{comment.author}"', member_page(comment.author)),
             done.answered("answer with the number", points),
         ),
         moves=(
-            *find(thread.title), *[LOAD] * hidden, Move("click", comment.author), Move("tell", argument=r"(\d+) points, here since"),
+            *go_to(community), Move("click", "new" if which == "newest" else "top"), open_thread(thread.title), *load,
+            Move("click", comment.author), Move("tell", argument=r"(\d+) points, here since"),
         ),
     )  # fmt: skip
 
@@ -102,7 +105,8 @@ TEMPLATES = tuple(
         (show_rules_of_community, 'Show the rules of the community in which "{{title}}" was posted.'),
         (
             tell_commenter_points,
-            'How many points has the member who commented "{{text}}" on "{{title}}", in all of the forum? Answer with the number.',
+            'How many points has the member who commented "{{text}}" on the {{which}} thread of "{{community}}", in all of the forum? '
+            "Answer with the number.",
         ),
         (tell_lowest_comment, 'Who wrote the comment with the fewest points on "{{title}}"? Answer with the name.'),
         (swap_subscription, 'Unsubscribe from "{{old}}", subscribe to "{{new}}" and save the thread with the most points there.'),

@@ -138,6 +138,9 @@ class Content:
     def threads_in(self, community: str) -> list[Thread]:
         return [thread for thread in self.threads if thread.community == community]
 
+    def newest(self, community: str) -> Thread:
+        return self.threads_in(community)[-1]
+
     def top(self, community: str) -> list[Thread]:
         """Its threads, the best first."""
         return sorted(self.threads_in(community), key=lambda thread: -thread.score)
