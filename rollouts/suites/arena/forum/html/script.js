@@ -25,8 +25,9 @@ document.addEventListener("click", (event) => {
 async function loadMore(link) {
   try {
     const answer = await fetch(link.href);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.getElementById(link.dataset.more).replaceWith(page.getElementById(link.dataset.more));
+    const list = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(link.dataset.more);
+    if (!list) throw new Error("no list");
+    document.getElementById(link.dataset.more).replaceWith(list);
     history.replaceState(null, "", link.href);
   } catch {
     location.assign(link.href);
