@@ -14,7 +14,8 @@ from rollouts.web.actions import EXIT, format_action
 HABITS = {
     "takes_first_result": "opens the first product of a list, whichever it is",
     "takes_first_order": "opens the first order of a list, whichever it is",
-    "forgets_option": "leaves colour, size or stars as they are",
+    "takes_first_issue": "opens the first issue of a list, whichever it is",
+    "forgets_option": "leaves a choice, such as colour, stars, label or role, as it is",
     "forgets_quantity": "leaves the quantity (in the admin panel, the stock) as it is",
     "forgets_removal": "leaves in the cart what should be removed",
     "forgets_coupon": "applies no coupon",
