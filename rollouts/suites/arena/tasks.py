@@ -34,7 +34,7 @@ class Draft:
     evaluation: dict[str, Any]
     """WebArena's `eval` object."""
     milestones: tuple[Milestone, ...]
-    """3 to 6, in the order in which the expert reaches them."""
+    """3 to 6 (up to 8 of a long task), in the order in which the expert reaches them."""
     moves: tuple[Move, ...]
     """What the expert does."""
     setup: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -97,10 +97,11 @@ class Instance:
 @functools.cache
 def templates() -> dict[str, Template]:
     """Every template, by name."""
+    from rollouts.suites.arena.code import changing, finding, organising
     from rollouts.suites.arena.forum import browsing, moderating, writing
     from rollouts.suites.arena.shop import account, administration, buying
 
-    modules = (buying, account, administration, browsing, writing, moderating)
+    modules = (buying, account, administration, browsing, writing, moderating, changing, finding, organising)
     made = [template for module in modules for template in module.TEMPLATES]
     return {template.name: template for template in made}
 

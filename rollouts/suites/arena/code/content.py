@@ -16,6 +16,9 @@ RELEASES = 3
 OWN_ROLES = ("owner", "owner", "maintainer", "developer", "reporter", "guest", "")
 """Of the person who is signed in, a project each; '' is of one where they are no member."""
 MAIN = "main"
+TITLES = tuple(f"{verb} the {state} {thing}" for verb in words.VERBS for state in words.STATES_OF_THINGS for thing in words.THINGS)
+"""That an issue or merge request can have."""
+PROJECT_NAMES = tuple(f"{kind} {noun}" for kind in words.PROJECT_KINDS for noun in words.PROJECT_NOUNS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +147,8 @@ class Content:
 
     @functools.cached_property
     def titles(self) -> frozenset[str]:
-        """Of all issues."""
-        return frozenset(issue.title for project in self.projects for issue in project.issues)
+        """Of all issues and merge requests."""
+        return frozenset(entry.title for project in self.projects for entry in (*project.issues, *project.merge_requests))
 
 
 @functools.lru_cache(maxsize=512)
@@ -156,11 +159,9 @@ def make_content(seed: int) -> Content:
     me, *others = [person.name for person in people]
     day = datetime.date(2026, 1, 1) + datetime.timedelta(days=random.randrange(365))
     groups = random.sample(words.GROUPS, 3)
-    names = [f"{kind} {noun}" for kind in words.PROJECT_KINDS for noun in words.PROJECT_NOUNS]
-    titles = [f"{verb} the {state} {thing}" for verb in words.VERBS for state in words.STATES_OF_THINGS for thing in words.THINGS]
-    drawn = iter(random.sample(titles, len(OWN_ROLES) * (ISSUES + MERGE_REQUESTS)))
+    drawn = iter(random.sample(TITLES, len(OWN_ROLES) * (ISSUES + MERGE_REQUESTS)))
     roles = random.sample(OWN_ROLES, len(OWN_ROLES))
-    chosen = random.sample(names, len(roles))
+    chosen = random.sample(PROJECT_NAMES, len(roles))
     projects = tuple(
         _project(random, name, role, random.choice(groups), me, others, day, drawn) for name, role in zip(chosen, roles, strict=True)
     )
