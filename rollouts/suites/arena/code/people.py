@@ -26,9 +26,10 @@ class PeopleState(State):
         """Whether the person who is signed in has that role or a higher one."""
         return self.role(path) in words.ROLES[words.ROLES.index(least) :]
 
-    def _need(self, path: str, least: str) -> None:
+    def need(self, path: str, least: str) -> None:
+        """Refuses what takes that role or a higher one to whoever has not got it."""
         if not self.may(path, least):
-            raise Refused(f"only a {least} of this project can do that")
+            raise Refused(f"that needs the role {least} in this project")
 
     # People
 
@@ -93,7 +94,7 @@ class PeopleState(State):
         return path
 
     def save_settings(self, path: str, description: str, topics: str, visibility: str) -> None:
-        self._need(path, "maintainer")
+        self.need(path, "maintainer")
         if visibility not in words.VISIBILITIES:
             raise Refused("please choose from the options")
         self._do("UPDATE project SET description = ?, topics = ?, visibility = ? WHERE path = ?", description, topics, visibility, path)
@@ -126,7 +127,7 @@ class PeopleState(State):
         return person["name"] if person else ""
 
     def invite(self, path: str, name: str, role: str) -> None:
-        self._need(path, "maintainer")
+        self.need(path, "maintainer")
         self._check_role(path, role)
         person = self.person(name)
         if person is None:
@@ -137,7 +138,7 @@ class PeopleState(State):
 
     def set_role(self, path: str, name: str, role: str) -> None:
         """Changes what a member is; '' removes them."""
-        self._need(path, "maintainer")
+        self.need(path, "maintainer")
         now = self._one("SELECT role FROM member WHERE project = ? AND person = ?", path, name)
         if now is None:
             raise Refused(f"{name} is no member of this project")
@@ -154,7 +155,7 @@ class PeopleState(State):
         if role not in words.ROLES:
             raise Refused("please choose from the options")
         if role == "owner":
-            self._need(path, "owner")
+            self.need(path, "owner")
 
 
 def check(pattern: re.Pattern[str], text: str, problem: str) -> None:

@@ -8,7 +8,7 @@ from rollouts.suites.arena.code import words
 from rollouts.suites.arena.code.content import MAIN
 from rollouts.suites.arena.code.pages import PROJECT, asked, project_of, show, text
 from rollouts.suites.arena.code.state import MAX_LINES
-from rollouts.suites.arena.state import Refused, Row
+from rollouts.suites.arena.state import Row
 
 if TYPE_CHECKING:
     from rollouts.suites.arena.app import Visit
@@ -180,9 +180,8 @@ def star(visit: "Visit") -> Response:
 
 def settings(visit: "Visit") -> Response:
     row = project_of(visit)
-    if not visit.state.may(row["path"], "maintainer"):
-        visit.back = f"/{row['path']}"
-        raise Refused("only a maintainer of this project can do that")
+    visit.back = f"/{row['path']}"
+    visit.state.need(row["path"], "maintainer")
     return show(visit, "settings.html", row, visibilities=words.VISIBILITIES)
 
 

@@ -68,7 +68,7 @@ class CodeState(PeopleState):
         return [row["name"] for row in rows]
 
     def add_branch(self, path: str, name: str) -> None:
-        self._need(path, "developer")
+        self.need(path, "developer")
         check(_BRANCH, name, "a branch is named like fix-menu")
         if name in self.branches(path):
             raise Refused(f"the branch {name} is there already")
@@ -92,7 +92,7 @@ class CodeState(PeopleState):
 
     def save_file(self, path: str, branch: str, file: str, lines: Sequence[str], message: str, new: bool = False) -> None:
         """Writes a file of the branch, in one commit."""
-        self._need(path, _writer(branch))
+        self.need(path, _writer(branch))
         check(_FILE, file, "a file is named like notes.md")
         before = self.files(path, branch).get(file)
         if new and before is not None:
@@ -132,7 +132,7 @@ class CodeState(PeopleState):
 
     def add_merge_request(self, path: str, source: str, title: str) -> int:
         """Asks for a branch to be merged into the main one, and returns the request's number."""
-        self._need(path, "developer")
+        self.need(path, "developer")
         if source not in self.branches(path)[1:]:
             raise Refused("please choose from the options")
         if not title:
@@ -143,7 +143,7 @@ class CodeState(PeopleState):
         return number
 
     def approve(self, path: str, number: int) -> None:
-        self._need(path, "developer")
+        self.need(path, "developer")
         row = self._open_request(path, number)
         if row["author"] == self.visit["person"]:
             raise Refused("you can not approve your own merge request")
@@ -151,7 +151,7 @@ class CodeState(PeopleState):
 
     def merge(self, path: str, number: int) -> None:
         """What the source branch changed comes into the main branch."""
-        self._need(path, "maintainer")
+        self.need(path, "maintainer")
         source = self._open_request(path, number)["source"]
         self._do("UPDATE OR REPLACE file SET branch = ? WHERE project = ? AND branch = ?", MAIN, path, source)
         self._do("UPDATE commits SET branch = ? WHERE project = ? AND branch = ?", MAIN, path, source)
@@ -160,7 +160,7 @@ class CodeState(PeopleState):
 
     def close_request(self, path: str, number: int) -> None:
         if self._open_request(path, number)["author"] != self.visit["person"]:
-            self._need(path, "developer")
+            self.need(path, "developer")
         self._do("UPDATE merge_request SET state = 'closed' WHERE project = ? AND number = ?", path, number)
 
     def _open_request(self, path: str, number: int) -> Row:
@@ -171,7 +171,9 @@ class CodeState(PeopleState):
 
     # Issues
 
-    def issues(self, path: str, state: str = "all", label: str = "", assignee: str = "", milestone: str = "", query: str = "") -> list[Row]:
+    def issues(
+        self, path: str, state: str = "all", label: str = "", assignee: str = "", milestone: str = "", search: str = ""
+    ) -> list[Row]:
         """Newest first; `state` is open, closed or all."""
         rows = self._all("SELECT * FROM issue WHERE project = ? ORDER BY number DESC", path)
         return [
@@ -181,7 +183,7 @@ class CodeState(PeopleState):
             and (not label or label in row["labels"].split(", "))
             and assignee in ("", row["assignee"])
             and milestone in ("", row["milestone"])
-            and all(word in row["title"] for word in query.split())
+            and all(word in row["title"] for word in search.split())
         ]
 
     def issue(self, path: str, number: int) -> Row | None:
@@ -192,7 +194,7 @@ class CodeState(PeopleState):
         if not title:
             raise Refused("an issue needs a title")
         if label or assignee or milestone or due:
-            self._need(path, "reporter")
+            self.need(path, "reporter")
         if label and label not in words.LABELS:
             raise Refused("please choose a label")
         visit, number = self.visit, self._next_number("issue", path)
@@ -202,7 +204,7 @@ class CodeState(PeopleState):
 
     def plan_issue(self, path: str, number: int, assignee: str, milestone: str, due: str) -> None:
         """Sets who does it, in which milestone, and until when; '' is nobody, none and never."""
-        self._need(path, "reporter")
+        self.need(path, "reporter")
         plan = self._plan(path, assignee, milestone, due)
         self._do("UPDATE issue SET assignee = ?, milestone = ?, due = ? WHERE project = ? AND number = ?", *plan, path, number)
 
@@ -213,7 +215,7 @@ class CodeState(PeopleState):
 
     def set_label(self, path: str, number: int, label: str, there: bool) -> None:
         """Puts a label on an issue, or takes it off."""
-        self._need(path, "reporter")
+        self.need(path, "reporter")
         if label not in words.LABELS:
             raise Refused("please choose a label")
         labels = {*filter(None, self._issue(path, number)["labels"].split(", "))} - {label} | ({label} if there else set())
@@ -221,7 +223,7 @@ class CodeState(PeopleState):
 
     def set_issue_state(self, path: str, number: int, state: str) -> None:
         if self._issue(path, number)["author"] != self.visit["person"]:
-            self._need(path, "reporter")
+            self.need(path, "reporter")
         self._do("UPDATE issue SET state = ? WHERE project = ? AND number = ?", state, path, number)
 
     def _issue(self, path: str, number: int) -> Row:
@@ -253,7 +255,7 @@ class CodeState(PeopleState):
 
     def add_milestone(self, path: str, title: str, start: str, due: str) -> int:
         """Returns the number of the new milestone."""
-        self._need(path, "developer")
+        self.need(path, "developer")
         if not title:
             raise Refused("a milestone needs a title")
         if any(row["title"] == title for row in self.milestones(path)):
@@ -266,7 +268,7 @@ class CodeState(PeopleState):
         return number
 
     def set_milestone_state(self, path: str, number: int, state: str) -> None:
-        self._need(path, "developer")
+        self.need(path, "developer")
         self._do("UPDATE milestone SET state = ? WHERE project = ? AND number = ?", state, path, number)
 
     def _next_number(self, table: str, path: str) -> int:
