@@ -59,8 +59,9 @@ def _fill_project(database: sqlite3.Connection, me: str, project: Project) -> No
         about = (issue.title, issue.description, issue.author, issue.day, issue.state, ", ".join(sorted(issue.labels)))
         _insert(database, "issue", [(path, issue.number, *about, issue.assignee, issue.milestone, issue.due)])
         _insert(database, "comment", [(None, path, "issue", issue.number, *comment) for comment in issue.comments])
-    requests = project.merge_requests
-    _insert(database, "merge_request", [(path, it.number, it.title, it.author, it.day, it.source, it.state, 0) for it in requests])
+    for request in project.merge_requests:
+        about = (request.title, request.author, request.day, request.source, request.state)
+        _insert(database, "merge_request", [(path, request.number, *about, 0)])
     _insert(database, "pipeline", [(path, *pipeline) for pipeline in project.pipelines])
     _insert(database, "release", [(path, *release) for release in project.releases])
 

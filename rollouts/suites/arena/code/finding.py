@@ -6,7 +6,7 @@ from rollouts.suites.arena import milestones as done
 from rollouts.suites.arena.app import page_url
 from rollouts.suites.arena.code import words
 from rollouts.suites.arena.code.content import MAIN, Content
-from rollouts.suites.arena.code.moves import open_issue, open_project
+from rollouts.suites.arena.code.moves import open_project
 from rollouts.suites.arena.code.tasks import code_targets, on_issue, on_project, page
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
@@ -32,21 +32,23 @@ def tell_commit_count(random: Random, content: Content) -> Draft | None:
 
 
 def tell_assignee(random: Random, content: Content) -> Draft | None:
-    project = random.choice(content.with_role("guest"))
+    project = random.choice(content.projects)
     issue = random.choice(project.issues)
-    if issue.state != "open" or not issue.assignee:
+    if not issue.assignee:
         return None
     return Draft(
-        values={"title": issue.title, "project": project.name},
+        values={"title": issue.title},
         evaluation=evaluation(code_targets(), answers={"exact_match": issue.assignee}),
         milestones=(
-            on_project(project),
-            done.on_page("open the issues", page(project, "issues")),
+            done.on_page("look for the issue", "__CODE__/search", page(project, "issues")),
             on_issue(project, issue),
             done.answered("answer with the name", issue.assignee),
         ),
-        moves=(open_project(project), *open_issue(issue), Move("tell", argument=r"assigned to ([a-z]+)")),
-    )
+        moves=(
+            Move("search", "search", issue.title), Move("open", issue.title, hasty="takes_first_issue"),
+            Move("tell", argument=r"assigned to ([a-z]+)"),
+        ),
+    )  # fmt: skip
 
 
 def count_issues(random: Random, content: Content) -> Draft | None:
@@ -114,7 +116,7 @@ TEMPLATES = tuple(
             tell_commit_count, False,
             'How many commits of "{{author}}" are on the main branch of "{{project}}"? Answer with the number.',
         ),
-        (tell_assignee, False, 'Who is assigned to the issue "{{title}}" of "{{project}}"? Answer with the name.'),
+        (tell_assignee, False, 'Who is assigned to the issue "{{title}}"? Answer with the name.'),
         (count_issues, False, 'How many open issues of "{{project}}" have the label "{{label}}"? Answer with the number.'),
         (tell_latest_release, True, 'What is the latest release of "{{project}}"? Answer with its tag.'),
         (show_issues, False, 'Show the closed issues of "{{project}}" that are assigned to "{{assignee}}".'),
