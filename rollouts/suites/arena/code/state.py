@@ -58,6 +58,7 @@ class CodeState(PeopleState):
     """Projects in groups, and what people do with them."""
 
     def __init__(self, seed: int, setup: Mapping[str, Any] | None = None):
+        """There is no `setup` of tasks here."""
         super().__init__(image(seed))
 
     # Files, commits and branches
@@ -280,8 +281,10 @@ class CodeState(PeopleState):
         """All that a person can change and is not empty, by name: `orchard/tide-clock issue 3 state` to `open`."""
         found = {}
         for subject, table, attributes in _FACTS:
-            for row in self._all(f"SELECT {subject} AS subject, * FROM {table}"):
-                found |= {f"{row['subject']} {key}": str(row[key]).replace("\n", " / ") for key in attributes if row[key]}
+            for name, *values in self._all(f"SELECT {subject}, {', '.join(attributes)} FROM {table}"):
+                for attribute, value in zip(attributes, values, strict=True):
+                    if value:
+                        found[f"{name} {attribute}"] = str(value).replace("\n", " / ")
         return found
 
     def changes(self) -> list[str]:
