@@ -6,7 +6,7 @@ from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Page, Policy, Status, Step, Task, Trajectory
 from rollouts.suites.arena.app import COOKIE
 from rollouts.suites.arena.suite import ArenaSession, ArenaSuite
-from rollouts.suites.base import ScriptedPolicy, to_address, to_placeholder
+from rollouts.suites.base import PAGES, ScriptedPolicy, to_address, to_placeholder
 from rollouts.web import actions
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.executor import ActionError, Executor
@@ -34,7 +34,7 @@ async def play(suite: ArenaSuite, task: Task, policy: ScriptedPolicy, browser: B
 
     try:
         browser.allow(context, session.hosts)
-        await tabs.open([to_address(task.start_url, session.addresses)], session.hosts)
+        await tabs.open(_addresses(task, session), session.hosts)
         return await _episode(session, policy, observe, perform)
     finally:
         await session.close()
@@ -54,7 +54,7 @@ async def play_over_http(suite: ArenaSuite, task: Task, policy: ScriptedPolicy) 
             await browser.perform(action)
 
         try:
-            await browser.open(to_address(task.start_url, session.addresses))
+            await browser.open_tabs(_addresses(task, session))
             return await _episode(session, policy, observe, perform)
         finally:
             await session.close()
@@ -70,6 +70,10 @@ async def idle(suite: ArenaSuite, task: Task) -> Trajectory:
     evidence = await session.evidence(page, "done")
     await session.close()
     return _trajectory(task, [step], Status.FINISHED, evidence)
+
+
+def _addresses(task: Task, session: ArenaSession) -> list[str]:
+    return [to_address(url, session.addresses) for url in task.start_url.split(PAGES)]
 
 
 async def _episode(session: ArenaSession, policy, observe, perform) -> Trajectory:

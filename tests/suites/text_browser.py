@@ -107,6 +107,20 @@ class TextBrowser:
     def __init__(self, client: httpx.AsyncClient, cookie: tuple[str, str]):
         self._client, self._headers = client, {"Cookie": "=".join(cookie)}
         self.url = ""
+        self._tabs: list[tuple[str, PageReader]] = []
+        self._front = 0
+
+    async def open_tabs(self, urls: list[str]) -> None:
+        """Opens each in a tab of its own, the first in front."""
+        for url in urls:
+            await self.open(url)
+            self._tabs.append((self.url, self.page))
+        self.url, self.page = self._tabs[0]
+
+    def _switch(self, tab: int) -> None:
+        self._tabs[self._front] = (self.url, self.page)
+        self._front = tab
+        self.url, self.page = self._tabs[tab]
 
     async def open(self, url: str, form: dict[str, str] | None = None) -> None:
         self.url = urljoin(self.url, url)
@@ -121,6 +135,9 @@ class TextBrowser:
             self.page = PageReader(answer.text)
 
     async def perform(self, action: Action) -> None:
+        if action.name == "Switch Tab":
+            self._switch(int(action.argument))
+            return
         control = next(
             control for control in self.page.content if isinstance(control, Control) and self.page.name(control) == action.element
         )

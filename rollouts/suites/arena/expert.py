@@ -61,9 +61,10 @@ class Expert:
             move = self._moves[self._next]
             action = self._act(move, page)
             if action is not None:
-                if action.element != page.handle("next page") or move.element == "next page":
+                if move.kind != "open" or action.element != page.handle("next page"):
                     self._next += 1
-                return format_action(action)
+                found = page.text(move.note) if move.note else None
+                return (f"# Note: {' '.join(found.split())}\n" if found else "") + format_action(action)
             self._next += 1
         return format_action(Action(name=EXIT, argument="done"))
 

@@ -16,6 +16,8 @@ class Move:
     habit: str = ""
     hasty: str = ""
     """The bad habit that makes an `open` go to the first of its list, whichever it is."""
+    note: str = ""
+    """What this pattern's group finds on the page is written down in a comment before the action, to be known on later pages."""
     missing: str = ""
     """What an `open` exits with if its element is on no page of the list. Without it the move is left out."""
 

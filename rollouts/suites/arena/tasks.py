@@ -97,11 +97,13 @@ class Instance:
 @functools.cache
 def templates() -> dict[str, Template]:
     """Every template, by name."""
+    from rollouts.suites.arena.atlas import crossing, reading, saving, travelling
     from rollouts.suites.arena.code import changing, finding, organising
     from rollouts.suites.arena.forum import browsing, moderating, writing
     from rollouts.suites.arena.shop import account, administration, buying
 
-    modules = (buying, account, administration, browsing, writing, moderating, changing, finding, organising)
+    shop, forum, code = (buying, account, administration), (browsing, writing, moderating), (changing, finding, organising)
+    modules = (*shop, *forum, *code, *(saving, travelling, reading, crossing))
     made = [template for module in modules for template in module.TEMPLATES]
     return {template.name: template for template in made}
 
