@@ -347,6 +347,8 @@ async def test_widgets_work_through_the_observation(arena):
         assert "cycling" in await do("Click", "layers")
         assert "cycling" not in await do("Click", "cycling")
         assert (await session.state())["atlas"]["layer"] == "cycling"
+        await do("Click", "layers")
+        assert '<button id="cycling" checked>' in (await tabs.observe()).text
 
         await do("Type", "search", one[:-2])
         await do("Click", one)

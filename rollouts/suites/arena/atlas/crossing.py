@@ -9,7 +9,7 @@ from rollouts.suites.arena.atlas.tasks import (
     LINK,
     WAYS,
     find,
-    find_nearby,
+    go_to_nearest,
     labels,
     nearest,
     opened,
@@ -39,7 +39,7 @@ def save_near_birthplaces(random: Random, content: Content) -> Draft | None:
     steps, moves = [], []
     for town, place, label in zip(towns, found, names, strict=True):
         steps += [opened(place.name), saved_as(label, place.name)]
-        moves += [*find(town), *find_nearby(kind), Move("open", place.name), *save_as(label)]
+        moves += [*find(town), *go_to_nearest(kind, place.name), *save_as(label)]
     saved = saved_before(content) + [(label, place.name, "") for label, place in zip(names, found, strict=True)]
     return Draft(
         values={"kind": kind, "one": people[0].name, "other": people[1].name, "first": names[0], "second": names[1]},

@@ -163,8 +163,9 @@ def picture(visit: "Visit") -> Response:
 
 
 def set_layer(visit: "Visit") -> Response:
-    visit.state.set_layer(visit.form.get("layer", ""))
-    return visit.go(visit.back)
+    layer = visit.form.get("layer", "")
+    visit.state.set_layer(layer)
+    return visit.go(visit.back, f"{layer} layer")
 
 
 def root(visit: "Visit") -> str:

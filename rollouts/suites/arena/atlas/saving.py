@@ -5,7 +5,7 @@ from random import Random
 from rollouts.suites.arena import milestones as done
 from rollouts.suites.arena.atlas import words
 from rollouts.suites.arena.atlas.content import Content
-from rollouts.suites.arena.atlas.tasks import find, find_nearby, labels, nearest, opened, pick, save_as, saved_as, saved_before, targets
+from rollouts.suites.arena.atlas.tasks import find, go_to_nearest, labels, nearest, opened, pick, save_as, saved_as, saved_before, targets
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
 
@@ -20,7 +20,7 @@ def save_nearest_of_three(random: Random, content: Content) -> Draft | None:
     steps, moves = [], []
     for kind, place, label in zip(kinds, found, names, strict=True):
         steps += [opened(place.name), saved_as(label, place.name)]
-        moves += [*find(town), *find_nearby(kind), Move("open", place.name), *save_as(label)]
+        moves += [*find(town), *go_to_nearest(kind, place.name), *save_as(label)]
     saved = saved_before(content) + [(label, place.name, "") for label, place in zip(names, found, strict=True)]
     keys = ("first_kind", "second_kind", "third_kind", "first", "second", "third")
     return Draft(
@@ -73,7 +73,7 @@ def note_at_nearest(random: Random, content: Content) -> Draft | None:
             done.exactly(f'add the note at "{place.name}"', "atlas", "notes", [[place.name, text]]),
         ),
         moves=(
-            *find(here.name), *find_nearby(kind), Move("open", place.name), Move("click", "add note"), Move("type", "note", text),
+            *find(here.name), *go_to_nearest(kind, place.name), Move("click", "add note"), Move("type", "note", text),
             Move("click", "add note", habit="stops_early"), EXIT,
         ),
     )  # fmt: skip

@@ -93,9 +93,9 @@ def find(name: str, note: str = "", missing: str = "", careful: bool = False) ->
     return (Move("search", "search", name, note=note), Move("open", name, hasty=hasty, missing=missing))
 
 
-def find_nearby(kind: str) -> tuple[Move, ...]:
-    """From the page of a place."""
-    return (Move("choose", "nearby", kind), Move("click", "find nearby"))
+def go_to_nearest(kind: str, name: str) -> tuple[Move, ...]:
+    """From the page of a place to that of the nearest of a kind, which leads its list: in a hurry, whatever it is called."""
+    return (Move("choose", "nearby", kind), Move("click", "find nearby"), Move("open", name, hasty="takes_first_result"))
 
 
 def save_as(label: str) -> tuple[Move, ...]:

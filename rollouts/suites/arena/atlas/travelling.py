@@ -8,7 +8,7 @@ from rollouts.suites.arena.atlas import words
 from rollouts.suites.arena.atlas.content import Content
 from rollouts.suites.arena.atlas.roads import Route
 from rollouts.suites.arena.atlas.state import suggest
-from rollouts.suites.arena.atlas.tasks import WAYS, directions_url, find, find_nearby, nearest, opened, pick, shown_way, targets, travel
+from rollouts.suites.arena.atlas.tasks import WAYS, directions_url, find, go_to_nearest, nearest, opened, pick, shown_way, targets, travel
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
 
@@ -67,7 +67,7 @@ def tell_nearest_phone(random: Random, content: Content) -> Draft | None:
         values={"kind": kind, "place": here.name},
         evaluation=evaluation(targets(content), answers={"exact_match": place.phone}),
         milestones=(opened(here.name), opened(place.name), done.answered("answer with the phone number", place.phone)),
-        moves=(*find(here.name), *find_nearby(kind), Move("open", place.name), Move("tell", argument=r"phone\s+(\d+ \d+)")),
+        moves=(*find(here.name), *go_to_nearest(kind, place.name), Move("tell", argument=r"phone\s+(\d+ \d+)")),
     )
 
 
