@@ -12,12 +12,12 @@ from rollouts.suites.arena.tasks import Instance
 from rollouts.web.actions import EXIT, format_action
 
 HABITS = {
-    "takes_first_result": "opens the first product of a list, whichever it is",
+    "takes_first_result": "opens the first product, place or article of a list, whichever it is",
     "takes_first_order": "opens the first order of a list, whichever it is",
     "takes_first_issue": "opens the first issue of a list, whichever it is",
     "forgets_option": "leaves a choice, such as colour, stars, label or role, as it is",
     "forgets_quantity": "leaves the quantity (in the admin panel, the stock) as it is",
-    "forgets_removal": "leaves in the cart what should be removed",
+    "forgets_removal": "leaves what should be removed, from the cart for example",
     "forgets_coupon": "applies no coupon",
     "forgets_shipping": "leaves the shipping method as it is",
     "forgets_address": "leaves the address, or the town of one, as it is",
