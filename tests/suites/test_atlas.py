@@ -290,7 +290,7 @@ QUERIES = ("q", "from", "to", "by", "of", "kind", "page")
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    forms=st.lists(st.dictionaries(st.sampled_from(FIELDS), TEXT), min_size=1, max_size=3),
+    forms=st.lists(st.dictionaries(st.sampled_from(FIELDS), TEXT), min_size=1, max_size=2),
     query=st.dictionaries(st.sampled_from(QUERIES), TEXT),
     number=st.integers(0, 10**20),
 )
