@@ -100,9 +100,10 @@ def templates() -> dict[str, Template]:
     from rollouts.suites.arena.atlas import crossing, reading, saving, travelling
     from rollouts.suites.arena.code import changing, finding, organising
     from rollouts.suites.arena.forum import browsing, moderating, writing
-    from rollouts.suites.arena.shop import account, administration, buying
+    from rollouts.suites.arena.shop import account, administration, buying, catalogue, reporting, service
 
-    shop, forum, code = (buying, account, administration), (browsing, writing, moderating), (changing, finding, organising)
+    shop = (buying, account, administration, catalogue, service, reporting)
+    forum, code = (browsing, writing, moderating), (changing, finding, organising)
     modules = (*shop, *forum, *code, *(saving, travelling, reading, crossing))
     made = [template for module in modules for template in module.TEMPLATES]
     return {template.name: template for template in made}

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from rollouts.suites.arena.app import App
-from rollouts.suites.arena.shop import admin, pages
+from rollouts.suites.arena.shop import admin, office_pages, pages
+from rollouts.suites.arena.shop.back_office import BackOffice
 from rollouts.suites.arena.shop.content import make_content
 from rollouts.suites.arena.shop.moves import is_order
 from rollouts.suites.arena.shop.pictures import stylesheet
-from rollouts.suites.arena.shop.state import ShopState
 
 _HTML = Path(__file__).parent / "html"
 
@@ -15,8 +15,8 @@ SHOP = App(
     name="shop",
     sites={"shop": "", "shop_admin": "/admin"},
     make_content=make_content,
-    make_state=ShopState,
-    routes=(*pages.ROUTES, *(("/admin" + path, method, handler) for path, method, handler in admin.ROUTES)),
+    make_state=BackOffice,
+    routes=(*pages.ROUTES, *(("/admin" + path, method, handler) for path, method, handler in (*admin.ROUTES, *office_pages.ROUTES))),
     html=_HTML,
     stylesheet=stylesheet((_HTML / "style.css").read_text(encoding="utf-8")),
     shown=lambda state: {"in_cart": sum(line["quantity"] for line in state.cart())},

@@ -3,20 +3,11 @@
 from random import Random
 
 from rollouts.suites.arena import milestones as done
-from rollouts.suites.arena.app import slug
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.shop.content import Content
 from rollouts.suites.arena.shop.moves import open_order, open_product
-from rollouts.suites.arena.shop.tasks import admin_targets, pending
+from rollouts.suites.arena.shop.tasks import admin_targets, panel_page, pending
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
-
-
-def _order_page(number: int) -> str:
-    return f"__SHOP_ADMIN__/orders/{number}"
-
-
-def _product_page(name: str) -> str:
-    return f"__SHOP_ADMIN__/products/{slug(name)}"
 
 
 def set_status(random: Random, content: Content) -> Draft:
@@ -28,7 +19,7 @@ def set_status(random: Random, content: Content) -> Draft:
         evaluation=evaluation(admin_targets([change])),
         milestones=(
             done.on_page("open the orders", "__SHOP_ADMIN__/orders"),
-            done.on_page(f"open order {order.number}", _order_page(order.number)),
+            done.on_page(f"open order {order.number}", panel_page("orders", order.number)),
             done.exactly(f'save status "{status}"', "shop", "changes", [change]),
         ),
         moves=(
@@ -49,7 +40,7 @@ def set_price_and_stock(random: Random, content: Content) -> Draft | None:
         evaluation=evaluation(admin_targets(changes)),
         milestones=(
             done.on_page("open the products", "__SHOP_ADMIN__/products"),
-            done.on_page(f'open "{product.name}"', _product_page(product.name)),
+            done.on_page(f'open "{product.name}"', panel_page("products", product.name)),
             done.exactly("save price and stock", "shop", "changes", changes),
         ),
         moves=(
@@ -69,7 +60,7 @@ def set_two_prices(random: Random, content: Content) -> Draft | None:
     steps, moves = [], []
     for product, price in zip(products, prices, strict=True):
         steps += [
-            done.on_page(f'open "{product.name}"', _product_page(product.name)),
+            done.on_page(f'open "{product.name}"', panel_page("products", product.name)),
             done.in_snapshot(f'save the price of "{product.name}"', "shop", "changes", changes[product.name]),
         ]
         moves += [
@@ -91,7 +82,7 @@ def pack_for_customer(random: Random, content: Content) -> Draft:
     steps, moves = [], []
     for order, change in zip(orders, changes, strict=True):
         steps += [
-            done.on_page(f"open order {order.number}", _order_page(order.number)),
+            done.on_page(f"open order {order.number}", panel_page("orders", order.number)),
             done.in_snapshot(f'save order {order.number} as "{status}"', "shop", "changes", change),
         ]
         moves += [

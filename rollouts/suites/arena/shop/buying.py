@@ -9,7 +9,7 @@ from rollouts.suites.arena.shop import words
 from rollouts.suites.arena.shop.content import Content, Line
 from rollouts.suites.arena.shop.milestones import at_checkout, coupon_applied, in_cart, not_in_cart
 from rollouts.suites.arena.shop.moves import CHECKOUT, PLACE, fill, find, open_order, open_product, ship_by, ship_to, use_coupon
-from rollouts.suites.arena.shop.tasks import Purchase, opened, ordered, pick, shop_targets
+from rollouts.suites.arena.shop.tasks import Purchase, opened, ordered, pending, pick, shop_targets
 from rollouts.suites.arena.tasks import Draft, Template, evaluation
 
 _EXTRA_SHIPPING = tuple(words.SHIPPING)[1:]
@@ -220,6 +220,52 @@ def sign_in_and_buy(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
+def buy_the_cheaper(random: Random, content: Content) -> Draft | None:
+    first = pick(random, content)
+    second = pick(random, content, other_than=first.name) if first else None
+    if not second or first.price == second.price:
+        return None
+    wanted = min(first, second, key=lambda product: product.price)
+    line = Line(wanted.name, "", "", random.randrange(2, 7))
+    purchase = Purchase((line,), shipping=random.choice(_EXTRA_SHIPPING))
+    price = r"\$\s*(\d+)"
+    back = () if wanted is second else (Move("search", "search", first.name, note=price), open_product(first.name))
+    return Draft(
+        values={"quantity": line.quantity, "first": first.name, "second": second.name, "shipping": purchase.shipping},
+        evaluation=evaluation(shop_targets(content, purchase)),
+        milestones=(opened(first.name), opened(second.name), in_cart(line), at_checkout((line,)), ordered(content, purchase)),
+        moves=(
+            *find(first.name), Move("search", "search", second.name, note=price), open_product(second.name), *back, *fill(line),
+            *CHECKOUT, *ship_by(purchase.shipping), *PLACE,
+        ),
+    )  # fmt: skip
+
+
+def replace_order(random: Random, content: Content) -> Draft | None:
+    order = random.choice(pending(content.own_orders))
+    old, new = random.choice(order.lines).product, pick(random, content)
+    if not new or sum(line.product == old for other in pending(content.own_orders) for line in other.lines) != 1:
+        return None
+    line, label = Line(new.name, "", "", random.randrange(2, 7)), random.choice(content.addresses[1:])
+    purchase = Purchase((line,), shipping=random.choice(_EXTRA_SHIPPING), address=dataclasses.astuple(label))
+    return Draft(
+        values={
+            "old": old, "quantity": line.quantity, "new": new.name, "shipping": purchase.shipping, "address": label.label,
+        },
+        evaluation=evaluation(shop_targets(content, purchase, cancelled=(order.number,))),
+        milestones=(
+            done.on_page(f"open order {order.number}", f"__SHOP__/account/orders/{order.number}"),
+            done.exactly(f"cancel order {order.number}", "shop", "changes", [f"order {order.number} cancelled"]),
+            opened(new.name), in_cart(line), at_checkout((line,)), ordered(content, purchase),
+        ),
+        moves=(
+            Move("click", "account"), Move("click", "orders"), open_order(order.number),
+            Move("click", "cancel order", habit="forgets_removal"), *find(new.name), *fill(line), *CHECKOUT,
+            *ship_by(purchase.shipping), *ship_to(label.label), *PLACE,
+        ),
+    )  # fmt: skip
+
+
 TEMPLATES = tuple(
     Template(draw.__name__, ("shop",), intent, draw)
     for draw, intent in (
@@ -241,5 +287,11 @@ TEMPLATES = tuple(
         (buy_again, 'Buy again what is in "{{order}}" with "{{shipping}}" shipping to "{{address}}".'),
         (buy_if_sold, 'Buy "{{product}}". If the shop does not sell it, answer "N/A".'),
         (sign_in_and_buy, 'Sign in as "{{customer}}" with password "{{password}}", then buy "{{product}}" with "{{shipping}}" shipping.'),
+        (buy_the_cheaper, 'Buy {{quantity}} of "{{first}}" or of "{{second}}", whichever is cheaper, with "{{shipping}}" shipping.'),
+        (
+            replace_order,
+            'Cancel the pending order of "{{old}}" and order {{quantity}} of "{{new}}" instead, '
+            'with "{{shipping}}" shipping to "{{address}}".',
+        ),
     )
 )

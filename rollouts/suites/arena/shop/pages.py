@@ -37,7 +37,8 @@ def _sort(visit: "Visit") -> str:
 
 
 def _product(visit: "Visit") -> Row:
-    return visit.found(visit.state.product(visit.path("slug").replace("-", " ")))
+    row = visit.found(visit.state.product(visit.path("slug").replace("-", " ")))
+    return visit.found(row if row["status"] == "on sale" else None)
 
 
 def product(visit: "Visit") -> Response:
@@ -56,6 +57,10 @@ def send_review(visit: "Visit") -> Response:
     _need_sign_in(visit)
     visit.state.add_review(row["name"], visit.form.get("stars", ""), visit.form.get("review", "").lower())
     return visit.go(visit.back, "thank you for your review")
+
+
+def info_page(visit: "Visit") -> Response:
+    return visit.show("info_page.html", page=visit.found(visit.state.info_page(visit.path("slug").replace("-", " "))))
 
 
 def add_to_cart(visit: "Visit") -> Response:
@@ -213,6 +218,7 @@ ROUTES = (
     ("/product/{slug}", "GET", product),
     ("/product/{slug}/reviews", "GET", reviews),
     ("/product/{slug}/reviews", "POST", send_review),
+    ("/pages/{slug}", "GET", info_page),
     ("/cart", "GET", cart),
     ("/cart/add", "POST", add_to_cart),
     ("/cart/update", "POST", update_cart),

@@ -1,13 +1,12 @@
 """One episode's shop: an SQLite database in memory, what may be asked of it and done to it."""
 
-import functools
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rollouts.suites.arena.shop import words
-from rollouts.suites.arena.shop.content import Address, Content, Line, make_content
-from rollouts.suites.arena.state import Refused, Row, State, make_image
+from rollouts.suites.arena.shop.content import Address, Line
+from rollouts.suites.arena.shop.database import image, order_amounts
+from rollouts.suites.arena.state import Refused, Row, State
 
 SEARCH_RESULTS = 5
 MAX_QUANTITY = 99
@@ -17,69 +16,12 @@ SORTS = {
     "best rated": "rating DESC, popularity DESC",
 }
 
-_SCHEMA = """
-CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT UNIQUE, category TEXT, price INTEGER, stock INTEGER, morning_price INTEGER,
-    morning_stock INTEGER, popularity INTEGER, rating REAL, colours TEXT, sizes TEXT);
-CREATE TABLE review (id INTEGER PRIMARY KEY, product TEXT, author TEXT, stars INTEGER, text TEXT, own INTEGER);
-CREATE TABLE coupon (code TEXT PRIMARY KEY, percent INTEGER);
-CREATE TABLE address (id INTEGER PRIMARY KEY, label TEXT, street TEXT, town TEXT);
-CREATE TABLE orders (number INTEGER PRIMARY KEY, customer TEXT, status TEXT, morning_status TEXT, shipping TEXT, label TEXT, street TEXT,
-    town TEXT, coupon TEXT, subtotal INTEGER, discount INTEGER, total INTEGER, day TEXT, placed INTEGER);
-CREATE TABLE order_line (id INTEGER PRIMARY KEY, number INTEGER, product TEXT, colour TEXT, size TEXT, quantity INTEGER, price INTEGER);
-CREATE TABLE cart_line (id INTEGER PRIMARY KEY, product TEXT, colour TEXT, size TEXT, quantity INTEGER);
-CREATE TABLE visit (customer TEXT, password TEXT, day TEXT, signed_in INTEGER, coupon TEXT, notice TEXT);
-"""
-
 _LARGEST = 2**63 - 1
 """Of SQLite's whole numbers."""
 
 
-@functools.lru_cache(maxsize=256)
-def image(seed: int) -> bytes:
-    """The database of a fresh shop with the content of `seed`."""
-    return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))
-
-
-def _fill(database: sqlite3.Connection, content: Content) -> None:
-    for product in content.products:
-        database.execute(
-            "INSERT INTO product (name, category, price, stock, morning_price, morning_stock, popularity, rating, colours, sizes) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (product.name, product.category, product.price, product.stock, product.price, product.stock, product.popularity, product.rating,
-             ",".join(product.colours), ",".join(product.sizes)),
-        )  # fmt: skip
-        for review in product.reviews:
-            row = (product.name, review.author, review.stars, review.text)
-            database.execute("INSERT INTO review (product, author, stars, text, own) VALUES (?, ?, ?, ?, 0)", row)
-    database.executemany("INSERT INTO coupon VALUES (?, ?)", content.coupons.items())
-    for address in content.addresses:
-        database.execute("INSERT INTO address (label, street, town) VALUES (?, ?, ?)", (address.label, address.street, address.town))
-    for order in content.orders:
-        prices = [content.by_name[line.product].price for line in order.lines]
-        percent = content.coupons.get(order.coupon, 0)
-        items = [(price, line.quantity) for price, line in zip(prices, order.lines, strict=True)]
-        subtotal, discount, total = _amounts(items, percent, order.shipping)
-        where = order.address
-        database.execute(
-            "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-            (order.number, order.customer, order.status, order.status, order.shipping, where.label, where.street, where.town, order.coupon,
-             subtotal, discount, total, order.day),
-        )  # fmt: skip
-        for line, price in zip(order.lines, prices, strict=True):
-            row = (order.number, line.product, line.colour, line.size, line.quantity, price)
-            database.execute("INSERT INTO order_line (number, product, colour, size, quantity, price) VALUES (?, ?, ?, ?, ?, ?)", row)
-    database.execute("INSERT INTO visit VALUES (?, ?, ?, 1, '', '')", (content.customer, content.password, content.day))
-
-
-def _amounts(items: Sequence[tuple[int, int]], percent: int, shipping: str) -> tuple[int, int, int]:
-    """Subtotal, discount and total in dollars of (price, quantity) pairs. The discount is rounded down; shipping is not discounted."""
-    subtotal = sum(price * quantity for price, quantity in items)
-    discount = subtotal * percent // 100
-    return subtotal, discount, subtotal - discount + words.SHIPPING[shipping]
-
-
 class ShopState(State):
-    """The shop and its admin panel."""
+    """The shop, with the orders and products of its admin panel. The rest of the panel is in `BackOffice`."""
 
     def __init__(self, seed: int, setup: Mapping[str, Any] | None = None):
         """`setup` may hold `cart` (a list of `Line`s already in the cart) and `signed_in` (a boolean)."""
@@ -109,16 +51,16 @@ class ShopState(State):
     # The catalogue
 
     def category(self, category: str, sort: str) -> list[Row]:
-        return self._all(f"SELECT * FROM product WHERE category = ? ORDER BY {SORTS[sort]}", category)
+        return self._all(f"SELECT * FROM product WHERE category = ? AND status = 'on sale' ORDER BY {SORTS[sort]}", category)
 
     def products(self) -> list[Row]:
         return self._all("SELECT * FROM product ORDER BY name")
 
-    def search(self, query: str, sort: str) -> list[Row]:
-        """The products that match best, at most SEARCH_RESULTS, in the order of `sort`."""
+    def search(self, query: str, sort: str, off_sale: bool = False) -> list[Row]:
+        """The products that match best, at most SEARCH_RESULTS, in the order of `sort`; those off sale only if asked for."""
         wanted = set(query.lower().split())
         found = []
-        for row in self._all("SELECT * FROM product"):
+        for row in self._all("SELECT * FROM product WHERE status = 'on sale' OR ?", off_sale):
             matches = len(wanted & {*row["name"].split(), row["category"]})
             if matches:
                 found.append((-matches, -row["popularity"], row["id"]))
@@ -130,7 +72,7 @@ class ShopState(State):
         return self._one("SELECT * FROM product WHERE name = ?", name)
 
     def reviews(self, product: str) -> list[Row]:
-        return self._all("SELECT * FROM review WHERE product = ? ORDER BY id", product)
+        return self._all("SELECT * FROM review WHERE product = ? AND status = 'approved' ORDER BY id", product)
 
     def own_reviews(self) -> list[Row]:
         return self._all("SELECT * FROM review WHERE own ORDER BY id")
@@ -154,7 +96,7 @@ class ShopState(State):
 
     def add_to_cart(self, line: Line) -> None:
         product = self.product(line.product)
-        if product is None:
+        if product is None or product["status"] != "on sale":
             raise Refused("we do not sell that")
         if line.colour not in (product["colours"] or "").split(",") or line.size not in (product["sizes"] or "").split(","):
             raise Refused("please choose from the options")
@@ -192,14 +134,14 @@ class ShopState(State):
 
     def apply_coupon(self, code: str) -> None:
         code = " ".join(code.lower().split())
-        if not self._one("SELECT 1 FROM coupon WHERE code = ?", code):
+        if not self._one("SELECT 1 FROM coupon WHERE code = ? AND status = 'active'", code):
             raise Refused("no such coupon")
         self._do("UPDATE visit SET coupon = ?", code)
 
     def amounts(self, shipping: str = next(iter(words.SHIPPING))) -> tuple[int, int, int]:
         """Subtotal, discount and total of the cart with that shipping method."""
-        coupon = self._one("SELECT percent FROM coupon WHERE code = ?", self.visit["coupon"])
-        return _amounts([(line["price"], line["quantity"]) for line in self.cart()], coupon["percent"] if coupon else 0, shipping)
+        coupon = self._one("SELECT percent FROM coupon WHERE code = ? AND status = 'active'", self.visit["coupon"])
+        return order_amounts([(line["price"], line["quantity"]) for line in self.cart()], coupon["percent"] if coupon else 0, shipping)
 
     def place_order(self, shipping: str, label: str) -> int:
         """Turns the cart into an order and returns its number."""
@@ -275,9 +217,13 @@ class ShopState(State):
     # The admin panel
 
     def save_product(self, name: str, price: int, stock: int) -> None:
+        self.check_product(price, stock)
+        self._do("UPDATE product SET price = ?, stock = ? WHERE name = ?", price, stock, name)
+
+    @staticmethod
+    def check_product(price: int, stock: int) -> None:
         if not (1 <= price <= 9999 and 0 <= stock <= 9999):
             raise Refused("price and stock must be whole numbers up to 9999")
-        self._do("UPDATE product SET price = ?, stock = ? WHERE name = ?", price, stock, name)
 
     def changes(self) -> list[str]:
         """What differs from the morning, a line each, in a fixed order. Sales are not changes."""

@@ -1,13 +1,14 @@
 """How the shop's tasks are judged, and the draws that several of its templates make."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 from rollouts.suites.arena import milestones
 from rollouts.suites.arena.app import slug
 from rollouts.suites.arena.milestones import Milestone
+from rollouts.suites.arena.shop.back_office import change
 from rollouts.suites.arena.shop.content import Content, Line, Order
 from rollouts.suites.arena.shop.milestones import order_placed
 from rollouts.suites.arena.tasks import html_target
@@ -69,6 +70,16 @@ def admin_targets(changes: Sequence[str]) -> list[dict[str, Any]]:
     return [html_target("__SHOP_ADMIN__/changes", "#changes", " ".join(changes) or "none yet")]
 
 
+def panel_changes(changes: Sequence[str] = (), facts: Mapping[str, str] | None = None) -> list[str]:
+    """The admin panel's whole list of changes.
+
+    Args:
+        changes: what `ShopState.changes` says, in its order.
+        facts: what else differs from the morning, by name (see `BackOffice.facts`).
+    """
+    return [*changes, *(change(key, value) for key, value in sorted((facts or {}).items()))]
+
+
 # Draws that several templates make.
 
 
@@ -84,6 +95,11 @@ def pending(orders: Sequence[Order]) -> list[Order]:
 
 def product_page(name: str) -> str:
     return f"__SHOP__/product/{slug(name)}"
+
+
+def panel_page(section: str, *names: object) -> str:
+    """A page of the admin panel: `panel_page("orders", 104)`."""
+    return "/".join(["__SHOP_ADMIN__", section, *(slug(str(name)) for name in names)])
 
 
 def opened(product: str) -> Milestone:

@@ -36,3 +36,24 @@ REVIEWS = {
     5: ("would buy again", "a fine gift", "my favourite"),
 }
 """Stars to what a reviewer says."""
+
+# What only the admin panel says.
+
+GROUPS = ("general", "wholesale", "retailer")
+MAIL_HOSTS = ("post.example", "mail.example", "home.example")
+CARRIERS = ("post", "courier", "freight", "bicycle")
+SALE_STATUSES = ("on sale", "off sale")
+INFO_PAGES = {
+    "about us": ("we are a small shop by the river", "we have sold since spring", "two of us pack every order"),
+    "gift cards": ("gift cards never end", "a gift card comes by mail", "gift cards are sold at the desk"),
+    "opening hours": ("open from nine to five", "closed on sunday", "open every day in december"),
+    "returns": ("send it back in two weeks", "keep the box for a return", "returns are free of charge"),
+    "shipping": ("orders leave within two days", "heavy things go by freight", "we ship on monday and friday"),
+}
+"""Titles of the shop's pages of text to what they may say."""
+PAGE_TEXTS = ("closed for the summer", "please call before you come", "we have moved to mill lane", "ask us by mail first")
+DESCRIPTIONS = (
+    "made by hand in lakeside", "the last of its kind", "a gift for any season", "lasts for years", "new in the shop", "from old wood",
+)  # fmt: skip
+MESSAGES = ("sorry for the wait", "your money is on its way", "we are sorry to see it go", "done as you asked", "call us if you need more")
+SHIPPING_NOTES = ("leave it at the door", "ring twice", "please handle with care", "the box is heavy", "give it to a neighbour")
