@@ -141,7 +141,7 @@ TEXT = st.text(max_size=12) | st.sampled_from(
     ["1", "0", "-1", "99999999999999999999", "'; DROP TABLE orders; --", "<b>x</b>", "standard", "\x00"]
 )
 FIELDS = ("product", "quantity", "quantity-1", "line", "colour", "size", "coupon", "shipping", "address", "label", "street", "town", "name",
-          "password", "stars", "review", "status", "price", "stock", "back")  # fmt: skip
+          "password", "stars", "review", "back")  # fmt: skip
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -149,7 +149,7 @@ FIELDS = ("product", "quantity", "quantity-1", "line", "colour", "size", "coupon
 def test_no_form_breaks_the_shop(forms, number):
     (client,) = visitors(1)
     content = make_content(1)
-    posts = [path for path, method, _ in SHOP.routes if method == "POST"]
+    posts = [path for path, method, _ in SHOP.routes if method == "POST" and not path.startswith("/admin")]
     for path, form in itertools.product(posts, forms):
         path = path.replace("{slug}", slug(content.products[0].name)).replace("{label}", content.addresses[0].label)
         answer = client.post(path.replace("{number:int}", str(number if number % 2 else content.own_orders[0].number)), data=form)

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from rollouts.suites.arena.app import slug
 from rollouts.suites.arena.shop import words
+from rollouts.suites.arena.shop.back_office import TO_SHIP
 from rollouts.suites.arena.state import Row
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def save_order(visit: "Visit") -> Response:
 
 def shipment(visit: "Visit") -> Response:
     row = _order(visit)
-    return visit.show("admin/shipment.html", order=row, shipment=visit.state.shipment(row["number"]), carriers=words.CARRIERS)
+    shown = {"shipment": visit.state.shipment(row["number"]), "carriers": words.CARRIERS, "open": row["status"] in TO_SHIP}
+    return visit.show("admin/shipment.html", order=row, **shown)
 
 
 def ship(visit: "Visit") -> Response:

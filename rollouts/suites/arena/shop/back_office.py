@@ -5,11 +5,12 @@ import functools
 import re
 
 from rollouts.suites.arena.shop import words
-from rollouts.suites.arena.shop.state import ShopState
+from rollouts.suites.arena.shop.state import LARGEST, ShopState
 from rollouts.suites.arena.state import Refused, Row
 
-_LARGEST = 2**63 - 1
-"""Of SQLite's whole numbers."""
+TO_SHIP = ("pending", "packed")
+"""The statuses of an order that can be shipped."""
+
 _NAME = re.compile(r"(?=.{1,40}$)[a-z]+( [a-z]+)*")
 _TRACKING = re.compile(r"[a-z0-9 ]{1,20}")
 _FACTS = (
@@ -50,7 +51,7 @@ class BackOffice(ShopState):
         return [row for row in rows if wanted <= {row["author"], *row["product"].split()}]
 
     def review(self, number: int) -> Row | None:
-        return self._one("SELECT * FROM review WHERE id = ? AND status != 'deleted'", min(number, _LARGEST))
+        return self._one("SELECT * FROM review WHERE id = ? AND status != 'deleted'", min(number, LARGEST))
 
     def judge_review(self, number: int, status: str) -> None:
         """Approves a review, which the shop then shows, or deletes it."""
@@ -109,7 +110,7 @@ class BackOffice(ShopState):
         if not _TRACKING.fullmatch(tracking):
             raise Refused("a shipment needs a tracking number")
         order = self.order(number)
-        if order is None or order["status"] not in ("pending", "packed"):
+        if order is None or order["status"] not in TO_SHIP:
             raise Refused("only a pending or packed order can be shipped")
         self._do("INSERT OR REPLACE INTO shipment VALUES (?, ?, ?, ?)", number, carrier, tracking, note)
         self.set_status(number, "shipped")

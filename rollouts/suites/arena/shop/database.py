@@ -25,7 +25,7 @@ CREATE TABLE cart_line (id INTEGER PRIMARY KEY, product TEXT, colour TEXT, size 
 CREATE TABLE visit (customer TEXT, password TEXT, day TEXT, signed_in INTEGER, coupon TEXT, notice TEXT);
 """
 _RECORDS_SCHEMA = """
-CREATE TABLE account (name TEXT PRIMARY KEY, email TEXT, phone TEXT, team TEXT);
+CREATE TABLE account (name TEXT PRIMARY KEY, email TEXT, phone TEXT, "group" TEXT);
 CREATE TABLE info_page (title TEXT PRIMARY KEY, text TEXT);
 CREATE TABLE shipment (number INTEGER PRIMARY KEY, carrier TEXT, tracking TEXT, note TEXT);
 CREATE TABLE message (id INTEGER PRIMARY KEY, number INTEGER, text TEXT);

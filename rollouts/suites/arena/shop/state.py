@@ -16,7 +16,7 @@ SORTS = {
     "best rated": "rating DESC, popularity DESC",
 }
 
-_LARGEST = 2**63 - 1
+LARGEST = 2**63 - 1
 """Of SQLite's whole numbers."""
 
 
@@ -178,7 +178,7 @@ class ShopState(State):
         return self._all("SELECT * FROM orders WHERE customer = ? ORDER BY number DESC", self.visit["customer"])
 
     def order(self, number: int) -> Row | None:
-        return self._one("SELECT * FROM orders WHERE number = ?", min(number, _LARGEST))
+        return self._one("SELECT * FROM orders WHERE number = ?", min(number, LARGEST))
 
     def lines(self, number: int) -> list[Row]:
         return self._all("SELECT * FROM order_line WHERE number = ? ORDER BY product, colour, size", number)
