@@ -70,11 +70,12 @@ class Instance:
 
     def lists(self) -> dict[str, Callable[[str], bool]]:
         """The bad habit of opening the first of a list, to what tells a name of that list."""
-        found: dict[str, Callable[[str], bool]] = {}
+        found: dict[str, list[Callable[[str], bool]]] = {}
         for app in map(APPS.__getitem__, self.template.apps):
             content = app.make_content(self.task.seed)
-            found |= {habit: functools.partial(names, content) for habit, names in app.lists.items()}
-        return found
+            for habit, names in app.lists.items():
+                found.setdefault(habit, []).append(functools.partial(names, content))
+        return {habit: lambda name, tests=tuple(tests): any(test(name) for test in tests) for habit, tests in found.items()}
 
     def webarena(self) -> dict[str, Any]:
         """The task in WebArena's JSON form."""
@@ -100,11 +101,12 @@ def templates() -> dict[str, Template]:
     from rollouts.suites.arena.atlas import crossing, reading, saving, travelling
     from rollouts.suites.arena.code import changing, finding, organising
     from rollouts.suites.arena.forum import browsing, moderating, writing
+    from rollouts.suites.arena.several import carrying, posting
     from rollouts.suites.arena.shop import account, administration, buying, catalogue, reporting, service
 
     shop = (buying, account, administration, catalogue, service, reporting)
     forum, code = (browsing, writing, moderating), (changing, finding, organising)
-    modules = (*shop, *forum, *code, *(saving, travelling, reading, crossing))
+    modules = (*shop, *forum, *code, *(saving, travelling, reading, crossing), *(posting, carrying))
     made = [template for module in modules for template in module.TEMPLATES]
     return {template.name: template for template in made}
 
@@ -144,6 +146,21 @@ def instance(identity: str) -> Instance:
     raise RuntimeError(f"{identity}: no draw of the template belongs to the split")
 
 
+def example(template: Template, seed: int) -> Draft | None:
+    """A draw of the template on the sites of exactly that seed, always the same, in no split; None if they have none to offer."""
+    random, contents = Random(f"{template.name} example {seed}"), [APPS[app].make_content(seed) for app in template.apps]
+    drawn = (template.draw(random, *contents) for _ in range(_SEEDS_PER_INSTANCE * _DRAWS_PER_SEED))
+    return next(filter(None, drawn), None)
+
+
+def intent(template: Template, draft: Draft) -> str:
+    """What is asked, with the values of the draft in it."""
+    text = draft.intent or template.intent
+    for key, value in draft.values.items():
+        text = text.replace("{{" + key + "}}", str(value))
+    return text
+
+
 def split_of(template: str, values: dict[str, Any]) -> str:
     """The split that an instance with these values belongs to: 2 in 10 to test, 1 in 10 to validation."""
     digest = hashlib.sha256(json.dumps([template, values], sort_keys=True).encode()).digest()
@@ -151,9 +168,6 @@ def split_of(template: str, values: dict[str, Any]) -> str:
 
 
 def _instance(identity: str, template: Template, split: str, number: int, seed: int, draft: Draft) -> Instance:
-    intent = draft.intent or template.intent
-    for key, value in draft.values.items():
-        intent = intent.replace("{{" + key + "}}", str(value))
     task = Task(
         id=identity,
         suite=SUITE,
@@ -161,7 +175,7 @@ def _instance(identity: str, template: Template, split: str, number: int, seed: 
         template=template.name,
         split=split,
         seed=seed,
-        intent=intent,
+        intent=intent(template, draft),
         start_url=PAGES.join(f"{placeholder(site)}/" for site in template.sites),
         horizon=min(MAX_HORIZON, len(draft.moves) * 3 // 2 + 4),
     )

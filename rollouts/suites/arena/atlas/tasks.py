@@ -93,9 +93,12 @@ def find(name: str, note: str = "", missing: str = "", careful: bool = False) ->
     return (Move("search", "search", name, note=note), Move("open", name, hasty=hasty, missing=missing))
 
 
-def go_to_nearest(kind: str, name: str) -> tuple[Move, ...]:
-    """From the page of a place to that of the nearest of a kind, which leads its list: in a hurry, whatever it is called."""
-    return (Move("choose", "nearby", kind), Move("click", "find nearby"), Move("open", name, hasty="takes_first_result"))
+def go_to_nearest(kind: str, name: str, careful: bool = False) -> tuple[Move, ...]:
+    """From the page of a place to that of the nearest of a kind, which leads its list: in a hurry, whatever it is called.
+
+    `careful` as in `find`.
+    """
+    return (Move("choose", "nearby", kind), Move("click", "find nearby"), Move("open", name, hasty="" if careful else "takes_first_result"))
 
 
 def save_as(label: str) -> tuple[Move, ...]:
