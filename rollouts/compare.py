@@ -15,7 +15,7 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.shards import write_atomically
 from rollouts.analysis.episodes import visible
 from rollouts.analysis.evaluation import EPISODES, Episode, Evaluation, read_episodes
-from rollouts.analysis.html import p_value
+from rollouts.analysis.pages import p_value
 from rollouts.analysis.paired import Paired, PairedTask, compare_tasks
 from rollouts.analysis.statistics import BOOTSTRAP, Rate
 from rollouts.pool import LOST, lost_episodes

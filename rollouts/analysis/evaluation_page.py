@@ -8,7 +8,8 @@ from typing import Any
 from markupsafe import Markup
 
 from mira_jax.trajectories.records import Status
-from rollouts.analysis import charts, html, svg
+from rollouts import html
+from rollouts.analysis import TEMPLATES, charts, svg
 from rollouts.analysis.episodes import count, visible
 from rollouts.analysis.evaluation import Episode
 
@@ -66,7 +67,7 @@ def render(summary: Mapping[str, Any], episodes: Sequence[Episode], lost: Sequen
         "failing_words": _failing_words(failing, len({episode.task for episode in judged}), several),
         "lost": [(visible(episode.spec.id), visible(episode.error[:_ERROR])) for episode in without[:MOST_TASKS]],
     }
-    return html.render("evaluation.html", values)
+    return html.render(TEMPLATES, "evaluation.html", values, "report.css")
 
 
 def failing_tasks(judged: Sequence[Episode]) -> list[FailingTask]:

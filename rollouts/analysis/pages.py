@@ -6,7 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rollouts.analysis import charts, html, svg
+from rollouts import html
+from rollouts.analysis import TEMPLATES, charts, svg
 from rollouts.analysis.episodes import chosen_keys, count, task_views
 from rollouts.analysis.evaluation import Evaluation, Run
 from rollouts.analysis.failures import Failure
@@ -25,6 +26,8 @@ METRICS_LAST = ("tokens_per_second", "learning_rate", "tokens", "steps", "second
 """Metrics about the run and not the model."""
 
 METRICS_SHOWN = 4
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,8 @@ def render(
 
     def page(shown: int, room: int) -> str:
         tasks = task_views(keys[:shown], evaluations, summary, options.page_characters, room)
-        return html.render("report.html", frame | {"tasks": tasks, "selection": _selection(summary, shown, len(keys))}, "report.js")
+        values = frame | {"tasks": tasks, "selection": _selection(summary, shown, len(keys))}
+        return html.render(TEMPLATES, "report.html", values, "report.css", "report.js")
 
     shown = len(keys)
     size = len(page(shown, room=0).encode())
@@ -81,6 +85,7 @@ def _frame(
         "pairs_count": sum(number for _, number, _ in pair_kinds),
         "pair_of": {pair.method: pair for pair in summary.pairs},
         "pass_at": sorted({k for method in summary.methods for k in method.pass_at}),
+        "p_value": p_value,
         "any_progress": any(method.progress for method in summary.methods),
         "infra": _without_outcome(summary),
         "swatches": {name: svg.swatch(place) for name, place in series.items()},
@@ -132,6 +137,14 @@ def _verdict(pair: Pair) -> str:
     if wins < losses:
         return f"{pair.method} solves fewer of these tasks than {pair.baseline}."
     return f"{pair.method} solves as many of these tasks as {pair.baseline}."
+
+
+def p_value(p: float) -> str:
+    """Two significant digits; small ones as a power of ten."""
+    if p >= 0.001:
+        return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+    mantissa, exponent = f"{p:.1e}".split("e")
+    return f"{mantissa}\u00a0\u00d7\u00a010{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
 
 def _pair_kinds(pair: Pair, series: Mapping[str, int]) -> list[tuple[str, int, str]]:

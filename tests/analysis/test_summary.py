@@ -12,7 +12,7 @@ from mira_jax.trajectories.records import Status
 from rollouts.analysis import charts, pages, svg
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
 from rollouts.analysis.figures import summarize
-from rollouts.analysis.html import p_value
+from rollouts.analysis.pages import p_value
 from rollouts.analysis.selection import choose
 from rollouts.analysis.summary import pair, summarise, to_tree
 from tests.analysis import synthetic

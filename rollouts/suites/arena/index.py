@@ -1,0 +1,106 @@
+"""The page that a person begins with: every site, and every template of tasks with an example on just these sites."""
+
+import dataclasses
+import functools
+import secrets
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from rollouts import html
+from rollouts.suites.arena import tasks
+from rollouts.suites.arena.app import COOKIE
+from rollouts.suites.arena.world import Visits, World
+
+SITES = {
+    "shop": ("Shop", "products with options and reviews, a cart with coupons, orders and an address book"),
+    "shop_admin": ("Shop administration", "the shopkeeper's side: orders, prices and stock"),
+    "forum": ("Forum", "communities, threads, comments, votes, messages and moderation"),
+    "code": ("Code host", "projects with files, branches, issues, milestones, merge requests and members"),
+    "map": ("Map", "a made-up country: search, directions by three ways, saved places, notes"),
+    "wiki": ("Encyclopedia", "articles on the towns, people, museums and rivers of that country"),
+}
+"""Site to what a person calls it, and what there is."""
+KINDS = {"string_match": "answer", "url_match": "page", "program_html": "change"}
+"""The first evaluator of a task to what the task wants."""
+_MARKER = "made by rollouts.suites.arena"
+_FOLDER = Path(__file__).parent / "html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A template as the page lists it, with an instance on the sites of one seed."""
+
+    template: str
+    sites: tuple[str, ...]
+    held_out: bool
+    intent: str
+    """Without an instance, the template's own, with its gaps."""
+    kind: str
+    steps: int
+    """Of the expert; 0 without an instance."""
+
+
+def serve(visits: Visits, seed: int, addresses: Mapping[str, str]) -> Starlette:
+    """The page, and a way to begin each example anew: `/try/TEMPLATE`.
+
+    Args:
+        addresses: of the sites; may be filled in until the first request.
+    """
+
+    async def index(request: Request) -> Response:
+        return HTMLResponse(render(seed, addresses))
+
+    async def begin(request: Request) -> Response:
+        template = tasks.templates().get(request.path_params["template"])
+        draft = template and tasks.example(template, seed)
+        if not (template and draft):
+            return HTMLResponse("there is no such example", status_code=404)
+        visits[token := secrets.token_urlsafe(16)] = World(seed, draft.setup)
+        response = RedirectResponse(addresses[template.sites[0]], status_code=303)
+        response.set_cookie(COOKIE, token, httponly=True)
+        return response
+
+    return Starlette(routes=[Route("/", index), Route("/try/{template}", begin)])
+
+
+def render(seed: int, addresses: Mapping[str, str]) -> str:
+    """The page over the sites of that seed."""
+    examples = _examples(seed)
+    groups = {site: [example for example in examples if example.sites == (site,)] for site in SITES}
+    groups["several"] = [example for example in examples if len(example.sites) > 1]
+    steps = [example.steps for example in examples if example.steps]
+    values: dict[str, Any] = {
+        "marker": _MARKER,
+        "title": "The arena",
+        "seed": seed,
+        "names": {site: name for site, (name, _) in SITES.items()} | {"several": "Several sites"},
+        "sections": [("sites", "Sites"), *((site, SITES[site][0] if site in SITES else "Several sites") for site in groups)],
+        "sites": [
+            (site, name, about, addresses[site], sum(site in example.sites for example in examples))
+            for site, (name, about) in SITES.items()
+        ],
+        "groups": groups,
+        "templates": len(examples),
+        "steps": (min(steps), round(statistics.median(steps)), max(steps)),
+    }
+    return html.render(_FOLDER, "index.html", values, "index.css")
+
+
+@functools.lru_cache(maxsize=8)
+def _examples(seed: int) -> list[Example]:
+    return [_example(template, seed) for template in tasks.templates().values()]
+
+
+def _example(template: tasks.Template, seed: int) -> Example:
+    draft = tasks.example(template, seed)
+    common = (template.name, template.sites, template.held_out)
+    if not draft:
+        return Example(*common, template.intent, "", 0)
+    return Example(*common, tasks.intent(template, draft), KINDS[draft.evaluation["eval_types"][0]], len(draft.moves))
