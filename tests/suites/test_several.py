@@ -20,7 +20,7 @@ MISCHIEF = {
 
 
 def test_some_are_long_and_all_cross_applications():
-    steps = {name: len(arena_tasks.instance(arena_tasks.task_id(name, "train", 1)).draft.moves) for name in TEMPLATES}
+    steps = {name: len(arena_tasks.instance(arena_tasks.task_id(name, "test", 1)).draft.moves) for name in TEMPLATES}
     assert len(steps) >= 6
     assert sum(count >= 10 for count in steps.values()) >= 3
     assert max(steps.values()) >= 20
@@ -29,7 +29,8 @@ def test_some_are_long_and_all_cross_applications():
 
 @pytest.mark.parametrize("name", TEMPLATES)
 async def test_what_is_typed_on_the_other_site_is_in_the_intent_or_noted_down(arena, name):
-    for task in arena.tasks("train", [name], 2, seed=11):
+    checked = 0
+    for task in arena.tasks("test", [name], 3, seed=11):
         episode = await play_over_http(arena, task, arena.expert(task))
         known, switched, noted = set(_words(task.intent)), False, []
         for step in episode.steps:
@@ -38,7 +39,9 @@ async def test_what_is_typed_on_the_other_site_is_in_the_intent_or_noted_down(ar
             switched = switched or step.action.name == "Switch Tab"
             if switched and step.action.name in ("Type", "Search"):
                 assert set(_words(step.action.argument)) <= known, (task.intent, noted, step.action.argument)
-        assert switched and noted
+        assert (switched and noted) or episode.evidence.answer == "N/A"
+        checked += switched
+    assert checked
 
 
 def _words(text: str) -> list[str]:
@@ -47,7 +50,7 @@ def _words(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 async def test_anything_else_done_on_either_site_is_a_failure(arena, name):
-    (task,) = arena.tasks("train", [name], 1, seed=12)
+    (task,) = arena.tasks("test", [name], 1, seed=12)
     for app in arena_tasks.templates()[name].apps:
 
         class Meddler:

@@ -4,9 +4,10 @@ from random import Random
 
 from rollouts.suites.arena import milestones as done
 from rollouts.suites.arena.app import slug
+from rollouts.suites.arena.atlas import words as atlas_words
 from rollouts.suites.arena.atlas.content import Content as Atlas
+from rollouts.suites.arena.atlas.tasks import LINK, read
 from rollouts.suites.arena.atlas.tasks import find as find_article
-from rollouts.suites.arena.atlas.tasks import read
 from rollouts.suites.arena.atlas.tasks import targets as atlas_targets
 from rollouts.suites.arena.code.content import Content as Code
 from rollouts.suites.arena.code.moves import open_project
@@ -109,8 +110,33 @@ def comment_birth_year(random: Random, atlas: Atlas, forum: Forum) -> Draft | No
     )  # fmt: skip
 
 
+def message_founder(random: Random, atlas: Atlas, forum: Forum) -> Draft | None:
+    """Half of the instances are of a museum that the encyclopedia does not know: then the one right thing is to say so."""
+    known, name = random.random() < 0.5, random.choice(forum.correspondents)
+    founders = {museum.name: museum.founder for museum in atlas.museums}
+    museum = random.choice([*founders] if known else [f"{topic} museum" for topic in atlas_words.TOPICS])
+    if not known and museum in founders:
+        return None
+    text = founders.get(museum, "")
+    changes = {facts.sent(name, text): facts.HERE} if known else {}
+    steps = (
+        (read(museum), done.on_page("open the inbox", "__FORUM__/messages"), did_all(f'send "{text}"', changes))
+        if known
+        else (done.on_query(f'search for "{museum}"', "__WIKI__/search", q=museum), done.answered('answer "N/A"', "N/A"))
+    )
+    return Draft(
+        values={"museum": museum, "name": name},
+        evaluation=evaluation([*atlas_targets(atlas), *forum_targets(changes)], answers=None if known else {"fuzzy_match": "N/A"}),
+        milestones=(done.on_page("search", "__WIKI__/search"), *steps),
+        moves=(
+            *find_article(museum, missing="N/A", careful=True), _to_forum(rf"founder\s+{LINK}"), Move("click", "inbox"),
+            Move("open", name), Move("type", "your message", text), Move("click", "send", habit="stops_early"), EXIT,
+        ),
+    )  # fmt: skip
+
+
 TEMPLATES = tuple(
-    Template(draw.__name__, (site, "forum"), intent, draw)
+    Template(draw.__name__, (site, "forum"), intent, draw, held_out=draw is announce_release)
     for draw, site, intent in (
         (
             post_review, "shop",
@@ -131,6 +157,11 @@ TEMPLATES = tuple(
             comment_birth_year, "wiki",
             'On the forum\'s thread "{{title}}", comment the year in which the mayor of "{{town}}" was born, and nothing else. '
             "The encyclopedia has it.",
+        ),
+        (
+            message_founder, "wiki",
+            'Look up who founded the "{{museum}}" in the encyclopedia, and send the name to "{{name}}", who has written to you on the '
+            'forum. If there is no article about that museum, answer "N/A".',
         ),
     )
 )  # fmt: skip
