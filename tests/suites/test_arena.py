@@ -60,12 +60,12 @@ async def test_expert_solves_many_instances(arena, split):
         assert not all(table[0]) or len(table) == 1
 
 
-async def test_every_task_is_false_when_nothing_was_done(arena):
-    for split in SPLITS:
-        for task in arena.tasks(split, None, 3 * len(TEMPLATES), seed=3):
-            episode = await idle(arena, task)
-            assert not arena.judge(episode).success, task.id
-            assert not all(arena.milestones(episode)[1][-1]), task.id
+@pytest.mark.parametrize("split", SPLITS)
+async def test_every_task_is_false_when_nothing_was_done(arena, split):
+    for task in arena.tasks(split, None, (3 if split == "test" else 1) * len(TEMPLATES), seed=3):
+        episode = await idle(arena, task)
+        assert not arena.judge(episode).success, task.id
+        assert not all(arena.milestones(episode)[1][-1]), task.id
 
 
 async def test_no_move_of_the_expert_can_be_left_out(arena):

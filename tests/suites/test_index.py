@@ -85,3 +85,12 @@ async def test_an_example_begins_as_its_task_does():
         assert (await client.get("/try/sell")).status_code == 404
     for world in visits.values():
         world.close()
+
+
+def test_counts_hold_every_template_once():
+    rows = [line.strip("| ").split(" | ") for line in index.counts().splitlines()[2:]]
+    *domains, total = [[int(cell) for cell in row[1:]] for row in rows]
+    assert total[0] == len(tasks.templates()) >= 75
+    assert [sum(column) for column in zip(*domains, strict=True)][:3] == total[:3]
+    assert sum(total[4:7]) == total[0]
+    assert total[1] >= 25 and total[2] >= 8

@@ -17,7 +17,11 @@ def main() -> int:
     parser.add_argument(
         "--port", type=int, default=8000, help="the index's, on 127.0.0.1, the others after it; 0 takes free ones (default 8000)"
     )
+    parser.add_argument("--count", action="store_true", help="print how many templates of tasks there are, and serve nothing")
     arguments = parser.parse_args()
+    if arguments.count:
+        print(index.counts())
+        return 0
     try:
         asyncio.run(_serve(arguments.seed, arguments.port))
     except UserError as error:

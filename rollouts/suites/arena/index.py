@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import secrets
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rollouts.suites.arena.world import Visits, World
 
 SITES = {
     "shop": ("Shop", "products with options and reviews, a cart with coupons, orders and an address book"),
-    "shop_admin": ("Shop administration", "the shopkeeper's side: orders, prices and stock"),
+    "shop_admin": ("Shop administration", "the shopkeeper's side: orders, shipments, products, reviews, coupons, customers and reports"),
     "forum": ("Forum", "communities, threads, comments, votes, messages and moderation"),
     "code": ("Code host", "projects with files, branches, issues, milestones, merge requests and members"),
     "map": ("Map", "a made-up country: search, directions by three ways, saved places, notes"),
@@ -96,6 +96,34 @@ def render(seed: int, addresses: Mapping[str, str]) -> str:
 @functools.lru_cache(maxsize=8)
 def _examples(seed: int) -> list[Example]:
     return [_example(template, seed) for template in tasks.templates().values()]
+
+
+def counts() -> str:
+    """How many templates there are, by domain, by the expert's steps (the median over eight instances) and by what they want."""
+    domains: dict[str, list[tasks.Template]] = {}
+    for template in tasks.templates().values():
+        domains.setdefault(_domain(template.sites), []).append(template)
+    rows = [(name, *_row(templates)) for name, templates in domains.items()]
+    rows.append(("all", *_row([template for templates in domains.values() for template in templates])))
+    heads = ("domain", "templates", "10 steps or more", "20 or more", "most", "answer", "page", "change", "test split only")
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _domain(sites: tuple[str, ...]) -> str:
+    if set(sites) <= {"map", "wiki"}:
+        return "map, wiki"
+    return sites[0] if len(sites) == 1 else "several"
+
+
+def _row(templates: Sequence[tasks.Template]) -> tuple[int, ...]:
+    steps, kinds = [], []
+    for template in templates:
+        drafts = [tasks.instance(tasks.task_id(template.name, "test", number)).draft for number in range(8)]
+        steps.append(statistics.median(len(draft.moves) for draft in drafts))
+        kinds.append(KINDS[drafts[0].evaluation["eval_types"][0]])
+    long, longest = (sum(count >= least for count in steps) for least in (10, 20))
+    return (len(templates), long, longest, round(max(steps)), *map(kinds.count, KINDS.values()), sum(t.held_out for t in templates))
 
 
 def _example(template: tasks.Template, seed: int) -> Example:
