@@ -1,0 +1,53 @@
+"""Milliseconds to make an episode's sites anew, by application: of a seed that was not seen before, and of one that was.
+
+python benchmarks/reset.py --seeds 200 --json reset.json
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+from rollouts.suites.arena.apps import APPS
+from rollouts.suites.arena.world import World
+
+FIRST = 50_000
+"""The first seed: beyond those that drawing tasks would have made content for."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write every figure here")
+    arguments = parser.parse_args()
+    machine = f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    print(machine)
+    print("| application | new seed, median ms | 95th percentile | seen before, median | 95th percentile |\n|---|---|---|---|---|")
+    figures = {}
+    for app in APPS:
+        measured = {"new": [], "seen": []}
+        for seed in range(FIRST, FIRST + arguments.seeds):
+            for kind in measured:
+                measured[kind].append(reset(app, seed))
+        figures[app] = {kind: (statistics.median(times), statistics.quantiles(times, n=20)[-1]) for kind, times in measured.items()}
+        print(f"| {app} | " + " | ".join(f"{time:.2f}" for kind in measured for time in figures[app][kind]) + " |")
+    if arguments.json:
+        ratios = {f"{app}/new/seen": kinds["new"][0] / kinds["seen"][0] for app, kinds in figures.items()}
+        arguments.json.write_text(json.dumps({"machine": machine, "milliseconds": figures, "ratios": ratios}, indent=1) + "\n")
+
+
+def reset(app: str, seed: int) -> float:
+    """Of one application's state."""
+    began = time.perf_counter()
+    world = World(seed)
+    world[app].snapshot()
+    world.close()
+    return 1e3 * (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()
