@@ -48,9 +48,9 @@ def to_tree(config: Any) -> dict[str, Any]:
     return msgspec.to_builtins(config)
 
 
-def save(config: Any, path: str | Path) -> None:
-    """Writes the whole config, defaults included, as YAML."""
-    Path(path).write_text(yaml.safe_dump(to_tree(config), sort_keys=False), encoding="utf-8")
+def to_yaml(config: Any) -> str:
+    """The whole config, defaults included, as `load` reads it."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mira_jax import commands, config
 from mira_jax.errors import UserError
+from mira_jax.trajectories.shards import write_atomically
 from rollouts.pool import LOST, RolloutConfig, Tally, collect
 
 CONFIG = "collect.yaml"
@@ -27,11 +28,7 @@ def main(settings: CollectConfig) -> int:
         raise UserError("out: name the folder to write, for example --out runs/rollouts")
     folder = Path(settings.out)
     _same_collection(settings, folder)
-    try:
-        tally = collect(settings, folder)
-    finally:
-        if folder.is_dir():
-            config.save(settings, folder / CONFIG)
+    tally = collect(settings, folder, begun=lambda: write_atomically(folder / CONFIG, config.to_yaml(settings).encode()))
     print(summary_line(tally, folder))
     return 0
 

@@ -48,12 +48,7 @@ def main(settings: EvaluateConfig) -> int:
     if settings.dry_run:
         print(plan(settings, folder / EPISODES))
         return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save(settings, folder / CONFIG)
-    try:
-        tally = collect(settings, folder / EPISODES)
-    finally:
-        _forget_unless_begun(folder)
+    tally = collect(settings, folder / EPISODES, begun=lambda: write_atomically(folder / CONFIG, config.to_yaml(settings).encode()))
     lost = lost_episodes(folder / EPISODES / LOST)
     if len(lost) == tally.wanted:
         cause = lost[-1].error
@@ -92,16 +87,8 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
                    if _identity(getattr(before, name)) != _identity(getattr(settings, name))]  # fmt: skip
         if changed:
             raise UserError(f"{folder}: holds an evaluation with other settings ({', '.join(changed)}); choose another folder")
-    elif folder.exists() and any(entry != path for entry in folder.iterdir()):
+    elif any(entry.is_file() and entry != path for entry in folder.rglob("[!.]*")):
         raise UserError(f"{folder}: not empty, and no evaluation; choose another folder")
-
-
-def _forget_unless_begun(folder: Path) -> None:
-    """Takes the note away again if no browser or endpoint was there to begin with."""
-    if not (folder / EPISODES).exists():
-        (folder / CONFIG).unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _identity(value: Any) -> Any:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
-from mira_jax.trajectories.shards import SPOOL, Spool, pack
+from mira_jax.trajectories.shards import Spool, pack, sole_writer
 from rollouts.agents.policy import Policy, PolicyConfig, make_policy
 from rollouts.episode import LimitConfig, failed_episode, run_episode
 from rollouts.errors import InfraError
@@ -84,21 +84,25 @@ class Tally:
         return self.status[Status.INFRA_ERROR.value]
 
 
-def collect(config: RolloutConfig, folder: Path) -> Tally:
+def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lambda: None) -> Tally:
     """Collects the episodes that `folder` has not got yet, and packs them into shards.
 
     Interrupted (Ctrl-C, SIGTERM) it closes browser and sites and raises KeyboardInterrupt; finished episodes are kept.
+    `begun` is called just before the first episode, when policy, sites and browser are there.
 
     Raises:
-        UserError: no browser, no endpoint, no such task template, a full disk, or nothing but infrastructure errors.
+        UserError: no browser, no endpoint, no such task template, a full disk, another process that collects into
+            `folder`, or nothing but infrastructure errors.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: not a folder; choose another out")
     suite = make_suite(config.suite.name, **config.suite.options)
     tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     policy = make_policy(config.policy, suite)
-    tally = run(_collect(config, suite, policy, [(task, attempt) for attempt in range(config.attempts) for task in tasks], folder))
-    pack(folder)
+    specs = [(task, attempt) for attempt in range(config.attempts) for task in tasks]
+    with sole_writer(folder):
+        tally = run(_collect(config, suite, policy, specs, folder, begun))
+        pack(folder)
     return tally
 
 
@@ -145,9 +149,13 @@ def _quieter(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-async def _collect(config: RolloutConfig, suite: Suite, policy: Policy, specs: Sequence[tuple[Task, int]], folder: Path) -> Tally:
+async def _collect(
+    config: RolloutConfig, suite: Suite, policy: Policy, specs: Sequence[tuple[Task, int]], folder: Path, begun: Callable[[], None]
+) -> Tally:
     async with policy:
-        spool = Spool(folder)
+        spool, lost = Spool(folder), Spool(folder / LOST)
+        spool.sweep()
+        lost.sweep()
         done = spool.keys()
         waiting = [(task, attempt) for task, attempt in specs if episode_key(task, attempt, policy.record) not in done]
         tally = Tally(wanted=len(specs), skipped=len(specs) - len(waiting))
@@ -156,17 +164,17 @@ async def _collect(config: RolloutConfig, suite: Suite, policy: Policy, specs: S
         await suite.start()
         try:
             async with BrowserPool(config.browser, suite.hosts) as browsers:
-                await _Run(config, suite, policy, browsers, spool, folder / LOST, tally).all(waiting)
+                begun()
+                await _Run(config, suite, policy, browsers, spool, lost, tally).all(waiting)
         finally:
             await suite.stop()
         return tally
 
 
 class _Run:
-    def __init__(self, config: RolloutConfig, suite: Suite, policy: Policy, browsers: BrowserPool, spool: Spool, lost: Path, tally: Tally):
+    def __init__(self, config: RolloutConfig, suite: Suite, policy: Policy, browsers: BrowserPool, spool: Spool, lost: Spool, tally: Tally):
         self.config, self.suite, self.policy, self.browsers = config, suite, policy, browsers
         self.spool, self.lost, self.tally = spool, lost, tally
-        self.lost_keys = {trajectory.key for trajectory in lost_episodes(lost)}
         self.lost_in_a_row = 0
 
     async def all(self, specs: Sequence[tuple[Task, int]]) -> None:
@@ -197,15 +205,13 @@ class _Run:
         for task, attempt in queue:
             trajectory = await self._episode(task, attempt)
             if trajectory.status is Status.INFRA_ERROR:
-                Spool(self.lost).add(trajectory)
-                self.lost_keys.add(trajectory.key)
+                self.lost.add(trajectory)
                 self.lost_in_a_row += 1
             else:
-                path = self.spool.add(trajectory)
+                # In this order: killed between the two, it is not there and lost as well.
+                self.lost.discard(trajectory.key)
+                self.spool.add(trajectory)
                 self.lost_in_a_row = 0
-                if trajectory.key in self.lost_keys:
-                    (self.lost / SPOOL / path.name).unlink(missing_ok=True)
-                    self.lost_keys.discard(trajectory.key)
             report(trajectory)
             if self.lost_in_a_row >= self.config.limits.give_up_after:
                 raise UserError(

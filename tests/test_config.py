@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from mira_jax import commands
-from mira_jax.config import load, save
+from mira_jax.config import load, to_yaml
 from mira_jax.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_yaml_and_overrides(tmp_path):
 
 def test_saved_configs_load_again(tmp_path):
     config = load(Example, None, ["out=somewhere"])
-    save(config, tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
     assert load(Example, tmp_path / "c.yaml") == config
 
 

@@ -9,6 +9,7 @@ and no error.
 import contextlib
 import datetime
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ from mira_jax.trajectories.records import FORMAT, Trajectory, decode, encode
 SPOOL = "spool"
 RECORDS = ".array_record"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PART = ".part"
+"""The end of the name of what is being written. A writer that was killed leaves it behind."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +52,18 @@ class Spool:
 
     def add(self, trajectory: Trajectory) -> Path:
         """Writes one episode. Raises UserError when the disk is full; nothing is half-written then."""
-        path = self._spool / (_file_name(trajectory.key) + ".episode")
+        path = self._path(trajectory.key)
         write_atomically(path, encode(trajectory))
         return path
+
+    def discard(self, key: str) -> None:
+        """Removes an episode, if it is spooled here."""
+        self._path(key).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Removes what a writer that was killed left half-written, here or beside the spool. For `sole_writer` alone."""
+        for part in (*self.folder.glob(f".*{_PART}"), *self._spool.glob(f".*{_PART}")):
+            part.unlink()
 
     def keys(self) -> set[str]:
         """The keys of all spooled and packed episodes: what need not be collected again."""
@@ -64,6 +76,39 @@ class Spool:
     def trajectories(self) -> Iterator[Trajectory]:
         for path in self.paths():
             yield decode(path.read_bytes(), str(path))
+
+    def _path(self, key: str) -> Path:
+        return self._spool / (hashlib.sha256(key.encode()).hexdigest()[:32] + ".episode")
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | Path) -> Iterator[None]:
+    """Keeps every other process from writing episodes into `folder` meanwhile; made if absent, and removed if it stays empty.
+
+    The lock goes with the process that holds it, however it ends. A file system that has no locks is not guarded.
+
+    Raises:
+        UserError: another process has it, or it can't be made.
+    """
+    folder = Path(folder)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{folder}: no episodes can be written here ({error.strerror}); {_remedy(error)}") from None
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{folder}: another process is writing episodes here; wait for its end, or choose another folder") from None
+        yield
+    finally:
+        os.close(held)
+        with contextlib.suppress(OSError):
+            for place in made:
+                place.rmdir()
 
 
 def pack(folder: str | Path, name: str = "episodes", per_shard: int = 1024) -> list[Path]:
@@ -92,10 +137,11 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
     path = Path(path)
     if _sidecar_path(path).exists():
         raise UserError(f"{path}: this shard exists already; choose another folder or name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     keys, steps = [], []
+    whole = False
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
         try:
             for trajectory in trajectories:
@@ -110,14 +156,16 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
         sidecar = Sidecar(format=FORMAT, count=len(keys), keys=tuple(keys), steps=tuple(steps), sha256=_sha256(temporary), created=now())
         os.replace(temporary, path)
         write_atomically(_sidecar_path(path), json.dumps(msgspec.to_builtins(sidecar), indent=1).encode())
+        whole = True
     except (OSError, RuntimeError, ValueError) as error:
-        path.unlink(missing_ok=True)
         raise UserError(
             f"{path}: could not write the shard ({str(error).partition(';')[0]}); "
             "free some disk space and run the same command again: no episode is lost"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+        if not whole:
+            path.unlink(missing_ok=True)
     return path
 
 
@@ -195,7 +243,7 @@ def now() -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes to a temporary name, syncs and renames; makes the folder. Raises UserError when the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -204,11 +252,18 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        remedy = "free some disk space and run the same command again" if error.errno in FULL else "choose another place"
-        raise UserError(f"{path}: could not write ({error.strerror}); {remedy}") from None
+        raise UserError(f"{path}: could not write ({error.strerror}); {_remedy(error)}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+
+
+def _remedy(error: OSError) -> str:
+    return "free some disk space and run the same command again" if error.errno in FULL else "choose another place"
 
 
 def _sidecars(folder: Path) -> dict[Path, Sidecar]:
@@ -255,10 +310,6 @@ def _count(path: Path) -> int:
         return reader.num_records()
     finally:
         reader.close()
-
-
-def _file_name(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _sha256(path: Path) -> str:

@@ -147,6 +147,25 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     assert len(ShardReader(tmp_path)) == 1
 
 
+def test_a_disk_that_is_full_when_the_sidecar_comes_keeps_no_shard(tmp_path):
+    """Its keys are long and all alike: the shard is compressed, the sidecar is not."""
+    long = msgspec.structs.replace(TASK, id="a" * 5_000)
+    for attempt in range(100):
+        Spool(tmp_path).add(msgspec.structs.replace(episode(attempt), task=long))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        with pytest.raises(UserError, match=r"episodes-00000\.json: could not write .* free some disk space"):
+            pack(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"] and len(Spool(tmp_path).paths()) == 100
+    pack(tmp_path)
+    assert len(ShardReader(tmp_path)) == 100
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=10))
 def test_step_index_counts_as_a_plain_loop_does(steps):
