@@ -228,8 +228,8 @@ def _answer(response: httpx.Response) -> Completion:
 
 def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion:
     """Raises ValueError."""
-    tree = response.json()
     try:
+        tree = response.json()
         choice = tree["choices"][0]
         text = text_of(choice)
         if not isinstance(text, str):
@@ -239,20 +239,21 @@ def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion
         usage = tree.get("usage") or {}
         tokens = int(usage.get("completion_tokens") or (len(log_probs) if log_probs else 0))
         return Completion(
-            text=text,
-            log_prob=sum(log_probs) if log_probs else None,
+            # Half of a surrogate pair, which JSON may name, is no text that can be kept.
+            text=text.encode("utf-8", "replace").decode(),
+            log_prob=sum(log_probs) if log_probs and all(map(math.isfinite, log_probs)) else None,
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             tokens=tokens,
             cut=choice.get("finish_reason") == "length",
         )
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} {error} in {response.text[:200]!r}") from None
 
 
 def _failure(response: httpx.Response) -> str:
     try:
         message = response.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message = response.text
     return f"HTTP {response.status_code}: {str(message)[:300]}"
 

@@ -12,7 +12,7 @@ from playwright.async_api import BrowserContext, Error
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import rounds
-from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory
+from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory, encode
 from mira_jax.trajectories.shards import now
 from rollouts.agents.policy import Policy
 from rollouts.errors import InfraError, SiteError
@@ -21,12 +21,14 @@ from rollouts.suites.base import PAGES, to_address, to_placeholder
 from rollouts.web.actions import EXIT, ParseError, parse
 from rollouts.web.browser import BrowserPool, first_line
 from rollouts.web.executor import ActionError, Executor
-from rollouts.web.observation import Observation, ObservationConfig
+from rollouts.web.observation import Observation, ObservationConfig, sanitize
 from rollouts.web.tabs import Tabs
 
 Result = TypeVar("Result")
 SITE_SECONDS = 120.0
-"""The most that the sites of an episode may take to be opened, read or closed: signing in, and pages that evidence is read from."""
+"""The most that the sites of an episode may take to be opened or read: signing in, and pages that evidence is read from."""
+CLOSE_SECONDS = 10.0
+"""The most that they may take to be closed: an episode that has used up its time holds its place so much longer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ async def run_episode(
         try:
             return await _Episode(session, attempt, policy, browsers, observation, limits).run(context)
         finally:
-            await _site(session.close(), "closing the sites")
+            await _site(session.close(), "closing the sites", CLOSE_SECONDS)
     finally:
         await browsers.close(context)
 
@@ -75,7 +77,13 @@ async def run_episode(
 def failed_episode(task: Task, attempt: int, policy: Policy, error: InfraError) -> Trajectory:
     """The record of an episode that was given up. It has no steps, no evidence, and never an outcome."""
     return Trajectory(
-        id=uuid.uuid4().hex, task=task, attempt=attempt, policy=policy.record, status=Status.INFRA_ERROR, error=str(error), created=now()
+        id=uuid.uuid4().hex,
+        task=task,
+        attempt=attempt,
+        policy=policy.record,
+        status=Status.INFRA_ERROR,
+        error=sanitize(str(error)),
+        created=now(),
     )
 
 
@@ -142,7 +150,7 @@ class _Episode:
             status = status or self._ended(steps)
         front = self.tabs.page if self.tabs.count else None
         evidence = await _site(self.session.evidence(page, answer, front), "gathering the evidence")
-        return Trajectory(
+        trajectory = Trajectory(
             id=uuid.uuid4().hex,
             task=self.task,
             attempt=self.attempt,
@@ -152,6 +160,12 @@ class _Episode:
             evidence=evidence,
             created=now(),
         )
+        try:
+            encode(trajectory)
+        except (UnicodeEncodeError, OverflowError, TypeError) as error:
+            # Found here, where it costs one episode: when it is written it would end the run.
+            raise SiteError(f"no record can hold what the sites told: {error}") from error
+        return trajectory
 
     async def _page(self, observation: Observation) -> Page:
         picture = await self.tabs.screenshot() if self.browsers.config.screenshots else None
@@ -176,10 +190,10 @@ def _read(response: str) -> tuple[Action | None, str | None]:
         return None, str(error)
 
 
-async def _site(awaitable: Awaitable[Result], what: str) -> Result:
+async def _site(awaitable: Awaitable[Result], what: str, seconds: float = SITE_SECONDS) -> Result:
     try:
-        return await asyncio.wait_for(awaitable, SITE_SECONDS)
+        return await asyncio.wait_for(awaitable, seconds)
     except TimeoutError:
-        raise SiteError(f"{what} took more than {SITE_SECONDS:g} s") from None
+        raise SiteError(f"{what} took more than {seconds:g} s") from None
     except (Error, OSError, sqlite3.Error) as error:
         raise SiteError(f"{what}: {first_line(error)}") from error
