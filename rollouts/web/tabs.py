@@ -24,6 +24,9 @@ GRACE = 0.5
 MAX_NOTICES = 5
 """Dialogs told of at once: a page may open them without end."""
 
+MAX_TABS = 32
+"""A page may open tabs without end as well: those beyond are closed."""
+
 _LEFT = ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected", "No frame for given id")
 _FETCHES = frozenset({"fetch", "xhr", "script"})
 
@@ -191,6 +194,7 @@ class Tabs:
         self._watches: list[_Watch] = []
         self._front = 0
         context.on("page", self._opened)
+        context.on("page", self._close_surplus)
         context.on("dialog", self._dialog)
 
     @property
@@ -282,8 +286,10 @@ class Tabs:
                 raise BrowserError(f"reading the page took more than {seconds:g} s") from None
             except Error as error:
                 # The page went elsewhere while it was read, or closed itself.
-                if watch.crashed or time.monotonic() > deadline or not (left(error) or (watch.page.is_closed() and self.count)):
+                if watch.crashed or not (left(error) or (watch.page.is_closed() and self.count)):
                     raise BrowserError(f"reading the page: {first_line(error)}") from error
+                if time.monotonic() > deadline:
+                    raise SiteError(f"{watch.url}: no page has stayed for {self.config.load_seconds:g} s") from error
                 await self._arrive(self._watch())
                 continue
             if watch.navigating and time.monotonic() < deadline:
@@ -338,8 +344,19 @@ class Tabs:
                     raise
             await asyncio.sleep(0.02)
 
+    async def _close_surplus(self, page: Page) -> None:
+        if page.is_closed() or any(watch.page == page for watch in self._watches):
+            return
+        notice = f"the page opened more than {MAX_TABS} tabs; the others were closed"
+        if notice not in self.notices:
+            self._tell(notice)
+        try:
+            await asyncio.wait_for(page.close(), self.config.call_seconds)
+        except (Error, TimeoutError):
+            return
+
     def _opened(self, page: Page) -> None:
-        if any(watch.page == page for watch in self._watches):
+        if self.count == MAX_TABS or any(watch.page == page for watch in self._watches):
             return
         self._watches.append(_Watch(page))
         self._front = len(self._watches) - 1
