@@ -2,13 +2,19 @@
 
 import contextlib
 import http.server
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs, urlsplit
 
+from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Action, Evidence, Outcome, Subgoal, Task
+from rollouts.pool import RolloutConfig
 from rollouts.web.actions import EXIT, format_action
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.executor import ActionError, Executor
@@ -38,6 +44,8 @@ class Site:
                     site.released.wait(20)
                 if path == "/nothing":
                     return self.answer(204, b"")
+                if path == "/circle":
+                    return self.answer(302, b"", ("Location", "/circle"))
                 if path == "/file":
                     return self.answer(200, b"data", ("Content-Disposition", "attachment; filename=a.bin"))
                 if path.startswith("/to"):
@@ -142,6 +150,15 @@ def descendants(process: int) -> list[tuple[int, str]]:
     return found
 
 
+BROWSER = {"contexts": 2, "launch_seconds": 90, "call_seconds": 10, "load_seconds": 10, "settle_seconds": 1, "draw": False}
+
+
+def config(**changes) -> RolloutConfig:
+    """A run of four episodes by the suite's own script."""
+    tree = {"episodes": 4, "policy": {"kind": "expert"}, "observation": {"handles": "name", "compact": True}, "browser": BROWSER}
+    return build(RolloutConfig, tree | changes)
+
+
 QUICK = BrowserConfig(contexts=2, call_seconds=5, load_seconds=5, settle_seconds=1)
 
 
@@ -220,3 +237,23 @@ class CountingSession:
 
     async def close(self):
         self.suite.closed += 1
+
+
+WORKER = """
+import sys, rollouts.pool
+from mira_jax import commands
+from rollouts import collect
+from tests.rollouts.sites import CountingSuite
+suite = CountingSuite()
+suite.page = sys.argv.pop(1) or suite.page
+rollouts.pool.make_suite = lambda *_, **__: suite
+sys.exit(commands.run(collect.main, collect.CollectConfig, "", ("out",)))
+"""
+
+
+def start_worker(out, episodes: int, page: str = "", **environment: str) -> subprocess.Popen:
+    """`python -m rollouts.collect` on the counting suite, in a process of its own; `page` is its first page."""
+    settings = [f"episodes={episodes}", f"browser={json.dumps(BROWSER | {'contexts': 3})}", "observation={handles: name}"]
+    arguments = ["--out", str(out), *(part for setting in settings for part in ("--set", setting))]
+    command = [sys.executable, "-c", WORKER, page, *arguments]
+    return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

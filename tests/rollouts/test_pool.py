@@ -2,46 +2,19 @@
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
-import rollouts.plan
-import rollouts.pool
 from mira_jax import commands
-from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Outcome, Status
-from mira_jax.trajectories.shards import ShardReader, Spool
+from mira_jax.trajectories.shards import ShardReader
 from rollouts import collect as collect_command
 from rollouts import compare, evaluate
-from rollouts.labels.outcome import label, label_folder
-from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
+from rollouts.labels.outcome import label_folder
+from rollouts.pool import collect
 from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
-from tests.rollouts.sites import CountingSuite
-
-BROWSER = {"contexts": 2, "call_seconds": 10, "load_seconds": 10, "settle_seconds": 1, "draw": False}
-
-
-def config(**changes):
-    tree = {"episodes": 4, "policy": {"kind": "expert"}, "observation": {"handles": "name", "compact": True}, "browser": BROWSER}
-    return build(RolloutConfig, tree | changes)
-
-
-@pytest.fixture
-def use(monkeypatch):
-    """Makes commands find the suite that it is given."""
-
-    def set_suite(suite):
-        for module in (rollouts.plan, rollouts.pool, evaluate):
-            monkeypatch.setattr(module, "make_suite", lambda name, **_: suite)
-        return suite
-
-    return set_suite
+from tests.rollouts.sites import BROWSER, CountingSuite, config
 
 
 def test_episodes_are_collected_once_and_hold_what_the_contract_says(use, tmp_path):
@@ -64,91 +37,6 @@ def test_episodes_are_collected_once_and_hold_what_the_contract_says(use, tmp_pa
     assert collect(config(episodes=5), tmp_path).skipped == 5 and suite.opened == 5
 
 
-def test_a_killed_browser_costs_a_retry_and_no_episode(use, tmp_path, monkeypatch):
-    pools = []
-    monkeypatch.setattr(rollouts.pool, "BrowserPool", lambda *a: pools.append(BrowserPool(*a)) or pools[-1])
-    killed = []
-
-    async def trouble(session):
-        if session.task.id.endswith(".2") and session.presses == 1 and not killed:  # two more presses need the browser
-            killed.append(True)
-            for process in _browsers():
-                os.kill(process, signal.SIGKILL)
-
-    use(CountingSuite(trouble))
-    tally = collect(config(), tmp_path)
-    assert killed and tally.status == {"finished": 4} and tally.retries >= 1
-    assert pools[0].launches == 2
-    for episode in ShardReader(tmp_path):
-        assert len(episode.steps) == int(episode.task.intent.split()[1]) + 1
-        assert [step.index for step in episode.steps] == list(range(len(episode.steps)))
-
-
-def _browsers():
-    """Process ids of the browsers that this process started."""
-    tree = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as file:
-                    name, rest = file.read().rsplit(")", 1)
-            except OSError:
-                continue
-            tree.setdefault(int(rest.split()[1]), []).append((int(entry), name.split("(", 1)[1]))
-    waiting, found = [os.getpid()], []
-    while waiting:
-        for child, name in tree.get(waiting.pop(), []):
-            waiting.append(child)
-            if name.startswith("chrom"):
-                found.append(child)
-    return found
-
-
-def test_lost_episodes_are_counted_apart_never_judged_and_tried_again(use, tmp_path):
-    async def trouble(session):
-        if session.task.id.endswith((".1", ".3")):
-            raise OSError("the site is ill")
-
-    suite = use(CountingSuite(trouble))
-    tally = collect(config(limits={"tries": 2}), tmp_path)
-    assert tally.status == {"finished": 2, "infra_error": 2} and tally.retries == 4
-    assert suite.opened == suite.closed == 6
-    lost = lost_episodes(tmp_path / LOST)
-    assert {episode.task.id[-1] for episode in lost} == {"1", "3"}
-    for episode in lost:
-        assert episode.status is Status.INFRA_ERROR and episode.outcome is None and not episode.steps
-        assert "the site is ill" in episode.error
-        assert label(episode, suite).outcome is None
-    assert len(ShardReader(tmp_path)) == 2
-    suite.trouble = None
-    tally = collect(config(), tmp_path)
-    assert (tally.skipped, tally.status) == (2, {"finished": 2})
-    assert lost_episodes(tmp_path / LOST) == [] and len(ShardReader(tmp_path)) == 4
-
-
-def test_a_page_that_hangs_is_lost_while_the_others_go_on(use, tmp_path):
-    async def trouble(session):
-        if session.task.id.endswith(".2"):
-            await session.context.pages[-1].evaluate("setTimeout(() => { for(;;); }, 0)")
-
-    use(CountingSuite(trouble))
-    tally = collect(config(limits={"tries": 1}, browser=BROWSER | {"call_seconds": 3}), tmp_path)
-    assert tally.status == {"finished": 3, "infra_error": 1}
-
-
-def test_a_straggler_has_one_time_limit_for_all_its_tries(use, tmp_path):
-    async def trouble(session):
-        if session.task.id.endswith(".2"):
-            await asyncio.sleep(30)
-
-    use(CountingSuite(trouble))
-    began = time.monotonic()
-    tally = collect(config(limits={"tries": 3, "episode_seconds": 4}), tmp_path)
-    assert tally.status == {"finished": 3, "infra_error": 1} and tally.retries <= 1
-    assert "took more than 4 s" in lost_episodes(tmp_path / LOST)[0].error
-    assert time.monotonic() - began < 15
-
-
 def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys):
     async def trouble(session):
         raise OSError("down")
@@ -164,27 +52,6 @@ def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys
 def test_the_scripted_expert_is_the_policy_that_needs_no_model():
     assert config(policy={"seed": 1}).policy.kind == "expert"
     assert config(policy={"tokenizer": "run"}).policy.kind == "endpoint"
-
-
-def test_an_error_that_nobody_thought_of_costs_its_episode_alone(use, tmp_path, capsys):
-    async def trouble(session):
-        if session.task.id.endswith(".2"):
-            raise KeyError("odd")
-
-    use(CountingSuite(trouble))
-    tally = collect(config(limits={"tries": 2}), tmp_path)
-    assert tally.status == {"finished": 3, "infra_error": 1}
-    assert [episode.error for episode in lost_episodes(tmp_path / LOST)] == ["infrastructure: KeyError: 'odd'"]
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_nothing_but_infrastructure_errors_ends_the_run(use, tmp_path):
-    async def trouble(session):
-        raise OSError("down")
-
-    use(CountingSuite(trouble))
-    with pytest.raises(UserError, match=r"the last 3 episodes were lost .* site: reading the sites' state: down"):
-        collect(config(episodes=50, limits={"tries": 1, "give_up_after": 3}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -336,39 +203,3 @@ async def test_screenshots_are_jpegs(use, tmp_path):
     (episode,) = ShardReader(tmp_path)
     assert all(step.page.screenshot.startswith(b"\xff\xd8\xff") for step in episode.steps)
     assert episode.evidence.page.screenshot.startswith(b"\xff\xd8\xff")
-
-
-def test_sigterm_ends_cleanly_and_keeps_what_is_done(tmp_path):
-    script = (
-        "import sys, rollouts.pool as pool\nfrom mira_jax import commands\nfrom rollouts import collect\n"
-        "from tests.rollouts.sites import CountingSuite\npool.make_suite = lambda *a, **k: CountingSuite()\n"
-        "sys.exit(commands.run(collect.main, collect.CollectConfig, '', ('out',)))\n"
-    )
-    arguments = ["--out", str(tmp_path), "--set", "episodes=500", "--set", f"browser={json.dumps(BROWSER)}"]
-    arguments += ["--set", "observation={handles: name}"]
-    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in range(300):
-            if list((tmp_path / "spool").glob("*.episode")):
-                break
-            assert process.poll() is None
-            asyncio.run(asyncio.sleep(0.1))
-        children = _descendants(process.pid)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and "the same command goes on" in errors
-    assert "Traceback" not in errors
-    assert len(Spool(tmp_path).keys()) >= 1
-    for _ in range(50):
-        if not any(os.path.exists(f"/proc/{child}") for child in children):
-            break
-        asyncio.run(asyncio.sleep(0.1))
-    assert [child for child in children if os.path.exists(f"/proc/{child}")] == []
-
-
-def _descendants(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        children = [int(child) for child in file.read().split()]
-    return children + [below for child in children for below in _descendants(child)]

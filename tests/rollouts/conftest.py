@@ -1,0 +1,17 @@
+import pytest
+
+import rollouts.plan
+import rollouts.pool
+from rollouts import evaluate
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Makes commands find the suite that it is given."""
+
+    def set_suite(suite):
+        for module in (rollouts.plan, rollouts.pool, evaluate):
+            monkeypatch.setattr(module, "make_suite", lambda name, **_: suite)
+        return suite
+
+    return set_suite
