@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-peers bench-peers lint setup clean
+.PHONY: demo test test-peers test-ray bench-peers lint setup clean
 
 demo: setup
 	$(BIN)/python -m mira_jax.phases --config configs/demo/phases.yaml $(if $(SEED),--set seed=$(SEED))
@@ -22,6 +22,11 @@ test-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
 	.venv-peers/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers tests/serving/test_lm_eval.py
 
+# Rollouts on a Ray cluster of two nodes on this machine, in an environment of its own for the same reason.
+test-ray:
+	VENV=.venv-ray PYTHON=$(PYTHON) scripts/setup.sh dev,ray
+	.venv-ray/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/rollouts/test_ray.py
+
 # What benchmarks/train_step.py and benchmarks/decode.py compare with: torch and transformers, and google-tunix.
 bench-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
@@ -32,4 +37,4 @@ setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-tunix *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-ray .venv-tunix *.egg-info

@@ -20,3 +20,7 @@ class SiteError(InfraError):
 
 class EndpointError(InfraError):
     part = "endpoint"
+
+
+class WorkerError(InfraError):
+    part = "worker"

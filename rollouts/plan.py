@@ -29,18 +29,26 @@ def plan(config: RolloutConfig, folder: Path) -> str:
     if config.policy.kind == "endpoint":
         endpoint = config.policy.endpoint
         policy += f" at {endpoint.base_url}, model {endpoint.model or 'the first that it lists'}, temperature {config.policy.temperature:g}"
-    browser = find_executables(config.browser.executable)[0] or "Playwright's own, if it was downloaded"
+    browser = _browser(config)
     return "\n".join(
         (
             f"suite      {config.suite.name}, split {config.split}: {len(tasks)} tasks of {len(templates)} templates",
             *(f"             {name:{width}}  {count:5d}" for name, count in sorted(templates.items())),
             f"sites      {', '.join(f'{site} ({count} tasks)' for site, count in sorted(sites.items()))}",
             f"policy     {policy}",
-            f"browser    {browser}, {config.browser.contexts} episodes at once",
+            f"browser    {browser}",
             f"episodes   {len(wanted)}: attempts per task {config.attempts}; {done} are there, {len(wanted) - done} to run"
             + (f", {lost} of them lost before" if lost else ""),
         )
     )
+
+
+def _browser(config: RolloutConfig) -> str:
+    contexts = config.browser.contexts
+    if config.pool == "ray":
+        return f"{config.ray.workers or 'as many Ray workers as there is room for'}, {contexts} episodes at once in each"
+    found = find_executables(config.browser.executable)[0] or "Playwright's own, if it was downloaded"
+    return f"{found}, {contexts} episodes at once"
 
 
 def _begun(prefixes: list[str], keys: set[str]) -> int:

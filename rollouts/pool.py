@@ -7,43 +7,34 @@ import dataclasses
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from playwright.async_api import Error
 from tqdm import tqdm
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack, sole_writer
-from rollouts.agents.policy import Policy, PolicyConfig, make_policy
-from rollouts.episode import LimitConfig, failed_episode, run_episode
+from rollouts.agents.policy import Policy, make_policy
+from rollouts.episode import LimitConfig, failed_episode
 from rollouts.errors import InfraError
+from rollouts.ray_pool import RayConfig, ray_workers
 from rollouts.suites import Suite, make_suite
-from rollouts.web.browser import BrowserConfig, BrowserPool
-from rollouts.web.observation import ObservationConfig
+from rollouts.worker import Places, WorkerConfig, quieter, work
 
 Result = TypeVar("Result")
+POOLS = ("local", "ray")
 LOST = "infra_errors"
 """The folder beside the episodes for those lost to infrastructure errors. Collecting again tries them again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class SuiteConfig:
-    name: str = "arena"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the suite itself takes."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RolloutConfig:
-    """Which episodes, by which policy, in what browser."""
+class RolloutConfig(WorkerConfig):
+    """Which episodes, by which policy, in what browser, on which machines."""
 
     out: str = ""
     """The folder to write."""
-    suite: SuiteConfig = dataclasses.field(default_factory=SuiteConfig)
     split: str = "train"
     templates: list[str] | None = None
     """Only these task templates. Default: all of the suite."""
@@ -53,14 +44,15 @@ class RolloutConfig:
     """How often each of them is tried."""
     seed: int = 0
     """Draws the tasks."""
-    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
-    observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
-    browser: BrowserConfig = dataclasses.field(default_factory=BrowserConfig)
-    limits: LimitConfig = dataclasses.field(default_factory=LimitConfig)
+    pool: str = "local"
+    """local: the episodes run in this process. ray: in the workers of a Ray cluster."""
+    ray: RayConfig = dataclasses.field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.attempts < 1:
             raise UserError("episodes and attempts must be at least 1")
+        if self.pool not in POOLS:
+            raise UserError(f"pool: {self.pool!r} is none of {', '.join(POOLS)}")
 
 
 @dataclasses.dataclass
@@ -123,7 +115,7 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
             task.cancel()
 
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_quieter)
+        loop.set_exception_handler(quieter)
         handled = (signal.SIGINT, signal.SIGTERM)
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             for number in handled:
@@ -142,13 +134,6 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(guarded())
 
 
-def _quieter(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Browser calls that were given up fail once more when their page or driver closes; nobody waits for them then."""
-    error = context.get("exception")
-    if not isinstance(error, Error) and "reading from the driver" not in str(error):
-        loop.default_exception_handler(context)
-
-
 async def _collect(
     config: RolloutConfig, suite: Suite, policy: Policy, specs: Sequence[tuple[Task, int]], folder: Path, begun: Callable[[], None]
 ) -> Tally:
@@ -161,19 +146,17 @@ async def _collect(
         tally = Tally(wanted=len(specs), skipped=len(specs) - len(waiting))
         if not waiting:
             return tally
-        await suite.start()
-        try:
-            async with BrowserPool(config.browser, suite.hosts) as browsers:
-                begun()
-                await _Run(config, suite, policy, browsers, spool, lost, tally).all(waiting)
-        finally:
-            await suite.stop()
+        workers = ray_workers(config, config.ray, policy.record) if config.pool == "ray" else work(config, suite, policy)
+        async with workers as places:
+            await suite.reset()
+            begun()
+            await _Run(config.limits, places, policy, spool, lost, tally).all(waiting)
         return tally
 
 
 class _Run:
-    def __init__(self, config: RolloutConfig, suite: Suite, policy: Policy, browsers: BrowserPool, spool: Spool, lost: Spool, tally: Tally):
-        self.config, self.suite, self.policy, self.browsers = config, suite, policy, browsers
+    def __init__(self, limits: LimitConfig, places: Places, policy: Policy, spool: Spool, lost: Spool, tally: Tally):
+        self.limits, self.places, self.policy = limits, places, policy
         self.spool, self.lost, self.tally = spool, lost, tally
         self.lost_in_a_row = 0
 
@@ -190,7 +173,7 @@ class _Run:
                 bar.set_postfix_str(f"{self.tally.steps_per_second:.1f} steps/s, {counts}", refresh=False)
                 bar.update()
 
-            workers = [asyncio.create_task(self._work(queue, report)) for _ in range(min(self.config.browser.contexts, len(specs)))]
+            workers = [asyncio.create_task(self._work(queue, report)) for _ in range(min(self.places.count, len(specs)))]
             try:
                 await asyncio.gather(*workers)
             finally:
@@ -213,30 +196,25 @@ class _Run:
                 self.spool.add(trajectory)
                 self.lost_in_a_row = 0
             report(trajectory)
-            if self.lost_in_a_row >= self.config.limits.give_up_after:
+            if self.lost_in_a_row >= self.limits.give_up_after:
                 raise UserError(
                     f"the last {self.lost_in_a_row} episodes were lost to infrastructure errors, the last one to: {trajectory.error}; "
                     "mend it and run the same command again"
                 )
 
     async def _episode(self, task: Task, attempt: int) -> Trajectory:
-        limits = self.config.limits
-        deadline = time.monotonic() + limits.episode_seconds
-        for try_ in range(limits.tries):
-            try:
-                episode = run_episode(self.suite, task, attempt, self.policy, self.browsers, self.config.observation, limits)
-                return await asyncio.wait_for(episode, deadline - time.monotonic())
-            except InfraError as error:
-                failure = error
-            except TimeoutError:
-                failure = InfraError(f"the episode took more than {limits.episode_seconds:g} s")
-                break
-            except UserError:
-                raise
-            except Exception as error:
-                # One odd page must not end a run of days. The traceback is shown, and many of these in a row do end it.
-                traceback.print_exc()
-                failure = InfraError(f"{type(error).__name__}: {error}")
+        left = self.limits.episode_seconds
+        for try_ in range(self.limits.tries):
+            async with self.places.free() as place:
+                began = time.monotonic()
+                try:
+                    return await place.run(task, attempt, left)
+                except InfraError as error:
+                    failure = error
+                except TimeoutError:
+                    failure = InfraError(f"the episode took more than {self.limits.episode_seconds:g} s")
+                    break
+                left -= time.monotonic() - began
             self.tally.retries += 1
             await asyncio.sleep(min(0.1 * 4**try_, 5.0))
         return failed_episode(task, attempt, self.policy, failure)

@@ -81,6 +81,10 @@ class Suite(Protocol):
         """The task of that id. Raises UserError if there is none."""
         ...
 
+    async def reset(self) -> None:
+        """Puts sites that the processes of a run share into their first state, once per run, before its first episode."""
+        ...
+
     async def start(self) -> None:
         """Makes the sites ready, once per process."""
         ...

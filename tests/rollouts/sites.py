@@ -185,6 +185,9 @@ class CountingSuite:
         return Task(id=task_id, suite=self.name, sites=("count",), template="press", split=task_id.split(".")[1], seed=0,
                     intent=f"press {times}", start_url="__COUNT__/", horizon=6)  # fmt: skip
 
+    async def reset(self):
+        pass
+
     async def start(self):
         def press(query):
             return f"<h1>pressed</h1><a href='/press?n={int(query['n'][0]) + 1}'>press</a>"

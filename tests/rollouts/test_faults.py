@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import rollouts.episode
-import rollouts.pool
+import rollouts.worker
 from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status, episode_key
@@ -55,7 +55,7 @@ def command_line(process):
 @pytest.mark.parametrize("victim", ["browser", "renderer"])
 def test_a_killed_browser_or_renderer_costs_a_retry_and_no_episode(use, tmp_path, monkeypatch, victim):
     pools = []
-    monkeypatch.setattr(rollouts.pool, "BrowserPool", lambda *a: pools.append(BrowserPool(*a)) or pools[-1])
+    monkeypatch.setattr(rollouts.worker, "BrowserPool", lambda *a: pools.append(BrowserPool(*a)) or pools[-1])
     killed = []
 
     async def trouble(session):

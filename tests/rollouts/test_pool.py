@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 
 import pytest
 
@@ -176,10 +177,21 @@ def test_bad_settings_are_one_message_before_any_work(tmp_path, monkeypatch):
         {"observation": {"handles": "x"}},
         {"limits": {"horizon": 0}},
         {"browser": {"draw": False, "screenshots": True}},
+        {"pool": "roy"},
+        {"ray": {"workers": 0}},
+        {"ray": {"address": "ray://head:10001"}},
     ):
         with pytest.raises(UserError):
             config(**bad)
     assert not (tmp_path / "a" / "episodes-00000.json").exists() and not (tmp_path / "b").exists()
+
+
+def test_without_ray_its_pool_says_what_to_install(use, tmp_path, monkeypatch):
+    use(CountingSuite())
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'mira-jax\[ray\]'"):
+        collect(config(pool="ray"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def _tokenizer(folder):

@@ -238,7 +238,7 @@ def test_what_the_tasks_need_is_missed_before_anything_runs(options, monkeypatch
 async def test_sites_are_reset_and_must_answer(options, tmp_path):
     made = tmp_path / "reset"
     suite = make_suite("webarena_lite", **options(task(0, **ANSWER), reset={"gitlab": [sys.executable, "-c", f"open({str(made)!r}, 'w')"]}))
-    await suite.start()
+    await suite.reset()
     assert made.exists()
     for changes, message in [
         ({"reset": {"gitlab": ["false"]}}, "reset.gitlab: false ended with status 1"),
@@ -247,7 +247,7 @@ async def test_sites_are_reset_and_must_answer(options, tmp_path):
         ({"sites": {"shopping": "http://127.0.0.1:9"}}, "sites.shopping: http://127.0.0.1:9 does not answer"),
     ]:
         with pytest.raises(UserError, match=message):
-            await make_suite("webarena_lite", **options(task(0, **ANSWER), **changes)).start()
+            await make_suite("webarena_lite", **options(task(0, **ANSWER), **changes)).reset()
 
 
 async def test_a_login_is_kept_and_renewed_when_it_has_expired(shop, gitlab, browser):

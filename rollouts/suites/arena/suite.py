@@ -48,6 +48,9 @@ class ArenaSuite:
         """The task in WebArena's JSON form. Raises UserError if there is none."""
         return instance(task_id).webarena()
 
+    async def reset(self) -> None:
+        return None
+
     async def start(self) -> None:
         """Serves the sites. Raises UserError if a port is in use."""
         for server in self._servers.values():

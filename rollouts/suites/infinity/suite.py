@@ -94,6 +94,9 @@ class InfinitySuite:
     def task(self, task_id: str) -> Task:
         return self._item(task_id).task
 
+    async def reset(self) -> None:
+        return None
+
     async def start(self) -> None:
         return None
 

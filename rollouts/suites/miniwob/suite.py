@@ -76,6 +76,9 @@ class MiniwobSuite:
             raise UserError(f"task: no task {task_id!r} in MiniWoB++")
         return _task(match["page"], match["split"], int(match["number"]))
 
+    async def reset(self) -> None:
+        return None
+
     async def start(self) -> None:
         """Serves the pages. Raises UserError if the port is in use."""
         await self._server.start()

@@ -113,19 +113,21 @@ class WebArenaLiteSuite:
     def task(self, task_id: str) -> Task:
         return to_task(task_id, self._item(task_id))
 
-    async def start(self) -> None:
+    async def reset(self) -> None:
         """Resets the sites, and waits until all of them answer.
 
         Raises:
             UserError: a reset fails, or a site does not answer.
         """
-        self._logins = Logins(self.sites, {site: _account(site, self.options.accounts[site]) for site in FORMS if site in self._signable()})
-        api = self.options.accounts.get(SHOP_API)
-        self._helpers = Helpers(self.sites, _account(SHOP_API, api) if api else None)
         limit = asyncio.get_running_loop().time() + self.options.reset_seconds
         await asyncio.gather(*[_reset(site, command, limit) for site, command in self.options.reset.items()])
         patient = bool(self.options.reset)
         await asyncio.gather(*[_wait_for(site, url, limit if patient else 0.0) for site, url in self.sites.items()])
+
+    async def start(self) -> None:
+        self._logins = Logins(self.sites, {site: _account(site, self.options.accounts[site]) for site in FORMS if site in self._signable()})
+        api = self.options.accounts.get(SHOP_API)
+        self._helpers = Helpers(self.sites, _account(SHOP_API, api) if api else None)
 
     async def stop(self) -> None:
         return None

@@ -1,0 +1,273 @@
+"""Episodes on a Ray cluster: each worker is an actor with sites, browser and policy client of its own.
+
+The process that collects sends a worker one task at a time for each of its contexts, gets the finished episode back, and
+alone writes it. A worker that dies, with its node or by itself, is started again wherever there is room; what it was at
+goes to whichever place is free next.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Policy, Task, Trajectory, decode, encode
+from rollouts.agents.policy import make_policy
+from rollouts.errors import InfraError, WorkerError
+from rollouts.suites import make_suite
+from rollouts.web.browser import first_line
+from rollouts.worker import Place, Places, WorkerConfig, quieter, work
+
+ANSWER_SECONDS = 60.0
+"""How much longer than its episode may take a worker may be silent before it is ended."""
+STOP_SECONDS = 20.0
+"""How long a worker may take to close its browser and sites."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RayConfig:
+    """Read if `pool` is `ray`."""
+
+    address: str = ""
+    """HOST:PORT of the cluster's head. Empty: the variable RAY_ADDRESS, else the cluster that this machine is a node of,
+    else a new one of this machine alone."""
+    workers: int | None = None
+    """How many, each with a browser and `browser.contexts` episodes at once. Default: as many as there are CPUs for."""
+    cpus: int = 2
+    """How many CPUs of a node one worker takes up."""
+
+    def __post_init__(self) -> None:
+        if "://" in self.address:
+            raise UserError(f"ray.address: {self.address} is a Ray client's; run the command on a node of the cluster, with HOST:PORT")
+        if self.cpus < 1 or (self.workers is not None and self.workers < 1):
+            raise UserError("ray: workers and cpus must be at least 1")
+
+
+@contextlib.asynccontextmanager
+async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) -> AsyncIterator[Places]:
+    """Starts workers on the cluster, and stops them.
+
+    Args:
+        policy: what the episodes will be recorded as; a worker whose policy is another is left out.
+
+    Raises:
+        UserError: no Ray, no cluster, no room in it, or no worker that starts.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("pool: Ray is not installed; run `pip install 'mira-jax[ray]'`") from None
+    _connect(ray, options.address)
+    try:
+        workers = options.workers or _room(ray, options.cpus)
+        places = _RayPlaces(ray, config, options.cpus, workers, policy)
+        keepers = [asyncio.create_task(places.keep_worker()) for _ in range(workers)]
+        try:
+            yield places
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: ModuleType, address: str) -> None:
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if host and port.isdigit():
+            # Ray itself would wait for minutes.
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address or None)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"ray.address: no connection to {address or 'a Ray cluster'}: {first_line(error)}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            # Ray puts one of its own in its place, which ends the process at once.
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _room(ray: ModuleType, cpus: int) -> int:
+    workers = sum(int(node["Resources"].get("CPU", 0)) // cpus for node in ray.nodes() if node["Alive"])
+    if not workers:
+        raise UserError(f"ray.cpus: no node of the cluster has {cpus} CPUs for a worker; set fewer, or ray.workers to wait for nodes")
+    return workers
+
+
+class _RayPlaces:
+    def __init__(self, ray: ModuleType, config: WorkerConfig, cpus: int, workers: int, policy: Policy):
+        self.count = workers * config.browser.contexts
+        self._ray, self._policy, self._tries, self._contexts = ray, policy, config.limits.tries, config.browser.contexts
+        self._config = msgspec.msgpack.encode(config)
+        # Beside its episodes a worker is asked to wait and to stop.
+        self._actor = ray.remote(RolloutActor).options(num_cpus=cpus, max_concurrency=self._contexts + 2, scheduling_strategy="SPREAD")
+        self._free: asyncio.Queue[_RayWorker | UserError] = asyncio.Queue()
+        """A worker as often as it has free places; or why there is none any more."""
+        self._kept = workers
+
+    @contextlib.asynccontextmanager
+    async def free(self) -> AsyncIterator[Place]:
+        place = await self._free.get()
+        while isinstance(place, _RayWorker) and not place.alive:
+            place = await self._free.get()
+        try:
+            if isinstance(place, UserError):
+                raise place
+            yield place
+        finally:
+            self._free.put_nowait(place)
+
+    async def keep_worker(self) -> None:
+        """Starts a worker whenever there is none. One that does not start is left out; the last that is left out ends the run."""
+        failures, problem = 0, ""
+        while failures < self._tries:
+            failures += 1
+            try:
+                async with self._worker() as worker:
+                    failures = 0
+                    for _ in range(self._contexts):
+                        self._free.put_nowait(worker)
+                    await worker.actor.wait.remote()
+            except UserError as error:
+                problem = str(error)
+                break
+            except self._ray.exceptions.RayError as error:
+                problem = f"{_cause(error)} (is the same mira_jax installed on every node?)"
+            await asyncio.sleep(0.1 * 4**failures)
+        self._kept -= 1
+        if self._kept:
+            print(f"a Ray worker does not start and is left out: {problem}", file=sys.stderr)
+        else:
+            self._free.put_nowait(UserError(f"no Ray worker starts: {problem}"))
+
+    @contextlib.asynccontextmanager
+    async def _worker(self) -> AsyncIterator["_RayWorker"]:
+        """A worker that is ready, as long as it lives. Raises RayError, UserError."""
+        actor, worker = self._actor.remote(), None
+        try:
+            ready = msgspec.msgpack.decode(await actor.start.remote(self._config), type=_Ready)
+            if ready.refusal:
+                raise UserError(f"{ready.address}: {ready.refusal}")
+            if ready.policy != self._policy:
+                raise UserError(f"{ready.address}: the policy there is {ready.policy}, and here {self._policy}; it must be reached alike")
+            worker = _RayWorker(self._ray, actor, ready.address)
+            yield worker
+        finally:
+            if worker:
+                worker.alive = False
+                with contextlib.suppress(TimeoutError, self._ray.exceptions.RayError):
+                    await asyncio.wait_for(actor.stop.remote(), STOP_SECONDS)
+            self._ray.kill(actor)
+
+
+class _RayWorker:
+    """The near end of a worker."""
+
+    def __init__(self, ray: ModuleType, actor: Any, address: str):
+        self.actor, self.alive = actor, True
+        self._ray, self._address = ray, address
+
+    async def run(self, task: Task, attempt: int, seconds: float) -> Trajectory:
+        try:
+            spec = msgspec.msgpack.encode((task, attempt, seconds))
+            answer = await asyncio.wait_for(self.actor.run.remote(spec), seconds + ANSWER_SECONDS)
+        except TimeoutError:
+            self.alive = False
+            self._ray.kill(self.actor)
+            raise WorkerError(f"{self._address} does not answer") from None
+        except self._ray.exceptions.RayError as error:
+            self.alive = False
+            raise WorkerError(f"{self._address}: {_cause(error)}") from None
+        reply = msgspec.msgpack.decode(answer, type=_Reply)
+        if reply.refusal:
+            raise UserError(f"{self._address}: {reply.refusal}")
+        if reply.late:
+            raise TimeoutError
+        if reply.failure:
+            raise WorkerError(f"{self._address}: {reply.failure}")
+        return decode(reply.episode, f"an episode from {self._address}")
+
+
+def _cause(error: Exception) -> str:
+    """What Ray's errors end with, after a traceback or a description of the actor."""
+    return str(error).strip().splitlines()[-1][:300]
+
+
+class _Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says once it has started, or could not."""
+
+    address: str
+    policy: Policy | None = None
+    refusal: str = ""
+    """Of a UserError."""
+
+
+class _Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of an episode. All but one field are empty."""
+
+    episode: bytes = b""
+    """As the spool has it."""
+    failure: str = ""
+    """Of an InfraError."""
+    refusal: str = ""
+    """Of a UserError."""
+    late: bool = False
+
+
+class RolloutActor:
+    """The far end of a worker: what Ray runs in a process of its own. Everything that goes in or out is plain bytes."""
+
+    async def start(self, config: bytes) -> bytes:
+        import ray
+
+        asyncio.get_running_loop().set_exception_handler(quieter)
+        self._episodes: set[asyncio.Task[Trajectory]] = set()
+        self._open = contextlib.AsyncExitStack()
+        settings = msgspec.msgpack.decode(config, type=WorkerConfig)
+        address = ray.util.get_node_ip_address()
+        try:
+            suite = make_suite(settings.suite.name, **settings.suite.options)
+            policy = await self._open.enter_async_context(make_policy(settings.policy, suite))
+            self._worker = await self._open.enter_async_context(work(settings, suite, policy))
+        except UserError as error:
+            await self._open.aclose()
+            return msgspec.msgpack.encode(_Ready(address=address, refusal=str(error)))
+        return msgspec.msgpack.encode(_Ready(address=address, policy=policy.record))
+
+    async def run(self, spec: bytes) -> bytes:
+        task, attempt, seconds = msgspec.msgpack.decode(spec, type=tuple[Task, int, float])
+        episode = asyncio.create_task(self._worker.run(task, attempt, seconds))
+        self._episodes.add(episode)
+        try:
+            reply = _Reply(episode=encode(await episode))
+        except UserError as error:
+            reply = _Reply(refusal=str(error))
+        except InfraError as error:
+            reply = _Reply(failure=str(error))
+        except TimeoutError:
+            reply = _Reply(late=True)
+        finally:
+            self._episodes.discard(episode)
+        return msgspec.msgpack.encode(reply)
+
+    async def wait(self) -> None:
+        """Never returns: whoever awaits it learns of the end of this worker."""
+        await asyncio.get_running_loop().create_future()
+
+    async def stop(self) -> None:
+        episodes = tuple(self._episodes)
+        for episode in episodes:
+            episode.cancel()
+        await asyncio.gather(*episodes, return_exceptions=True)
+        await self._open.aclose()
