@@ -44,8 +44,9 @@ def build(config_type: type[Config], tree: dict[str, Any], source: str = "config
 
 
 def to_tree(config: Any) -> dict[str, Any]:
-    """The config as plain data, as written beside every run."""
-    return msgspec.to_builtins(config)
+    """The config as plain data, defaults included, as written beside every run."""
+    # msgspec leaves out what it has not itself set: defaults of dataclasses that it made.
+    return msgspec.to_builtins(dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config)
 
 
 def to_yaml(config: Any) -> str:

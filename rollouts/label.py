@@ -11,8 +11,8 @@ from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.labels.outcome import label_folder
-from rollouts.pool import SuiteConfig
 from rollouts.suites import make_suite
+from rollouts.worker import SuiteConfig
 
 
 @dataclasses.dataclass(frozen=True)

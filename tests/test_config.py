@@ -38,6 +38,12 @@ def test_saved_configs_load_again(tmp_path):
     assert load(Example, tmp_path / "c.yaml") == config
 
 
+def test_a_saved_config_names_every_default():
+    config = load(Example, None, ["out=runs/x", "runs.a.schedule=cosine"])
+    assert to_yaml(config) == to_yaml(Example(runs={"a": Optimizer(schedule="cosine")}))
+    assert "schedule: constant" in to_yaml(config) and "learning_rate: 1.0e-06" in to_yaml(config)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
