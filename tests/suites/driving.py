@@ -44,7 +44,7 @@ async def play(suite: ArenaSuite, task: Task, policy: ScriptedPolicy, browser: B
 async def play_over_http(suite: ArenaSuite, task: Task, policy: ScriptedPolicy) -> Trajectory:
     """An episode without a browser, in the application itself."""
     session = suite.session(task)
-    async with httpx.AsyncClient(mounts=session.transports()) as client:
+    async with httpx.AsyncClient(transport=session.transport()) as client:
         browser = TextBrowser(client, (COOKIE, session.token))
 
         async def observe():
