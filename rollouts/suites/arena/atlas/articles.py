@@ -35,7 +35,7 @@ class Article:
     """Oldest first."""
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def make_articles(seed: int) -> dict[str, Article]:
     """Title to article, always the same."""
     content, random = make_content(seed), Random(f"articles {seed}")

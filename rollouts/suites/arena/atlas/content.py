@@ -148,7 +148,7 @@ class Content:
         )
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
     """The country of that seed, always the same."""
     random = Random(f"atlas {seed}")

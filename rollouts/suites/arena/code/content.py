@@ -151,7 +151,7 @@ class Content:
         return frozenset(entry.title for project in self.projects for entry in (*project.issues, *project.merge_requests))
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
     """The code host of that seed, always the same."""
     random = Random(f"code {seed}")

@@ -30,7 +30,7 @@ CREATE TABLE visit (seed INTEGER, person TEXT, day TEXT, status TEXT, bio TEXT, 
 """
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=32)
 def image(seed: int) -> bytes:
     """The database of a fresh code host with the content of `seed`."""
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))

@@ -40,7 +40,7 @@ _FACTS = (
 """What can change: how a row is called, its table, its attributes."""
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=128)
 def _morning(seed: int) -> dict[str, str]:
     state = CodeState(seed)
     try:

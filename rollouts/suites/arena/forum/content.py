@@ -146,7 +146,7 @@ class Content:
         return sorted(self.threads_in(community), key=lambda thread: -thread.score)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
     """The forum of that seed, always the same."""
     random = Random(f"forum {seed}")

@@ -31,7 +31,7 @@ CREATE TABLE visit (member TEXT, password TEXT, signed_in INTEGER, notice TEXT);
 """
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=32)
 def image(seed: int) -> bytes:
     """The database of a fresh forum with the content of `seed`."""
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))

@@ -25,7 +25,7 @@ _FACTS = (
 """What can change beside the shop's own changes: how a row is called, its table, its attributes."""
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=32)
 def _morning(seed: int) -> dict[str, str]:
     state = BackOffice(seed)
     try:

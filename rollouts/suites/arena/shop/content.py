@@ -91,7 +91,7 @@ class Content:
         return tuple(order for order in self.orders if order.customer == self.customer)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
     """The shop of that seed, always the same."""
     random = Random(f"shop {seed}")

@@ -38,7 +38,7 @@ CREATE VIEW sold AS SELECT number, product, quantity FROM past_order UNION ALL S
 """What only the admin panel shows. A sale is an order with the whole date."""
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=32)
 def image(seed: int) -> bytes:
     """The database of a fresh shop with the content of `seed`."""
 

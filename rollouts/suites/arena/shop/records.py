@@ -81,7 +81,7 @@ class Records:
         return month_before(self.day, PAST_MONTHS)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def make_records(seed: int) -> Records:
     """What the panel of that seed's shop holds, always the same."""
     content, random = make_content(seed), Random(f"shop admin {seed}")
