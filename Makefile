@@ -28,13 +28,16 @@ test-ray:
 	.venv-ray/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/rollouts/test_ray.py
 
 # What benchmarks/train_step.py and benchmarks/decode.py compare with: torch and transformers, and google-tunix.
+# And what benchmarks/rollout.py does: BrowserGym, which takes an older Playwright.
 bench-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
 	$(PYTHON) -m venv .venv-tunix
 	.venv-tunix/bin/python -m pip install --quiet --disable-pip-version-check google-tunix==0.1.7
+	$(PYTHON) -m venv .venv-browsergym
+	.venv-browsergym/bin/python -m pip install --quiet --disable-pip-version-check browsergym-miniwob==0.14.3
 
 setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-ray .venv-tunix *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-ray .venv-tunix .venv-browsergym *.egg-info

@@ -1,14 +1,20 @@
-"""Steps a second of the rollout engine: the arena's scripted expert in Chromium, by the number of contexts, beside plain Playwright.
+"""Speed and memory of the rollout engine: the arena's scripted expert in Chromium, beside plain Playwright and BrowserGym. On Linux.
 
     python benchmarks/rollout.py --contexts 1 4 --rounds 5 --json rollout.json
+    python benchmarks/rollout.py --browsergym .venv-browsergym/bin/python      # also against BrowserGym: make bench-peers
+    python benchmarks/rollout.py --latency 2 --contexts 64 --episodes 640      # a policy that takes its time
+    python benchmarks/rollout.py --memory 2000                                 # does memory grow?
 
-A step is an action with real input, its page load, one observation, and the record of it. Plain Playwright is the loop that
-one writes first: click a link, take a JPEG, take an aria_snapshot, on the same sites in the same browser, a context an episode.
-Each round runs everything once, in turn, so that a noisy machine is noisy for all alike; figures are medians over the rounds.
+A step is an action with real input, its page load, one observation, and the record of it. The tasks are the same in every run:
+one of each template of the arena, or of the domains that are named, and so on in turn up to `--episodes`. Plain Playwright is the
+loop that one writes first: click a link, take a JPEG, take an aria_snapshot, on the same sites in the same browser, a context an
+episode. Each round runs everything once, in turn, so that a noisy machine is noisy for all alike; figures are medians over the
+rounds. CPU is the processor time of the whole tree of processes, the start of the browser included, which the seconds leave out.
 """
 
 import argparse
 import asyncio
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -16,75 +22,174 @@ import os
 import platform
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
 from playwright.async_api import Browser, async_playwright
 
+import rollouts.pool
+from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Task
-from rollouts.pool import RolloutConfig, collect
+from mira_jax.trajectories.shards import SPOOL, ShardReader
+from rollouts.agents.policy import Agent, Policy, PolicyConfig, Reply, make_policy
+from rollouts.pool import RolloutConfig, SuiteConfig, Tally, collect
 from rollouts.suites import Suite, make_suite
-from rollouts.suites.arena.tasks import instances
-from rollouts.suites.base import to_address
+from rollouts.suites.arena.apps import APPS
+from rollouts.suites.arena.tasks import instances, templates
+from rollouts.suites.base import PAGES, to_address
+from rollouts.suites.miniwob.suite import MiniwobSuite
 from rollouts.web.browser import BrowserConfig, find_executables
-from rollouts.web.observation import ObservationConfig
+from rollouts.web.observation import Observation, ObservationConfig
 
 PLAIN_STEPS = 8
 """In an episode of plain Playwright: about as many as the expert takes."""
+MINIWOB = "login-user"
+"""The page that is compared with BrowserGym: two fields to fill and a button to press."""
+MINIWOB_EPISODES = 15
+SAMPLE_SECONDS, MEMORY_SECONDS = 0.25, 5.0
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contexts", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--episodes", type=int, default=44, help="in each run; 22 are one of every template")
+    parser.add_argument("--domains", nargs="+", choices=list(APPS), default=list(APPS), help="of the arena; default: all")
+    parser.add_argument("--episodes", type=int, help="in each run; default: one of each template")
     parser.add_argument("--draw", action="store_true", help="paint the pages, as sites with animation need")
     parser.add_argument("--screenshots", action="store_true", help="keep a JPEG of every page")
+    parser.add_argument("--browsergym", type=Path, metavar="PYTHON", help="the Python that has browsergym-miniwob")
+    parser.add_argument("--latency", type=float, metavar="SECONDS", help="of the policy at each step; ours alone is run then")
+    parser.add_argument("--memory", type=int, metavar="EPISODES", help="run so many, tell the memory at every 100, and nothing else")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write every figure here")
     arguments = parser.parse_args()
-    sides = {f"{who}, {contexts} contexts": (run, contexts) for contexts in arguments.contexts
-             for who, run in (("ours", steps_per_second), ("plain Playwright", plain_steps_per_second))}  # fmt: skip
-    runs: dict[str, list[float]] = {side: [] for side in sides}
+    arguments.templates = [name for name, made in templates().items() if made.apps[0] in arguments.domains and not made.held_out]
+    arguments.episodes = arguments.memory or arguments.episodes or len(arguments.templates)
     machine = f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}, playwright {importlib.metadata.version('playwright')}")
-    instances("train", None, arguments.episodes, 0)  # Drawing the tasks is no part of a step.
-    for _ in range(arguments.rounds):
-        for side, (run, contexts) in sides.items():
-            runs[side].append(run(contexts, arguments))
-    medians = {side: statistics.median(measured) for side, measured in runs.items()}
-    print("| | steps/s, median | least - most |\n|---|---|---|")
-    for side, measured in runs.items():
-        print(f"| {side} | {medians[side]:.1f} | {min(measured):.1f} - {max(measured):.1f} |")
-    ratios = {}
-    for contexts in arguments.contexts:
-        ours, plain = (medians[f"{who}, {contexts} contexts"] for who in ("ours", "plain Playwright"))
-        ratios[f"plain/{contexts}"] = ours / plain
-        print(f"ours / plain Playwright, {contexts} contexts: {ours / plain:.2f}")
+    print(f"{arguments.episodes} episodes of {len(arguments.templates)} templates: {', '.join(arguments.domains)}")
+    instances("train", arguments.templates, arguments.episodes, 0)  # Drawing the tasks is no part of a step.
+    figures = memory_over_episodes(arguments) if arguments.memory else compare(arguments)
     if arguments.json:
-        figures = {"machine": machine, "episodes": arguments.episodes, "steps_per_second": medians, "runs": runs, "ratios": ratios}
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"machine": machine, "episodes": arguments.episodes} | figures, indent=1) + "\n")
 
 
-def steps_per_second(contexts: int, arguments: argparse.Namespace) -> float:
-    """Of one run, the start of browser and site left out."""
+def compare(arguments: argparse.Namespace) -> dict[str, object]:
+    """Runs all sides in turn and prints their medians and ratios."""
+    sides: dict[str, Callable[[], dict[str, float]]] = {}
+    for contexts in arguments.contexts:
+        sides[f"ours, {contexts} contexts"] = lambda contexts=contexts: ours(contexts, arguments)
+        if arguments.latency is None:
+            sides[f"plain Playwright, {contexts} contexts"] = lambda contexts=contexts: plain(contexts, arguments)
+    if arguments.browsergym:
+        sides[f"ours, {MINIWOB}"] = ours_miniwob
+        sides[f"BrowserGym, {MINIWOB}"] = lambda: browsergym(arguments.browsergym)
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for _ in range(arguments.rounds):
+        for side, run in sides.items():
+            runs[side].append(run())
+    medians = {side: {key: statistics.median(run[key] for run in done) for key in done[0]} for side, done in runs.items()}
+    print("| | steps/s, median | least - most | trajectories/h | CPU ms a step | peak MiB |\n|---|---|---|---|---|---|")
+    for side, done in runs.items():
+        speeds, median = [run["steps_per_second"] for run in done], medians[side]
+        rest = [f"{median[key]:,.0f}" if key in median else "" for key in ("trajectories_per_hour", "cpu_ms", "peak_mib")]
+        print(f"| {side} | {median['steps_per_second']:.1f} | {min(speeds):.1f} - {max(speeds):.1f} | {' | '.join(rest)} |")
+    speed = {side: median["steps_per_second"] for side, median in medians.items()}
+    ratios: dict[str, float] = {}
+    for contexts in arguments.contexts:
+        if arguments.latency is None:
+            ratios[f"plain/{contexts}"] = speed[f"ours, {contexts} contexts"] / speed[f"plain Playwright, {contexts} contexts"]
+        else:
+            # The ideal: contexts that never wait for the browser.
+            ratios[f"ideal/{contexts}"] = speed[f"ours, {contexts} contexts"] / (contexts / arguments.latency)
+    if arguments.browsergym:
+        ratios["browsergym"] = speed[f"ours, {MINIWOB}"] / speed[f"BrowserGym, {MINIWOB}"]
+    for key, ratio in ratios.items():
+        print(f"ours / {key}: {ratio:.2f}")
+    return {"medians": medians, "runs": runs, "ratios": ratios}
+
+
+def memory_over_episodes(arguments: argparse.Namespace) -> dict[str, object]:
+    """Prints the memory of the whole tree at every 100 finished episodes."""
+    told: dict[int, float] = {}
+
+    def watch(tree: "_Tree", folder: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            done = len(os.listdir(folder / SPOOL)) // 100 * 100
+            if done not in told and done:
+                told[done] = tree.pss_mib()
+                print(f"{done} episodes: {told[done]:,.0f} MiB", flush=True)
+
+    tally, _ = _collect(arguments.contexts[-1], arguments, watch)
+    print(f"{tally.steps_per_second:.1f} steps/s, {3600 * sum(tally.status.values()) / tally.seconds:,.0f} trajectories/h")
+    return {"pss_mib": told, "steps_per_second": tally.steps_per_second}
+
+
+def ours(contexts: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Of one run, the start of browser and sites left out of the seconds."""
+    peak, looked = 0.0, time.monotonic()
+
+    def watch(tree: "_Tree", folder: Path) -> None:
+        nonlocal peak, looked
+        # Reading the memory of many processes takes time itself.
+        if arguments.latency is not None and time.monotonic() > looked + MEMORY_SECONDS:
+            peak, looked = max(peak, tree.pss_mib()), time.monotonic()
+
+    tally, cpu_seconds = _collect(contexts, arguments, watch)
+    figures = _figures(tally.steps, arguments.episodes, tally.seconds, cpu_seconds)
+    return figures | ({"peak_mib": peak} if peak else {})
+
+
+def _figures(steps: int, episodes: int, seconds: float, cpu_seconds: float) -> dict[str, float]:
+    return {
+        "steps_per_second": steps / seconds,
+        "trajectories_per_hour": 3600 * episodes / seconds,
+        "cpu_ms": 1000 * cpu_seconds / steps,
+    }
+
+
+def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tree, Path], None]") -> tuple[Tally, float]:
+    """The tally of one run, and its processor time."""
     browser = BrowserConfig(contexts=contexts, draw=arguments.draw or arguments.screenshots, screenshots=arguments.screenshots)
-    config = RolloutConfig(episodes=arguments.episodes, browser=browser, observation=ObservationConfig(handles="name", compact=True))
-    with tempfile.TemporaryDirectory() as folder:
+    observation = ObservationConfig(handles="name", compact=True)
+    config = RolloutConfig(templates=arguments.templates, episodes=arguments.episodes, browser=browser, observation=observation)
+    if arguments.latency is not None:
+        rollouts.pool.make_policy = lambda config, suite: _slow(make_policy(config, suite), arguments.latency)
+    with tempfile.TemporaryDirectory() as folder, _Tree(lambda tree: watch(tree, Path(folder))) as tree:
         tally = collect(config, Path(folder))
     assert tally.status == {"finished": arguments.episodes}, tally.status
-    return tally.steps_per_second
+    return tally, tree.cpu_seconds()
 
 
-def plain_steps_per_second(contexts: int, arguments: argparse.Namespace) -> float:
-    return asyncio.run(_plain(contexts, arguments.episodes))
+def _slow(policy: Policy, seconds: float) -> Policy:
+    """The same policy, thinking for so long before each answer."""
+    make = policy.agent
+    policy.agent = lambda task, attempt: _Slow(make(task, attempt), seconds)  # type: ignore[method-assign]
+    return policy
 
 
-async def _plain(contexts: int, episodes: int) -> float:
+class _Slow:
+    def __init__(self, agent: Agent, seconds: float):
+        self.agent, self.seconds = agent, seconds
+
+    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+        await asyncio.sleep(self.seconds)
+        return await self.agent.respond(past, observation)
+
+
+def plain(contexts: int, arguments: argparse.Namespace) -> dict[str, float]:
+    with _Tree() as tree:
+        steps, seconds = asyncio.run(_plain(contexts, arguments))
+    return _figures(steps, arguments.episodes, seconds, tree.cpu_seconds())
+
+
+async def _plain(contexts: int, arguments: argparse.Namespace) -> tuple[int, float]:
     suite = make_suite("arena")
     await suite.start()
-    tasks = iter(suite.tasks("train", None, episodes, 0))
+    tasks = iter(suite.tasks("train", arguments.templates, arguments.episodes, 0))
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find_executables(None)[0], chromium_sandbox=not root)
@@ -93,7 +198,7 @@ async def _plain(contexts: int, episodes: int) -> float:
         seconds = time.perf_counter() - started
         await browser.close()
     await suite.stop()
-    return sum(taken) / seconds
+    return sum(taken), seconds
 
 
 async def _visit(browser: Browser, suite: Suite, tasks: Iterator[Task]) -> int:
@@ -104,7 +209,7 @@ async def _visit(browser: Browser, suite: Suite, tasks: Iterator[Task]) -> int:
         context = await browser.new_context(viewport={"width": 1280, "height": 720})
         session = await suite.open(task, context)
         page = await context.new_page()
-        await page.goto(to_address(task.start_url, session.addresses))
+        await page.goto(to_address(task.start_url.split(PAGES)[0], session.addresses))
         for _ in range(PLAIN_STEPS):
             links = page.get_by_role("link")
             await links.nth(draw.randrange(await links.count())).click()
@@ -114,6 +219,95 @@ async def _visit(browser: Browser, suite: Suite, tasks: Iterator[Task]) -> int:
         await session.close()
         await context.close()
     return steps
+
+
+def ours_miniwob() -> dict[str, float]:
+    """Of the steps between the first and the last: the first is counted with the opening of its page, the last is `exit`."""
+    config = RolloutConfig(
+        suite=SuiteConfig("miniwob"),
+        templates=[MINIWOB],
+        episodes=MINIWOB_EPISODES,
+        policy=PolicyConfig(kind="expert"),
+        browser=BrowserConfig(contexts=1),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        tally = collect(config, Path(folder))
+        assert tally.status == {"finished": MINIWOB_EPISODES}, tally.status
+        steps = [step.seconds.browser for episode in ShardReader(Path(folder)) for step in episode.steps[1:-1]]
+    return {"steps_per_second": 1 / statistics.median(steps)}
+
+
+def browsergym(python: Path) -> dict[str, float]:
+    return {"steps_per_second": 1 / statistics.median(asyncio.run(_browsergym(python)))}
+
+
+async def _browsergym(python: Path) -> list[float]:
+    """The seconds of each of its steps, in a process and an environment of its own, on pages served by ours."""
+    suite = MiniwobSuite()
+    await suite.start()
+    (host,) = suite.hosts
+    script = Path(__file__).with_name("browsergym_steps.py")
+    arguments = [f"http://{host}/miniwob/", MINIWOB, str(MINIWOB_EPISODES), find_executables(None)[0] or ""]
+    process = await asyncio.create_subprocess_exec(python, script, *arguments, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    await suite.stop()
+    assert process.returncode == 0, "BrowserGym failed; its message is above"
+    return json.loads(said)
+
+
+class _Tree:
+    """Processor time and memory of this process and all below it."""
+
+    def __init__(self, watch: "Callable[[_Tree], None]" = lambda tree: None):
+        self._watch, self._seconds = watch, 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "_Tree":
+        self._look()
+        self._before = self._seconds
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def cpu_seconds(self) -> float:
+        return self._seconds - self._before
+
+    def pss_mib(self) -> float:
+        """Memory, what is shared counted in parts: Linux's proportional set size."""
+        kib = 0
+        for process in _processes(os.getpid()):
+            with contextlib.suppress(OSError):
+                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+                kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return kib / 1024
+
+    def _run(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self._look()
+            self._watch(self)
+
+    def _look(self) -> None:
+        ticks = 0
+        for process in _processes(os.getpid()):
+            with contextlib.suppress(OSError):
+                # utime, stime, and those of the children that have ended: a browser's renderers come and go.
+                ticks += sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:15]))
+        # When the browser ends, those of its renderers are gone with it.
+        self._seconds = max(self._seconds, ticks / _TICKS)
+
+
+def _processes(process: int) -> list[int]:
+    """A process and all below it."""
+    found = [process]
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{process}/task"):
+            for child in Path(f"/proc/{process}/task/{task}/children").read_text().split():
+                found += _processes(int(child))
+    return found
 
 
 if __name__ == "__main__":
