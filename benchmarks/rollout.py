@@ -35,7 +35,7 @@ from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.shards import SPOOL, ShardReader
 from rollouts.agents.policy import Agent, Policy, PolicyConfig, Reply, make_policy
-from rollouts.pool import RolloutConfig, SuiteConfig, Tally, collect
+from rollouts.pool import RolloutConfig, Tally, collect
 from rollouts.suites import Suite, make_suite
 from rollouts.suites.arena.apps import APPS
 from rollouts.suites.arena.tasks import instances, templates
@@ -43,6 +43,7 @@ from rollouts.suites.base import PAGES, to_address
 from rollouts.suites.miniwob.suite import MiniwobSuite
 from rollouts.web.browser import BrowserConfig, find_executables
 from rollouts.web.observation import Observation, ObservationConfig
+from rollouts.worker import SuiteConfig
 
 PLAIN_STEPS = 8
 """In an episode of plain Playwright: about as many as the expert takes."""
