@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rollouts.suites.arena import facts
 from rollouts.suites.arena.code import words
 from rollouts.suites.arena.code.content import MAIN
 from rollouts.suites.arena.code.database import image
@@ -42,16 +43,7 @@ _FACTS = (
 
 @functools.lru_cache(maxsize=128)
 def _morning(seed: int) -> dict[str, str]:
-    state = CodeState(seed)
-    try:
-        return state.facts()
-    finally:
-        state.close()
-
-
-def change(key: str, value: str) -> str:
-    """A line of the list of changes: `orchard/tide-clock issue 3 state: closed`."""
-    return f"{key}: {value or 'none'}"
+    return facts.morning(CodeState, CodeState.facts, seed)
 
 
 class CodeState(PeopleState):
@@ -279,18 +271,11 @@ class CodeState(PeopleState):
 
     def facts(self) -> dict[str, str]:
         """All that a person can change and is not empty, by name: `orchard/tide-clock issue 3 state` to `open`."""
-        found = {}
-        for subject, table, attributes in _FACTS:
-            for name, *values in self._all(f"SELECT {subject}, {', '.join(attributes)} FROM {table}"):
-                for attribute, value in zip(attributes, values, strict=True):
-                    if value:
-                        found[f"{name} {attribute}"] = str(value).replace("\n", " / ")
-        return found
+        return facts.read(self._database, _FACTS, nothing=("", 0, None))
 
     def changes(self) -> list[str]:
         """What differs from the morning, a line each, in the order of their names."""
-        morning, now = _morning(self.visit["seed"]), self.facts()
-        return [change(key, now.get(key, "")) for key in sorted(morning.keys() | now.keys()) if morning.get(key) != now.get(key)]
+        return facts.changes(_morning(self.visit["seed"]), self.facts())
 
     def snapshot(self) -> dict[str, Any]:
         return {"changes": self.changes()}

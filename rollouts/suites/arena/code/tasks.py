@@ -9,7 +9,7 @@ from mira_jax.trajectories.records import Subgoal
 from rollouts.suites.arena import milestones
 from rollouts.suites.arena.code import words
 from rollouts.suites.arena.code.content import MAIN, TITLES, Content, File, Issue, Project
-from rollouts.suites.arena.code.state import change
+from rollouts.suites.arena.facts import change
 from rollouts.suites.arena.milestones import Milestone
 from rollouts.suites.arena.tasks import html_target
 

@@ -4,6 +4,7 @@ import datetime
 import functools
 import re
 
+from rollouts.suites.arena import facts
 from rollouts.suites.arena.shop import words
 from rollouts.suites.arena.shop.state import LARGEST, ShopState
 from rollouts.suites.arena.state import Refused, Row
@@ -27,16 +28,7 @@ _FACTS = (
 
 @functools.lru_cache(maxsize=32)
 def _morning(seed: int) -> dict[str, str]:
-    state = BackOffice(seed)
-    try:
-        return state.facts()
-    finally:
-        state.close()
-
-
-def change(key: str, value: str) -> str:
-    """A line of the list of changes: `review 312 status: deleted`."""
-    return f"{key}: {value or 'none'}"
+    return facts.morning(BackOffice, BackOffice.facts, seed)
 
 
 class BackOffice(ShopState):
@@ -193,17 +185,11 @@ class BackOffice(ShopState):
 
     def facts(self) -> dict[str, str]:
         """All that the panel can change beside the shop's own changes, by name: `review 312 status` to `pending`."""
-        found = {}
-        for subject, table, attributes in _FACTS:
-            for name, *values in self._all(f"SELECT {subject}, {', '.join(attributes)} FROM {table}"):
-                found |= {f"{name} {attribute}": str(value) for attribute, value in zip(attributes, values, strict=True) if value != ""}
-        return found
+        return facts.read(self._database, _FACTS)
 
     def changes(self) -> list[str]:
         """First the shop's own, then what else differs from the morning, in the order of their names."""
-        morning, now = _morning(self._row("SELECT seed FROM books")["seed"]), self.facts()
-        differing = sorted(key for key in morning.keys() | now.keys() if morning.get(key) != now.get(key))
-        return super().changes() + [change(key, now.get(key, "")) for key in differing]
+        return super().changes() + facts.changes(_morning(self._row("SELECT seed FROM books")["seed"]), self.facts())
 
 
 def is_day(text: str) -> bool:

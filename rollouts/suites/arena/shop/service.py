@@ -3,9 +3,9 @@
 from random import Random
 
 from rollouts.suites.arena import milestones as done
+from rollouts.suites.arena.facts import change
 from rollouts.suites.arena.moves import EXIT, Move
 from rollouts.suites.arena.shop import words
-from rollouts.suites.arena.shop.back_office import change
 from rollouts.suites.arena.shop.content import Content
 from rollouts.suites.arena.shop.moves import open_order
 from rollouts.suites.arena.shop.records import PendingReview, make_records

@@ -7,8 +7,8 @@ from typing import Any
 
 from rollouts.suites.arena import milestones
 from rollouts.suites.arena.app import slug
+from rollouts.suites.arena.facts import change
 from rollouts.suites.arena.milestones import Milestone
-from rollouts.suites.arena.shop.back_office import change
 from rollouts.suites.arena.shop.content import Content, Line, Order
 from rollouts.suites.arena.shop.milestones import order_placed
 from rollouts.suites.arena.tasks import html_target
