@@ -65,7 +65,7 @@ async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) 
     try:
         import ray
     except ImportError:
-        raise UserError("pool: Ray is not installed; run `pip install 'mira-jax[ray]'`") from None
+        raise UserError("pool: Ray is not installed: pip install -c constraints.txt -e '.[ray]'") from None
     _connect(ray, options.address)
     try:
         workers = options.workers or _room(ray, options.cpus)
