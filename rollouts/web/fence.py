@@ -55,10 +55,10 @@ def is_among(host: str, port: int, hosts: Collection[str]) -> bool:
 
 def is_inside(url: str, hosts: Iterable[str]) -> bool:
     """Whether an episode with these `hosts` may be at `url`."""
-    parts = urlsplit(url)
-    if parts.scheme in ("data", "blob", "about"):
-        return True
     try:
+        parts = urlsplit(url)
+        if parts.scheme in ("data", "blob", "about"):
+            return True
         port = parts.port or {"http": 80, "ws": 80, "https": 443, "wss": 443}[parts.scheme]
     except (KeyError, ValueError):
         return False

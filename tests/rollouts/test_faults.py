@@ -192,7 +192,7 @@ def test_a_straggler_has_one_time_limit_for_all_its_tries_and_its_closing(use, t
     monkeypatch.setattr("tests.rollouts.sites.CountingSession", Straggler)
     began = time.monotonic()
     tally = collect(config(limits={"tries": 3, "episode_seconds": 8}), tmp_path)
-    assert tally.status == {"finished": 3, "infra_error": 1} and suite.opened == suite.closed
+    assert tally.status == {"finished": 3, "infra_error": 1} and tally.retries <= 1 and suite.opened == suite.closed
     assert "took more than 8 s" in lost_episodes(tmp_path / LOST)[0].error
     assert time.monotonic() - began < PATIENCE
 

@@ -380,6 +380,6 @@ async def test_which_addresses_are_inside():
         "about:blank",
     ]
     outside = ["http://127.0.0.1:8/", "http://127.0.0.1:811/", "http://127x0.0.1:81/", "http://shop.test.evil/", "http://shop.test@evil/",
-               "file:///etc/passwd", "http://evil/http://shop.test/", "chrome://version"]  # fmt: skip
+               "file:///etc/passwd", "http://evil/http://shop.test/", "chrome://version", "http://[::1", "http://shop.test:x/"]  # fmt: skip
     assert [url for url in inside if not is_inside(url, hosts)] == []
     assert [url for url in outside if is_inside(url, hosts)] == []

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 COOKIE = "visit"
 MAX_FORM_BYTES = 16_384
+SHARED = Path(__file__).parent / "html"
+"""Templates that all applications have."""
 PAGE_SIZE = 6
 """Rows on a page of a list."""
 
@@ -54,7 +56,8 @@ class App:
 
         A request with an unknown cookie gets a 404 page, or, if `fallback` is given, a world of its own made by it.
         """
-        environment = jinja2.Environment(loader=jinja2.FileSystemLoader(self.html), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        loader = jinja2.FileSystemLoader([self.html, SHARED])
+        environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.filters["slug"] = slug
         environment.globals["page_url"] = page_url
 
@@ -92,6 +95,11 @@ class App:
         routes = [Route("/style.css", css), *([Route("/script.js", script)] if self.script else [])]
         routes += [Route(path, endpoint(handler), methods=[method]) for path, method, handler in self.routes]
         return Starlette(routes=routes, exception_handlers={404: missing, 405: missing})
+
+
+def changes_page(frame: str) -> Handler:
+    """What differs from the morning, in the frame of a site's pages: for judgement, so no page needs to lead there."""
+    return lambda visit: visit.show("changes.html", frame=frame, changes=visit.state.changes())
 
 
 class Missing(Exception):

@@ -104,9 +104,10 @@ def templates() -> dict[str, Template]:
     from rollouts.suites.arena.several import carrying, posting
     from rollouts.suites.arena.shop import account, administration, buying, catalogue, reporting, service
 
-    shop = (buying, account, administration, catalogue, service, reporting)
-    forum, code = (browsing, writing, moderating), (changing, finding, organising)
-    modules = (*shop, *forum, *code, *(saving, travelling, reading, crossing), *(posting, carrying))
+    modules = (
+        buying, account, administration, catalogue, service, reporting, browsing, writing, moderating, changing, finding, organising,
+        saving, travelling, reading, crossing, posting, carrying,
+    )  # fmt: skip
     made = [template for module in modules for template in module.TEMPLATES]
     return {template.name: template for template in made}
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from rollouts.suites.arena.app import page_url
+from rollouts.suites.arena.app import changes_page, page_url
 from rollouts.suites.arena.atlas import words
 from rollouts.suites.arena.atlas.drawing import draw
 from rollouts.suites.arena.atlas.roads import SPEEDS, kilometres
@@ -193,11 +193,6 @@ def need_sign_in(visit: "Visit") -> None:
         raise Refused("please sign in first")
 
 
-def changes(visit: "Visit") -> Response:
-    """For judgement: no page leads here."""
-    return visit.show("map/changes.html", changes=visit.state.changes())
-
-
 SIGN_IN = (("/sign-in", "GET", sign_in_form), ("/sign-in", "POST", sign_in), ("/sign-out", "POST", sign_out))
 """Of both sites."""
 ROUTES = (
@@ -220,6 +215,6 @@ ROUTES = (
     ("/layer", "POST", set_layer),
     ("/map.svg", "GET", picture),
     *SIGN_IN,
-    ("/changes", "GET", changes),
+    ("/changes", "GET", changes_page("map/base.html")),
 )
 """Path, method, handler."""

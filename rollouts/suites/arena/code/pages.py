@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from rollouts.suites.arena.app import slug
+from rollouts.suites.arena.app import changes_page, slug
 from rollouts.suites.arena.code import words
 from rollouts.suites.arena.code.content import MAIN
 from rollouts.suites.arena.state import Row
@@ -101,10 +101,6 @@ def add_project(visit: "Visit") -> Response:
     return visit.go(f"/{path}", "project created")
 
 
-def changes(visit: "Visit") -> Response:
-    return visit.show("changes.html", changes=visit.state.changes())
-
-
 ROUTES = (
     ("/", "GET", home),
     ("/search", "GET", search),
@@ -117,7 +113,7 @@ ROUTES = (
     ("/groups/new", "POST", add_group),
     ("/projects/new", "GET", new_project),
     ("/projects/new", "POST", add_project),
-    ("/changes", "GET", changes),
+    ("/changes", "GET", changes_page("base.html")),
     ("/{group}", "GET", group),
 )
 """Path, method, handler."""

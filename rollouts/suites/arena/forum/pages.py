@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from rollouts.suites.arena.app import changes_page
 from rollouts.suites.arena.forum.state import SORTS
 from rollouts.suites.arena.state import Row
 
@@ -106,10 +107,6 @@ def sign_out(visit: "Visit") -> Response:
     return visit.go("/", "you are signed out")
 
 
-def changes(visit: "Visit") -> Response:
-    return visit.show("changes.html", changes=visit.state.changes())
-
-
 def need_sign_in(visit: "Visit") -> None:
     visit.back = "/sign-in"
     visit.state.me()
@@ -131,6 +128,6 @@ ROUTES = (
     ("/sign-in", "GET", sign_in_page),
     ("/sign-in", "POST", sign_in),
     ("/sign-out", "POST", sign_out),
-    ("/changes", "GET", changes),
+    ("/changes", "GET", changes_page("base.html")),
 )
 """Path, method, handler."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from rollouts.suites.arena.app import slug
+from rollouts.suites.arena.app import changes_page, slug
 from rollouts.suites.arena.shop import words
 from rollouts.suites.arena.shop.back_office import TO_SHIP
 from rollouts.suites.arena.state import Row
@@ -112,10 +112,6 @@ def add_product(visit: "Visit") -> Response:
     return visit.go(f"/admin/products/{slug(name)}", "product added")
 
 
-def changes(visit: "Visit") -> Response:
-    return visit.show("admin/changes.html", changes=visit.state.changes())
-
-
 ROUTES = (
     ("", "GET", dashboard),
     ("/", "GET", dashboard),
@@ -133,6 +129,6 @@ ROUTES = (
     ("/products/{slug}", "POST", save_product),
     ("/products/{slug}/about", "GET", about_product),
     ("/products/{slug}/about", "POST", save_about_product),
-    ("/changes", "GET", changes),
+    ("/changes", "GET", changes_page("admin/base.html")),
 )
 """Path under the panel's address, method, handler."""
