@@ -9,22 +9,25 @@ A step is an action with real input, its page load, one observation, and the rec
 one of each template of the arena, or of the domains that are named, and so on in turn up to `--episodes`. Plain Playwright is the
 loop that one writes first: click a link, take a JPEG, take an aria_snapshot, on the same sites in the same browser, a context an
 episode. Each round runs everything once, in turn, so that a noisy machine is noisy for all alike; figures are medians over the
-rounds. CPU is the processor time of the whole tree of processes, the start of the browser included, which the seconds leave out.
+rounds. CPU is the processor time of the whole tree of processes, the start of the browser included, which the seconds leave out; of ours it
+is also told by process.
 """
 
 import argparse
 import asyncio
+import collections
 import contextlib
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -51,6 +54,8 @@ MINIWOB = "login-user"
 """The page that is compared with BrowserGym: two fields to fill and a button to press."""
 MINIWOB_EPISODES = 15
 SAMPLE_SECONDS, MEMORY_SECONDS = 0.25, 5.0
+SHARE = "cpu_ms of "
+RENDERERS = "renderers"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -98,6 +103,10 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
         speeds, median = [run["steps_per_second"] for run in done], medians[side]
         rest = [f"{median[key]:,.0f}" if key in median else "" for key in ("trajectories_per_hour", "cpu_ms", "peak_mib")]
         print(f"| {side} | {median['steps_per_second']:.1f} | {min(speeds):.1f} - {max(speeds):.1f} | {' | '.join(rest)} |")
+    for side, median in medians.items():
+        shares = {key.removeprefix(SHARE): value for key, value in median.items() if key.startswith(SHARE)}
+        if side.startswith("ours") and shares:
+            print(f"CPU ms a step, {side}: " + ", ".join(f"{kind} {ms:.1f}" for kind, ms in sorted(shares.items(), key=lambda x: -x[1])))
     speed = {side: median["steps_per_second"] for side, median in medians.items()}
     ratios: dict[str, float] = {}
     for contexts in arguments.contexts:
@@ -144,16 +153,17 @@ def ours(contexts: int, arguments: argparse.Namespace) -> dict[str, float]:
     return figures | ({"peak_mib": peak} if peak else {})
 
 
-def _figures(steps: int, episodes: int, seconds: float, cpu_seconds: float) -> dict[str, float]:
+def _figures(steps: int, episodes: int, seconds: float, cpu_seconds: Mapping[str, float]) -> dict[str, float]:
     return {
         "steps_per_second": steps / seconds,
         "trajectories_per_hour": 3600 * episodes / seconds,
-        "cpu_ms": 1000 * cpu_seconds / steps,
+        "cpu_ms": 1000 * sum(cpu_seconds.values()) / steps,
+        **{SHARE + kind: 1000 * spent / steps for kind, spent in cpu_seconds.items()},
     }
 
 
-def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tree, Path], None]") -> tuple[Tally, float]:
-    """The tally of one run, and its processor time."""
+def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tree, Path], None]") -> tuple[Tally, dict[str, float]]:
+    """The tally of one run, and its processor time by kind of process."""
     browser = BrowserConfig(contexts=contexts, draw=arguments.draw or arguments.screenshots, screenshots=arguments.screenshots)
     observation = ObservationConfig(handles="name", compact=True)
     config = RolloutConfig(templates=arguments.templates, episodes=arguments.episodes, browser=browser, observation=observation)
@@ -260,13 +270,13 @@ class _Tree:
     """Processor time and memory of this process and all below it."""
 
     def __init__(self, watch: "Callable[[_Tree], None]" = lambda tree: None):
-        self._watch, self._seconds = watch, 0.0
+        self._watch, self._seconds = watch, collections.Counter[str]()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "_Tree":
         self._look()
-        self._before = self._seconds
+        self._before = self._seconds.copy()
         self._thread.start()
         return self
 
@@ -274,8 +284,9 @@ class _Tree:
         self._ended.set()
         self._thread.join()
 
-    def cpu_seconds(self) -> float:
-        return self._seconds - self._before
+    def cpu_seconds(self) -> dict[str, float]:
+        """By kind of process."""
+        return dict(self._seconds - self._before)
 
     def pss_mib(self) -> float:
         """Memory, what is shared counted in parts: Linux's proportional set size."""
@@ -292,13 +303,26 @@ class _Tree:
             self._watch(self)
 
     def _look(self) -> None:
-        ticks = 0
+        seconds: collections.Counter[str] = collections.Counter()
         for process in _processes(os.getpid()):
             with contextlib.suppress(OSError):
-                # utime, stime, and those of the children that have ended: a browser's renderers come and go.
-                ticks += sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:15]))
-        # When the browser ends, those of its renderers are gone with it.
-        self._seconds = max(self._seconds, ticks / _TICKS)
+                kind = _kind(process)
+                # utime and stime; of the zygote also those of the renderers that have ended, which come and go.
+                times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11 : 15 if kind == RENDERERS else 13]
+                seconds[kind] += sum(map(int, times)) / _TICKS
+        # The most that was seen: when the browser ends, those of its processes are gone with it.
+        self._seconds |= seconds
+
+
+def _kind(process: int) -> str:
+    """What a process of the tree is."""
+    command = Path(f"/proc/{process}/cmdline").read_text()
+    found = re.search(r"--type=([a-z-]+)", command)
+    if found:
+        return {"renderer": RENDERERS, "zygote": RENDERERS, "utility": "network service"}.get(found[1], found[1])
+    if process == os.getpid():
+        return "Python"
+    return "Playwright's driver" if "driver" in command.split("\0")[0] else "browser"
 
 
 def _processes(process: int) -> list[int]:

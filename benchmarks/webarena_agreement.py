@@ -32,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", default=".venv-verified/bin/python", help="the Python that has webarena-verified")
     parser.add_argument("--tasks", default="", help="WebArena-Lite's wheel or JSON, if the package is not installed")
+    parser.add_argument("--json", help="write every case and both verdicts there")
     parser.add_argument("--as-peer", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.as_peer:
@@ -52,6 +53,7 @@ def main() -> int:
     table: dict[str, collections.Counter[str]] = {}
     for case, verdict in zip(cases, theirs["verdicts"], strict=True):
         mine = ours(case, addresses)
+        case |= {"ours": mine, "theirs": verdict}
         outcome = "same" if mine == verdict else "ours alone" if mine else "theirs alone"
         table.setdefault(case["kind"], collections.Counter()).update(["met by ours"] * mine + [outcome])
         if outcome != "same":
@@ -61,6 +63,8 @@ def main() -> int:
     for kind, counts in table.items():
         columns = (counts[name] for name in ("met by ours", "same", "ours alone", "theirs alone"))
         print(f"| {kind} | {sum(counts.values()) - counts['met by ours']} | {' | '.join(map(str, columns))} |")
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(cases, indent=1))
     return 0
 
 
