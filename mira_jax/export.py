@@ -17,8 +17,7 @@ from mira_jax.errors import UserError
 from mira_jax.models import huggingface
 from mira_jax.models.lora import MergedWeights
 from mira_jax.models.weights import Weights
-from mira_jax.training import checkpoint as checkpoints
-from mira_jax.training import run_weights
+from mira_jax.training import load, run_weights
 from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories import tokenizer as tokenizers
 
@@ -67,11 +66,11 @@ def main(config: ExportConfig) -> None:
 
 def open_weights(folder: str | Path) -> Weights:
     """The parameters to export, of a run or a Hugging Face folder; adapters are merged into those that they belong to."""
-    _, heads = checkpoints.load_config(folder)
-    lora = checkpoints.read_lora(folder)
+    _, heads = load.load_config(folder)
+    lora = load.read_lora(folder)
     if lora and not heads:
-        return MergedWeights(open_weights(checkpoints.lora_base(folder)), checkpoints.load_adapters(folder), lora.config.scale)
-    if (Path(folder) / checkpoints.MODEL).exists():
+        return MergedWeights(open_weights(load.lora_base(folder)), load.load_adapters(folder), lora.config.scale)
+    if (Path(folder) / load.MODEL).exists():
         return run_weights.RunWeights(folder)
     return huggingface.HubFolder(folder)
 
@@ -85,10 +84,10 @@ def find_origin(folder: str | Path) -> Path | None:
     if not folder.is_dir():
         print(f"{folder}, from which the run began, is gone: its vision tower, if it had one, is left out", file=sys.stderr)
         return None
-    if not (folder / checkpoints.MODEL).exists():
+    if not (folder / load.MODEL).exists():
         return folder
-    if (folder / checkpoints.ORIGIN).is_dir():
-        return folder / checkpoints.ORIGIN
+    if (folder / load.ORIGIN).is_dir():
+        return folder / load.ORIGIN
     if not (folder / CONFIG).is_file():
         return None
     init_from = (yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) or {}).get("init_from")

@@ -17,8 +17,8 @@ from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
-from mira_jax.training import checkpoint as checkpoints
-from mira_jax.training import run_weights
+from mira_jax.training import load, run_weights
+from mira_jax.training.checkpoint import CHECKPOINTS
 from mira_jax.trajectories import tokenizer as tokenizers
 
 
@@ -82,12 +82,12 @@ def find_tokenizer(config: ImportConfig) -> Path | None:
 
 def _write(config: ImportConfig, weights: Weights, tokenizer: Path | None, run: Path) -> None:
     run.mkdir(parents=True)
-    run_weights.write(weights, run / checkpoints.CHECKPOINTS / "0")
-    checkpoints.write_model_json(run, weights.config, ())
+    run_weights.write(weights, run / CHECKPOINTS / "0")
+    load.write_model_json(run, weights.config, ())
     if tokenizer:
         shutil.copyfile(tokenizer, run / tokenizers.FILE_NAME)
     if isinstance(weights, huggingface.HubFolder):
-        huggingface.keep_origin(config.model, run / checkpoints.ORIGIN)
+        huggingface.keep_origin(config.model, run / load.ORIGIN)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from mira_jax.errors import UserError
 from mira_jax.models.heads import Critic
 from mira_jax.recipes.scoring import score_critic, score_policy
 from mira_jax.rl.replay import perplexity
-from mira_jax.training.checkpoint import checkpoint_id, load_model
+from mira_jax.training.load import checkpoint_id, load_model
 from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status

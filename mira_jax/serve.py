@@ -22,7 +22,7 @@ from mira_jax.models.sampler import SHORTEST, Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
 from mira_jax.serving.server import Server, bind, write_ready_file
-from mira_jax.training.checkpoint import load_model
+from mira_jax.training.load import load_model
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 

@@ -17,8 +17,9 @@ from mira_jax.models.lora import LoraConfig
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, processes, setup
-from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, lora_run, write_model_json
+from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from mira_jax.training.layout import Layout, make_layout
+from mira_jax.training.load import lora_run, write_model_json
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from mira_jax import commands, export, import_model
 from mira_jax.models import huggingface
-from mira_jax.training.checkpoint import load_config, load_model
+from mira_jax.training.load import load_config, load_model
 from tests import synthetic
 from tests.models.test_google import release_of
 

@@ -22,8 +22,8 @@ from mira_jax.models.sharding import AXES, MeshConfig
 from mira_jax.recipes import Recipe
 from mira_jax.sizing.flops import Text
 from mira_jax.train import TrainConfig
-from mira_jax.training.checkpoint import build_model, load_config
 from mira_jax.training.layout import Layout
+from mira_jax.training.load import build_model, load_config
 from mira_jax.training.optimizer import learning_rate, make_optimizer
 from mira_jax.training.state import Skeleton, TrainState, abstract_state, skeleton
 from mira_jax.training.step import make_step

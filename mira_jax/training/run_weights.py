@@ -17,6 +17,7 @@ from mira_jax.errors import UserError
 from mira_jax.models import weights as model_weights
 from mira_jax.models.weights import Name, Weights
 from mira_jax.training import checkpoint as checkpoints
+from mira_jax.training import load
 
 BATCH_BYTES = 512 * 2**20
 """Parameters up to so many bytes are read or written in one go: each go has a price of its own."""
@@ -31,7 +32,7 @@ class RunWeights:
         Raises:
             UserError: no checkpoint, a critic, or a parameter that is missing or of another shape.
         """
-        self.config, heads = checkpoints.read_model_json(folder)
+        self.config, heads = load.read_model_json(folder)
         if heads:
             raise UserError(f"{folder}: a critic ({', '.join(heads)}); expected a policy")
         self._path = checkpoints.latest_checkpoint(folder)
@@ -49,7 +50,7 @@ class RunWeights:
                 raise UserError(f"{self._path}: parameter {model_weights.dotted(name)} is missing")
             if tuple(leaf.shape) != shape:
                 raise UserError(
-                    f"{self._path}: parameter {model_weights.dotted(name)} has shape {tuple(leaf.shape)}; {checkpoints.MODEL} says {shape}"
+                    f"{self._path}: parameter {model_weights.dotted(name)} has shape {tuple(leaf.shape)}; {load.MODEL} says {shape}"
                 )
             self.stored[name] = jax.ShapeDtypeStruct(shape, leaf.dtype)
         self._batches = list(_batches(self.stored))

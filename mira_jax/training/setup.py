@@ -18,8 +18,8 @@ from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import REMAT
 from mira_jax.models.lora import LoraConfig
-from mira_jax.training.checkpoint import build_model, load_config, load_model
 from mira_jax.training.layout import Layout
+from mira_jax.training.load import build_model, load_config, load_model
 from mira_jax.training.optimizer import DTYPES
 from mira_jax.training.state import Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory

@@ -18,7 +18,7 @@ from mira_jax.recipes import make_recipe
 from mira_jax.serve import ServeConfig, make_engine
 from mira_jax.train import TrainConfig, main
 from mira_jax.training import loop
-from mira_jax.training.checkpoint import load_adapters, load_config, load_model
+from mira_jax.training.load import load_adapters, load_config, load_model
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.state import params_of
 from tests import synthetic

@@ -9,6 +9,7 @@ from mira_jax.errors import UserError
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.weights import shapes
 from mira_jax.training import checkpoint as checkpoints
+from mira_jax.training import load
 from mira_jax.training.run_weights import RunWeights
 from mira_jax.training.state import TrainState
 
@@ -21,7 +22,7 @@ def test_reads_what_training_saved_one_parameter_at_a_time(tmp_path):
     run = checkpoints.Checkpoints(tmp_path, keep=1)
     run.save(3, TrainState(params, {}, jnp.int32(3)), iter(grain.MapDataset.range(3).to_iter_dataset()))
     run.close()
-    checkpoints.write_model_json(tmp_path, config, ())
+    load.write_model_json(tmp_path, config, ())
     weights = RunWeights(tmp_path)
     assert weights.config.grouping == (6, 2) and set(weights.stored) == set(expected)
     for name, values in expected.items():
@@ -33,9 +34,9 @@ def test_reads_what_training_saved_one_parameter_at_a_time(tmp_path):
 
 def test_critics_and_runs_without_a_checkpoint_are_refused(tmp_path):
     config = Gemma3Config(40, 16, 1, 2, 1, 8, 24)
-    checkpoints.write_model_json(tmp_path, config, ("value",))
+    load.write_model_json(tmp_path, config, ("value",))
     with pytest.raises(UserError, match="a critic"):
         RunWeights(tmp_path)
-    checkpoints.write_model_json(tmp_path, config, ())
+    load.write_model_json(tmp_path, config, ())
     with pytest.raises(UserError, match="no checkpoint yet"):
         RunWeights(tmp_path)

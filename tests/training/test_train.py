@@ -23,8 +23,9 @@ from mira_jax.data.pipeline import batches_of
 from mira_jax.errors import UserError
 from mira_jax.models import huggingface
 from mira_jax.train import TrainConfig, main
-from mira_jax.training.checkpoint import Checkpoints, latest_checkpoint, load_model
+from mira_jax.training.checkpoint import Checkpoints, latest_checkpoint
 from mira_jax.training.layout import Layout
+from mira_jax.training.load import load_model
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, describe_model

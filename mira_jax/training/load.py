@@ -1,0 +1,210 @@
+"""Reads a model: from a run's newest checkpoint, or from a Hugging Face folder."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from mira_jax import config as configs
+from mira_jax.errors import UserError
+from mira_jax.models import lora as adapters
+from mira_jax.models.config import Gemma3Config
+from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.heads import Critic
+from mira_jax.models.lora import LoraConfig
+from mira_jax.training.checkpoint import latest_checkpoint, parameters_part, quiet_failure, reason
+from mira_jax.training.fingerprint import fingerprint
+from mira_jax.training.layout import Layout
+from mira_jax.training.state import Params, params_of, skeleton
+
+MODEL = "model.json"
+ORIGIN = "huggingface"
+"""Folder in a run that was imported: what its Hugging Face folder had beside the text model."""
+
+
+def build_model(config: Gemma3Config, heads: tuple[str, ...], *, rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
+    """A policy, or with `heads` a critic."""
+    if heads:
+        return Critic(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    return Gemma3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraRun:
+    """What a run that trains adapters remembers of the model they belong to, whose numbers its checkpoints do not hold."""
+
+    config: LoraConfig
+    base: str
+    """The folder of that model, a run or a Hugging Face folder, absolute."""
+    relative: str
+    """The same, seen from the run: where it is if both were moved together."""
+    fingerprint: str
+    """Of the base's weights."""
+
+
+def write_model_json(folder: str | Path, config: Gemma3Config, heads: tuple[str, ...], lora: LoraRun | None = None) -> None:
+    """What `load_model` needs to know beside the checkpoints."""
+    tree = {"model": configs.to_tree(config), "heads": list(heads)}
+    if lora:
+        tree["lora"] = configs.to_tree(lora)
+    (Path(folder) / MODEL).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
+def read_model_json(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
+    """(sizes, heads) of a run. Raises UserError if the file is not as `write_model_json` writes it."""
+    path = Path(folder) / MODEL
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return configs.build(Gemma3Config, tree["model"], source=str(path)), tuple(tree["heads"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the description of a model: {error}") from None
+
+
+def read_lora(folder: str | Path) -> LoraRun | None:
+    """What a run that trains adapters remembers of its base; None for another run, or a Hugging Face folder."""
+    path = Path(folder) / MODEL
+    if not path.exists():
+        return None
+    tree = json.loads(path.read_text(encoding="utf-8")).get("lora")
+    return configs.build(LoraRun, tree, source=str(path)) if tree else None
+
+
+def lora_run(folder: str | Path, config: LoraConfig, base: str | Path) -> LoraRun:
+    """That of a run which starts in `folder`, or which goes on there. Raises UserError as `lora_base` does."""
+    if before := read_lora(folder):
+        lora_base(folder)
+        return before
+    base = Path(base).absolute()
+    return LoraRun(config, str(base), os.path.relpath(base, Path(folder).absolute()), model_fingerprint(base))
+
+
+def lora_base(folder: str | Path) -> Path:
+    """The folder of the model that a run's adapters belong to.
+
+    Raises:
+        UserError: it is gone, or its weights are others than when the run began.
+    """
+    lora = read_lora(folder)
+    places = [Path(lora.base), Path(os.path.normpath(Path(folder).absolute() / lora.relative))]
+    found = [place for place in places if place.is_dir()]
+    if not found:
+        raise UserError(f"{folder}: holds adapters of {lora.base}, which is gone; put that model back there, or at {places[1]}")
+    for place in found:
+        if model_fingerprint(place) == lora.fingerprint:
+            return place
+    raise UserError(
+        f"{folder}: holds adapters of {found[0]}, whose weights are not those that they were trained with; put the old ones back there"
+    )
+
+
+def model_fingerprint(folder: str | Path) -> str:
+    """Of the weights that `load_model` would read. Raises UserError if there is no model."""
+    folder = _model_folder(folder).absolute()
+    if (folder / MODEL).exists():
+        checkpoint = latest_checkpoint(folder)
+        part = checkpoint / parameters_part(checkpoint)
+        return fingerprint(folder, [folder / MODEL, *(path for path in part.rglob("*") if path.is_file())])
+    return fingerprint(folder, [folder / "config.json", *folder.glob("*.safetensors")])
+
+
+def load_model(
+    folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", layout: Layout | None = None
+) -> tuple[Gemma3 | Critic, Gemma3Config]:
+    """The model in a run's newest checkpoint, or in a Hugging Face folder, on one device or laid out as asked.
+
+    Raises:
+        UserError: `folder` is neither, or what it holds does not fit together.
+    """
+    folder = _model_folder(folder)
+    layout = layout or Layout()
+    if not (folder / MODEL).exists():
+        from mira_jax.models import huggingface
+
+        sizes = huggingface.load_config(folder)
+        bones = skeleton(lambda rngs: Gemma3(sizes, rngs=rngs, param_dtype=param_dtype))
+        placed = bones.state(layout.of(bones.params))
+        model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=placed)
+        return model, model.config
+    config, heads = read_model_json(folder)
+    options = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+    bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, **options))
+    if lora := read_lora(folder):
+        base, _ = load_model(lora_base(folder), layout=layout, **options)
+        trained = load_adapters(folder, param_dtype=param_dtype, layout=layout)
+        return bones.merge(_merged(params_of(base), trained, lora.config.scale)), config
+    return bones.merge(_load_params(folder, layout.abstract(bones.params))), config
+
+
+def load_adapters(folder: str | Path, *, param_dtype=jnp.float32, layout: Layout | None = None) -> Params:
+    """What the newest checkpoint of a run that trains adapters holds: they, and a critic's heads."""
+    config, heads = read_model_json(folder)
+    lora = read_lora(folder)
+
+    def build(rngs):
+        return adapters.adapt(build_model(config, heads, rngs=rngs, param_dtype=param_dtype), lora.config, rngs)
+
+    return _load_params(folder, (layout or Layout()).abstract(skeleton(build, adapters.trained).params))
+
+
+def _load_params(folder: str | Path, abstract: Params) -> Params:
+    path = latest_checkpoint(folder)
+    try:
+        with quiet_failure():
+            return ocp.load(path, abstract, checkpointable_name=parameters_part(path))
+    except Exception as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {reason(error)}; "
+            "move it away to read the one before it, if there is one"
+        ) from error
+
+
+_merge_matrix = jax.jit(adapters.merge_matrix, static_argnums=(0, 4), donate_argnums=1)
+
+
+def _merged(base: Params, trained: Params, scale: float) -> Params:
+    """The parameters of the model that `trained` makes of `base`, which is used up: one matrix after another is replaced."""
+    if "heads" in trained:
+        base = {"trunk": base.get("trunk", base), "heads": trained["heads"]}
+
+    def merge(path: tuple, leaf: jax.Array) -> jax.Array:
+        names = [key.key for key in path]
+        pair = adapters.adapters_of(names, trained)
+        return leaf if pair is None else jax.device_put(_merge_matrix(names[-1], leaf, *pair, scale), leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(merge, base)
+
+
+def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
+    """(sizes, heads) of the model that `load_model` would read, without reading its numbers.
+
+    Raises:
+        UserError: there is no model, or a Hugging Face folder whose tensors do not fit its config.
+    """
+    folder = _model_folder(folder)
+    if (folder / MODEL).exists():
+        latest_checkpoint(folder)
+        if read_lora(folder):
+            lora_base(folder)
+        return read_model_json(folder)
+    from mira_jax.models import huggingface
+
+    return huggingface.check(folder), ()
+
+
+def checkpoint_id(folder: str | Path) -> str:
+    """What side tables and trajectories call this model: the folder, and the step if it is a run."""
+    folder = Path(folder)
+    return f"{folder}@{latest_checkpoint(folder).name}" if (folder / MODEL).exists() else str(folder)
+
+
+def _model_folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of a model")
+    if not (folder / MODEL).exists() and not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no model here; expected a run of mira_jax.train ({MODEL}) or a Hugging Face folder (config.json)")
+    return folder
