@@ -15,8 +15,11 @@ import msgspec
 import yaml
 
 from mira_jax.errors import UserError
+from mira_jax.files import is_url
 
 Config = TypeVar("Config")
+WEB = ("http", "https", "ws", "wss", "ray")
+"""Schemes of addresses that keys may hold: of sites, endpoints and a Ray cluster."""
 
 
 def load(config_type: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -26,7 +29,7 @@ def load(config_type: type[Config], path: str | Path | None = None, overrides: S
         UserError: a missing file, YAML that does not parse, an unknown key (the nearest known one is
             named), or a value of the wrong type.
     """
-    tree = _read(Path(path)) if path else {}
+    tree = read(Path(path)) if path else {}
     for override in overrides:
         _set(tree, override)
     return build(config_type, tree, source=str(path or "--set"))
@@ -35,6 +38,7 @@ def load(config_type: type[Config], path: str | Path | None = None, overrides: S
 def build(config_type: type[Config], tree: dict[str, Any], source: str = "config") -> Config:
     """Converts plain data to `config_type`. Raises UserError as `load` does; `source` names the origin."""
     _refuse_unknown(config_type, tree, source, prefix="")
+    _refuse_stores(tree, source, prefix="")
     try:
         return msgspec.convert(tree, config_type, strict=False)
     except msgspec.ValidationError as error:
@@ -54,7 +58,8 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_tree(config), sort_keys=False)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError as `load` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -103,6 +108,21 @@ def _refuse_unknown(config_type: Any, tree: Any, source: str, prefix: str) -> No
                 near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
                 raise UserError(f"{source}: unknown key {prefix}{key!s}; did you mean {prefix}{near[0]}?")
             _refuse_unknown(known[key], item, source, f"{prefix}{key}.")
+
+
+def _refuse_stores(value: Any, source: str, prefix: str) -> None:
+    """No key takes the address of an object store: every folder is one of a mounted file system."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_stores(item, source, f"{prefix}{key}.")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_stores(item, source, f"{prefix}{index}.")
+    elif isinstance(value, str) and is_url(value) and value.partition(":")[0].lower() not in WEB:
+        raise UserError(
+            f"{source}: {prefix.rstrip('.')}: {value!r} is the address of a store; only paths of mounted file systems are read and "
+            "written: mount the store, or copy the folder, and give its path"
+        )
 
 
 def _strip_optional(annotation: Any) -> Any:

@@ -6,26 +6,29 @@ Interrupted and started again, it goes on where it was. A run folder of other se
 """
 
 import contextlib
+import ctypes
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mira_jax import commands
 from mira_jax.config import to_tree
 from mira_jax.errors import UserError
-from mira_jax.trajectories.shards import write_atomically
+from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl(2)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +67,11 @@ class PhasesConfig:
 def main(config: PhasesConfig) -> int:
     out = Path(config.out)
     fingerprint = _fingerprint(config)
-    with _alone(out):
+    with sole_writer(out, "a run of phases"):
         _move_other_run_aside(out, fingerprint)
     records = out / "stages"
     started = time.monotonic()
-    with _alone(out), _sigterm_as_interrupt():
+    with sole_writer(out, "a run of phases"), _sigterm_as_interrupt():
         for number, stage in enumerate(config.stages, 1):
             record = StageRecord(records / f"{stage.name}.json")
             title = f"[{number}/{len(config.stages)}] {stage.name}"
@@ -89,9 +92,11 @@ class StageRecord:
 
     def __init__(self, path: Path):
         self._path = path
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = read_json(path, "remove it, and the stage runs again in its own folder") if path.exists() else {}
         self.seconds: float = known.get("seconds", 0.0)
         self.complete: bool = known.get("complete", False)
+        if not isinstance(self.seconds, int | float) or not isinstance(self.complete, bool):
+            raise UserError(f"{path}: not the record of a stage; remove it, and the stage runs again in its own folder")
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -101,7 +106,7 @@ class StageRecord:
             self.complete = True
         finally:
             self.seconds = before + time.monotonic() - started
-            write_atomically(self._path, json.dumps({"seconds": self.seconds, "complete": self.complete}).encode())
+            write_atomically(self._path, to_json({"seconds": self.seconds, "complete": self.complete}).encode())
 
 
 def _command(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> list[str]:
@@ -115,7 +120,7 @@ def _command(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> l
 
 def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
     command = _command(stage, config, overrides)
-    process = subprocess.Popen(command)
+    process = _start(command)
     try:
         code = process.wait()
     except KeyboardInterrupt as interrupt:
@@ -129,8 +134,27 @@ def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
     if code:
         raise UserError(
             f"stage {stage.name} failed with exit code {code}; its message is above. "
-            f"Run the same command again to go on from here. It was: {' '.join(command)}"
+            f"Run the same command again to go on from here. It was: {shlex.join(command)}"
         )
+
+
+def _start(command: list[str], **options: Any) -> subprocess.Popen:
+    """A child that does not outlive this process, however this process ends. Only Linux promises that; elsewhere a child
+    of a killed process runs on, and its folder stays locked until it ends."""
+    prepare = _killed_with(os.getpid()) if sys.platform == "linux" else None
+    return subprocess.Popen(command, preexec_fn=prepare, **options)
+
+
+def _killed_with(parent: int) -> Callable[[], None]:
+    """To be called in a child, before it becomes another program: the kernel then kills it when `parent` dies."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
 
 
 @contextlib.contextmanager
@@ -150,7 +174,7 @@ def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
     if config.serve_config:
         command += ["--config", config.serve_config]
     with open(log, "w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
+        process = _start(command, stdout=file, stderr=file)
         try:
             # The checkpoint's name is part of every episode's key and so of its random draws: the same in any run folder.
             yield {
@@ -170,7 +194,7 @@ def _wait_until_ready(process: subprocess.Popen, ready: Path, log: Path, timeout
         if time.monotonic() > deadline:
             raise UserError(f"the policy server was not ready after {timeout:.0f} s; see {log}")
         time.sleep(0.05)
-    return json.loads(ready.read_text())["url"]
+    return read_json(ready, f"see {log}")["url"]
 
 
 def _wait_or_kill(process: subprocess.Popen, seconds: float) -> None:
@@ -201,32 +225,15 @@ def _fingerprint(config: PhasesConfig) -> str:
     for where, path in named:
         if path:
             try:
-                parts.append(Path(path).read_text(encoding="utf-8"))
+                parts.append(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
             except OSError as error:
                 raise UserError(f"{where}: {path}: cannot read the config: {error.strerror}") from None
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Refuses a folder that another process of this command works in. Raises UserError."""
-    if not out.is_dir():
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{out}: another process is at work here; wait for it, or choose another folder with --set out=DIR") from None
-        yield
-    finally:
-        os.close(folder)
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _move_other_run_aside(out: Path, fingerprint: str) -> None:
     mark = out / "stages" / "fingerprint"
-    if mark.exists() and mark.read_text() == fingerprint:
+    if mark.exists() and mark.read_bytes() == fingerprint.encode():
         return
     if out.exists() and any(out.iterdir()):
         if not mark.exists():
@@ -236,14 +243,15 @@ def _move_other_run_aside(out: Path, fingerprint: str) -> None:
         out.rename(aside)
         _say(f"{out} held a run with other settings; it is now {aside}")
     mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(fingerprint)
+    write_atomically(mark, fingerprint.encode())
 
 
 def _finish(config: PhasesConfig, minutes: dict[str, float]) -> None:
     table = Path(_fill(config.table, config))
     if table.exists():
-        summary = json.loads(table.read_text()) | {"minutes": minutes, "seed": config.seed}
-        write_atomically(table, (json.dumps(summary, indent=1) + "\n").encode())
+        summary = read_json(table, "remove it, with the record of its stage in stages/, and run the same command again")
+        summary |= {"minutes": minutes, "seed": config.seed}
+        write_atomically(table, to_json(summary, indent=1).encode())
         print(format_table(summary))
     report = Path(_fill(config.report, config))
     if report.exists():

@@ -12,7 +12,7 @@ from typing import Any
 
 from mira_jax import commands, config
 from mira_jax.errors import UserError
-from mira_jax.trajectories.shards import write_atomically
+from mira_jax.files import write_atomically
 from rollouts.pool import LOST, RolloutConfig, Tally, collect
 
 CONFIG = "collect.yaml"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mira_jax import commands
 from mira_jax.errors import UserError
-from mira_jax.trajectories.shards import write_atomically
+from mira_jax.files import write_atomically
 from rollouts.analysis.episodes import visible
 from rollouts.analysis.evaluation import EPISODES, Episode, Evaluation, read_episodes
 from rollouts.analysis.pages import p_value

@@ -17,8 +17,9 @@ from typing import Any
 
 from mira_jax import commands, config
 from mira_jax.errors import UserError
+from mira_jax.files import write_atomically
 from mira_jax.trajectories.records import Trajectory
-from mira_jax.trajectories.shards import ShardReader, now, write_atomically
+from mira_jax.trajectories.shards import ShardReader, now
 from rollouts.analysis import evaluation_page
 from rollouts.analysis.evaluation import EPISODES, LABELLED, SUMMARY, read_episodes
 from rollouts.analysis.figures import episode_table, summarize, table

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from mira_jax.errors import UserError
+from mira_jax.files import sole_writer
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
-from mira_jax.trajectories.shards import Spool, pack, sole_writer
+from mira_jax.trajectories.shards import Spool, pack
 from rollouts.agents.policy import Policy, make_policy
 from rollouts.episode import LimitConfig, failed_episode
 from rollouts.errors import InfraError
@@ -92,7 +93,7 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
     tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     policy = make_policy(config.policy, suite)
     specs = [(task, attempt) for attempt in range(config.attempts) for task in tasks]
-    with sole_writer(folder):
+    with sole_writer(folder, "episodes"):
         tally = run(_collect(config, suite, policy, specs, folder, begun))
         pack(folder)
     return tally

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mira_jax import commands
 from mira_jax.errors import UserError
-from mira_jax.trajectories.shards import write_atomically
+from mira_jax.files import write_atomically
 from rollouts.analysis import pages
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
 from rollouts.analysis.summary import Summary, summarise, to_rows, to_tree

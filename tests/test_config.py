@@ -99,3 +99,17 @@ def test_switches_take_no_value_and_places_name_fields():
     for argv in ([], ["--dry-run"], ["a"], ["a", "--set", "right=c", "b"]):
         assert commands.run(seen.append, Places, "doc", flags=("dry_run",), positional=("left", "right"), argv=argv) == 0
     assert seen == [Places(), Places(dry_run=True), Places("a"), Places("a", "b")]
+
+
+@pytest.mark.parametrize(
+    "address", ["gs://bucket/run", "s3://bucket/run", "S3://bucket/run", "file:///tmp/run", "hdfs://host/run", "abfs://a@b/c"]
+)
+@pytest.mark.parametrize("key", ["out", "templates.0", "runs.a.schedule"])
+def test_addresses_of_stores_are_refused_by_name_in_every_key(key, address):
+    override = {"out": f"out={address}", "templates.0": f"templates=['{address}']", "runs.a.schedule": f"runs.a.schedule={address}"}[key]
+    with pytest.raises(UserError, match=rf"--set: {key}: '{address}' is the address of a store"):
+        load(Example, None, [override])
+
+
+def test_addresses_of_sites_are_no_stores():
+    assert load(Example, None, ["out=http://127.0.0.1:8000/v1"]).out == "http://127.0.0.1:8000/v1"

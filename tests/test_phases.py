@@ -90,7 +90,7 @@ def test_interrupted_and_started_again_it_goes_on(tmp_path, started):
 def test_two_processes_never_share_a_folder(started):
     _, command = started
     second = subprocess.run([*command, "--set", "seed=1"], timeout=60, check=False, capture_output=True, text=True)
-    assert second.returncode == 2 and "another process is at work here" in second.stderr
+    assert second.returncode == 2 and "another process is writing a run of phases here" in second.stderr
 
 
 def test_ctrl_c_in_a_terminal_leaves_the_stage_time_to_save(tmp_path, started):
@@ -129,3 +129,39 @@ def test_bad_plans_are_refused_before_anything_runs(tmp_path, tree, message):
     with pytest.raises(UserError, match=message):
         phases.main(build(PhasesConfig, {"out": str(tmp_path / "run"), **tree}))
     assert not (tmp_path / "run").exists()
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills children with their parent")
+def test_killed_it_takes_its_stage_along_and_the_same_command_completes(tmp_path, started):
+    process, command = started
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+        (stage,) = map(int, file.read().split())
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 2
+    while alive(stage) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(stage)
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert [line.strip() for line in log(tmp_path)] == ["a 0", "b 0", "b 0"]
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"seconds": NaN}', b'{"seconds": "x"}', b"\xff"])
+def test_an_odd_record_of_a_stage_is_one_message_whose_remedy_works(tmp_path, text):
+    config = make_config(tmp_path, {"name": "a"}, {"name": "b"})
+    phases.main(config)
+    record = tmp_path / "run" / "stages" / "a.json"
+    record.write_bytes(text)
+    with pytest.raises(UserError, match=r"stages/a\.json: .*; remove it, and the stage runs again"):
+        phases.main(config)
+    record.unlink()
+    phases.main(config)
+    assert log(tmp_path) == [" 0", " 0", " 0"]

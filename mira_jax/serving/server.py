@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from mira_jax.errors import UserError
-from mira_jax.trajectories.shards import write_atomically
+from mira_jax.files import write_atomically
 
 BACKLOG = 1024
 GRACE = 10

@@ -6,10 +6,8 @@ only shards that have a sidecar, because an ArrayRecord file whose writer was ki
 and no error.
 """
 
-import contextlib
 import datetime
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,13 +19,11 @@ import numpy as np
 from array_record.python import array_record_module
 
 from mira_jax.errors import UserError
+from mira_jax.files import PART, temporary_name, write_atomically
 from mira_jax.trajectories.records import FORMAT, Trajectory, decode, encode
 
 SPOOL = "spool"
 RECORDS = ".array_record"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PART = ".part"
-"""The end of the name of what is being written. A writer that was killed leaves it behind."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +58,7 @@ class Spool:
 
     def sweep(self) -> None:
         """Removes what a writer that was killed left half-written, here or beside the spool. For `sole_writer` alone."""
-        for part in (*self.folder.glob(f".*{_PART}"), *self._spool.glob(f".*{_PART}")):
+        for part in (*self.folder.glob(f".*{PART}"), *self._spool.glob(f".*{PART}")):
             part.unlink()
 
     def keys(self) -> set[str]:
@@ -79,36 +75,6 @@ class Spool:
 
     def _path(self, key: str) -> Path:
         return self._spool / (hashlib.sha256(key.encode()).hexdigest()[:32] + ".episode")
-
-
-@contextlib.contextmanager
-def sole_writer(folder: str | Path) -> Iterator[None]:
-    """Keeps every other process from writing episodes into `folder` meanwhile; made if absent, and removed if it stays empty.
-
-    The lock goes with the process that holds it, however it ends. A file system that has no locks is not guarded.
-
-    Raises:
-        UserError: another process has it, or it can't be made.
-    """
-    folder = Path(folder)
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"{folder}: no episodes can be written here ({error.strerror}); {_remedy(error)}") from None
-    try:
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{folder}: another process is writing episodes here; wait for its end, or choose another folder") from None
-        yield
-    finally:
-        os.close(held)
-        with contextlib.suppress(OSError):
-            for place in made:
-                place.rmdir()
 
 
 def pack(folder: str | Path, name: str = "episodes", per_shard: int = 1024) -> list[Path]:
@@ -137,7 +103,7 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
     path = Path(path)
     if _sidecar_path(path).exists():
         raise UserError(f"{path}: this shard exists already; choose another folder or name")
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     keys, steps = [], []
     whole = False
     try:
@@ -239,31 +205,6 @@ class StepIndex(Sequence[tuple[int, int]]):
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes to a temporary name, syncs and renames; makes the folder. Raises UserError when the disk is full."""
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: could not write ({error.strerror}); {_remedy(error)}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-
-
-def _remedy(error: OSError) -> str:
-    return "free some disk space and run the same command again" if error.errno in FULL else "choose another place"
 
 
 def _sidecars(folder: Path) -> dict[Path, Sidecar]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mira_jax.errors import UserError
-from mira_jax.trajectories.shards import now, write_atomically
+from mira_jax.files import write_atomically
+from mira_jax.trajectories.shards import now
 
 
 class SideTable:

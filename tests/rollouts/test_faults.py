@@ -20,8 +20,9 @@ import rollouts.episode
 import rollouts.worker
 from mira_jax import commands
 from mira_jax.errors import UserError
+from mira_jax.files import sole_writer
 from mira_jax.trajectories.records import Status, episode_key
-from mira_jax.trajectories.shards import ShardReader, Spool, sole_writer
+from mira_jax.trajectories.shards import ShardReader, Spool
 from mira_jax.trajectories.tokenizer import train_tokenizer
 from rollouts import collect as collect_command
 from rollouts import evaluate
@@ -427,10 +428,10 @@ def test_an_evaluation_that_was_killed_before_its_first_episode_can_be_begun_aga
 
 def test_two_processes_never_collect_into_one_folder(use, tmp_path):
     suite = use(CountingSuite())
-    with sole_writer(tmp_path), pytest.raises(UserError, match="another process is writing episodes here"):
+    with sole_writer(tmp_path, "episodes"), pytest.raises(UserError, match="another process is writing episodes here"):
         collect(config(), tmp_path)
     assert suite.opened == 0
-    with sole_writer(tmp_path / "a" / "b"):
+    with sole_writer(tmp_path / "a" / "b", "episodes"):
         pass
     assert not (tmp_path / "a").exists()
 

@@ -16,7 +16,7 @@ from playwright.async_api import Error
 
 from mira_jax import commands
 from mira_jax.errors import UserError
-from mira_jax.trajectories.shards import write_atomically
+from mira_jax.files import write_atomically
 from rollouts.errors import InfraError
 from rollouts.suites.base import to_address
 from rollouts.suites.infinity.suite import Checked, InfinityOptions, InfinitySuite

@@ -1,0 +1,131 @@
+"""Files that appear whole, JSON that is strict, and folders with one writer at a time."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mira_jax.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PART = ".part"
+"""The end of the name of what is being written. A writer that was killed leaves it behind."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
+
+
+def is_url(text: str | Path) -> bool:
+    """Whether `text` is an address such as gs://bucket/run; a `Path` of it has one slash less."""
+    return bool(_URL.match(str(text)))
+
+
+def temporary_name(path: Path) -> Path:
+    """Where `path` is written before it is renamed."""
+    return path.with_name(f".{path.name}.{os.getpid()}{PART}")
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Writes to a temporary name, syncs and renames; makes the folder. Raises UserError if it can't be written."""
+    path = Path(path)
+    _require_local(path)
+    temporary = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: could not write ({error.strerror}); {remedy(error)}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def to_json(tree: Any, indent: int | None = None) -> str:
+    """RFC 8259 has no NaN and no infinities: they are written as null."""
+    return json.dumps(_without_nonfinite(tree), indent=indent, allow_nan=False) + "\n"
+
+
+def read_json(path: str | Path, advice: str) -> dict[str, Any]:
+    """The object in a JSON file. `advice` is the remedy if it is damaged.
+
+    Raises:
+        UserError: it can't be read, is not UTF-8, not strict JSON, or not an object.
+    """
+    try:
+        tree = parse_json(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged: {error}; {advice}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: damaged: holds {type(tree).__name__} where an object is expected; {advice}")
+    return tree
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Strict: raises ValueError for NaN and infinities too, and for what is not UTF-8."""
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | Path, what: str) -> Iterator[None]:
+    """Keeps every other process from writing `what` into `folder` meanwhile; made if absent, removed if it stays empty.
+
+    The lock is flock's on the folder itself: it ends with the process that holds it, however that ends. A file system
+    without locks is not guarded.
+
+    Raises:
+        UserError: another process has it, or it can't be made.
+    """
+    folder = Path(folder)
+    _require_local(folder)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{folder}: no {what} can be written here ({error.strerror}); {remedy(error)}") from None
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{folder}: another process is writing {what} here; wait for its end, or choose another folder") from None
+        yield
+    finally:
+        os.close(held)
+        with contextlib.suppress(OSError):
+            for place in made:
+                place.rmdir()
+
+
+def remedy(error: OSError) -> str:
+    return "free some disk space and run the same command again" if error.errno in FULL else "choose another place"
+
+
+def _require_local(path: Path) -> None:
+    if is_url(path):
+        raise UserError(f"{path}: an address, not a path; only mounted file systems are written to: mount the store and name its folder")
+
+
+def _without_nonfinite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_nonfinite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_without_nonfinite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
