@@ -3,9 +3,15 @@
     python -m mira_jax.export --checkpoint runs/demo/mira --out runs/demo/export
 
 A policy that came from a multimodal Gemma3 gets its vision tower back. One parameter is in memory at a time.
+
+Adapters are merged into their matrices in float32, and how much of them survives the cast to the export's dtype is printed.
+With `--set adapter=true` they are written by themselves, in PEFT's layout.
 """
 
 import dataclasses
+import filecmp
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,11 +21,16 @@ import yaml
 from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.models import huggingface
-from mira_jax.models.lora import MergedWeights
+from mira_jax.models.huggingface import peft
+from mira_jax.models.lora import TARGETS
+from mira_jax.models.merging import NOTHING, MergedWeights
 from mira_jax.models.weights import Weights
 from mira_jax.training import load, run_weights
 from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories import tokenizer as tokenizers
+
+LEAST_SHARE, MOST_ERROR = 0.99, 0.1
+"""Of the adapters' change in an export (`mira_jax.models.merging.Survival`). Beyond these it is warned of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +46,8 @@ class ExportConfig:
     which the run began, by way of any number of runs."""
     text_only: bool = False
     """Leave the vision tower out."""
+    adapter: bool = False
+    """Write only the adapters of a LoRA run, in float32, as adapter_config.json and adapter_model.safetensors of PEFT."""
 
 
 def main(config: ExportConfig) -> None:
@@ -44,12 +57,16 @@ def main(config: ExportConfig) -> None:
         raise UserError(f"dtype is {config.dtype!r}; expected float32 or bfloat16")
     if config.vision and config.text_only:
         raise UserError("vision and text_only=true exclude each other; give one of them")
+    if config.adapter and config.dtype == "bfloat16":
+        raise UserError("adapter=true writes float32; leave out dtype")
     weights = open_weights(config.checkpoint)
     tokenizer = Path(config.checkpoint) / tokenizers.FILE_NAME
     origin = find_origin(config.checkpoint)
     vision = None if config.text_only else config.vision
     if not config.text_only and not vision and origin and huggingface.vision_tensors(origin):
         vision = origin
+    if config.adapter:
+        return export_adapter(config.checkpoint, weights, Path(config.out), multimodal=bool(vision))
     plan = {
         "tokenizer_path": tokenizer if tokenizer.is_file() else None,
         "dtype": jnp.dtype(config.dtype) if config.dtype else None,
@@ -58,18 +75,66 @@ def main(config: ExportConfig) -> None:
     }
     if huggingface.holds(weights, config.out, **plan):
         print(f"{config.out}: complete already")
-        return
-    huggingface.write(weights, config.out, **plan)
-    kind = f"with the vision tower of {vision}" if vision else "text-only"
-    print(f"{config.out}: a Gemma3 of {weights.config.parameters:,} parameters, {config.dtype or 'as stored'}, {kind}")
+    else:
+        huggingface.write(weights, config.out, **plan)
+        kind = f"with the vision tower of {vision}" if vision else "text-only"
+        print(f"{config.out}: a Gemma3 of {weights.config.parameters:,} parameters, {config.dtype or 'as stored'}, {kind}")
+    if isinstance(weights, MergedWeights):
+        _report_survival(weights)
+
+
+def export_adapter(run: str, weights: Weights, out: Path, multimodal: bool) -> None:
+    """Writes the adapters of `run` to a new folder, or finds them there already.
+
+    Raises:
+        UserError: the run has no adapters, or `out` holds something else.
+    """
+    chain = load.lora_chain(run)
+    if not chain:
+        raise UserError(f"{run}: has no adapters; leave out adapter=true")
+    base = load.lora_base(chain[0][0])
+    loadable = not (base / load.MODEL).exists()
+    layers = [(load.load_adapters(folder), settings) for folder, settings in chain]
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        peft.write_adapter(partial, weights.config, layers, str(base) if loadable else None, multimodal)
+        names = [peft.CONFIG, peft.TENSORS]
+        if out.is_dir() and filecmp.cmpfiles(partial, out, names, shallow=False)[0] == names:
+            print(f"{out}: complete already")
+            return
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out}: is already there; give another folder or remove it")
+        if out.exists():
+            out.rmdir()
+        os.replace(partial, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot write the adapters: {error}; free some disk space, or choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"{out}: the adapters, for PEFT; they belong to " + (str(base) if loadable else f"an export of {base}"))
+
+
+def _report_survival(weights: MergedWeights) -> None:
+    kinds = weights.survival
+    total = sum(kinds.values(), NOTHING)
+    each = ", ".join(f"{name} {kinds[name].share:.1%}" for name in TARGETS if name in kinds)
+    print(f"adapters: {total.share:.1%} of their change is in the export ({each}), with an error of {total.error:.1%} of its norm")
+    if total.share < LEAST_SHARE or total.error > MOST_ERROR:
+        print(
+            "warning: the export is not the policy that was trained, as bfloat16 is too coarse for what the adapters change; "
+            "give --set dtype=float32, or --set adapter=true for the adapters by themselves, and another out",
+            file=sys.stderr,
+        )
 
 
 def open_weights(folder: str | Path) -> Weights:
     """The parameters to export, of a run or a Hugging Face folder; adapters are merged into those that they belong to."""
     _, heads = load.load_config(folder)
-    lora = load.read_lora(folder)
-    if lora and not heads:
-        return MergedWeights(open_weights(load.lora_base(folder)), load.load_adapters(folder), lora.config.scale)
+    if not heads and (chain := load.lora_chain(folder)):
+        layers = [(load.load_adapters(run), settings.scale) for run, settings in chain]
+        return MergedWeights(open_weights(load.lora_base(chain[0][0])), layers)
     if (Path(folder) / load.MODEL).exists():
         return run_weights.RunWeights(folder)
     return huggingface.HubFolder(folder)

@@ -1,25 +1,26 @@
-"""LoRA: beside a frozen matrix W a trained product of two thin ones, y = x W + (alpha / rank) (x A) B.
+"""LoRA: a frozen matrix W and the trained product of two thin ones, y = x W + (alpha / rank) (x A) B.
 
 Hu et al., 2021 (arXiv 2106.09685). A starts at random and B at 0, so that training starts from the frozen model.
+A model whose adapters are trained is computed in this form wherever it is used: W + (alpha / rank) A B rounded to
+bfloat16 is another model, as most small changes of W are less than bfloat16 tells apart.
 
 A matrix maps its input axes to its output axes: `query` is D to NxH, `output` NxH to D. A has the input axes and
 then the rank R, B the rank and then the output axes. Scanned matrices and their adapters have an axis of groups in front.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from mira_jax.errors import UserError
 from mira_jax.models.gemma3 import INPUT_AXES, Gemma3, matrix, project
 from mira_jax.models.sharding import PARAMETERS, whole_width
-from mira_jax.models.weights import Name, Weights
 
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
@@ -54,23 +55,25 @@ class Adapters(nnx.Module):
     def __init__(self, part: nnx.Module, config: LoraConfig, rngs: nnx.Rngs):
         self.names = tuple(name for name in config.targets if hasattr(part, name))
         self.scale = config.scale
+        self.before: Adapters | None = part.lora
+        """Those that the model had already. They are frozen, as its matrices are."""
         for name in self.names:
-            shape = getattr(part, name).shape
-            stack, inputs, outputs = _axes(name, shape)
+            stack, inputs, outputs = axes(name, getattr(part, name).shape)
             a = matrix(rngs, stack, (*inputs, config.rank), math.prod(inputs), jnp.float32)
             setattr(self, f"{name}_a", nnx.LoRAParam(a.get_value()))
             setattr(self, f"{name}_b", nnx.LoRAParam(jnp.zeros((*stack, config.rank, *outputs), jnp.float32)))
 
     def __call__(self, name: str, x_BxTxD: jax.Array) -> jax.Array | float:
         """What they add to the product of x and the matrix `name`: BxTx(output axes), or 0 where it is no target."""
+        before = 0.0 if self.before is None else self.before(name, x_BxTxD)
         if name not in self.names:
-            return 0.0
+            return before
         a, b = (whole_width(getattr(self, key)[...].astype(x_BxTxD.dtype), key) for key in (f"{name}_a", f"{name}_b"))
-        return project(project(x_BxTxD, a.reshape(x_BxTxD.shape[-1], -1)) * self.scale, b)
+        return before + project(project(x_BxTxD, a.reshape(x_BxTxD.shape[-1], -1)) * self.scale, b)
 
 
 def adapt(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> nnx.Module:
-    """The model, a `Gemma3` or a `Critic`, with new adapters in every layer."""
+    """The model, a `Gemma3` or a `Critic`, with new adapters in every layer, after those that it has."""
     trunk: Gemma3 = getattr(model, "trunk", model)
     for block in (*trunk.groups, *trunk.tail):
         block.attention.lora = Adapters(block.attention, config, rngs)
@@ -79,25 +82,63 @@ def adapt(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def trained(path: Sequence[str | int]) -> bool:
-    """Whether a parameter of an adapted model is trained: adapters, and the heads of a critic."""
-    return "lora" in path or "heads" in path
+    """Whether a parameter of an adapted model is trained: the newest adapters, and the heads of a critic."""
+    return ("lora" in path and "before" not in path) or "heads" in path
 
 
-def merge(path: Sequence[str | int], base: jax.Array, adapters: Mapping[str | int, Any], scale: float) -> jax.Array:
-    """W + scale A B for the parameter at `path`, in its dtype, computed in fp32; `base` itself where there are no adapters.
+def below(params: Mapping[str | int, Any]) -> dict[str | int, Any]:
+    """The parameters of a model, as nested dicts, where they are once `adapt` has given it new adapters."""
+
+    def move(name: str | int, child: Any) -> Any:
+        if name == "lora":
+            return {"before": child}
+        return below(child) if isinstance(child, Mapping) else child
+
+    return {name: move(name, child) for name, child in params.items()}
+
+
+def merged(params: Mapping[str | int, Any], scales: Sequence[float]) -> dict[str | int, Any]:
+    """The parameters of the plain model that an adapted one amounts to: each matrix plus the products of its adapters.
+
+    Computed in fp32 and kept in the matrix's dtype, which bfloat16 is too coarse for: see `mira_jax.models.merging`.
 
     Args:
-        path: of the parameter in the model's state, for example ("groups", 0, "attention", "query").
-        base: the frozen parameter, scanned or not.
-        adapters: nested dicts by name, as a run's checkpoint holds them.
-        scale: `LoraConfig.scale`.
+        params: of an adapted model, as nested dicts. Matrices that have adapters are used up.
+        scales: `LoraConfig.scale` of each of its sets of adapters, the oldest first.
     """
-    pair = adapters_of(path, adapters)
-    return base if pair is None else merge_matrix(str(path[-1]), base, *pair, scale)
+
+    def merge(tree: Mapping[str | int, Any], adapters: Mapping[str | int, Any] | None) -> dict[str | int, Any]:
+        plain = {}
+        for name, child in tree.items():
+            if name == "lora":
+                continue
+            if isinstance(child, Mapping):
+                plain[name] = merge(child, child.get("lora"))
+                continue
+            node, plain[name] = adapters, child
+            for scale in reversed(scales):
+                if node is None:
+                    break
+                if f"{name}_a" in node:
+                    pair = node[f"{name}_a"], node[f"{name}_b"]
+                    plain[name] = jax.device_put(_merge_matrix(name, plain[name], *pair, scale), child.sharding)
+                node = node.get("before")
+        return plain
+
+    return merge(params, None)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4), donate_argnums=1)
+def _merge_matrix(name: str, base: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    stack, inputs, _ = axes(name, base.shape)
+    a = jnp.asarray(a, jnp.float32).reshape(*stack, math.prod(inputs), -1)
+    b = jnp.asarray(b, jnp.float32).reshape(*stack, a.shape[-1], -1)
+    product = jnp.matmul(a, b, precision="highest").reshape(base.shape)
+    return (jnp.asarray(base, jnp.float32) + scale * product).astype(base.dtype)
 
 
 def adapters_of(path: Sequence[str | int], adapters: Mapping[str | int, Any]) -> tuple[jax.Array, jax.Array] | None:
-    """(A, B) of the parameter at `path`, or None."""
+    """(A, B) of the parameter at `path`, or None. `adapters`: nested dicts by name, as a run's checkpoint holds them."""
     node: Any = adapters
     for name in (*path[:-1], "lora"):
         if not isinstance(node, Mapping) or name not in node:
@@ -106,39 +147,7 @@ def adapters_of(path: Sequence[str | int], adapters: Mapping[str | int, Any]) ->
     return (node[f"{path[-1]}_a"], node[f"{path[-1]}_b"]) if f"{path[-1]}_a" in node else None
 
 
-def merge_matrix(name: str, base: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
-    """W + scale A B for the matrix `name`, in its dtype, computed in fp32."""
-    stack, inputs, _ = _axes(name, base.shape)
-    a = jnp.asarray(a, jnp.float32).reshape(*stack, math.prod(inputs), -1)
-    b = jnp.asarray(b, jnp.float32).reshape(*stack, a.shape[-1], -1)
-    product = jnp.matmul(a, b, precision="highest").reshape(base.shape)
-    return (jnp.asarray(base, jnp.float32) + scale * product).astype(base.dtype)
-
-
-class MergedWeights:
-    """The parameters of a merged model one after another, as `mira_jax.models.weights.Weights`."""
-
-    def __init__(self, base: Weights, adapters: Mapping[str | int, Any], scale: float):
-        """`adapters` and `scale`: as `merge` takes them."""
-        self.config, self.stored = base.config, base.stored
-        self._base, self._adapters, self._scale = base, adapters, scale
-
-    def read(self, name: Name, dtype: Any = None) -> np.ndarray:
-        """One parameter, cast to `dtype` if given, merged in fp32 group by group."""
-        if (pair := adapters_of(name, self._adapters)) is None:
-            return self._base.read(name, dtype)
-        base = self._base.read(name)
-        _, inputs, outputs = _axes(str(name[-1]), base.shape)
-        a, b = (np.asarray(part, np.float32) for part in pair)
-        a, b = a.reshape(-1, math.prod(inputs), a.shape[-1]), b.reshape(-1, a.shape[-1], math.prod(outputs))
-        merged = np.empty(base.shape, dtype or base.dtype)
-        groups = zip(a, b, base.reshape(-1, *inputs, *outputs), merged.reshape(-1, *inputs, *outputs), strict=True)
-        for a_DxR, b_RxF, before, after in groups:
-            after[...] = before.astype(np.float32) + self._scale * (a_DxR @ b_RxF).reshape(before.shape)
-        return merged
-
-
-def _axes(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def axes(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """(groups, inputs, outputs) of a matrix's shape."""
     own = len(shape) - len(PARAMETERS[name])
     inputs = own + INPUT_AXES.get(name, 1)

@@ -141,11 +141,11 @@ def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload) -> Plan:
     updates = config.updates or UPDATES
     sizes = _sizes(config)
 
+    layers = (config.lora,) if config.lora else ()
+
     def build(rngs: nnx.Rngs) -> nnx.Module:
-        model = build_model(
-            sizes, recipe.heads, rngs=rngs, dtype=config.model.dtype, param_dtype=config.model.param_dtype, remat=config.model.remat
-        )
-        return lora.adapt(model, config.lora, rngs) if config.lora else model
+        options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
+        return build_model(sizes, recipe.heads, layers, rngs=rngs, **options)
 
     bones = skeleton(build, lora.trained if config.lora else None)
     optimizer = make_optimizer(config.optimizer, updates)

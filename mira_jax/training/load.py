@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
+from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from mira_jax import config as configs
@@ -19,18 +20,29 @@ from mira_jax.models.lora import LoraConfig
 from mira_jax.training.checkpoint import latest_checkpoint, parameters_part, quiet_failure, reason
 from mira_jax.training.fingerprint import fingerprint
 from mira_jax.training.layout import Layout
-from mira_jax.training.state import Params, params_of, skeleton
+from mira_jax.training.state import Params, Skeleton, params_of, skeleton
 
 MODEL = "model.json"
 ORIGIN = "huggingface"
 """Folder in a run that was imported: what its Hugging Face folder had beside the text model."""
 
 
-def build_model(config: Gemma3Config, heads: tuple[str, ...], *, rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
-    """A policy, or with `heads` a critic."""
-    if heads:
-        return Critic(config, heads, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
-    return Gemma3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+def build_model(
+    config: Gemma3Config,
+    heads: tuple[str, ...],
+    lora: Sequence[LoraConfig] = (),
+    *,
+    rngs: nnx.Rngs,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+    remat: str = "none",
+) -> Gemma3 | Critic:
+    """A policy, or with `heads` a critic, with each set of adapters in `lora`, the oldest first."""
+    options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+    model = Critic(config, heads, **options) if heads else Gemma3(config, **options)
+    for settings in lora:
+        model = adapters.adapt(model, settings, rngs)
+    return model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +128,8 @@ def load_model(
 ) -> tuple[Gemma3 | Critic, Gemma3Config]:
     """The model in a run's newest checkpoint, or in a Hugging Face folder, on one device or laid out as asked.
 
+    A run's adapters stay adapters, in float32: the model computes what the training step computes.
+
     Raises:
         UserError: `folder` is neither, or what it holds does not fit together.
     """
@@ -131,23 +145,39 @@ def load_model(
         return model, model.config
     config, heads = read_model_json(folder)
     options = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
-    bones = skeleton(lambda rngs: build_model(config, heads, rngs=rngs, **options))
-    if lora := read_lora(folder):
-        base, _ = load_model(lora_base(folder), layout=layout, **options)
-        trained = load_adapters(folder, param_dtype=param_dtype, layout=layout)
-        return bones.merge(_merged(params_of(base), trained, lora.config.scale)), config
-    return bones.merge(_load_params(folder, layout.abstract(bones.params))), config
+    bones = _bones(folder, **options)
+    params = _load_params(folder, layout.abstract(bones.params))
+    if not bones.frozen:
+        return bones.merge(params), config
+    base = params_of(load_model(lora_base(folder), layout=layout, **options)[0])
+    frozen = adapters.below(base.get("trunk", base))
+    return bones.merge(params, {"trunk": frozen} if heads else frozen), config
 
 
-def load_adapters(folder: str | Path, *, param_dtype=jnp.float32, layout: Layout | None = None) -> Params:
-    """What the newest checkpoint of a run that trains adapters holds: they, and a critic's heads."""
-    config, heads = read_model_json(folder)
+def lora_chain(folder: str | Path) -> tuple[tuple[Path, LoraConfig], ...]:
+    """The runs that trained the adapters of a model, each with its settings, the oldest first; () if it has none.
+
+    Raises UserError as `lora_base` does.
+    """
     lora = read_lora(folder)
+    return (*lora_chain(lora_base(folder)), (Path(folder), lora.config)) if lora else ()
 
-    def build(rngs):
-        return adapters.adapt(build_model(config, heads, rngs=rngs, param_dtype=param_dtype), lora.config, rngs)
 
-    return _load_params(folder, (layout or Layout()).abstract(skeleton(build, adapters.trained).params))
+def lora_configs(folder: str | Path) -> tuple[LoraConfig, ...]:
+    """The settings in `lora_chain`."""
+    return tuple(config for _, config in lora_chain(folder))
+
+
+def load_adapters(folder: str | Path) -> Params:
+    """What the newest checkpoint of a run that trains adapters holds: they, and a critic's heads."""
+    return _load_params(folder, Layout().abstract(_bones(folder).params))
+
+
+def _bones(folder: Path, **options) -> Skeleton:
+    """Of the model in a run; what is in the run's own checkpoints counts as trained."""
+    config, heads = read_model_json(folder)
+    lora = lora_configs(folder)
+    return skeleton(lambda rngs: build_model(config, heads, lora, rngs=rngs, **options), adapters.trained if lora else None)
 
 
 def _load_params(folder: str | Path, abstract: Params) -> Params:
@@ -160,22 +190,6 @@ def _load_params(folder: str | Path, abstract: Params) -> Params:
             f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {reason(error)}; "
             "move it away to read the one before it, if there is one"
         ) from error
-
-
-_merge_matrix = jax.jit(adapters.merge_matrix, static_argnums=(0, 4), donate_argnums=1)
-
-
-def _merged(base: Params, trained: Params, scale: float) -> Params:
-    """The parameters of the model that `trained` makes of `base`, which is used up: one matrix after another is replaced."""
-    if "heads" in trained:
-        base = {"trunk": base.get("trunk", base), "heads": trained["heads"]}
-
-    def merge(path: tuple, leaf: jax.Array) -> jax.Array:
-        names = [key.key for key in path]
-        pair = adapters.adapters_of(names, trained)
-        return leaf if pair is None else jax.device_put(_merge_matrix(names[-1], leaf, *pair, scale), leaf.sharding)
-
-    return jax.tree_util.tree_map_with_path(merge, base)
 
 
 def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:

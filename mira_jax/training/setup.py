@@ -19,7 +19,7 @@ from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import REMAT
 from mira_jax.models.lora import LoraConfig
 from mira_jax.training.layout import Layout
-from mira_jax.training.load import build_model, load_config, load_model
+from mira_jax.training.load import build_model, load_config, load_model, lora_configs
 from mira_jax.training.optimizer import DTYPES
 from mira_jax.training.state import Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
@@ -146,18 +146,26 @@ class Model:
 def describe_model(
     config: ModelConfig, init_from: str | None, heads: tuple[str, ...], tokenizer: Tokenizer, seed: int, lora: LoraConfig | None = None
 ) -> Model:
-    """The model to train, from scratch or from `init_from`; with `lora` its adapters alone are trained.
+    """The model to train, from scratch or from `init_from`; with `lora` only its new adapters, and a critic's heads, are trained.
 
     Raises:
-        UserError: sizes that are missing or don't fit, or a vocabulary smaller than the tokenizer's.
+        UserError: sizes that are missing or don't fit, a vocabulary smaller than the tokenizer's, or adapters to be
+            merged into bfloat16 parameters.
     """
     old_heads: tuple[str, ...] = ()
+    old_lora: tuple[LoraConfig, ...] = ()
     if lora and not init_from:
         raise UserError("lora: adapters need a model that they adapt; name it with init_from")
     if init_from:
         if config.preset or config.sizes:
             raise UserError("model: sizes come from init_from; leave out model.preset and model.sizes")
         sizes, old_heads = load_config(init_from)
+        old_lora = lora_configs(init_from)
+        if old_lora and not lora and config.param_dtype != "float32":
+            raise UserError(
+                f"init_from: {init_from} holds adapters, most of which would be lost in matrices of {config.param_dtype}; "
+                "train new adapters with lora={}, or set model.param_dtype=float32"
+            )
         if old_heads and not heads:
             raise UserError(f"init_from: {init_from} holds a critic ({', '.join(old_heads)}), which is no policy to start from")
     else:
@@ -171,14 +179,17 @@ def describe_model(
         )
 
     def build(rngs):
-        model = build_model(sizes, heads, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
-        return adapters.adapt(model, lora, rngs) if lora else model
+        layers = (*old_lora, lora) if lora else ()
+        return build_model(sizes, heads, layers, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
 
     def make_params(layout: Layout) -> Params:
-        given = params_of(load_model(init_from, param_dtype=config.param_dtype, layout=layout)[0]) if init_from else {}
+        given = {}
+        if init_from:
+            old = params_of(load_model(init_from, param_dtype=config.param_dtype, layout=layout)[0])
+            trunk = old["trunk"] if old_heads else old
+            given = adapters.below(trunk) if lora else adapters.merged(trunk, [settings.scale for settings in old_lora])
         if heads and init_from:
-            kept = {name: given["heads"][name] for name in heads if name in old_heads}
-            given = {"trunk": given["trunk"] if old_heads else given, "heads": kept}
+            given = {"trunk": given, "heads": {name: old["heads"][name] for name in heads if name in old_heads}}
         return init_params(build, seed, given, layout.of(bones.parameters))
 
     bones = skeleton(build, adapters.trained if lora else None)

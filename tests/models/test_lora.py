@@ -18,7 +18,7 @@ from mira_jax.models.lora import LoraConfig
 from mira_jax.models.sharding import AXES, shardings
 from mira_jax.training.metrics import Mean
 from mira_jax.training.optimizer import OptimizerConfig, make_optimizer
-from mira_jax.training.state import init_params, init_state, skeleton
+from mira_jax.training.state import init_params, init_state, params_of, skeleton
 from mira_jax.training.step import make_step
 
 SIZES = {"vocabulary_size": 64, "width": 24, "query_heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 40, "window": 8}
@@ -44,9 +44,8 @@ def drawn(tree):
     return jax.tree.unflatten(structure, [0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)])
 
 
-def merged(frozen, adapters):
-    take = lambda path, leaf: lora.merge([key.key for key in path], leaf, adapters, CONFIG.scale)  # noqa: E731
-    return jax.tree_util.tree_map_with_path(take, frozen)
+def merged(bones, frozen, adapters):
+    return lora.merged(params_of(bones.merge(adapters, jax.tree.map(jnp.array, frozen))), [CONFIG.scale])
 
 
 def loss_of(model) -> jax.Array:
@@ -60,7 +59,7 @@ def test_outputs_are_those_of_the_merged_model_and_gradients_the_dense_ones_proj
     adapters, frozen = drawn(bones.params), drawn(bones.frozen)
     adapted_loss = lambda adapters, frozen: loss_of(bones.merge(adapters, frozen))  # noqa: E731
     loss, (gradients, dense) = quick(jax.value_and_grad(adapted_loss, argnums=(0, 1)))(adapters, frozen)
-    merged_loss = quick(lambda params: loss_of(plain.merge(params)))(merged(frozen, adapters))
+    merged_loss = quick(lambda params: loss_of(plain.merge(params)))(merged(bones, frozen, adapters))
     assert float(loss) == pytest.approx(float(merged_loss), abs=1e-3)
     checked = 0
     for path, gradient in jax.tree_util.tree_leaves_with_path(dense):
@@ -84,14 +83,15 @@ def test_outputs_are_those_of_the_merged_model_and_gradients_the_dense_ones_proj
 def test_merging_is_w_plus_alpha_over_rank_a_b():
     draw = np.random.default_rng(0)
     w, a, b = draw.standard_normal((2, 4, 8, 24)), draw.standard_normal((2, 4, 8, 3)), draw.standard_normal((2, 3, 24))
-    tree = {"groups": {0: {"attention": {"lora": {"output_a": jnp.float32(a), "output_b": jnp.float32(b)}}}}}
-    ours = lora.merge(("groups", 0, "attention", "output"), jnp.float32(w), tree, 0.5)
+    adapters = {"output_a": jnp.float32(a), "output_b": jnp.float32(b)}
+    matrices = {"output": jnp.float32(w), "key": jnp.ones((2, 24, 2, 8))}
+    ours = lora.merged({"attention": {**matrices, "lora": adapters}}, [0.5])
     expected = np.stack([w[i] + 0.5 * (a[i].reshape(32, 3) @ b[i]).reshape(4, 8, 24) for i in range(2)])
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
-    narrow = lora.merge(("groups", 0, "attention", "output"), jnp.bfloat16(w), tree, 0.5)
-    assert narrow.dtype == jnp.bfloat16
-    key = jnp.ones((2, 24, 2, 8))
-    assert lora.merge(("groups", 0, "attention", "key"), key, tree, 0.5) is key
+    np.testing.assert_allclose(ours["attention"]["output"], expected, atol=1e-5)
+    np.testing.assert_array_equal(ours["attention"]["key"], np.ones((2, 24, 2, 8)))
+    assert set(ours["attention"]) == {"output", "key"}
+    narrow = lora.merged({"attention": {"output": jnp.bfloat16(w), "lora": adapters}}, [0.5])
+    assert narrow["attention"]["output"].dtype == jnp.bfloat16
 
 
 def test_it_starts_as_the_frozen_model_and_trains_nothing_else():

@@ -1,26 +1,29 @@
 """Runs that train adapters, by the commands that people use."""
 
+import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from mira_jax import commands, export
+from mira_jax import commands, export, score
 from mira_jax import config as configs
 from mira_jax.errors import UserError
 from mira_jax.models import lora
+from mira_jax.models.gemma3 import Gemma3
 from mira_jax.recipes import make_recipe
-from mira_jax.serve import ServeConfig, make_engine
 from mira_jax.train import TrainConfig, main
 from mira_jax.training import loop
 from mira_jax.training.load import load_adapters, load_config, load_model
 from mira_jax.training.metrics import read_metrics
-from mira_jax.training.state import params_of
+from mira_jax.training.state import params_of, skeleton
 from tests import synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -61,24 +64,84 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in read_metrics(folder / "metrics.jsonl")]
 
 
-def test_a_run_trains_adapters_alone_and_reads_as_the_merged_model(folder):
+def test_a_run_trains_adapters_alone_and_reads_with_them_apart(folder):
     assert losses(folder / "adapted")[-1] < losses(folder / "base")[-1]
     base, adapted = params_of(load_model(folder / "base")[0]), params_of(load_model(folder / "adapted")[0])
     trained = load_adapters(folder / "adapted")
-    assert jax.tree.structure(base) == jax.tree.structure(adapted)
-    for path, before in jax.tree_util.tree_leaves_with_path(base):
-        names = [key.key for key in path]
-        after = adapted
-        for name in names:
-            after = after[name]
-        pair = lora.adapters_of(names, trained)
-        if pair is None:
-            np.testing.assert_array_equal(after, before)
-        else:
-            a, b = (np.asarray(part, np.float64) for part in pair)
-            product = np.einsum("gxr,gry->gxy", a.reshape(a.shape[0], -1, 4), b.reshape(b.shape[0], 4, -1)).reshape(before.shape)
-            np.testing.assert_allclose(after, before + 8 / 4 * product, atol=1e-5)
-            assert np.abs(product).max() > 1e-3
+    for path, leaf in jax.tree_util.tree_leaves_with_path(adapted):
+        source = trained if "lora" in [key.key for key in path] else base
+        for key in path:
+            source = source[key.key]
+        np.testing.assert_array_equal(leaf, source)
+    assert len(jax.tree.leaves(adapted)) == len(jax.tree.leaves(base)) + len(jax.tree.leaves(trained))
+    assert min(np.abs(leaf).max() for leaf in jax.tree.leaves(trained)) > 1e-3
+
+
+NARROW = ("model.sizes={}", "model.dtype=bfloat16", "model.param_dtype=bfloat16", "tokenizer={}")
+SMALL = (*NARROW, "lora.rank=4", "optimizer.learning_rate=1e-5", "updates=3")
+"""Small changes of a bfloat16 base: less than bfloat16 tells apart."""
+
+
+@pytest.fixture(scope="module")
+def small(folder):
+    assert run(folder, "small", f"init_from={folder / 'base'}", *SMALL) == 0
+    return folder / "small"
+
+
+def with_changes(params, trained, scale):
+    """W + scale A B of every matrix, by NumPy in float64."""
+
+    def change(path, before):
+        before = np.asarray(before, np.float64)
+        if (pair := lora.adapters_of([key.key for key in path], trained)) is None:
+            return before
+        a, b = (np.asarray(part, np.float64) for part in pair)
+        return before + scale * np.einsum("gxr,gry->gxy", a.reshape(len(a), -1, 4), b.reshape(len(b), 4, -1)).reshape(before.shape)
+
+    return jax.tree_util.tree_map_with_path(change, params)
+
+
+def test_small_changes_are_not_lost_in_a_bfloat16_base(folder, small):
+    base, config = load_model(folder / "base", param_dtype=jnp.bfloat16)
+    adapted, _ = load_model(small, param_dtype=jnp.bfloat16)
+    exact = with_changes(params_of(base), load_adapters(small), 32 / 4)
+    plain = skeleton(lambda rngs: Gemma3(config, rngs=rngs))
+    tokens = jax.random.randint(jax.random.key(0), (2, 48), 3, 300)
+
+    def logits(model):
+        return np.asarray(model.logits(model(tokens)))
+
+    def cast(*dtypes):
+        return plain.merge(jax.tree.map(lambda leaf: functools.reduce(lambda x, dtype: x.astype(dtype), dtypes, leaf), exact))
+
+    expected = logits(cast(np.float32))
+    effect = np.abs(logits(base) - expected).max()
+    assert np.abs(logits(adapted) - expected).max() < 0.05 * effect
+    assert np.abs(logits(cast(jnp.bfloat16, np.float32)) - expected).max() > 0.3 * effect
+
+
+def test_train_score_and_serve_agree_on_the_policy(folder, small):
+    """Log-probabilities of the same steps: in a side table, by the sampler that serves, and in a run that starts there."""
+    sets = {"episodes": [str(folder / "data")], "policy": str(small), "out": str(folder / "scores"), "dtype": "bfloat16"}
+    score.main(configs.build(score.ScoreConfig, sets))
+    table = str(folder / "scores" / "policy.npz")
+    recipe = "recipe={name: actor, objective: filtered_bc}"
+    assert run(folder, "again", f"init_from={small}", *SMALL, recipe, f"data.side_tables=[{table}]") == 0
+    first = read_metrics(folder / "again" / "metrics.jsonl")[0]
+    assert abs(first["log_ratio"]) < 0.02
+    assert len(params_of(load_model(folder / "again")[0])["groups"][0]["mlp"]["lora"]["before"]) == 6
+
+
+def test_adapters_can_be_trained_on_top_of_adapters_and_dissolved_in_float32_only(folder, capsys):
+    adapted = f"init_from={folder / 'adapted'}"
+    assert run(folder, "second", adapted, *LORA, "lora.rank=2", "optimizer.learning_rate=1e-3", "updates=2") == 0
+    assert run(folder, "whole", adapted, "model={}", "tokenizer={}", "optimizer.learning_rate=1e-3", "updates=2") == 0
+    second, whole = losses(folder / "second"), losses(folder / "whole")
+    assert second[0] == pytest.approx(whole[0], abs=1e-4) and second[0] < losses(folder / "adapted")[0] - 0.3
+    assert run(folder, "narrow", adapted, *NARROW) == 2
+    assert "most of which would be lost in matrices of bfloat16; train new adapters with lora={}" in capsys.readouterr().err
+    lora_of = params_of(load_model(folder / "second")[0])["groups"][0]["mlp"]["lora"]
+    assert lora_of["up_a"].shape[-1] == 2 and lora_of["before"]["up_a"].shape[-1] == 4
 
 
 def test_stopped_and_started_again_it_has_the_same_losses(folder, monkeypatch):
@@ -93,14 +156,48 @@ def test_stopped_and_started_again_it_has_the_same_losses(folder, monkeypatch):
     assert losses(folder / "stopped") == losses(folder / "adapted")
 
 
-def test_serve_and_export_use_the_merged_model(folder):
-    arguments = ["--checkpoint", str(folder / "adapted"), "--out", str(folder / "export")]
-    assert commands.run(export.main, export.ExportConfig, "", flags=("checkpoint", "out"), argv=arguments) == 0
-    model = params_of(load_model(folder / "adapted")[0])
+def export_to(folder: Path, checkpoint: Path, *overrides: str) -> int:
+    sets = [part for override in overrides for part in ("--set", override)]
+    arguments = ["--checkpoint", str(checkpoint), "--out", str(folder), *sets]
+    return commands.run(export.main, export.ExportConfig, "", flags=("checkpoint", "out"), argv=arguments)
+
+
+def test_export_merges_in_float32_and_says_what_survives(folder, small, capsys):
+    assert export_to(folder / "export", folder / "adapted") == 0
+    base = params_of(load_model(folder / "base")[0])
+    exact = with_changes(base, load_adapters(folder / "adapted"), 8 / 4)
     down = load_file(folder / "export" / "model.safetensors")["model.layers.1.mlp.down_proj.weight"]
-    np.testing.assert_allclose(down.T, model["groups"][0]["mlp"]["down"][1], atol=1e-6)
-    engine = make_engine(ServeConfig(model=str(folder / "adapted"), rows=1))
-    engine.close()
+    np.testing.assert_allclose(down.T, exact["groups"][0]["mlp"]["down"][1], atol=1e-6)
+    printed = capsys.readouterr()
+    assert "adapters: 100.0% of their change is in the export (query 100.0%, " in printed.out and "warning" not in printed.err
+
+    assert export_to(folder / "narrow", small, "dtype=bfloat16") == 0
+    printed = capsys.readouterr()
+    exact = with_changes(base, load_adapters(small), 32 / 4)
+    squares = products = 0.0
+    for before, after in zip(jax.tree.leaves(base), jax.tree.leaves(exact), strict=True):
+        before, change = np.asarray(before), after - np.asarray(before, np.float64)
+        left = after.astype(np.float32).astype(jnp.bfloat16).astype(np.float64) - before.astype(jnp.bfloat16).astype(np.float64)
+        squares, products = squares + np.vdot(change, change), products + np.vdot(left, change)
+    share = re.search(r"adapters: ([\d.]+)% of their change", printed.out)
+    assert float(share[1]) == pytest.approx(100 * products / squares, abs=0.3)
+    assert "give --set dtype=float32, or --set adapter=true" in printed.err
+    assert export_to(folder / "wide", small, "dtype=float32") == 0 and "adapters: 100.0%" in capsys.readouterr().out
+
+
+def test_adapters_are_exported_by_themselves(folder, capsys):
+    out = folder / "adapter"
+    assert export_to(out, folder / "adapted", "adapter=true") == 0
+    assert "they belong to an export of" in capsys.readouterr().out
+    document, tensors = json.loads((out / "adapter_config.json").read_text()), load_file(out / "adapter_model.safetensors")
+    assert (document["r"], document["lora_alpha"], document["base_model_name_or_path"]) == (4, 8, None)
+    query_a = tensors["base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight"]
+    attention = load_adapters(folder / "adapted")["groups"][0]["attention"]["lora"]
+    np.testing.assert_array_equal(query_a, np.asarray(attention["query_a"][2]).T)
+    assert export_to(out, folder / "adapted", "adapter=true") == 0 and "complete already" in capsys.readouterr().out
+    assert export_to(out, folder / "base", "adapter=true") == 2 and "has no adapters; leave out adapter=true" in capsys.readouterr().err
+    (out / "adapter_model.safetensors").write_bytes(b"")
+    assert export_to(out, folder / "adapted", "adapter=true") == 2 and "is already there" in capsys.readouterr().err
 
 
 def test_a_critic_s_heads_are_trained_beside_the_adapters_of_its_trunk(folder):
