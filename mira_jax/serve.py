@@ -21,8 +21,9 @@ from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sampler import SHORTEST, Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
+from mira_jax.serving.protocol import Served
 from mira_jax.serving.server import Server, bind, write_ready_file
-from mira_jax.training.load import load_model
+from mira_jax.training.load import load_model, model_fingerprint
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 
@@ -70,12 +71,15 @@ def main(config: ServeConfig) -> int:
     if config.ready_file:
         Path(config.ready_file).unlink(missing_ok=True)
     keep_compiled(config.compilation_cache)
+    fingerprint = model_fingerprint(config.model)
     engine = make_engine(config)
+    if model_fingerprint(config.model) != fingerprint:
+        raise UserError(f"{config.model}: its weights changed while they were read; start again, or serve a folder that no run writes to")
     name = config.name or Path(config.model).resolve().name
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    server = Server(make_app(engine, name), bound)
+    server = Server(make_app(engine, Served(name, fingerprint, config.dtype)), bound)
     if config.ready_file:
         write_ready_file(config.ready_file, server.url, name)
     print(f"serving {name} at {server.url}/v1", file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mira_jax.models.drawing import draw
 from mira_jax.models.gemma3 import Cache, Gemma3
 from mira_jax.models.prefixes import Prefixes
 
@@ -57,11 +58,14 @@ class Sampling:
     """Draw only from the smallest set of tokens whose probability reaches this."""
     seed: int = 0
     choice: int = 0
-    """Tells apart several completions of one prompt with one seed."""
+    """Completions with one seed and different choices draw independently."""
+    top_k: int = 0
+    """Draw only from this many of the most likely tokens; 0 from all."""
 
 
 @functools.partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=[
-    "token", "log_prob", "top_ids", "top_log_probs", "position", "remaining", "active", "fresh", "seed", "choice", "temperature", "top_p",
+    "token", "log_prob", "sampling_log_prob", "top_ids", "top_log_probs", "position", "remaining", "active", "fresh", "seed", "choice",
+    "temperature", "top_p", "top_k",
 ])  # fmt: skip
 @dataclasses.dataclass
 class Rows:
@@ -70,6 +74,7 @@ class Rows:
     token: jax.Array
     """The last token drawn; its keys and values are not in the cache yet."""
     log_prob: jax.Array
+    sampling_log_prob: jax.Array
     top_ids: jax.Array
     top_log_probs: jax.Array
     position: jax.Array
@@ -83,6 +88,7 @@ class Rows:
     choice: jax.Array
     temperature: jax.Array
     top_p: jax.Array
+    top_k: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +100,9 @@ class Chunk:
     tokens: np.ndarray
     """B x CHUNK+1, int32."""
     log_probs: np.ndarray
-    """B x CHUNK+1, under the model itself, before temperature and top_p; nats."""
+    """B x CHUNK+1, under the model itself: temperature 1, the whole vocabulary; nats."""
+    sampling_log_probs: np.ndarray
+    """B x CHUNK+1, under the distribution that the token was drawn from; nats. 0 for greedy rows."""
     top_ids: np.ndarray
     """B x CHUNK+1 x K; K is 0 unless alternatives were asked for."""
     top_log_probs: np.ndarray
@@ -175,7 +183,7 @@ class Sampler:
         assert row is not None and 0 < length <= self.max_length - sampling.max_tokens, "the caller checks room and length"
         hidden, row_cache = self._read(prompt)
         self._make_room(max(_slots(row_cache), length + sampling.max_tokens))
-        numbers = np.array([length, sampling.max_tokens, sampling.choice], np.int32)
+        numbers = np.array([length, sampling.max_tokens, sampling.choice, min(sampling.top_k, self.vocabulary_size)], np.int32)
         seed = np.uint32(sampling.seed & 0xFFFFFFFF)
         knobs = np.array([sampling.temperature, sampling.top_p], np.float32)
         top = self._top if alternatives else 0
@@ -193,8 +201,8 @@ class Sampler:
         numbers = np.array([min(steps, CHUNK), until_free], np.int32)
         with self._announced("decode", self.length, top):
             self._cache, self._state, drawn = self._advance(self._parameters, self._cache, self._state, self._used, numbers, top=top)
-        count, tokens, log_probs, top_ids, top_log_probs, active, taken = jax.device_get(drawn)
-        return Chunk(count, tokens, log_probs, top_ids, top_log_probs, active, int(taken))
+        *arrays, taken = jax.device_get(drawn)
+        return Chunk(*arrays, int(taken))
 
     def release(self, row: int) -> None:
         """Frees a row, whether its completion has ended or not."""
@@ -286,9 +294,9 @@ def _empty_rows(rows: int, top: int) -> Rows:
         return jnp.zeros((rows, *shape), dtype)
 
     return Rows(
-        token=zeros(jnp.int32), log_prob=zeros(jnp.float32), top_ids=zeros(jnp.int32, top), top_log_probs=zeros(jnp.float32, top),
-        position=zeros(jnp.int32), remaining=zeros(jnp.int32), active=zeros(bool), fresh=zeros(bool),
-        seed=zeros(jnp.uint32), choice=zeros(jnp.int32), temperature=zeros(jnp.float32), top_p=zeros(jnp.float32),
+        token=zeros(jnp.int32), log_prob=zeros(jnp.float32), sampling_log_prob=zeros(jnp.float32), top_ids=zeros(jnp.int32, top),
+        top_log_probs=zeros(jnp.float32, top), position=zeros(jnp.int32), remaining=zeros(jnp.int32), active=zeros(bool), fresh=zeros(bool),
+        seed=zeros(jnp.uint32), choice=zeros(jnp.int32), temperature=zeros(jnp.float32), top_p=zeros(jnp.float32), top_k=zeros(jnp.int32),
     )  # fmt: skip
 
 
@@ -321,9 +329,11 @@ class _Functions:
 
     def first(self, parameters: Any, hidden_1xD: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> Rows:
         """One row's state, its first token drawn. Apart from `prefill`, which is compiled for every length."""
-        length, max_tokens, choice = numbers
+        length, max_tokens, choice, top_k = numbers
         row = _empty_rows(1, min(TOP, self._words))
-        row = dataclasses.replace(row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], position=length[None])
+        row = dataclasses.replace(
+            row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], top_k=top_k[None], position=length[None]
+        )
         row = self._draw(self._model(parameters).logits(hidden_1xD), row, top)
         remaining = max_tokens[None] - 1
         active = (remaining > 0) & ~self._ends(row.token)
@@ -365,12 +375,12 @@ class _Functions:
         rows = dataclasses.replace(rows, active=rows.active & used, fresh=rows.fresh & used)
         started = rows.active
 
-        out = (jnp.zeros((B, CHUNK + 1), jnp.int32), jnp.zeros((B, CHUNK + 1), jnp.float32),
+        out = (jnp.zeros((B, CHUNK + 1), jnp.int32), jnp.zeros((B, CHUNK + 1), jnp.float32), jnp.zeros((B, CHUNK + 1), jnp.float32),
                jnp.zeros((B, CHUNK + 1, top), jnp.int32), jnp.zeros((B, CHUNK + 1, top), jnp.float32))  # fmt: skip
 
         def record(out: tuple, count: jax.Array, rows: Rows, which: jax.Array) -> tuple:
             at = (every, jnp.where(which, count, CHUNK + 1))  # out of range is dropped
-            values = (rows.token, rows.log_prob, rows.top_ids[:, :top], rows.top_log_probs[:, :top])
+            values = (rows.token, rows.log_prob, rows.sampling_log_prob, rows.top_ids[:, :top], rows.top_log_probs[:, :top])
             return tuple(array.at[at].set(value, mode="drop") for array, value in zip(out, values, strict=True))
 
         out = record(out, jnp.zeros(B, jnp.int32), rows, rows.fresh)
@@ -419,36 +429,14 @@ class _Functions:
         return (token_B[:, None] == jnp.array(self._end_ids, jnp.int32)).any(1)
 
     def _draw(self, logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
-        """The token for `rows.position`, its log-probability, and the most likely ones."""
+        """The token for `rows.position`, its two log-probabilities, and the most likely tokens."""
         logits_BxV = logits_BxV.astype(jnp.float32)
         total = jax.nn.logsumexp(logits_BxV, -1)
         logits_BxV = logits_BxV[:, : self._words]
-        greedy = jnp.argmax(logits_BxV, -1).astype(jnp.int32)
-
-        def drawn() -> jax.Array:
-            scaled = logits_BxV / jnp.maximum(rows.temperature, 1e-6)[:, None]
-            scaled = jax.lax.cond(jnp.any(rows.top_p < 1), lambda: _nucleus(scaled, rows.top_p), lambda: scaled)
-            keys = jax.vmap(_key)(rows.seed, rows.choice, rows.position)
-            noise = jax.vmap(lambda key: jax.random.gumbel(key, logits_BxV.shape[1:]))(keys)
-            return jnp.where(rows.temperature > 0, jnp.argmax(scaled + noise, -1).astype(jnp.int32), greedy)
-
-        token = jax.lax.cond(jnp.any(rows.temperature > 0), drawn, lambda: greedy)
+        token, sampling_log_prob = draw(logits_BxV, rows.temperature, rows.top_p, rows.top_k, rows.seed, rows.choice, rows.position)
         log_prob = jnp.take_along_axis(logits_BxV, token[:, None], 1)[:, 0] - total
-        rows = dataclasses.replace(rows, token=token, log_prob=log_prob)
+        rows = dataclasses.replace(rows, token=token, log_prob=log_prob, sampling_log_prob=sampling_log_prob)
         if top:
             best, best_ids = jax.lax.top_k(logits_BxV, top)
             rows = dataclasses.replace(rows, top_ids=best_ids.astype(jnp.int32), top_log_probs=best - total[:, None])
         return rows
-
-
-def _key(seed: jax.Array, choice: jax.Array, position: jax.Array) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), choice), position)
-
-
-def _nucleus(logits_BxV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-    """Minus infinity outside the smallest set of tokens whose probability reaches top_p (Holtzman et al., 2020)."""
-    probabilities = jax.nn.softmax(logits_BxV)
-    falling = -jnp.sort(-probabilities, -1)
-    before = jnp.cumsum(falling, -1) - falling
-    least = jnp.min(jnp.where(before < top_p_B[:, None], falling, jnp.inf), -1)
-    return jnp.where(probabilities >= least[:, None], logits_BxV, -jnp.inf)

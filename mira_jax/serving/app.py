@@ -16,7 +16,7 @@ from starlette.routing import Route
 from mira_jax.serving import protocol
 from mira_jax.serving.engine import Completion, Engine, Job, QueueFull
 from mira_jax.serving.metrics import Counted, Metrics
-from mira_jax.serving.protocol import ChatRequest, CompletionRequest, RequestError
+from mira_jax.serving.protocol import ChatRequest, CompletionRequest, RequestError, Served
 
 Result = TypeVar("Result")
 MAX_BODY = 32 * 1024 * 1024
@@ -24,8 +24,7 @@ MAX_BODY = 32 * 1024 * 1024
 ROUTES = "POST /v1/completions, POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 
 
-def make_app(engine: Engine, model: str, max_body: int = MAX_BODY) -> Starlette:
-    """`model`: the name that clients ask for."""
+def make_app(engine: Engine, model: Served, max_body: int = MAX_BODY) -> Starlette:
     service = _Service(engine, model, max_body)
     routes = [
         Route("/v1/completions", service.completions, methods=["POST"]),
@@ -41,10 +40,13 @@ def make_app(engine: Engine, model: str, max_body: int = MAX_BODY) -> Starlette:
 
 
 class _Service:
-    def __init__(self, engine: Engine, model: str, max_body: int):
+    def __init__(self, engine: Engine, model: Served, max_body: int):
         self._engine, self._model, self._max_body = engine, model, max_body
         self._tokenizer = engine.tokenizer
-        self._card = {"id": model, "object": "model", "created": 0, "owned_by": "mira_jax", "max_model_len": engine.max_length}
+        self._card = {
+            "id": model.name, "object": "model", "created": 0, "owned_by": "mira_jax",
+            "max_model_len": engine.max_length, "fingerprint": model.fingerprint, "dtype": model.dtype,
+        }  # fmt: skip
 
     async def completions(self, http: Request) -> Response:
         request = protocol.parse(CompletionRequest, await self._body(http))
@@ -75,8 +77,9 @@ class _Service:
 
     async def health(self, http: Request) -> Response:
         engine = self._engine
-        state = {"status": "ok" if engine.alive else "stopped", "model": self._model, "waiting": engine.waiting, "running": engine.running}
-        return JSONResponse({**state, **dataclasses.asdict(engine.counters)}, status_code=200 if engine.alive else 503)
+        state = {"status": "ok" if engine.alive else "stopped", "model": self._model.name}
+        counts = {"waiting": engine.waiting, "running": engine.running, **dataclasses.asdict(engine.counters)}
+        return JSONResponse({**state, **counts}, status_code=200 if engine.alive else 503)
 
     async def _body(self, http: Request) -> bytes:
         body = bytearray()
@@ -87,8 +90,8 @@ class _Service:
         return bytes(body)
 
     def _check_model(self, name: str | None) -> None:
-        if name not in (None, self._model):
-            raise RequestError(f"the model {name!r} is not served here; {self._model!r} is", 404, "model", "model_not_found")
+        if name not in (None, self._model.name):
+            raise RequestError(f"the model {name!r} is not served here; {self._model.name!r} is", 404, "model", "model_not_found")
 
     def _submit(self, jobs: Sequence[Job]) -> list[asyncio.Future[Completion]]:
         if len(jobs) > self._engine.queue_limit:

@@ -51,7 +51,9 @@ class Completion:
     text: str = ""
     tokens: list[int] = dataclasses.field(default_factory=list)
     log_probs: list[float] = dataclasses.field(default_factory=list)
-    """One per token, under the model itself, whatever the temperature; nats."""
+    """One per token, under the model itself: temperature 1, the whole vocabulary; nats."""
+    sampling_log_probs: list[float] = dataclasses.field(default_factory=list)
+    """One per token, under the distribution that it was drawn from; nats. 0 for greedy completions."""
     alternatives: list[Alternatives] = dataclasses.field(default_factory=list)
     """One per token, if asked for."""
     finish_reason: str = "length"
@@ -59,6 +61,10 @@ class Completion:
     prompt_log_probs: list[float] = dataclasses.field(default_factory=list)
     """Of the prompt's second to last tokens, if asked for."""
     prompt_alternatives: list[Alternatives] = dataclasses.field(default_factory=list)
+
+
+PER_TOKEN = ("tokens", "log_probs", "sampling_log_probs", "alternatives")
+"""The lists of a completion that have one entry per drawn token."""
 
 
 @dataclasses.dataclass
@@ -188,9 +194,12 @@ class Engine:
         for row, running in list(self._running.items()):
             count = int(chunk.count[row])
             self.counters.drawn_tokens += count
-            tokens, log_probs = chunk.tokens[row, :count].tolist(), chunk.log_probs[row, :count].tolist()
-            best = _alternatives(chunk.top_ids[row, :count], chunk.top_log_probs[row, :count], running.job.alternatives)
-            if running.add(tokens, log_probs, best, bool(chunk.active[row]), self.tokenizer, self._end_ids):
+            drawn = Completion(
+                tokens=chunk.tokens[row, :count].tolist(), log_probs=chunk.log_probs[row, :count].tolist(),
+                sampling_log_probs=chunk.sampling_log_probs[row, :count].tolist(),
+                alternatives=_alternatives(chunk.top_ids[row, :count], chunk.top_log_probs[row, :count], running.job.alternatives),
+            )  # fmt: skip
+            if running.add(drawn, bool(chunk.active[row]), self.tokenizer, self._end_ids):
                 self._leave(row)
                 self._resolve(running)
 
@@ -215,22 +224,20 @@ class _Running:
         self.completion.prompt_log_probs = scores.log_probs.tolist()
         self.completion.prompt_alternatives = _alternatives(scores.top_ids, scores.top_log_probs, self.job.alternatives)
 
-    def add(
-        self, tokens: list[int], log_probs: list[float], best: list[Alternatives], goes_on: bool, tokenizer: Tokenizer, end_ids: set[int]
-    ) -> bool:
+    def add(self, drawn: Completion, goes_on: bool, tokenizer: Tokenizer, end_ids: set[int]) -> bool:
         """Takes the tokens just drawn; True when the completion is whole."""
         completion = self.completion
         before = len(completion.tokens)
-        completion.tokens += tokens
-        completion.log_probs += log_probs
-        completion.alternatives += best
+        for name in PER_TOKEN:
+            getattr(completion, name).extend(getattr(drawn, name))
         completion.text = tokenizer.decode(completion.tokens)
         if any(stop in completion.text for stop in self.job.stop):
             # The token that completes the stop string is the last one: those drawn after it in this chunk never were.
             kept = before + 1
             while not any(stop in tokenizer.decode(completion.tokens[:kept]) for stop in self.job.stop):
                 kept += 1
-            del completion.tokens[kept:], completion.log_probs[kept:], completion.alternatives[kept:]
+            for name in PER_TOKEN:
+                del getattr(completion, name)[kept:]
             text = tokenizer.decode(completion.tokens)
             completion.text = text[: min(text.find(stop) for stop in self.job.stop if stop in text)]
             goes_on, completion.finish_reason = False, "stop"

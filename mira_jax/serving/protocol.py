@@ -29,7 +29,8 @@ class RequestError(Exception):
 
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=128)]
+MOST_CHOICES = 128
+Count = Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)]
 Top = Annotated[int, msgspec.Meta(ge=0, le=TOP)]
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -46,15 +47,17 @@ class _Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     temperature: NonNegative | None = None
     """Default 1; 0 takes the most likely token."""
     top_p: Fraction | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    """Draws from this many of the most likely tokens, as in vLLM; 0, -1 and null: from all."""
     n: Count | None = None
     seed: int | None = None
-    """The same seed and prompt give the same completion. Default: a new one each time."""
+    """The same request with the same seed gives the same completions. Default: a new seed each time."""
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
     return_token_ids: bool | None = None
-    """Adds `prompt_token_ids` and `token_ids` to each choice, as in vLLM."""
+    """Adds `prompt_token_ids` and `token_ids` to each choice, as in vLLM; chat responses also have `prompt_token_ids` where vLLM does."""
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
@@ -113,6 +116,17 @@ def parse(kind: type[Request], body: bytes) -> Request:
         raise RequestError(str(error)) from None
     request.refuse_unsupported()
     return request
+
+
+class Served(msgspec.Struct, frozen=True):
+    """The model that answers, as its responses describe it."""
+
+    name: str
+    """What clients ask for."""
+    fingerprint: str
+    """Of the weights, in hexadecimal: `mira_jax.training.load.model_fingerprint`."""
+    dtype: str
+    """Of parameters, activations and cache."""
 
 
 class Prompts(msgspec.Struct):
@@ -211,7 +225,7 @@ def _jobs(
     jobs = []
     seed = secrets.randbits(32) if request.seed is None else request.seed
     temperature = 1.0 if request.temperature is None else request.temperature
-    for prompt in prompts:
+    for index, prompt in enumerate(prompts):
         if len(prompt) + max_tokens > max_length:
             raise RequestError(
                 f"this server's maximum length is {max_length} tokens, but the prompt has {len(prompt)} and max_tokens is {max_tokens}; "
@@ -220,13 +234,20 @@ def _jobs(
                 code="context_length_exceeded",
             )
         for choice in range(n):
-            sampling = Sampling(max_tokens, temperature, request.top_p or 1.0, seed, choice)
+            # One random stream per prompt and choice. Those of the first prompt do not depend on whether others follow.
+            stream = index * MOST_CHOICES + choice
+            sampling = Sampling(max_tokens, temperature, request.top_p or 1.0, seed, stream, max(request.top_k or 0, 0))
             jobs.append(Job(prompt, sampling, request.stops(), alternatives, score_prompt and choice == 0))
     return jobs
 
 
 def completion_response(
-    request: CompletionRequest, model: str, prompts: Prompts, jobs: Sequence[Job], completions: Sequence[Completion], tokenizer: Tokenizer
+    request: CompletionRequest,
+    model: Served,
+    prompts: Prompts,
+    jobs: Sequence[Job],
+    completions: Sequence[Completion],
+    tokenizer: Tokenizer,
 ) -> dict[str, Any]:
     n = request.n or 1
     choices = []
@@ -241,7 +262,11 @@ def completion_response(
             best = [None, *scored.prompt_alternatives, *best]
         choice = {"index": index, "text": text, "finish_reason": completion.finish_reason, "logprobs": None}
         if request.logprobs is not None:
-            choice["logprobs"] = _log_probs(tokens, log_probs, best if request.logprobs else None, tokenizer)
+            unknown = [None] * (len(tokens) - len(completion.tokens))
+            choice["logprobs"] = {
+                **_log_probs(tokens, log_probs, best if request.logprobs else None, tokenizer),
+                "sampling_logprobs": unknown + completion.sampling_log_probs,
+            }
         if request.return_token_ids:
             choice |= {"prompt_token_ids": list(job.prompt), "token_ids": completion.tokens}
         choices.append(choice)
@@ -249,7 +274,7 @@ def completion_response(
 
 
 def chat_response(
-    request: ChatRequest, model: str, prompt: list[int], completions: Sequence[Completion], tokenizer: Tokenizer
+    request: ChatRequest, model: Served, prompt: list[int], completions: Sequence[Completion], tokenizer: Tokenizer
 ) -> dict[str, Any]:
     choices = []
     for index, completion in enumerate(completions):
@@ -260,16 +285,20 @@ def chat_response(
             "logprobs": None,
         }
         if request.logprobs:
-            choice["logprobs"] = {"content": _chat_log_probs(completion, tokenizer), "refusal": None}
+            choice["logprobs"] = {
+                "content": _chat_log_probs(completion, tokenizer), "refusal": None, "sampling_logprobs": completion.sampling_log_probs
+            }  # fmt: skip
         if request.return_token_ids:
             choice |= {"prompt_token_ids": prompt, "token_ids": completion.tokens}
         choices.append(choice)
-    return {**head("chatcmpl", "chat.completion", model), "choices": choices, "usage": usage([prompt], completions)}
+    extra = {"prompt_token_ids": prompt} if request.return_token_ids else {}
+    return {**head("chatcmpl", "chat.completion", model), "choices": choices, "usage": usage([prompt], completions), **extra}
 
 
-def head(prefix: str, kind: str, model: str) -> dict[str, Any]:
+def head(prefix: str, kind: str, model: Served) -> dict[str, Any]:
     """What every response begins with."""
-    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+    id = f"{prefix}-{uuid.uuid4().hex}"
+    return {"id": id, "object": kind, "created": int(time.time()), "model": model.name, "system_fingerprint": model.fingerprint}
 
 
 def usage(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> dict[str, int]:
@@ -325,7 +354,7 @@ def _offsets(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
     return offsets
 
 
-def stream_chunks(request: _Common, model: str, chat: bool) -> Callable[..., dict[str, Any]]:
+def stream_chunks(request: _Common, model: Served, chat: bool) -> Callable[..., dict[str, Any]]:
     """A function of (index, text, finish_reason) that makes the chunks of one streamed response."""
     start = head("chatcmpl", "chat.completion.chunk", model) if chat else head("cmpl", "text_completion", model)
 

@@ -121,16 +121,19 @@ def test_seeds_and_choices_draw_apart_and_again_the_same(sampler, prompts):
     assert len({tuple(tokens) for tokens, _ in first}) == 4
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.5, 0.6)])
-def test_first_tokens_are_distributed_as_temperature_and_top_p_say(sampler, prompts, log_probs, temperature, top_p):
+@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1.0, 1.0, 0), (0.5, 1.0, 0), (1.5, 0.6, 0), (1.0, 1.0, 6), (1.5, 0.8, 9)])
+def test_first_tokens_are_distributed_as_temperature_top_p_and_top_k_say(sampler, prompts, log_probs, temperature, top_p, top_k):
     prompt, count = prompts[0], 600
     logits = log_probs(prompt)[-1, :WORDS].astype(np.float64) / temperature
-    expected = np.exp(logits) / np.exp(logits).sum()
+    expected = np.exp(logits)
+    if top_k:
+        expected[np.argsort(-expected)[top_k:]] = 0
+    expected /= expected.sum()
     order = np.argsort(-expected)
     kept = order[: int(np.searchsorted(np.cumsum(expected[order]), top_p)) + 1] if top_p < 1 else order
     expected = np.where(np.isin(np.arange(WORDS), kept), expected, 0)
     expected /= expected.sum()
-    results, _ = run(sampler, [(prompt, Sampling(1, temperature, top_p, seed)) for seed in range(count)])
+    results, _ = run(sampler, [(prompt, Sampling(1, temperature, top_p, seed, top_k=top_k)) for seed in range(count)])
     seen = np.bincount([tokens[0] for tokens, _ in results], minlength=WORDS)
     assert seen[expected == 0].sum() == 0
     # Pearson's chi-square over the tokens that are expected five times or more, the rest as one class: its mean is

@@ -14,6 +14,7 @@ from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sampler import Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
+from mira_jax.serving.protocol import Served
 from mira_jax.serving.server import Server, bind
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
 
@@ -62,7 +63,7 @@ def engine(sampler, tokenizer):
 
 @pytest.fixture(scope="session")
 def server(engine):
-    server = Server(make_app(engine, "tiny", max_body=200_000), bind("127.0.0.1", 0))
+    server = Server(make_app(engine, Served("tiny", "c0ffee", "float32"), max_body=200_000), bind("127.0.0.1", 0))
     yield server
     server.stop()
 

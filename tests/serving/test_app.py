@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import httpx
+import jax
 import numpy as np
 import openai
 import pytest
@@ -50,8 +51,8 @@ def test_the_openai_client_completes_text_and_token_ids_alike(client, tokenizer,
 def test_a_list_of_prompts_and_n_give_choices_in_order(client, ids):
     both = client.completions.create(model="tiny", prompt=[ids, ids[:5]], max_tokens=9, temperature=1, seed=3, n=2)
     assert [choice.index for choice in both.choices] == [0, 1, 2, 3]
-    one = client.completions.create(model="tiny", prompt=ids[:5], max_tokens=9, temperature=1, seed=3, n=2)
-    assert [choice.text for choice in both.choices[2:]] == [choice.text for choice in one.choices]
+    one = client.completions.create(model="tiny", prompt=ids, max_tokens=9, temperature=1, seed=3, n=2)
+    assert [choice.text for choice in both.choices[:2]] == [choice.text for choice in one.choices]
     assert one.choices[0].text != one.choices[1].text
     assert both.usage.prompt_tokens == len(ids) + 5
     texts = client.completions.create(model="tiny", prompt=["red", "blue"], max_tokens=3)
@@ -64,6 +65,104 @@ def test_seeds_repeat_and_their_absence_does_not(client, ids):
 
     assert draw(seed=11) == draw(seed=11) != draw(seed=12)
     assert draw() != draw()
+
+
+def first_tokens(client, **options) -> list[int]:
+    """The first token of each completion."""
+    extra = {"return_token_ids": True}
+    answer = client.completions.create(model="tiny", max_tokens=1, temperature=1, extra_body=extra, **options)
+    return [choice.model_extra["token_ids"][0] for choice in answer.choices]
+
+
+@pytest.mark.parametrize("seed", [{}, {"seed": 3}])
+def test_equal_prompts_of_one_request_and_their_choices_draw_independently(client, ids, by_hand, seed):
+    drawn = [
+        token for number in range(8) for token in first_tokens(
+            client, prompt=[ids] * 20, n=3, **({"seed": 3 + number} if seed else {})
+        )
+    ]  # fmt: skip
+    # Pairs of independent draws are equal with probability sum p^2: compare prompt with prompt, and choice with choice.
+    p = np.exp(by_hand.log_probs(ids)[-1].astype(np.float64))
+    equal = float((p**2).sum())
+    table = np.array(drawn).reshape(8, 20, 3)
+    for name, first, second in (("prompts", table[:, :-1], table[:, 1:]), ("choices", table[:, :, :-1], table[:, :, 1:])):
+        matches, pairs = int((first == second).sum()), first.size
+        # Neighbouring pairs share a draw, which at most doubles the variance of independent ones.
+        assert abs(matches - equal * pairs) < 5 * np.sqrt(2 * pairs * equal * (1 - equal)), name
+
+
+def test_a_seed_gives_the_tokens_that_gumbel_noise_of_its_stream_gives(client, ids, by_hand):
+    """The streams are part of what a seed means: fold_in(fold_in(key(seed), 128 prompt + choice), position)."""
+    logits = by_hand.log_probs(ids)[-1]
+
+    def expected(stream: int) -> int:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), stream), len(ids))
+        return int((logits + np.asarray(jax.random.gumbel(key, logits.shape))).argmax())
+
+    assert first_tokens(client, prompt=ids, seed=11) == [expected(0)]
+    drawn = first_tokens(client, prompt=[ids] * 4, n=2, seed=11)
+    assert drawn == [expected(128 * prompt + choice) for prompt in range(4) for choice in range(2)]
+    assert drawn == first_tokens(client, prompt=[ids] * 4, n=2, seed=11)
+
+
+def sampled_from(log_probs: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
+    """The distribution that a token is drawn from, V; in NumPy, by loops."""
+    p = np.exp(log_probs.astype(np.float64) / temperature)
+    order = sorted(range(len(p)), key=lambda token: -p[token])
+    kept = order[:top_k] if top_k > 0 else order
+    total, nucleus, mass = sum(p[token] for token in kept), [], 0.0
+    for token in kept:
+        nucleus.append(token)
+        mass += p[token] / total
+        if mass >= top_p:
+            break
+    out = np.zeros(len(p))
+    out[nucleus] = p[nucleus] / p[nucleus].sum()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "top_k"), [(1, 1, -1), (0.7, 1, 0), (1.5, 0.6, 0), (1, 1, 5), (2, 0.8, 12), (1, 1, 10**9)]
+)
+@pytest.mark.parametrize("chat", [False, True])
+def test_sampling_log_probs_are_those_of_the_distribution_drawn_from(client, ids, by_hand, temperature, top_p, top_k, chat):
+    options = {"model": "tiny", "max_tokens": 12, "temperature": temperature, "top_p": top_p, "seed": 4, "n": 3}
+    extra = {"return_token_ids": True, "top_k": top_k}
+    if chat:
+        messages = [{"role": "user", "content": PROMPT}]
+        answer = client.chat.completions.create(messages=messages, logprobs=True, extra_body=extra, **options)
+        ids = answer.model_extra["prompt_token_ids"]
+    else:
+        answer = client.completions.create(prompt=ids, logprobs=0, extra_body=extra, **options)
+    for choice in answer.choices:
+        tokens = choice.model_extra["token_ids"]
+        rows = by_hand.log_probs(ids + tokens)[len(ids) - 1 : -1]
+        own = [item.logprob for item in choice.logprobs.content] if chat else choice.logprobs.token_logprobs
+        np.testing.assert_allclose(own, [row[token] for row, token in zip(rows, tokens, strict=True)], atol=1e-4)
+        drawn_from = [sampled_from(row, temperature, top_p, top_k)[token] for row, token in zip(rows, tokens, strict=True)]
+        np.testing.assert_allclose(choice.logprobs.model_extra["sampling_logprobs"], np.log(drawn_from), atol=2e-4)
+
+
+def test_what_a_trainer_records_of_a_completion(client, server, tokenizer, ids):
+    """Token ids with the end token, both log-probabilities per token, and which weights drew them."""
+    options = {"model": "tiny", "prompt": ids, "max_tokens": 40, "logprobs": 0, "extra_body": {"return_token_ids": True}}
+    drawn = client.completions.create(n=20, temperature=1, seed=0, **options)
+    assert drawn.system_fingerprint == "c0ffee"
+    card = client.models.retrieve("tiny").model_extra
+    assert (card["fingerprint"], card["dtype"], card["max_model_len"]) == ("c0ffee", "float32", 512)
+    ended = [choice for choice in drawn.choices if choice.finish_reason == "stop"]
+    assert ended
+    for choice in drawn.choices:
+        tokens, of_tokens = choice.model_extra["token_ids"], choice.logprobs
+        assert len(tokens) == len(of_tokens.token_logprobs) == len(of_tokens.model_extra["sampling_logprobs"])
+        assert (tokens[-1] in (tokenizer.eos_id, tokenizer.end_of_turn_id)) == (choice in ended)
+        # At temperature 1 without top_p and top_k both are the same distribution.
+        np.testing.assert_allclose(of_tokens.token_logprobs, of_tokens.model_extra["sampling_logprobs"], atol=1e-5)
+    greedy = client.completions.create(temperature=0, echo=True, **options).choices[0]
+    count = len(greedy.model_extra["token_ids"])
+    assert greedy.logprobs.model_extra["sampling_logprobs"] == [None] * len(ids) + [0] * count
+    chunks = client.completions.create(model="tiny", prompt=ids, max_tokens=2, stream=True)
+    assert {chunk.system_fingerprint for chunk in chunks} == {"c0ffee"}
 
 
 def test_echo_with_log_probs_scores_the_prompt_without_drawing(client, tokenizer, ids, by_hand):

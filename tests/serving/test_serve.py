@@ -14,6 +14,7 @@ import pytest
 from mira_jax import commands, serve
 from mira_jax.errors import UserError
 from mira_jax.serving.server import Server, bind
+from mira_jax.training.load import model_fingerprint
 
 COMMAND = [sys.executable, "-m", "mira_jax.serve"]
 
@@ -47,6 +48,9 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path, capsys):
         answer = httpx.post(told["url"] + "/v1/completions", json={"model": "shopper", "prompt": "red", "max_tokens": 3}, timeout=60)
         assert answer.json()["usage"]["completion_tokens"] in (1, 2, 3)
 
+        card = httpx.get(told["url"] + "/v1/models").json()["data"][0]
+        assert (card["fingerprint"], card["dtype"]) == (model_fingerprint(folder), "float32")
+        assert answer.json()["system_fingerprint"] == card["fingerprint"]
         assert any(compiled.iterdir())
 
         # A second server on its port is refused before it reads the model.
