@@ -20,6 +20,7 @@ import yaml
 
 from mira_jax import commands
 from mira_jax.errors import UserError
+from mira_jax.model_files import locate
 from mira_jax.models import huggingface
 from mira_jax.models.huggingface import peft
 from mira_jax.models.lora import TARGETS
@@ -60,7 +61,6 @@ def main(config: ExportConfig) -> None:
     if config.adapter and config.dtype == "bfloat16":
         raise UserError("adapter=true writes float32; leave out dtype")
     weights = open_weights(config.checkpoint)
-    tokenizer = Path(config.checkpoint) / tokenizers.FILE_NAME
     origin = find_origin(config.checkpoint)
     vision = None if config.text_only else config.vision
     if not config.text_only and not vision and origin and huggingface.vision_tensors(origin):
@@ -68,7 +68,7 @@ def main(config: ExportConfig) -> None:
     if config.adapter:
         return export_adapter(config.checkpoint, weights, Path(config.out), multimodal=bool(vision))
     plan = {
-        "tokenizer_path": tokenizer if tokenizer.is_file() else None,
+        "tokenizer_path": locate(Path(config.checkpoint) / tokenizers.FILE_NAME),
         "dtype": jnp.dtype(config.dtype) if config.dtype else None,
         "origin": origin,
         "vision": vision,

@@ -15,6 +15,7 @@ from typing import Any
 
 from mira_jax import commands
 from mira_jax.errors import UserError
+from mira_jax.model_files import locate
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
 from mira_jax.training import load, run_weights
@@ -76,7 +77,7 @@ def find_tokenizer(config: ImportConfig) -> Path | None:
         return tokenizers.Tokenizer(config.tokenizer).path
     folder = Path(config.model)
     places = [folder] if (folder / huggingface.CONFIG).exists() else [folder, folder.resolve().parent]
-    found = next((place for place in places if (place / tokenizers.FILE_NAME).is_file()), None)
+    found = next((place for place in places if locate(place / tokenizers.FILE_NAME)), None)
     return tokenizers.Tokenizer(found).path if found else None
 
 

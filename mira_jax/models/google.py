@@ -28,6 +28,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mira_jax import config as configs
 from mira_jax.errors import UserError
+from mira_jax.model_files import check_tree
 from mira_jax.models import weights
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.weights import Name
@@ -109,6 +110,7 @@ class GoogleRelease:
                 weights.transpose(source, into)
             else:
                 into[...] = source if array.axes is None else source.transpose(array.axes)
+            weights.require_finite(into, f"{self.folder}: array {array.name}")
         return values
 
     def _load(self, array: _Array, dtype: np.dtype) -> np.ndarray:
@@ -123,6 +125,7 @@ class GoogleRelease:
 
 def _arrays(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype]]:
     """(path in the tree, shape, dtype) of every array, by its whole name: trees may be flat or nested."""
+    check_tree(folder)
     try:
         tree = flatten_dict(ocp.metadata(folder.absolute()).metadata)
     except (OSError, ValueError, KeyError) as error:

@@ -6,6 +6,7 @@ because nobody holds more than a parameter.
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -13,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mira_jax.errors import UserError
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 
 Name = tuple[str | int, ...]
 """A parameter's path in the model's state: ("groups", 0, "attention", "query"). Scanned layers are stacked in one."""
 _TILE = 1024
+_PIECE = 256 * 1024
 
 
 class Weights(Protocol):
@@ -29,7 +32,7 @@ class Weights(Protocol):
     """Shape and dtype of every parameter, as `read` gives it unless told otherwise."""
 
     def read(self, name: Name, dtype: Any = None) -> np.ndarray:
-        """One parameter, cast to `dtype` if given."""
+        """One parameter, cast to `dtype` if given. Raises UserError if a value is not finite."""
         ...
 
 
@@ -77,6 +80,38 @@ def build(weights: Weights, *, dtype=jnp.float32, param_dtype=jnp.float32, remat
         array = jax.device_put(values) if place is None else jax.make_array_from_callback(values.shape, place, values.__getitem__)
         flat.append((name, variable.replace(array)))
     return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def require_finite(values: np.ndarray, where: str) -> None:
+    """Raises UserError, which begins with `where`, if one of these floating-point numbers is NaN or infinite.
+
+    Counts a piece at a time, with no copy of the whole. Those numbers are the ones whose exponent bits are all set.
+    """
+    bits = np.dtype(f"u{values.dtype.itemsize}")
+    infinity = np.array(np.inf, values.dtype).view(bits)
+    flat = values.reshape(-1).view(bits)
+    pieces = (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
+    _require_none(sum(np.count_nonzero((piece & infinity) == infinity) for piece in pieces), values.size, where)
+
+
+def require_finite_arrays(tree: Any, where: str | Path) -> None:
+    """The same of arrays on devices, by one reduction of each; `where` is what they were read from."""
+    counts = dict(jax.tree_util.tree_leaves_with_path(jax.device_get(_count_nonfinite(tree))))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        _require_none(counts[path], leaf.size, f"{where}: parameter {jax.tree_util.keystr(path, simple=True, separator='.')}")
+
+
+@jax.jit
+def _count_nonfinite(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.sum(~jnp.isfinite(leaf), dtype=jnp.uint32), tree)
+
+
+def _require_none(nonfinite: int, total: int, where: str) -> None:
+    if nonfinite:
+        raise UserError(
+            f"{where}: {nonfinite:,} of {total:,} values are NaN or infinite: training diverged or the file is damaged; "
+            "use another checkpoint or copy"
+        )
 
 
 def transpose(matrix: np.ndarray, out: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from orbax.checkpoint import v1 as ocp
 from mira_jax import config as configs
 from mira_jax.errors import UserError
 from mira_jax.models import lora as adapters
+from mira_jax.models import weights
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic
@@ -184,12 +185,14 @@ def _load_params(folder: str | Path, abstract: Params) -> Params:
     path = latest_checkpoint(folder)
     try:
         with quiet_failure():
-            return ocp.load(path, abstract, checkpointable_name=parameters_part(path))
+            params = ocp.load(path, abstract, checkpointable_name=parameters_part(path))
     except Exception as error:
         raise UserError(
             f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {reason(error)}; "
             "move it away to read the one before it, if there is one"
         ) from error
+    weights.require_finite_arrays(params, path)
+    return params
 
 
 def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:

@@ -75,7 +75,10 @@ class RunWeights:
                 loaded = ocp.load(self._path, unflatten_dict(abstract), checkpointable_name=self._part)
         except Exception as error:
             raise UserError(f"{self._path}: the checkpoint is damaged: {checkpoints.reason(error)}") from error
-        return flatten_dict(loaded)
+        values = flatten_dict(loaded)
+        for name, value in values.items():
+            model_weights.require_finite(value, f"{self._path}: parameter {model_weights.dotted(name)}")
+        return values
 
 
 def write(weights: Weights, path: str | Path) -> None:

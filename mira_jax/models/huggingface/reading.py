@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mira_jax.errors import UserError
+from mira_jax.model_files import read_json
 from mira_jax.models import weights
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.huggingface.names import TEXT_PREFIXES, TIED, TextTensor, hub_name, text_tensors
-from mira_jax.models.huggingface.safetensors import Tensor, open_folder, read_json, same
+from mira_jax.models.huggingface.safetensors import Tensor, open_folder, same
 from mira_jax.models.weights import Name
 
 CONFIG = "config.json"
@@ -36,8 +37,8 @@ class HubFolder:
         self.folder = Path(folder)
         self.config = weights.with_scan(load_config(self.folder), scan_layers)
         tensors = open_folder(self.folder)
-        prefix = _prefix(self.folder, tensors)
-        expected = {prefix + tensor.name: tensor for tensor in text_tensors(self.config)}
+        self._prefix = _prefix(self.folder, tensors)
+        expected = {self._prefix + tensor.name: tensor for tensor in text_tensors(self.config)}
         _check(self.folder, tensors, expected)
         if any(map(hub_name, tensors)):
             log.info("%s: %d vision tensors are not read: this is the text model", self.folder, sum(map(bool, map(hub_name, tensors))))
@@ -52,11 +53,18 @@ class HubFolder:
     def read(self, name: Name, dtype: Any = None) -> np.ndarray:
         parts, stored = self._parts[name], self.stored[name]
         if len(parts) == 1 and not parts[0][0].transposed and parts[0][0].group is None:
-            return parts[0][1].read().astype(dtype or stored.dtype, copy=False)
+            values = parts[0][1].read().astype(dtype or stored.dtype, copy=False)
+            self._require_finite(values, *parts[0])
+            return values
         values = np.empty(stored.shape, dtype or stored.dtype)
         for tensor, on_disk in parts:
-            tensor.to_parameter(on_disk.read(), values if tensor.group is None else values[tensor.group])
+            into = values if tensor.group is None else values[tensor.group]
+            tensor.to_parameter(on_disk.read(), into)
+            self._require_finite(into, tensor, on_disk)
         return values
+
+    def _require_finite(self, values: np.ndarray, tensor: TextTensor, on_disk: Tensor) -> None:
+        weights.require_finite(values, f"{on_disk.path}: tensor {self._prefix}{tensor.name}")
 
 
 def load_config(folder: str | Path) -> Gemma3Config:

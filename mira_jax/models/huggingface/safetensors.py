@@ -18,7 +18,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from mira_jax import model_files
 from mira_jax.errors import UserError
+from mira_jax.model_files import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -26,6 +28,17 @@ SHARD_BYTES = 5_000_000_000
 """The most bytes of one file, as transformers writes them; a larger tensor has a file of its own."""
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+"""Of one number of each dtype of the format."""
+MAX_HEADER_BYTES = 100_000_000
+"""As in the safetensors library."""
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _PIECE = 64 * 2**20
 
@@ -85,48 +98,129 @@ def same(a: Tensor, b: Tensor) -> bool:
 def open_folder(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder's safetensors by name: one file, or several with an index.
 
+    Where readers would take different files (transformers prefers the single file, vLLM those of the index) the folder
+    is refused.
+
     Raises:
-        UserError: there is no file, one that the index names is missing, or one is not whole.
+        UserError: there is no file, one that the index names is missing, one is not whole, or a tensor's place is
+            ambiguous.
     """
-    index = folder / INDEX
-    if index.is_file():
-        paths = [folder / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
-    elif (folder / WEIGHTS).is_file():
-        paths = [folder / WEIGHTS]
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise UserError(f"{folder}: no weights; expected {WEIGHTS} or {INDEX}")
-    tensors = {}
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path}: missing; {INDEX} names it")
-        tensors.update(read_header(path))
+    index, single = folder / INDEX, folder / WEIGHTS
+    if model_files.locate(index) is None:
+        paths = [single] if os.path.lexists(single) else sorted(folder.glob("*.safetensors"))
+        if not paths:
+            raise UserError(f"{folder}: no weights; expected {WEIGHTS} or {INDEX}{_other_weights(folder)}")
+        return _merge([read_header(path) for path in paths])
+    weight_map = _weight_map(index)
+    names = sorted(set(weight_map.values()))
+    if names != [WEIGHTS] and os.path.lexists(single):
+        raise UserError(
+            f"{folder}: holds both {WEIGHTS} and {INDEX}, which names {names[0]}: transformers reads the one, vLLM the other; "
+            "move the one that is out of date to another folder"
+        )
+    for name in names:
+        if not os.path.lexists(folder / name):
+            raise UserError(f"{folder / name}: missing; {INDEX} names it")
+    headers = {name: read_header(folder / name) for name in names}
+    for name, file in weight_map.items():
+        if name not in headers[file]:
+            raise UserError(f"{folder / file}: has no tensor {name}; {INDEX} says that it is there")
+    return _merge(list(headers.values()))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which file each tensor is in. Raises UserError if the index does not say so, or names a file outside its folder."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index}: weight_map is missing or empty; it must map names of tensors to names of files")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not file.endswith(".safetensors") or set(file) & set("/\\\0"):
+            raise UserError(f"{index}: weight_map names {str(file)[:80]!r} for {name}; expected a .safetensors file of this folder")
+    return weight_map
+
+
+def _merge(headers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """All tensors. Raises UserError if one is in two files with different values: readers differ in which they take."""
+    tensors: dict[str, Tensor] = {}
+    for header in headers:
+        for name, tensor in header.items():
+            before = tensors.setdefault(name, tensor)
+            if before is not tensor and not same(before, tensor):
+                raise UserError(f"{tensor.path}: tensor {name} is also in {before.path.name}, with other values; keep one of the two files")
     return tensors
+
+
+def _other_weights(folder: Path) -> str:
+    """What is there instead, for a message."""
+    for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack"):
+        if found := sorted(folder.glob(pattern)):
+            return f"; {found[0].name} is of another format, convert it with `save_pretrained` of transformers"
+    return ""
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file by name. Raises UserError if the file is cut short or not in this format."""
-    size = path.stat().st_size
+    """The tensors of one file by name, checked as the safetensors library does.
+
+    Raises:
+        UserError: the file is cut short or not in this format, or tensors overlap or leave bytes between them unused.
+    """
+    model_files.locate(path)
     try:
+        size = path.stat().st_size
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > size:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        tensors = {}
-        for name, about in header.items():
-            start, end = about["data_offsets"]
-            tensors[name] = Tensor(path, about["dtype"], tuple(about["shape"]), 8 + length + start, end - start)
-            dtype = _DTYPES.get(about["dtype"])
-            if 8 + length + end > size:
-                raise ValueError(f"tensor {name} ends {8 + length + end - size:,} bytes after the file")
-            if not 0 <= start <= end or (dtype and math.prod(about["shape"]) * np.dtype(dtype).itemsize != end - start):
-                raise ValueError(f"tensor {name} has {end - start:,} bytes for shape {about['shape']} of {about['dtype']}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
+            if len(first) < 8:
+                raise ValueError(f"it has {size} bytes")
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"it begins with {first!r}: a header of {length:,} bytes, where {MAX_HEADER_BYTES:,} are the most")
+            if 8 + length > size:
+                raise ValueError(f"its header has {length:,} bytes, the file {size:,}")
+            text = file.read(length)
+        header = model_files.parse_object(text)
+        _check_metadata(header.pop("__metadata__", None))
+        tensors = {name: _tensor(path, name, about, 8 + length) for name, about in header.items()}
+        _check_layout(tensors, 8 + length, size)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {os.strerror(error.errno or 0)}") from None
+    except ValueError as error:
         raise UserError(f"{path}: not a whole safetensors file: {error}") from None
     return tensors
+
+
+def _check_metadata(metadata: Any) -> None:
+    if metadata is not None and not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+        raise ValueError("its __metadata__ does not map strings to strings")
+
+
+def _tensor(path: Path, name: str, about: Any, data: int) -> Tensor:
+    """One entry of a header; `data`: where the tensors' bytes begin. Raises ValueError."""
+    if not isinstance(about, dict) or not {"dtype", "shape", "data_offsets"} <= set(about):
+        raise ValueError(f"tensor {name} has no dtype, shape and data_offsets")
+    dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise ValueError(f"tensor {name} has dtype {str(dtype)[:40]!r}; the format has none of that name")
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"tensor {name} has shape {str(shape)[:80]} and data_offsets {str(offsets)[:80]}; expected whole numbers")
+    start, end = offsets
+    if start > end or math.prod(shape) * _BITS[dtype] != 8 * (end - start):
+        raise ValueError(f"tensor {name} has {end - start:,} bytes for shape {shape} of {dtype}")
+    return Tensor(path, dtype, tuple(shape), data + start, end - start)
+
+
+def _sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**64 for value in values)
+
+
+def _check_layout(tensors: Mapping[str, Tensor], data: int, size: int) -> None:
+    """Raises ValueError unless the tensors lie end to end from the header to the file's last byte."""
+    at = data
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if tensor.offset != at:
+            raise ValueError(f"tensor {name} begins {tensor.offset - at:,} bytes after the end of the one before it")
+        at += tensor.nbytes
+    if at != size:
+        raise ValueError(f"its tensors end at byte {at:,}, the file at {size:,}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,19 +302,6 @@ def _shards(tensors: Mapping[str, Planned], shard_bytes: int) -> Iterator[list[s
 
 def _width(tensor: Planned) -> int:
     return tensor.nbytes // max(1, math.prod(tensor.shape))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises UserError if there is no such file, or no JSON object in it."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it: {os.strerror(error.errno or 0)}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return tree
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:

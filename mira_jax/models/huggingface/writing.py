@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from mira_jax.errors import UserError
+from mira_jax.model_files import locate, read_json
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.huggingface.names import TextTensor, text_tensors
 from mira_jax.models.huggingface.reading import CONFIG, vision_tensors
-from mira_jax.models.huggingface.safetensors import SHARD_BYTES, Planned, Writer, open_folder, read_json, same, write_json
+from mira_jax.models.huggingface.safetensors import SHARD_BYTES, Planned, Writer, open_folder, same, write_json
 from mira_jax.models.weights import ModelWeights, Name, Weights
 from mira_jax.trajectories import tokenizer as tokenizers
 
@@ -58,7 +59,8 @@ def write(
         shard_bytes: the most bytes of one file.
 
     Raises:
-        UserError: FOLDER exists and is not empty, there is no vision tower, or the disk is full.
+        UserError: FOLDER exists and is not empty, there is no vision tower, the disk is full, or a file to copy is a link
+            that leads out of its folder.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -185,8 +187,8 @@ class _Plan:
     def _pass_on(self, folder: str | Path, names: Iterable[str]) -> None:
         """Copies these files where FOLDER has them, in place of ours."""
         for name in names:
-            if (Path(folder) / name).is_file():
-                self._copies[name] = Path(folder) / name
+            if source := locate(Path(folder) / name):
+                self._copies[name] = source
                 self._documents.pop(name, None)
 
 
@@ -195,6 +197,7 @@ def keep_origin(folder: str | Path, into: Path) -> None:
 
     Raises:
         OSError: the disk is full.
+        UserError: one of these files is a link that leads out of the folder.
     """
     folder = Path(folder)
     into.mkdir(parents=True)
@@ -204,8 +207,8 @@ def keep_origin(folder: str | Path, into: Path) -> None:
         for name, tensor in vision.items():
             writer.write(name, tensor.pieces())
     for name in (CONFIG, GENERATION, tokenizers.FILE_NAME, *_OF_TOKENIZER, *_OF_VISION):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, into / name)
+        if source := locate(folder / name):
+            shutil.copyfile(source, into / name)
 
 
 def _tokenizer_config(max_positions: int) -> dict[str, Any]:
