@@ -284,6 +284,7 @@ def draw_texts(case: Case, seed: int) -> StepExamples:
         usable=np.ones(count, bool),
         successful=np.ones(count, bool),
         episode=np.arange(count, dtype=np.int32),
+        task=np.arange(count, dtype=np.int32),
     )
 
 

@@ -275,7 +275,7 @@ def pack(batch: dict[str, np.ndarray], case: Case) -> dict[str, np.ndarray]:
     steps, true = np.arange(case.rows), np.ones(case.rows, bool)
     prompts = np.full(case.rows, case.length - case.response, np.int32)
     starts = np.arange(case.rows + 1, dtype=np.int64) * case.length
-    examples = StepExamples(batch["tokens"].reshape(-1), starts, prompts, true, true, steps.astype(np.int32))
+    examples = StepExamples(batch["tokens"].reshape(-1), starts, prompts, true, true, steps.astype(np.int32), steps.astype(np.int32))
     columns = {"advantage": batch["advantage"], "reference_log_prob": batch["reference"]}
     return PackedBatches(examples, steps, columns, row_length=case.rows * case.length, rows=1, shuffle=False)[0]
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def is_url(text: str | Path) -> bool:
 
 def temporary_name(path: Path) -> Path:
     """Where `path` is written before it is renamed."""
-    return path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    # Not the process id: processes of two containers may have the same.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -7,10 +7,13 @@ writes side tables, which the actor's training reads:
     OUT/policy.npz   log_prob (nats, end token included), token_count
     OUT/critic.npz   value, potential: what the critics have heads for
 
-A table that is there already, of the same checkpoint and steps, is kept: an interrupted command goes on.
+A table keeps what made it: weights, prompt, tokenizer, dtype and shards. One that is there already is kept if all of these
+are the same, so that an interrupted command goes on, and scored anew if the model of the same folder, or the episodes, have
+changed since. A table of another model or of other episodes is never replaced.
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,17 +26,17 @@ from mira_jax import commands, host_memory
 from mira_jax import config as configs
 from mira_jax.data.steps import StepExamples, tokenize
 from mira_jax.errors import UserError
-from mira_jax.models.heads import Critic
 from mira_jax.recipes.scoring import score_critic, score_policy
 from mira_jax.rl.replay import perplexity
-from mira_jax.training.load import checkpoint_id, load_model
+from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
 from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
-from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.side_tables import Provenance, SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
 
+POLICY_COLUMNS = ("log_prob", "token_count")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -63,9 +66,9 @@ def main(config: ScoreConfig) -> None:
     reader = ShardReader(config.episodes)
     keys = _keys(reader)
     if config.policy:
-        _write(Path(config.out) / "policy.npz", [config.policy], keys, lambda folder: _score(score_policy, folder, False, reader, config))
+        _write("policy.npz", [config.policy], False, reader, keys, config)
     if critics := _critics(config):
-        _write(Path(config.out) / "critic.npz", critics, keys, lambda folder: _score(score_critic, folder, True, reader, config))
+        _write("critic.npz", critics, True, reader, keys, config)
 
 
 def _check(config: ScoreConfig) -> None:
@@ -100,38 +103,83 @@ def _keys(reader: ShardReader) -> list[tuple[str, int] | None]:
     return keys
 
 
-def _write(path: Path, folders: Sequence[str], keys: list[tuple[str, int] | None], score: Callable[[str], dict[str, np.ndarray]]) -> None:
-    """Scores with each model and writes all columns to one table, unless it is there."""
-    checkpoint = ", ".join(checkpoint_id(folder) for folder in folders)
-    scored = [key for key in keys if key]
+def _write(
+    name: str, folders: Sequence[str], critic: bool, reader: ShardReader, keys: list[tuple[str, int] | None], config: ScoreConfig
+) -> None:
+    """Scores with each model and writes all columns to one table, unless a current one is there."""
+    path = Path(config.out) / name
+    made_by = [_provenance(folder, critic, config) for folder in folders]
+    for number, made in enumerate(made_by):
+        if both := sorted({column for before in made_by[:number] for column in before.columns} & set(made.columns)):
+            raise UserError(f"critic: {folders[number]} and another both have the head {both[0]}; name one critic per head")
     if path.exists():
-        found = SideTable.read(path)
-        if found.checkpoint != checkpoint or set(zip(found.ids, found.steps.tolist(), strict=True)) != set(scored):
-            raise UserError(f"{path}: made with {found.checkpoint}, or of other episodes; remove it or choose another out")
-        print(f"{path}: complete")
-        return
-    columns: dict[str, np.ndarray] = {}
+        stale = _stale(SideTable.read(path), made_by, keys, reader.sha256)
+        if not stale:
+            print(f"{path}: complete")
+            return
+        print(f"{path}: {stale}; scored anew")
+    values: dict[str, np.ndarray] = {}
     for folder in folders:
-        new = score(folder)
-        if both := sorted(set(new) & set(columns)):
-            raise UserError(f"critic: {folder} and another both have the head {both[0]}; name one critic per head")
-        columns |= new
+        values |= _score(score_critic if critic else score_policy, folder, reader, config)
+    if made_by != [_provenance(folder, critic, config) for folder in folders]:
+        raise UserError(f"{', '.join(folders)}: a new checkpoint was saved meanwhile; run the same command again once training is over")
     sound = np.array([key is not None for key in keys])
-    columns = {name: column[sound] for name, column in columns.items()}
-    SideTable([key[0] for key in scored], np.array([key[1] for key in scored]), columns, checkpoint).write(path)
-    print(f"{path}: {len(scored):,} steps; {_describe(columns)}")
+    values = {name: column[sound] for name, column in values.items()}
+    scored = [key for key in keys if key]
+    ids, steps = [key[0] for key in scored], np.array([key[1] for key in scored])
+    SideTable(ids, steps, values, made_by, reader.sha256).write(path)
+    print(f"{path}: {len(scored):,} steps; {_describe(values)}")
 
 
-def _score(
-    score: Callable[..., dict[str, np.ndarray]], folder: str, critic: bool, reader: ShardReader, config: ScoreConfig
-) -> dict[str, np.ndarray]:
-    model, sizes = load_model(folder, dtype=DTYPES[config.dtype])
-    if isinstance(model, Critic) != critic:
-        raise UserError(f"{'critic' if critic else 'policy'}: {folder} holds a {'policy' if critic else 'critic'}")
+def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
+    sizes, heads = load_config(folder)
+    if bool(heads) != critic:
+        raise UserError(f"{'critic' if critic else 'policy'}: {folder} holds a {'critic' if heads else 'policy'}")
     tokenizer = Tokenizer(folder)
     if tokenizer.vocabulary_size > sizes.vocabulary_size:
         raise UserError(f"{folder}: its tokenizer has {tokenizer.vocabulary_size} pieces, its model {sizes.vocabulary_size}")
-    examples: StepExamples = tokenize(reader, config.prompt or _prompt(folder), tokenizer)
+    fingerprint, base = weights_identity(folder)
+    return Provenance(
+        columns=heads or POLICY_COLUMNS,
+        checkpoint=checkpoint_id(folder),
+        fingerprint=fingerprint,
+        base=base,
+        prompt=config.prompt or _prompt(folder),
+        tokenizer=tokenizer.sha256,
+        dtype=config.dtype,
+    )
+
+
+def _stale(found: SideTable, made_by: Sequence[Provenance], keys: Sequence[tuple[str, int] | None], shards: Sequence[str]) -> str:
+    """Why the table has to be made anew; "" if it is current.
+
+    Raises:
+        UserError: it is a table of other episodes, or of other models, which is not ours to replace.
+    """
+    wanted = {key for key in keys if key}
+    other_models = [made.checkpoint for made in found.made_by if _folder(made.checkpoint) not in {_folder(one.checkpoint) for one in made_by}]
+    differences = [made.difference(wanted) for made, wanted in zip(found.made_by, made_by, strict=False)]
+    same = len(found.made_by) == len(made_by) and not any(differences)
+    if not {key[0] for key in wanted} & set(found.ids):
+        raise UserError(f"{found.source}: a table of other episodes; choose another out")
+    if other_models and not same:
+        raise UserError(f"{found.source}: made by {', '.join(other_models)}; choose another out")
+    if not found.made_by:
+        return "does not say what made it, as tables of older versions"
+    if not same:
+        return "stale: " + ("; ".join(filter(None, differences)) or "made by another number of models")
+    if set(found.shards) != set(shards) or set(zip(found.ids, found.steps.tolist(), strict=True)) != wanted:
+        return "stale: the episodes have changed"
+    return ""
+
+
+def _folder(checkpoint: str) -> str:
+    return os.path.realpath(checkpoint.rpartition("@")[0] or checkpoint)
+
+
+def _score(score: Callable[..., dict[str, np.ndarray]], folder: str, reader: ShardReader, config: ScoreConfig) -> dict[str, np.ndarray]:
+    model, _ = load_model(folder, dtype=DTYPES[config.dtype])
+    examples: StepExamples = tokenize(reader, config.prompt or _prompt(folder), Tokenizer(folder))
     return score(model, examples, row_length=config.row_length, rows=config.rows)
 
 

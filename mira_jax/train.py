@@ -19,7 +19,7 @@ from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, processes, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from mira_jax.training.layout import Layout, make_layout
-from mira_jax.training.load import lora_run, write_model_json
+from mira_jax.training.load import lora_run, weights_identity, write_model_json
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig
@@ -27,9 +27,10 @@ from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
 from mira_jax.training.state import abstract_state, init_state
 from mira_jax.training.step import cut, make_evaluation, make_step
+from mira_jax.trajectories import side_tables
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
-from mira_jax.trajectories.tokenizer import FILE_NAME
+from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +91,10 @@ def main(config: TrainConfig) -> int:
             _say(f"{run.path}: complete already, at update {run.complete['step']}", sys.stdout)
             return 0
         reader = ShardReader(config.data.folders)
-        prepared = recipe.prepare(reader, [SideTable.read(path) for path in config.data.side_tables])
         tokenizer, tokenizer_file = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
+        tables = [SideTable.read(path) for path in config.data.side_tables]
+        _check_tables(config, tables, reader, tokenizer)
+        prepared = recipe.prepare(reader, tables)
         packed = setup.pack_data(
             config.data, reader, tokenizer, prepared.keep, prepared.columns, recipe.reads_responses,
             epochs=config.epochs, updates=config.updates, seed=config.seed,
@@ -167,6 +170,24 @@ def _say(text: str, to: TextIO | None = None) -> None:
     """Once, however many processes there are."""
     if processes.first():
         print(text, file=to or sys.stderr)
+
+
+def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardReader, tokenizer: Tokenizer) -> None:
+    """Refuses side tables that were computed otherwise than this run assumes. Raises UserError."""
+    side_tables.check(tables, reader.sha256, config.data.prompt, tokenizer.sha256)
+    references = [(table, made) for table in tables for made in table.made_by if "log_prob" in made.columns]
+    if not references:
+        return
+    if not config.init_from:
+        raise UserError(f"{references[0][0].source}: holds the reference of a policy, but the run starts from none; set init_from")
+    fingerprint, base = weights_identity(config.init_from)
+    for table, made in references:
+        start = dataclasses.replace(made, fingerprint=fingerprint, base=base, dtype=config.model.dtype)
+        if difference := made.difference(start):
+            raise UserError(
+                f"{table.source}: the reference, computed by {made.checkpoint}, is not the policy that the run starts from, "
+                f"{config.init_from} ({difference}); score with --policy {config.init_from} --set dtype={config.model.dtype}"
+            )
 
 
 def _require(config: TrainConfig) -> None:

@@ -1,7 +1,11 @@
 """The commands of offline RL one after another on a tiny model: SFT, critic, score, actor."""
 
+import hashlib
 import json
+import shutil
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,9 +14,13 @@ from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.score import ScoreConfig
 from mira_jax.train import TrainConfig
+from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.shards import write_shard
 from mira_jax.trajectories.side_tables import SideTable
 from tests import synthetic
 
+ACTOR = {"name": "actor", "beta": 0.05}
+SHARD = "episodes-00000.array_record"
 SIZES = {"width": 32, "layers": 1, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64}
 
 
@@ -55,7 +63,12 @@ def test_every_step_of_a_sound_episode_is_scored(folder, scores):
         assert all(np.isfinite(column).all() for column in table.columns.values())
     assert set(policy.columns) == {"log_prob", "token_count"} and (policy.columns["log_prob"] < 0).all()
     assert set(critic.columns) == {"value", "potential"}
-    assert policy.checkpoint.endswith("sft@2") and critic.checkpoint.endswith("critic@2")
+    (by_policy,), (by_critic,) = policy.made_by, critic.made_by
+    assert by_policy.checkpoint.endswith("sft@2") and by_critic.checkpoint.endswith("critic@2")
+    for made in (by_policy, by_critic):
+        assert made.prompt == PromptConfig("compact", 200) and made.dtype == "float32"
+        assert made.tokenizer == hashlib.sha256((folder / "sft" / "tokenizer.model").read_bytes()).hexdigest()
+    assert policy.shards == (hashlib.sha256((folder / "episodes" / SHARD).read_bytes()).hexdigest(),)
 
 
 def test_an_actor_starts_where_its_reference_is(folder, scores):
@@ -77,8 +90,69 @@ def test_a_table_that_is_there_is_kept(folder, scores, capsys):
 
 def test_a_table_of_other_episodes_is_not_overwritten(folder, scores):
     synthetic.write_folder(folder / "others", count=3, seed=9)
-    with pytest.raises(UserError, match=r"policy\.npz: made with .*sft@2, or of other episodes; remove it or choose another out"):
+    with pytest.raises(UserError, match=r"policy\.npz: a table of other episodes; choose another out"):
         score.main(build(ScoreConfig, {"episodes": [str(folder / "others")], "policy": str(folder / "sft"), "out": str(scores)}))
+
+
+def test_a_table_of_another_model_is_not_overwritten(folder, scores):
+    run(folder, "twin", recipe={"name": "sft"}, init_from=str(folder / "sft"))
+    before = (scores / "policy.npz").read_bytes()
+    with pytest.raises(UserError, match=r"policy\.npz: made by .*sft@2; choose another out"):
+        score.main(config(folder, policy=str(folder / "twin"), out=str(scores)))
+    assert (scores / "policy.npz").read_bytes() == before
+
+
+def test_a_table_of_weights_that_were_replaced_is_refused_and_scored_anew(folder, scores, tmp_path, capsys):
+    """A run that was trained anew in its folder, with another seed and as many updates: its name says the same as before."""
+    shutil.copytree(folder / "sft", tmp_path / "sft")
+    shutil.copytree(folder / "episodes", tmp_path / "episodes")
+    score.main(config(tmp_path, policy=str(tmp_path / "sft"), out=str(tmp_path / "scores")))
+    table = tmp_path / "scores" / "policy.npz"
+    old = SideTable.read(table)
+    shutil.rmtree(tmp_path / "sft")
+    again = {"model": {"sizes": SIZES}, "tokenizer": {"path": str(folder / "sft")}, "seed": 1}
+    run(tmp_path, "sft", recipe={"name": "sft"}, **again)
+    with pytest.raises(UserError, match=r"policy\.npz: the reference, computed by .*sft@2, is not the policy .* \(fingerprint .*--policy"):
+        run(tmp_path, "actor", recipe=ACTOR, init_from=str(tmp_path / "sft"), data={"side_tables": [str(table)]})
+    assert not (tmp_path / "actor").exists()
+    capsys.readouterr()
+    score.main(config(tmp_path, policy=str(tmp_path / "sft"), out=str(tmp_path / "scores")))
+    assert "policy.npz: stale: fingerprint" in capsys.readouterr().out
+    score.main(config(tmp_path, policy=str(tmp_path / "sft"), out=str(tmp_path / "fresh")))
+    fresh, new = SideTable.read(tmp_path / "fresh" / "policy.npz"), SideTable.read(table)
+    np.testing.assert_array_equal(new.columns["log_prob"], fresh.columns["log_prob"])
+    assert not np.allclose(new.columns["log_prob"], old.columns["log_prob"])
+
+
+def test_tables_made_otherwise_than_the_run_assumes_are_refused(folder, scores, tmp_path):
+    """Each time one thing of the run, or of the table, is another."""
+
+    def refused(message, tables=(), **keys):
+        tables = [str(path) for path in tables or (scores / "policy.npz", scores / "critic.npz")]
+        data = {"side_tables": tables, **keys.pop("data", {})}
+        with pytest.raises(UserError, match=message):
+            run(folder, "refused", recipe=ACTOR, init_from=str(folder / "sft"), data=data, **keys)
+        assert not (folder / "refused").exists()
+
+    refused(r"policy\.npz: .*prompt\.max_tokens 200, not 150.*score these episodes again", data={"prompt": {"version": "compact", "max_tokens": 150}})
+    refused(r"dtype float32, not bfloat16.*--set dtype=bfloat16", model={"dtype": "bfloat16"})
+    other = synthetic.write_tokenizer(tmp_path / "other.model", 400)
+    refused(r"policy\.npz: .*tokenizer \w{12}, not \w{12}", tokenizer={"path": str(other)})
+    # The same episodes, judged again by another rule: another shard.
+    judged = [msgspec.structs.replace(item, created="2026-12-01") for item in synthetic.trajectories(16, infra_every=5)]
+    write_shard(tmp_path / "judged" / SHARD, judged)
+    refused(r"policy\.npz: log_prob was not computed on these shards, or they have changed", data={"folders": [str(tmp_path / "judged")]})
+    old = Path("tests/fixtures/format1")
+    refused("format1/policy.npz: does not say what made it", [old / "policy.npz"], data={"folders": [str(old)]})
+
+
+def test_a_table_of_an_older_version_is_scored_anew(folder, tmp_path, capsys):
+    old = SideTable.read("tests/fixtures/format1/policy.npz")
+    shutil.copy("tests/fixtures/format1/policy.npz", tmp_path)
+    score.main(build(ScoreConfig, {"episodes": ["tests/fixtures/format1"], "policy": str(folder / "sft"), "out": str(tmp_path)}))
+    assert "does not say what made it" in capsys.readouterr().out
+    new = SideTable.read(tmp_path / "policy.npz")
+    assert set(new.ids) > set(old.ids) and new.made_by[0].checkpoint.endswith("sft@2")
 
 
 def test_models_are_not_mixed_up(folder, tmp_path):

@@ -27,11 +27,11 @@ class DataConfig:
     drop_too_long: bool = False
     """Leave out steps longer than a row; otherwise they are an error."""
     holdout: float = 0.0
-    """Share of the episodes that is kept from training, to measure the loss on."""
+    """Share of the tasks whose episodes are kept from training, to measure the loss on."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:
-            raise UserError(f"data.holdout: {self.holdout}; it is a share of the episodes, at least 0 and below 1")
+            raise UserError(f"data.holdout: {self.holdout}; it is a share of the tasks, at least 0 and below 1")
 
 
 def batches_of(batches: Sequence[Batch]) -> grain.DatasetIterator[Batch]:
@@ -43,9 +43,13 @@ def batches_of(batches: Sequence[Batch]) -> grain.DatasetIterator[Batch]:
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
 
-def split(episode: np.ndarray, holdout: float, seed: int) -> np.ndarray:
-    """bool [N]: which steps are held out. Whole episodes, drawn from `seed`."""
-    episodes = np.unique(episode)
-    count = round(holdout * len(episodes))
-    held = np.random.default_rng([seed, 1]).permutation(episodes)[:count]
-    return np.isin(episode, held)
+def split(task: np.ndarray, holdout: float, seed: int) -> np.ndarray:
+    """bool [N]: which steps are held out. All episodes of a task are on one side; the tasks are drawn from `seed`.
+
+    Args:
+        task: int [N], as in `mira_jax.data.steps.StepExamples`.
+    """
+    tasks = np.unique(task)
+    count = round(holdout * len(tasks))
+    held = np.random.default_rng([seed, 1]).permutation(tasks)[:count]
+    return np.isin(task, held)

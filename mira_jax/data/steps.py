@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mira_jax.errors import UserError
-from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids, response_ids
-from mira_jax.trajectories.records import Status, Trajectory
+from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, response_ids, token_problem
+from mira_jax.trajectories.records import Policy, Status, Step, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 
@@ -30,6 +30,8 @@ class StepExamples:
     """bool [N]: the step's episode succeeded."""
     episode: np.ndarray
     """int32 [N]: the record each step is of."""
+    task: np.ndarray
+    """int32 [N]: equal for episodes of one task, by its id and seed; the first record of the task."""
 
     def __len__(self) -> int:
         return len(self.prompt_lengths)
@@ -55,10 +57,17 @@ class StepExamples:
 
 
 def tokenize(reader: Sequence[Trajectory], prompt: PromptConfig, tokenizer: Tokenizer, progress: bool = True) -> StepExamples:
-    """Reads every episode once and encodes its steps exactly as rollouts do. Deterministic."""
+    """Reads every episode once and encodes its steps exactly as rollouts do. Deterministic.
+
+    Prompts are made from text. Responses are the tokens that were drawn, where the episode holds them, else made from text.
+
+    Raises:
+        UserError: a prompt is not the one that the policy read, or a response's tokens are not those of its text.
+    """
     encoder = _Memo(tokenizer)
+    tasks: dict[tuple[str, int], int] = {}
     parts: list[np.ndarray] = []
-    lengths, prompt_lengths, usable, successful, episode = [], [], [], [], []
+    lengths, prompt_lengths, usable, successful, episode, task = [], [], [], [], [], []
     for record, trajectory in enumerate(tqdm(reader, desc="tokenize", unit="episode", mininterval=1.0, disable=not progress)):
         count = len(trajectory.steps)
         sound = trajectory.status is not Status.INFRA_ERROR
@@ -70,6 +79,7 @@ def tokenize(reader: Sequence[Trajectory], prompt: PromptConfig, tokenizer: Toke
         usable += [sound] * count
         successful += [trajectory.success] * count
         episode += [record] * count
+        task += [tasks.setdefault((trajectory.task.id, trajectory.task.seed), record)] * count
     return StepExamples(
         tokens=np.concatenate(parts) if parts else np.zeros(0, np.int32),
         starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
@@ -77,6 +87,7 @@ def tokenize(reader: Sequence[Trajectory], prompt: PromptConfig, tokenizer: Toke
         usable=np.array(usable, bool),
         successful=np.array(successful, bool),
         episode=np.array(episode, np.int32),
+        task=np.array(task, np.int32),
     )
 
 
@@ -84,8 +95,40 @@ def _steps(trajectory: Trajectory, prompt: PromptConfig, tokenizer: "Tokenizer |
     past: list[Round] = []
     for step in trajectory.steps:
         prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, prompt, tokenizer)
-        yield prompt_tokens, response_ids(step.response, tokenizer, step.cut)
+        if step.prompt_hash and step.prompt_hash != prompt_hash(prompt_tokens):
+            raise UserError(
+                f"trajectory {trajectory.id}: the prompt of step {step.index} is not the one that the policy read: "
+                + _cause(trajectory.policy, prompt, tokenizer)
+            )
+        yield prompt_tokens, _response(trajectory, step, tokenizer)
         past.append(Round(step.response, step.error))
+
+
+def _response(trajectory: Trajectory, step: Step, tokenizer: "Tokenizer | _Memo") -> list[int]:
+    if step.token_ids is None:
+        return response_ids(step.response, tokenizer, step.cut)
+    if problem := token_problem(step.token_ids, step.response, tokenizer):
+        raise UserError(
+            f"trajectory {trajectory.id}: the tokens of step {step.index} {problem}; "
+            "use the tokenizer of the model that wrote these episodes"
+        )
+    return list(step.token_ids)
+
+
+def _cause(policy: Policy, prompt: PromptConfig, tokenizer: "Tokenizer | _Memo") -> str:
+    """Why a prompt is another than at the rollout, with the remedy."""
+    for key, then, now in (
+        ("version", policy.prompt_version, prompt.version),
+        ("max_tokens", policy.prompt_max_tokens, prompt.max_tokens),
+    ):
+        if then != now:
+            return f"prompt.{key} was {then} and is {now}; set it to {then}"
+    if policy.tokenizer != tokenizer.sha256:
+        return (
+            f"its tokenizer has the SHA-256 {policy.tokenizer[:12]}, {tokenizer.path} has {tokenizer.sha256[:12]}; "
+            "use the tokenizer of the model that wrote these episodes"
+        )
+    return "tokenizer and settings are the same, so the record was altered, or another version of mira_jax made the prompt; use that version"
 
 
 class _Memo:

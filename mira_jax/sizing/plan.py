@@ -74,6 +74,7 @@ def make_workload(recipe: Recipe, rows: int, parts: int, row_length: int, prompt
         usable=np.ones(count, bool),
         successful=np.ones(count, bool),
         episode=np.zeros(count, np.int32),
+        task=np.zeros(count, np.int32),
     )
     packed = PackedBatches(examples, every, {}, row_length=row_length, rows=1, reads_responses=recipe.reads_responses)
     arrays = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in packed[0].items()}

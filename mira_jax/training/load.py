@@ -124,6 +124,12 @@ def model_fingerprint(folder: str | Path) -> str:
     return fingerprint(folder, [folder / "config.json", *folder.glob("*.safetensors")])
 
 
+def weights_identity(folder: str | Path) -> tuple[str, str]:
+    """The fingerprint of a model's weights, and "" or, for a run that trains adapters, that of the model they belong to."""
+    lora = read_lora(folder)
+    return model_fingerprint(folder), lora.fingerprint if lora else ""
+
+
 def load_model(
     folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", layout: Layout | None = None
 ) -> tuple[Gemma3 | Critic, Gemma3Config]:

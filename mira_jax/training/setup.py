@@ -120,7 +120,7 @@ def pack_data(
     for name, column in columns.items():
         if not np.isfinite(column[steps]).all():
             raise ValueError(f"column {name} is not finite on every step that is trained on")
-    held = split(examples.episode[steps], config.holdout, seed)
+    held = split(examples.task[steps], config.holdout, seed)
     options = {
         "row_length": config.row_length,
         "rows": config.rows,

@@ -6,8 +6,11 @@ has the same tokens at every step.
 """
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Sequence
+
+import numpy as np
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Step
@@ -42,6 +45,21 @@ class Round:
 
 def rounds(steps: Sequence[Step]) -> list[Round]:
     return [Round(step.response, step.error) for step in steps]
+
+
+def prompt_hash(ids: Sequence[int]) -> str:
+    """32 hexadecimal digits: SHA-256 of the ids as little-endian int32, shortened."""
+    return hashlib.sha256(np.asarray(ids, "<i4").tobytes()).hexdigest()[:32]
+
+
+def token_problem(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> str:
+    """What is wrong with `ids` as the tokens of `text`; "" if nothing is."""
+    if not all(0 <= token < tokenizer.vocabulary_size for token in ids):
+        return f"are not all in the vocabulary of {tokenizer.vocabulary_size}"
+    # Half a character at the end of a response that was cut is replaced, by each decoder in its own way.
+    if tokenizer.decode(ids).replace("\ufffd", "") != text.replace("\ufffd", ""):
+        return f"decode to {tokenizer.decode(ids)[:60]!r}, but its text is {text[:60]!r}"
+    return ""
 
 
 def response_ids(response: str, tokenizer: Tokenizer, cut: bool = False) -> list[int]:

@@ -7,7 +7,9 @@ import msgspec
 
 from mira_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+"""Of the records written here. 2 adds what was drawn and how: token ids, their log-probabilities, the sampling settings,
+hashes of prompt, tokenizer and weights. Records of format 1 are read; what they lack has its default."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +36,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     checkpoint: str = ""
+    fingerprint: str = ""
+    """Of the weights, as the endpoint reports it; empty for scripts, and where the endpoint does not."""
     temperature: float = 0.0
+    top_p: float = 1.0
+    """1: off."""
+    top_k: int = 0
+    """0: off."""
     prompt_version: str = ""
+    prompt_max_tokens: int = 0
+    tokenizer: str = ""
+    """SHA-256 of the tokenizer's file."""
     seed: int = 0
 
 
@@ -94,8 +105,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What the suite reads of the site's state after this step: the material of milestone checks. Never shown to the policy."""
     milestones: tuple[bool, ...] = ()
     """z_t: whether each subgoal is done after this step. Empty until labelled."""
+    prompt_hash: str = ""
+    """Of the prompt's token ids, by `prompts.prompt_hash`. Empty for scripts and in format 1."""
+    token_ids: tuple[int, ...] | None = None
+    """The response's tokens as they were drawn, end token included unless `cut`. None for scripts, in format 1, and for
+    endpoints that do not return them: such a response is tokenised from its text."""
+    log_probs: tuple[float, ...] | None = None
+    """Of each of `token_ids` under the model itself: temperature 1, the whole vocabulary. In nats. None where unknown."""
+    sampling_log_probs: tuple[float, ...] | None = None
+    """Of each of `token_ids` under the distribution it was drawn from, by the policy's temperature, top_p and top_k. In nats.
+    None where unknown."""
     log_prob: float | None = None
-    """Log-probability of the response under the policy that wrote it, in nats, end token included unless `cut`."""
+    """Sum of the log-probabilities that the endpoint reported for the response's tokens, in nats."""
     tokens: TokenCounts = TokenCounts()
     seconds: Seconds = Seconds()
 
@@ -162,7 +183,9 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
 
 def episode_key(task: Task, attempt: int, policy: Policy) -> str:
     """Two episodes with one key are the same episode: collecting again skips it."""
-    return f"{task.id}|{task.seed}|{attempt}|{policy.name}@{policy.checkpoint}|t{policy.temperature:g}s{policy.seed}"
+    # Settings that are off add nothing: keys, and the random draws made from them, are as in format 1.
+    cut = (f"p{policy.top_p:g}" if policy.top_p != 1 else "") + (f"k{policy.top_k}" if policy.top_k else "")
+    return f"{task.id}|{task.seed}|{attempt}|{policy.name}@{policy.checkpoint}|t{policy.temperature:g}s{policy.seed}{cut}"
 
 
 def encode(trajectory: Trajectory) -> bytes:

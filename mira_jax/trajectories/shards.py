@@ -32,6 +32,10 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     count: int
     keys: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+    """Of the episodes. Empty in sidecars of format 1."""
+    fingerprints: tuple[str, ...] = ()
+    """Of the weights that wrote each episode; "" where unknown. Empty in sidecars of format 1."""
     steps: tuple[int, ...]
     """Steps per record."""
     sha256: str
@@ -63,8 +67,12 @@ class Spool:
 
     def keys(self) -> set[str]:
         """The keys of all spooled and packed episodes: what need not be collected again."""
-        packed = {key for sidecar in _sidecars(self.folder).values() for key in sidecar.keys}
-        return packed | {trajectory.key for trajectory in self.trajectories()}
+        return set(self.fingerprints())
+
+    def fingerprints(self) -> dict[str, str]:
+        """The key of each spooled or packed episode to the fingerprint of the weights that wrote it, "" where unknown."""
+        packed = {key: mark for sidecar in _sidecars(self.folder).values() for key, mark in _marks(sidecar)}
+        return packed | {trajectory.key: trajectory.policy.fingerprint for trajectory in self.trajectories()}
 
     def paths(self) -> list[Path]:
         return sorted(self._spool.glob("*.episode"))
@@ -104,7 +112,7 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
     if _sidecar_path(path).exists():
         raise UserError(f"{path}: this shard exists already; choose another folder or name")
     temporary = temporary_name(path)
-    keys, steps = [], []
+    keys, ids, fingerprints, steps = [], [], [], []
     whole = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,13 +121,18 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
             for trajectory in trajectories:
                 writer.write(encode(trajectory))
                 keys.append(trajectory.key)
+                ids.append(trajectory.id)
+                fingerprints.append(trajectory.policy.fingerprint)
                 steps.append(len(trajectory.steps))
         finally:
             writer.close()
         if _count(temporary) != len(keys):
             raise OSError(errno.ENOSPC, "the shard came out short")
         _sync(temporary)
-        sidecar = Sidecar(format=FORMAT, count=len(keys), keys=tuple(keys), steps=tuple(steps), sha256=_sha256(temporary), created=now())
+        sidecar = Sidecar(
+            format=FORMAT, count=len(keys), keys=tuple(keys), ids=tuple(ids), fingerprints=tuple(fingerprints), steps=tuple(steps),
+            sha256=_sha256(temporary), created=now(),
+        )  # fmt: skip
         os.replace(temporary, path)
         write_atomically(_sidecar_path(path), json.dumps(msgspec.to_builtins(sidecar), indent=1).encode())
         whole = True
@@ -142,9 +155,11 @@ class ShardReader(Sequence[Trajectory]):
         """Opens and verifies every shard.
 
         Raises:
-            UserError: a missing folder, one without shards, a shard cut short or altered, a newer format.
+            UserError: a missing folder, one without shards, a folder or an episode that is there twice, a shard cut short or
+                altered, a newer format.
         """
         self.folders = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+        _refuse_folders_twice(self.folders)
         self._shards: list[tuple[Path, Sidecar]] = []
         for folder in self.folders:
             if not folder.is_dir():
@@ -155,6 +170,7 @@ class ShardReader(Sequence[Trajectory]):
             for path, sidecar in found.items():
                 _verify(path, sidecar)
                 self._shards.append((path, sidecar))
+        _refuse_episodes_twice(self._shards)
         self._starts = np.cumsum([0] + [sidecar.count for _, sidecar in self._shards])
         self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
 
@@ -176,6 +192,19 @@ class ShardReader(Sequence[Trajectory]):
 
     def keys(self) -> list[str]:
         return [key for _, sidecar in self._shards for key in sidecar.keys]
+
+    def ids(self) -> list[str]:
+        """The episodes' ids. Reads the records of shards whose sidecar is of format 1."""
+        found: list[str] = []
+        for _, sidecar in self._shards:
+            start = len(found)
+            found += sidecar.ids or [self[start + record].id for record in range(sidecar.count)]
+        return found
+
+    @property
+    def sha256(self) -> tuple[str, ...]:
+        """The checksum of each shard."""
+        return tuple(sidecar.sha256 for _, sidecar in self._shards)
 
     @property
     def steps_per_record(self) -> np.ndarray:
@@ -224,6 +253,39 @@ def _sidecars(folder: Path) -> dict[Path, Sidecar]:
         except (ValueError, TypeError) as error:
             raise UserError(f"{sidecar}: not a shard's sidecar: {error}; copy it and its shard again") from None
     return found
+
+
+def _marks(sidecar: Sidecar) -> Iterable[tuple[str, str]]:
+    """Key and weights' fingerprint of each record."""
+    return zip(sidecar.keys, sidecar.fingerprints or [""] * sidecar.count, strict=True)
+
+
+def _refuse_folders_twice(folders: Sequence[Path]) -> None:
+    named: dict[str, Path] = {}
+    for folder in folders:
+        before = named.setdefault(os.path.realpath(folder), folder)
+        if before is not folder:
+            raise UserError(f"{before} and {folder} are the same folder; each folder of episodes is named once")
+
+
+def _refuse_episodes_twice(shards: Sequence[tuple[Path, Sidecar]]) -> None:
+    """The same id is the same episode; so is the same key, unless other weights are known to have written it."""
+    ids: dict[str, Path] = {}
+    keys: dict[str, tuple[Path, set[str]]] = {}
+    for path, sidecar in shards:
+        for name, before in ((name, ids.setdefault(name, path)) for name in sidecar.ids):
+            if before is not path:
+                raise _twice(before, path, f"id {name}")
+        for key, mark in _marks(sidecar):
+            before, marks = keys.setdefault(key, (path, set()))
+            if before is not path and ("" in marks or not mark or mark in marks):
+                raise _twice(before, path, f"key {key}")
+            marks.add(mark)
+
+
+def _twice(one: Path, other: Path, what: str) -> UserError:
+    remedy = "name only one of the two folders" if one.parent != other.parent else "move one of the two shards to another folder"
+    return UserError(f"{one} and {other} both hold the episode of {what}; an episode counts once: {remedy}")
 
 
 def _verify(path: Path, sidecar: Sidecar) -> None:

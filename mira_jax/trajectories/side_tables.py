@@ -1,31 +1,86 @@
-"""Numbers per step that a model computed: V, P, reference log-probabilities. Kept beside the shards."""
+"""Numbers per step that models computed: V, P, reference log-probabilities. Kept with what made them."""
 
+import dataclasses
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from mira_jax.errors import UserError
 from mira_jax.files import write_atomically
+from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.shards import now
+
+REMEDY = "score these episodes again (`python -m mira_jax.score`)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What made some of a table's columns. Two columns with equal provenance are equal."""
+
+    columns: tuple[str, ...]
+    checkpoint: str
+    """The model's folder, and the step if it is a run: for people. Weights are compared by their fingerprint."""
+    fingerprint: str
+    """Of the weights; of the adapters', for a run that trains adapters."""
+    base: str = ""
+    """The fingerprint of the weights that the adapters were trained with."""
+    prompt: PromptConfig
+    tokenizer: str
+    """SHA-256 of the tokenizer's file."""
+    dtype: str
+    """Of activations."""
+
+    def difference(self, other: "Provenance") -> str:
+        """How `other` differs in what numbers depend on: "" or, for example, "dtype float32, not bfloat16"."""
+        mine, theirs = _flat(self), _flat(other)
+        return "; ".join(f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name])
+
+
+def _flat(provenance: Provenance) -> dict[str, Any]:
+    tree = dataclasses.asdict(provenance)
+    prompt = {f"prompt.{name}": value for name, value in tree.pop("prompt").items()}
+    named = {"columns": ", ".join(tree.pop("columns")), **{name: short(value) for name, value in tree.items() if name != "checkpoint"}}
+    return {**named, **prompt}
+
+
+def short(value: Any) -> Any:
+    """A hash as messages show it."""
+    return value[:12] if isinstance(value, str) else value
 
 
 class SideTable:
-    """Columns keyed by (trajectory id, step), with the id of the checkpoint that made them."""
+    """Columns keyed by (trajectory id, step)."""
 
     def __init__(
-        self, ids: Sequence[str], steps: np.ndarray, columns: Mapping[str, np.ndarray], checkpoint: str, source: str = "side table"
+        self,
+        ids: Sequence[str],
+        steps: np.ndarray,
+        columns: Mapping[str, np.ndarray],
+        made_by: Sequence[Provenance] = (),
+        shards: Sequence[str] = (),
+        source: str = "side table",
     ):
-        """`ids` and `steps` name the rows; every column is float[rows]."""
+        """
+        Args:
+            ids, steps: name the rows.
+            columns: float[rows] each.
+            made_by: one for each model; empty for tables that older versions wrote.
+            shards: SHA-256 of each shard that was scored.
+            source: what messages call the table.
+        """
         self.ids, self.steps, self.columns = (
             list(ids),
             np.asarray(steps, np.int32),
             {name: np.asarray(column, np.float32) for name, column in columns.items()},
         )
-        self.checkpoint, self.source = checkpoint, source
+        self.made_by, self.shards, self.source = tuple(made_by), tuple(shards), source
         for name, column in self.columns.items():
             if column.shape != (len(self.ids),):
                 raise ValueError(f"column {name}: shape {column.shape}, expected ({len(self.ids)},)")
@@ -49,7 +104,8 @@ class SideTable:
 
     def write(self, path: str | Path) -> None:
         """Writes an .npz without pickled objects, all at once."""
-        head = json.dumps({"checkpoint": self.checkpoint, "created": now(), "columns": list(self.columns)})
+        made_by = [msgspec.to_builtins(made) for made in self.made_by]
+        head = json.dumps({"created": now(), "columns": list(self.columns), "made_by": made_by, "shards": self.shards})
         buffer = io.BytesIO()
         arrays = {f"column:{name}": column for name, column in self.columns.items()}
         np.savez_compressed(buffer, head=np.array(head), ids=np.array(self.ids, np.str_), steps=self.steps, **arrays)
@@ -62,8 +118,41 @@ class SideTable:
             with np.load(path, allow_pickle=False) as data:
                 head = json.loads(str(data["head"]))
                 columns = {name: data[f"column:{name}"] for name in head["columns"]}
-                return cls([str(item) for item in data["ids"]], data["steps"], columns, head["checkpoint"], str(path))
+                made_by = msgspec.convert(head.get("made_by", []), list[Provenance])
+                ids = [str(item) for item in data["ids"]]
+                return cls(ids, data["steps"], columns, made_by, head.get("shards", []), str(path))
         except FileNotFoundError:
             raise UserError(f"{path}: no such side table; make it with `python -m mira_jax.score`") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not a side table: {error}") from None
+
+
+def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConfig | None = None, tokenizer: str = "") -> None:
+    """Refuses tables of other shards, prompts or tokenizer than the reader assumes.
+
+    Args:
+        shards: SHA-256 of every shard that will be read: the tables of each column must together have scored all of them.
+        prompt, tokenizer: what the numbers must have been computed with. Default: anything.
+
+    Raises:
+        UserError: a table differs, does not say what made it, or two have a column for the same shard, by different models.
+    """
+    for table in tables:
+        if not table.made_by:
+            raise UserError(f"{table.source}: does not say what made it, as tables of older versions; {REMEDY}")
+        for made in table.made_by:
+            wanted = dataclasses.replace(made, prompt=prompt or made.prompt, tokenizer=tokenizer or made.tokenizer)
+            if difference := made.difference(wanted):
+                raise UserError(f"{table.source}: computed with other settings than are used here ({difference}); {REMEDY}")
+    by_column: dict[str, list[tuple[SideTable, Provenance]]] = {}
+    for table in tables:
+        for made in table.made_by:
+            for column in made.columns:
+                by_column.setdefault(column, []).append((table, made))
+    for column, makers in by_column.items():
+        sources = ", ".join(table.source for table, _ in makers)
+        if set(shards) - {shard for table, _ in makers for shard in table.shards}:
+            raise UserError(f"{sources}: {column} was not computed on these shards, or they have changed since; {REMEDY}")
+        for (one, made), (other, by) in itertools.combinations(makers, 2):
+            if set(one.shards) & set(other.shards) and made.fingerprint != by.fingerprint:
+                raise UserError(f"{one.source} and {other.source}: both have {column} of the same episodes, by different models; name one")

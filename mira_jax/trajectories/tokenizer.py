@@ -1,5 +1,6 @@
 """SentencePiece with Gemma's marks, the same for prompts, training and serving. Needs no JAX."""
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,8 +29,11 @@ class Tokenizer:
             raise UserError(f"{path}: no tokenizer; name a SentencePiece model, or the folder of a run, which holds one")
         self.path = path
         self._model = sentencepiece.SentencePieceProcessor()
+        data = path.read_bytes()
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        """Of the file."""
         try:
-            self._model.LoadFromSerializedProto(path.read_bytes())
+            self._model.LoadFromSerializedProto(data)
         except RuntimeError as error:
             raise UserError(f"{path}: not a SentencePiece model: {error}") from None
         self.pad_id, self.eos_id, self.bos_id = self._model.pad_id(), self._model.eos_id(), self._model.bos_id()

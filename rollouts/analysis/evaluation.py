@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mira_jax.errors import UserError
+from mira_jax.trajectories import side_tables
 from mira_jax.trajectories.records import Policy, Seconds, Status, Task, TokenCounts, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
@@ -67,13 +68,14 @@ class Evaluation:
             scores: side tables.
 
         Raises:
-            UserError: a missing or empty folder, a damaged shard or side table, two episodes of one task and
+            UserError: a missing or empty folder, a damaged shard, a side table that is damaged or of other shards, two episodes of one task and
                 attempt, or no episode with an outcome.
         """
         self.name, self.folder = name, Path(folder)
         shards = self.folder / LABELLED if (self.folder / LABELLED).is_dir() else self.folder
         self._reader = ShardReader(shards)
         self._scores = [SideTable.read(path) for path in scores]
+        side_tables.check(self._scores, self._reader.sha256)
         self.episodes = read_episodes(self._reader, shards)
         self.by_key = {episode.key: episode for episode in self.episodes}
         unjudged = len(self.episodes) - len(self.judged)

@@ -8,6 +8,7 @@ import zlib
 
 from msgspec.structs import replace
 
+from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import (
     Action,
     Evidence,
@@ -22,9 +23,12 @@ from mira_jax.trajectories.records import (
     TokenCounts,
     Trajectory,
 )
-from mira_jax.trajectories.shards import Spool, pack
-from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.shards import ShardReader, Spool, pack
+from mira_jax.trajectories.side_tables import Provenance, SideTable
 
+CRITIC = Provenance(
+    columns=("value", "potential"), checkpoint="runs/critic@9", fingerprint="c", prompt=PromptConfig(), tokenizer="t", dtype="float32"
+)
 TEMPLATES = (
     "buy_cheapest_in_category",
     "buy_with_coupon",
@@ -155,7 +159,7 @@ def evaluation(method, skill, count, seed, screenshots=False, picture=None):
     return made
 
 
-def write_scores(path, trajectories):
+def write_scores(path, trajectories, folder):
     """V rises to the outcome, P to the share of milestones."""
     rows = [(one.id, step.index, one.success, len(one.steps)) for one in trajectories for step in one.steps]
     SideTable(
@@ -165,7 +169,8 @@ def write_scores(path, trajectories):
             "value": [0.4 + (0.4 if row[2] else -0.3) * (row[1] + 1) / row[3] for row in rows],
             "potential": [0.9 * min(1, (row[1] + 1) / 9) for row in rows],
         },
-        checkpoint="runs/critic",
+        made_by=[CRITIC],
+        shards=ShardReader(folder).sha256,
     ).write(path)
     return path
 

@@ -22,7 +22,7 @@ def written(tmp_path_factory):
     for method, skill, seed in (("sft", 0.3, 1), ("filtered_bc", 0.5, 2), ("mira", 0.65, 3)):
         made[method] = synthetic.evaluation(method, skill, 70, seed)
         synthetic.write_evaluation(root / method, made[method])
-        synthetic.write_scores(root / f"{method}.npz", made[method])
+        synthetic.write_scores(root / f"{method}.npz", made[method], root / method / "labelled")
     for run in ("sft", "actor"):
         synthetic.write_run(root / "runs" / run, steps=150)
     (root / "summary-of-phases.json").write_text(json.dumps({"minutes": {"sft": 3.25, "actor": 1.5}}))

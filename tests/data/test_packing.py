@@ -22,6 +22,7 @@ def examples(sizes: list[tuple[int, int]]) -> StepExamples:
         usable=np.ones(count, bool),
         successful=np.ones(count, bool),
         episode=np.arange(count, dtype=np.int32),
+        task=np.arange(count, dtype=np.int32),
     )
 
 

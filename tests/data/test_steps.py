@@ -4,9 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from mira_jax.data.pipeline import split
 from mira_jax.data.steps import choose, corpus, tokenize
 from mira_jax.errors import UserError
-from mira_jax.trajectories.prompts import PromptConfig, prompt_ids, rounds
+from mira_jax.trajectories.prompts import PromptConfig, prompt_hash, prompt_ids, response_ids, rounds, token_problem
 from mira_jax.trajectories.shards import ShardReader, StepIndex
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
@@ -50,6 +51,81 @@ def test_a_response_that_was_cut_gets_no_end_token(tokenizer):
     ours, expected = (tokenize([item], PromptConfig(), tokenizer, progress=False) for item in (cut, whole))
     assert ours.response(2).tolist() == expected.response(2)[:-1].tolist()
     assert ours.response(1).tolist() == expected.response(1).tolist()
+
+
+def drawn(tokenizer, prompt):
+    """An episode as the endpoint returned it: its last response in other pieces than the tokenizer makes of the text."""
+    whole = synthetic.trajectory(0, success=True)
+    steps = []
+    for index, step in enumerate(whole.steps):
+        ids = [token for character in step.response for token in tokenizer.encode(character)] + [tokenizer.end_of_turn_id]
+        hashed = prompt_hash(prompt_ids(whole.task.intent, rounds(whole.steps[:index]), step.page.observation, prompt, tokenizer))
+        steps.append(msgspec.structs.replace(step, token_ids=tuple(ids), prompt_hash=hashed))
+    settings = {"prompt_version": prompt.version, "prompt_max_tokens": prompt.max_tokens, "tokenizer": tokenizer.sha256}
+    return msgspec.structs.replace(whole, steps=tuple(steps), policy=msgspec.structs.replace(whole.policy, **settings))
+
+
+def test_a_response_is_what_was_drawn_not_what_its_text_would_be_in_tokens(tokenizer):
+    prompt = PromptConfig(version="compact", max_tokens=200)
+    episode = drawn(tokenizer, prompt)
+    examples = tokenize([episode], prompt, tokenizer, progress=False)
+    for j, step in enumerate(episode.steps):
+        assert examples.response(j).tolist() == list(step.token_ids)
+        assert examples.response(j).tolist() != response_ids(step.response, tokenizer)
+        assert tokenizer.decode(examples.response(j)) == step.response
+
+
+def test_a_prompt_that_the_policy_did_not_read_is_an_error_that_names_the_cause(tokenizer, tmp_path):
+    prompt = PromptConfig(version="compact", max_tokens=200)
+    episode = drawn(tokenizer, prompt)
+    for other, message in (
+        (PromptConfig("webrl", 200), "prompt.version was compact and is webrl; set it to compact"),
+        (PromptConfig("compact", 60), "prompt.max_tokens was 200 and is 60; set it to 200"),
+    ):
+        with pytest.raises(UserError, match=rf"trajectory episode-0-0: the prompt of step \d is not the one .*: {message}"):
+            tokenize([episode], other, tokenizer, progress=False)
+    strange = Tokenizer(synthetic.write_tokenizer(tmp_path / "tokenizer.model", 400))
+    with pytest.raises(UserError, match=rf"its tokenizer has the SHA-256 {tokenizer.sha256[:12]}, .*tokenizer.model has {strange.sha256[:12]}"):
+        tokenize([episode], prompt, strange, progress=False)
+    altered = msgspec.structs.replace(episode, task=msgspec.structs.replace(episode.task, intent="Click it"))
+    with pytest.raises(UserError, match="the prompt of step 0 is not the one .*the record was altered"):
+        tokenize([altered], prompt, tokenizer, progress=False)
+    # A limit that cuts nothing changes nothing.
+    tokenize([episode], PromptConfig("compact", 300), tokenizer, progress=False)
+
+
+@pytest.mark.parametrize("ids, message", [((4, 99_999), "are not all in the vocabulary"), ((-1,), "are not all"), ((20, 21), "decode to")])
+def test_tokens_that_are_not_those_of_the_text_are_an_error(tokenizer, ids, message):
+    prompt = PromptConfig(version="compact", max_tokens=200)
+    episode = drawn(tokenizer, prompt)
+    wrong = msgspec.structs.replace(episode, steps=(msgspec.structs.replace(episode.steps[0], token_ids=ids), *episode.steps[1:]))
+    with pytest.raises(UserError, match=f"trajectory episode-0-0: the tokens of step 0 {message}"):
+        tokenize([wrong], prompt, tokenizer, progress=False)
+
+
+def test_half_a_character_at_the_cut_is_no_error(tokenizer):
+    """The first byte of two: SentencePiece and other decoders put one replacement character or several in its place."""
+    byte = next(token for token in range(tokenizer.vocabulary_size) if tokenizer.piece(token) == "<0xC3>")
+    ids = [*tokenizer.encode("exit"), byte]
+    assert token_problem(ids, "exit\ufffd", tokenizer) == token_problem(ids, "exit\ufffd\ufffd", tokenizer) == ""
+
+
+def test_attempts_at_one_task_are_on_one_side_of_the_holdout(tokenizer):
+    """Six tasks, four attempts each, in an order that mixes them; one task id with another seed is another task."""
+    episodes = [
+        msgspec.structs.replace(item, id=f"{item.id}/{attempt}", attempt=attempt)
+        for attempt in range(4)
+        for item in (*synthetic.trajectories(3), *(msgspec.structs.replace(
+            item, task=msgspec.structs.replace(item.task, seed=99)) for item in synthetic.trajectories(3)))
+    ]  # fmt: skip
+    examples = tokenize(episodes, PromptConfig(), tokenizer, progress=False)
+    held = split(examples.task, 0.5, seed=3)
+    sides: dict[tuple[str, int], set[bool]] = {}
+    for j in range(len(examples)):
+        task = episodes[examples.episode[j]].task
+        sides.setdefault((task.id, task.seed), set()).add(bool(held[j]))
+    assert len(sides) == 6 and all(len(side) == 1 for side in sides.values())
+    assert sum(side == {True} for side in sides.values()) == 3
 
 
 def test_steps_of_infrastructure_errors_are_never_chosen(reader, tokenizer):

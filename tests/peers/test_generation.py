@@ -52,6 +52,7 @@ def model(tokenizer):
         usable=np.ones(len(pairs), bool),
         successful=np.ones(len(pairs), bool),
         episode=np.arange(len(pairs), dtype=np.int32),
+        task=np.arange(len(pairs), dtype=np.int32),
     )
     batches = PackedBatches(examples, np.arange(len(pairs)), {}, row_length=128, rows=8, batches=200)
     model = Gemma3(config, rngs=nnx.Rngs(0))

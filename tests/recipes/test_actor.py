@@ -20,7 +20,7 @@ LOG_PROBS = np.array([-1.0, -2.0, -3.0, -4.0, -5.0])
 
 
 def table(**columns):
-    return SideTable(["episode-0-0"] * 3 + ["episode-0-1"] * 2, np.array([0, 1, 2, 0, 1]), columns, "made up")
+    return SideTable(["episode-0-0"] * 3 + ["episode-0-1"] * 2, np.array([0, 1, 2, 0, 1]), columns)
 
 
 ALL = table(log_prob=LOG_PROBS, value=VALUES, potential=POTENTIALS)
@@ -98,7 +98,7 @@ def scored(policy, reader, examples):
     ids = [trajectory.id for trajectory in reader for _ in trajectory.steps]
     numbers = np.array([step.index for trajectory in reader for step in trajectory.steps])
     sound = examples.usable
-    return SideTable(np.array(ids)[sound].tolist(), numbers[sound], {name: column[sound] for name, column in columns.items()}, "policy")
+    return SideTable(np.array(ids)[sound].tolist(), numbers[sound], {name: column[sound] for name, column in columns.items()})
 
 
 def value(mean):

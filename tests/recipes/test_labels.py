@@ -46,13 +46,13 @@ def test_partly_labelled_steps_are_named():
 
 def test_columns_come_from_whichever_table_has_the_step():
     labels = read_labels([trajectory(0, 2), trajectory(1, 1), trajectory(2, 1, status=Status.INFRA_ERROR)])
-    first = SideTable(["episode-0-0"] * 2, np.array([1, 0]), {"value": np.array([0.2, 0.1])}, "critic")
-    second = SideTable(["episode-0-1"], np.array([0]), {"value": np.array([0.3])}, "critic")
+    first = SideTable(["episode-0-0"] * 2, np.array([1, 0]), {"value": np.array([0.2, 0.1])})
+    second = SideTable(["episode-0-1"], np.array([0]), {"value": np.array([0.3])})
     np.testing.assert_allclose(column(labels, [first, second], "value"), [0.1, 0.2, 0.3, 0.0])
     with pytest.raises(UserError, match="no value for step 0 of trajectory episode-0-1"):
         column(labels, [first], "value")
     with pytest.raises(UserError, match="none has a column potential"):
         column(labels, [first, second], "potential")
-    broken = SideTable(["episode-0-0"] * 2 + ["episode-0-1"], np.array([0, 1, 0]), {"value": np.array([0.1, np.nan, 0.2])}, "critic")
+    broken = SideTable(["episode-0-0"] * 2 + ["episode-0-1"], np.array([0, 1, 0]), {"value": np.array([0.1, np.nan, 0.2])})
     with pytest.raises(UserError, match="value of step 1 of trajectory episode-0-0 is nan"):
         column(labels, [broken], "value")

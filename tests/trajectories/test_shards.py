@@ -1,5 +1,6 @@
 """Spool, shards, sidecars and side tables: nothing lost, nothing doubled, damage named."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_jax.errors import UserError
-from mira_jax.trajectories.records import FORMAT, Action, Outcome, Page, Policy, Status, Step, Task, Trajectory, decode, encode
+from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.records import FORMAT, Action, Outcome, Page, Policy, Status, Step, Task, TokenCounts, Trajectory, decode, encode
 from mira_jax.trajectories.shards import ShardReader, Spool, StepIndex, pack, write_shard
-from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.side_tables import Provenance, SideTable, check
+from tests import synthetic
 
 TASK = Task(
     id="shop.buy.train.1",
@@ -29,6 +33,11 @@ TASK = Task(
     intent="Buy",
     start_url="__SHOP__/",
     horizon=5,
+)
+
+
+MADE = Provenance(
+    columns=("value",), checkpoint="run@7", fingerprint="f", base="b", prompt=PromptConfig("compact", 240), tokenizer="t", dtype="float32"
 )
 
 
@@ -47,6 +56,74 @@ def episode(attempt: int, steps: int = 2, text: str = "page") -> Trajectory:
 @given(text=st.text(max_size=200), steps=st.integers(0, 5))
 def test_a_record_survives_the_round_trip(text, steps):
     assert decode(encode(episode(3, steps, text))) == episode(3, steps, text)
+
+
+def test_a_shard_of_format_1_is_read(tmp_path):
+    """Written by the version before format 2; the episodes are made up by a function that has not changed since."""
+    reader = ShardReader("tests/fixtures/format1")
+    assert len(reader) == 7 and reader.steps_per_record.tolist() == [len(item.steps) for item in reader]
+    made = synthetic.trajectories(6, infra_every=3)
+    assert [msgspec.structs.replace(item, format=FORMAT) for item in reader[:6]] == made
+    assert all(item.format == 1 for item in reader)
+    explored = reader[6]
+    assert explored.key == "synthetic.copy.train.0|0|2|small@sft|t0.7s3" and explored.evidence.answer == "done"
+    assert explored.steps[0].page.screenshot == b"\xff\xd8" and explored.steps[0].tokens == TokenCounts(prompt=90, response=12)
+    step, policy = explored.steps[0], explored.policy
+    assert step.token_ids is step.log_probs is step.sampling_log_probs is None and step.prompt_hash == policy.fingerprint == ""
+    assert reader.ids() == [*(item.id for item in made), explored.id]
+    assert set(Spool("tests/fixtures/format1").fingerprints().values()) == {""}
+    # Written again, the record says what it was, and its sidecar says more.
+    write_shard(tmp_path / "e-00000.array_record", reader[:])
+    assert list(ShardReader(tmp_path)) == list(reader) and ShardReader(tmp_path).ids() == reader.ids()
+
+
+def test_what_was_drawn_survives_the_round_trip():
+    step = msgspec.structs.replace(episode(0).steps[0], prompt_hash="ab", token_ids=(5, 106), log_probs=(-0.5, -0.25), sampling_log_probs=None)
+    whole = msgspec.structs.replace(episode(0), steps=(step,))
+    assert decode(encode(whole)) == whole
+
+
+def test_a_folder_named_twice_is_refused_however_it_is_spelled(tmp_path, monkeypatch):
+    Spool(tmp_path / "a").add(episode(0))
+    pack(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    for other in ("a", "a/", "./a", "a/../a", str(tmp_path / "a"), "link"):
+        with pytest.raises(UserError, match="are the same folder"):
+            ShardReader(["a", other])
+
+
+def test_an_episode_in_two_folders_is_refused(tmp_path):
+    def written(name, *episodes):
+        write_shard(tmp_path / name / "e-00000.array_record", episodes)
+        return tmp_path / name
+
+    def by(weights, id):
+        return msgspec.structs.replace(episode(0), id=id, policy=Policy(name="p", fingerprint=weights))
+
+    first, other = written("first", by("w1", "x"), episode(1)), written("other", by("w2", "y"), episode(2))
+    assert len(ShardReader([first, other])) == 4  # one key, by weights that are known to differ
+    for name, copy in (("id", by("w2", "x")), ("key", by("w1", "z")), ("unknown", by("", "z"))):
+        with pytest.raises(UserError, match=r"e-00000\.array_record both hold the episode of (id x|key shop\.buy\.train\.1\|1\|0\|p@)"):
+            ShardReader([first, written(name, copy)])
+    with pytest.raises(UserError, match="both hold the episode of key .*name only one of the two folders"):
+        ShardReader([Path("tests/fixtures/format1"), written("again", *ShardReader("tests/fixtures/format1"))])
+
+
+def test_tables_that_do_not_fit_what_is_read_are_named():
+    def table(name="t", shards=("s1", "s2"), **other):
+        return SideTable(["a"], np.array([0]), {"value": np.array([0.1])}, [dataclasses.replace(MADE, **other)], shards, name)
+
+    check([table()], ["s1"], MADE.prompt, MADE.tokenizer)
+    check([table(shards=["s1"]), table(shards=["s2"], fingerprint="of another fold")], ["s1", "s2"])
+    for tables, shards, message in (
+        ([table()], ["s1", "s3"], "t: value was not computed on these shards"),
+        ([table(), table("u", fingerprint="g")], ["s1"], "t and u: both have value of the same episodes, by different models"),
+        ([table(prompt=PromptConfig("webrl", 240))], ["s1"], "prompt.version webrl, not compact"),
+        ([table(tokenizer="x" * 64)], ["s1"], f"tokenizer {'x' * 12}, not t"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(tables, shards, MADE.prompt, MADE.tokenizer)
 
 
 def test_a_newer_format_is_refused():
@@ -175,9 +252,9 @@ def test_step_index_counts_as_a_plain_loop_does(steps):
 
 
 def test_side_tables_are_looked_up_by_trajectory_and_step(tmp_path):
-    SideTable(["a", "a", "b"], np.array([0, 1, 0]), {"value": np.array([0.1, 0.2, 0.3])}, "run@7").write(tmp_path / "t.npz")
+    SideTable(["a", "a", "b"], np.array([0, 1, 0]), {"value": np.array([0.1, 0.2, 0.3])}, [MADE], ["a1"]).write(tmp_path / "t.npz")
     table = SideTable.read(tmp_path / "t.npz")
-    assert table.lookup("value", "a", 1) == pytest.approx(0.2) and table.checkpoint == "run@7"
+    assert table.lookup("value", "a", 1) == pytest.approx(0.2) and table.made_by == (MADE,) and table.shards == ("a1",)
     with pytest.raises(UserError, match="no row for step 1 of trajectory b"):
         table.lookup("value", "b", 1)
     with pytest.raises(UserError, match="no column potential"):
