@@ -78,9 +78,10 @@ def test_a_response_is_what_was_drawn_not_what_its_text_would_be_in_tokens(token
 def test_a_prompt_that_the_policy_did_not_read_is_an_error_that_names_the_cause(tokenizer, tmp_path):
     prompt = PromptConfig(version="compact", max_tokens=200)
     episode = drawn(tokenizer, prompt)
+    short = int(tokenize([episode], prompt, tokenizer, progress=False).prompt_lengths.max()) - 1
     for other, message in (
         (PromptConfig("webrl", 200), "prompt.version was compact and is webrl; set it to compact"),
-        (PromptConfig("compact", 60), "prompt.max_tokens was 200 and is 60; set it to 200"),
+        (PromptConfig("compact", short), f"prompt.max_tokens was 200 and is {short}; set it to 200"),
     ):
         with pytest.raises(UserError, match=rf"trajectory episode-0-0: the prompt of step \d is not the one .*: {message}"):
             tokenize([episode], other, tokenizer, progress=False)
