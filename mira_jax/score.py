@@ -157,8 +157,9 @@ def _stale(found: SideTable, made_by: Sequence[Provenance], keys: Sequence[tuple
         UserError: it is a table of other episodes, or of other models, which is not ours to replace.
     """
     wanted = {key for key in keys if key}
-    other_models = [made.checkpoint for made in found.made_by if _folder(made.checkpoint) not in {_folder(one.checkpoint) for one in made_by}]
-    differences = [made.difference(wanted) for made, wanted in zip(found.made_by, made_by, strict=False)]
+    ours = {_folder(made.checkpoint) for made in made_by}
+    other_models = [made.checkpoint for made in found.made_by if _folder(made.checkpoint) not in ours]
+    differences = [made.difference(now) for made, now in zip(found.made_by, made_by, strict=False)]
     same = len(found.made_by) == len(made_by) and not any(differences)
     if not {key[0] for key in wanted} & set(found.ids):
         raise UserError(f"{found.source}: a table of other episodes; choose another out")

@@ -16,6 +16,7 @@ from mira_jax.files import write_atomically
 from rollouts.pool import LOST, RolloutConfig, Tally, collect
 
 CONFIG = "collect.yaml"
+UNTOKENISED = "steps have no token ids, because the endpoint returns none; training will tokenise their responses again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,8 @@ def summary_line(tally: Tally, folder: Path) -> str:
     line = f"{folder}: {tally.wanted} episodes wanted, {tally.skipped} were there; {counts}; {tally.steps} steps"
     if tally.seconds:
         line += f" at {tally.steps_per_second:.1f} steps/s"
+    if tally.untokenised:
+        line += f"\n{tally.untokenised} {UNTOKENISED}"
     if tally.infra_errors:
         line += f"\n{tally.infra_errors} were lost to infrastructure errors (see {folder / LOST}); the same command tries them again"
     return line

@@ -2,10 +2,10 @@
 
 import asyncio
 import dataclasses
-import email.utils
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,10 +13,17 @@ from typing import Any
 import httpx
 
 from mira_jax.errors import UserError
+from rollouts import answers
+from rollouts.answers import Card, Completion
 from rollouts.errors import EndpointError
+from rollouts.text import scrub
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 403, 404})
+_INVALID = frozenset({400, 422})
+_SHOWN = 300
+"""Characters of a server's words that a message shows."""
+LOG_PROBS = ("", "raw", "processed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,10 @@ class EndpointConfig:
     """The most requests under way at once."""
     requests_per_minute: float = 0.0
     """The most requests begun in a minute; 0: no limit."""
+    log_probs: str = ""
+    """What the endpoint's `logprobs` are, where it does not say, as mira_jax.serve does. raw: under the model itself, at
+    temperature 1, as of vLLM and OpenAI. processed: under the distribution that is drawn from, as of vLLM with
+    --logprobs-mode processed_logprobs. Empty: unknown; they are kept where both are the same."""
     prompt_price: float = 0.0
     """USD per million tokens of prompt, for what an evaluation says of cost."""
     response_price: float = 0.0
@@ -45,21 +56,24 @@ class EndpointConfig:
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"endpoint.base_url: {self.base_url!r} is not an http address, such as http://127.0.0.1:8000/v1")
+        url = httpx.URL(self.base_url)
+        # Neither message shows the address: it holds what they are about.
+        if url.userinfo:
+            raise UserError("endpoint.base_url: holds a user name or password; a key goes into a variable that endpoint.api_key_env names")
+        if url.query or url.fragment:
+            raise UserError("endpoint.base_url: ends in ?... or #...; a key goes into a variable that endpoint.api_key_env names")
+        if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):
+            raise UserError("endpoint.api_key_env: is no name of an environment variable; it takes the name, never the key itself")
+        if self.log_probs not in LOG_PROBS:
+            raise UserError(f"endpoint.log_probs: {self.log_probs!r} is neither raw nor processed, nor empty for unknown")
         if self.retries < 0 or self.timeout <= 0 or self.concurrency < 1:
             raise UserError("endpoint: retries must be at least 0, timeout above 0, concurrency at least 1")
         if not all(0 <= price < math.inf for price in (self.prompt_price, self.response_price)):
             raise UserError("endpoint: prompt_price and response_price are USD per million tokens, 0 or more")
 
 
-@dataclasses.dataclass(frozen=True)
-class Completion:
-    text: str
-    log_prob: float | None
-    """Sum over the tokens of the completion, in nats, the end token included; None if the endpoint does not tell."""
-    prompt_tokens: int
-    tokens: int
-    cut: bool = False
-    """It was cut at `max_tokens`."""
+class _InvalidRequest(EndpointError):
+    """The endpoint does not take the request as it is."""
 
 
 class Endpoint:
@@ -68,9 +82,13 @@ class Endpoint:
     def __init__(self, config: EndpointConfig):
         self.config = config
         self.model = config.model
+        self.card = Card(config.model)
+        """What the endpoint says of the model, once it is open."""
         self._client: httpx.AsyncClient | None = None
         self._places = asyncio.Semaphore(config.concurrency)
         self._next_start = 0.0
+        self._secrets: tuple[str, ...] = ()
+        self._unsupported: set[str] = set()
 
     async def __aenter__(self) -> "Endpoint":
         self._client = httpx.AsyncClient(
@@ -93,25 +111,69 @@ class Endpoint:
             self._client = None
 
     async def complete(
-        self, prompt: str | Sequence[int], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: Sequence[str] = (),
     ) -> Completion:
-        """One completion of a text or of token ids.
+        """One completion of a text or of token ids, with its tokens and their log-probabilities where the endpoint has them.
+
+        top_p and top_k are sent when they are off as well: engines may take other defaults from the model's folder.
 
         Raises:
             EndpointError: no usable answer after all retries.
-            UserError: the endpoint refuses the key or the model.
+            UserError: the endpoint refuses the key or the model, has no `top_k`, or serves other weights than when it was opened.
         """
         body: dict[str, Any] = {
             "model": self.model,
             "prompt": prompt if isinstance(prompt, str) else list(prompt),
             "max_tokens": max_tokens,
             "temperature": temperature,
+            "top_p": top_p,
             "seed": seed,
             "logprobs": 0,
         }
         if stop:
             body["stop"] = list(stop)
-        return await self._send("completions", body, _completion)
+        found = await self._extended(body, {"top_k": top_k, "return_token_ids": True})
+        if self.card.fingerprint and found.fingerprint and found.fingerprint != self.card.fingerprint:
+            raise UserError(
+                f"{self.config.base_url}: serves other weights than when the run began (fingerprint {found.fingerprint[:12]}, "
+                f"was {self.card.fingerprint[:12]}); run the same command with another out"
+            )
+        raw, drawn = self._distributions(found, temperature, top_p, top_k)
+        return dataclasses.replace(found, log_probs=raw, sampling_log_probs=drawn)
+
+    async def _extended(self, body: dict[str, Any], extensions: Mapping[str, Any]) -> Completion:
+        """Sends the extensions of OpenAI's API too, without those that the endpoint has refused."""
+        while True:
+            asked = {name: value for name, value in extensions.items() if name not in self._unsupported}
+            try:
+                return await self._send("completions", body | asked, answers.completion)
+            except _InvalidRequest as error:
+                refused = next((name for name in asked if name in str(error)), None)
+                if refused is None:
+                    raise
+                if refused == "top_k" and asked["top_k"]:
+                    raise UserError(f"{self.config.base_url}: has no top_k ({error}); set policy.top_k=0") from None
+                self._unsupported.add(refused)
+
+    def _distributions(
+        self, found: Completion, temperature: float, top_p: float, top_k: int
+    ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Log-probabilities at temperature 1 over the whole vocabulary, and under the distribution drawn from; None where unknown."""
+        if found.sampling_log_probs is not None:
+            return found.log_probs, found.sampling_log_probs
+        if temperature == 1 and top_p == 1 and not top_k:
+            return found.log_probs, found.log_probs
+        raw = found.log_probs if self.config.log_probs == "raw" else None
+        # Greedy tokens are not drawn, and vLLM does not say that their probability is 1.
+        return raw, found.log_probs if self.config.log_probs == "processed" and temperature > 0 else None
 
     async def chat(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, temperature: float, seed: int) -> Completion:
         """The answer to a conversation, without its log-probability.
@@ -126,7 +188,7 @@ class Endpoint:
             "temperature": temperature,
             "seed": seed,
         }
-        return await self._send("chat/completions", body, _answer)
+        return await self._send("chat/completions", body, answers.answer)
 
     async def _send(self, path: str, body: Mapping[str, Any], read: Callable[[httpx.Response], Completion]) -> Completion:
         failure = ""
@@ -138,19 +200,21 @@ class Endpoint:
                     # The client's own limit is on silence: an answer that trickles in would never end.
                     response = await asyncio.wait_for(self._open().post(path, json=body), self.config.timeout)
                 if response.status_code == 200:
-                    return read(response)
-                failure = _failure(response)
+                    return self._without_key(read(response))
+                failure = self._shown(answers.failure(response))
                 if response.status_code in _REFUSED:
                     raise UserError(f"{self.config.base_url}: {failure}")
+                if response.status_code in _INVALID:
+                    raise _InvalidRequest(failure)
                 if response.status_code not in _RETRIED:
                     raise EndpointError(failure)
-                wait = _retry_after(response)
+                wait = answers.retry_after(response)
             except TimeoutError:
                 failure = f"no whole answer within {self.config.timeout:g} s"
             except httpx.HTTPError as error:
-                failure = f"{type(error).__name__}: {error}".rstrip(": ")
+                failure = self._shown(f"{type(error).__name__}: {error}".rstrip(": "))
             except ValueError as error:
-                failure = f"not a completion: {error}"
+                failure = self._shown(f"not a completion: {error}")
             if attempt < self.config.retries:
                 await asyncio.sleep(wait or self._delay(attempt))
         raise EndpointError(f"{self.config.base_url}: no answer after {self.config.retries + 1} requests; the last: {failure}")
@@ -165,7 +229,17 @@ class Endpoint:
         if not (key.isascii() and key.isprintable()):
             # Said here, without the key: the HTTP library's own message would show it.
             raise UserError(f"endpoint.api_key_env: the environment variable {name} holds characters that no key has")
+        self._secrets = (key,)
         return {"Authorization": f"Bearer {key}"}
+
+    def _shown(self, text: str) -> str:
+        """A server's words as messages and records may hold them."""
+        return scrub(text, self._secrets)[:_SHOWN]
+
+    def _without_key(self, found: Completion) -> Completion:
+        if any(secret in found.text for secret in self._secrets):
+            raise EndpointError(f"{self.config.base_url}: the completion holds the key of {self.config.api_key_env}; it is not kept")
+        return found
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
@@ -179,15 +253,15 @@ class Endpoint:
             try:
                 response = await self._open().get("models", timeout=min(10.0, self.config.timeout))
                 if response.status_code == 200:
-                    listed = [str(model["id"]) for model in response.json()["data"]]
+                    listed = answers.read_cards(response)
                     break
-                failure = _failure(response)
+                failure = self._shown(answers.failure(response))
                 if response.status_code not in _RETRIED:
                     hint = "; base_url should end with /v1" if not self.config.base_url.rstrip("/").endswith("/v1") else ""
                     raise UserError(f"{url}: {failure}{hint}")
             except httpx.HTTPError as error:
-                failure = f"{type(error).__name__}: {error}".rstrip(": ")
-            except (ValueError, KeyError, TypeError):
+                failure = self._shown(f"{type(error).__name__}: {error}".rstrip(": "))
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(f"{url}: this is no OpenAI-compatible endpoint: the answer is no list of models") from None
             if attempt < 2:
                 await asyncio.sleep(self._delay(attempt))
@@ -198,7 +272,8 @@ class Endpoint:
         if not self.model:
             if not listed:
                 raise UserError(f"{url}: the endpoint lists no model; set policy.endpoint.model")
-            self.model = listed[0]
+            self.model = listed[0].name
+        self.card = next((card for card in listed if card.name == self.model), self.card)
 
     async def _pace(self) -> None:
         if self.config.requests_per_minute > 0:
@@ -214,58 +289,3 @@ class Endpoint:
 
 def _is_loopback(url: str) -> bool:
     return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
-
-
-def _completion(response: httpx.Response) -> Completion:
-    """Raises ValueError."""
-    return _read(response, lambda choice: choice["text"])
-
-
-def _answer(response: httpx.Response) -> Completion:
-    """Raises ValueError."""
-    return _read(response, lambda choice: choice["message"]["content"])
-
-
-def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion:
-    """Raises ValueError."""
-    try:
-        tree = response.json()
-        choice = tree["choices"][0]
-        text = text_of(choice)
-        if not isinstance(text, str):
-            raise TypeError("text is not a string")
-        told = (choice.get("logprobs") or {}).get("token_logprobs")
-        log_probs = None if told is None else [float(value) for value in told if value is not None]
-        usage = tree.get("usage") or {}
-        tokens = int(usage.get("completion_tokens") or (len(log_probs) if log_probs else 0))
-        return Completion(
-            # Half of a surrogate pair, which JSON may name, is no text that can be kept.
-            text=text.encode("utf-8", "replace").decode(),
-            log_prob=sum(log_probs) if log_probs and all(map(math.isfinite, log_probs)) else None,
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            tokens=tokens,
-            cut=choice.get("finish_reason") == "length",
-        )
-    except (KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{type(error).__name__} {error} in {response.text[:200]!r}") from None
-
-
-def _failure(response: httpx.Response) -> str:
-    try:
-        message = response.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        message = response.text
-    return f"HTTP {response.status_code}: {str(message)[:300]}"
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds, at most 120; 0 if the header is absent or makes no sense."""
-    value = response.headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return 0.0
-    return min(max(seconds, 0.0), 120.0) if not math.isnan(seconds) else 0.0

@@ -54,9 +54,10 @@ def main(settings: EvaluateConfig) -> int:
     if len(lost) == tally.wanted:
         cause = lost[-1].error
         raise UserError(f"all {len(lost)} episodes were lost to infrastructure errors, the last one to: {cause}; mend it and run again")
-    if not is_labelled(folder / EPISODES, folder / LABELLED):
+    judged_by = config.to_tree(settings.suite)
+    if not is_labelled(folder / EPISODES, folder / LABELLED, judged_by):
         suite = make_suite(settings.suite.name, **settings.suite.options)
-        label_folder(folder / EPISODES, folder / LABELLED, suite, overwrite=True)
+        label_folder(folder / EPISODES, folder / LABELLED, suite, overwrite=True, settings=judged_by)
     summary = _write(settings, folder, lost)
     print(table(summary))
     print(f"{folder / SUMMARY}: {tally.steps} new steps at {tally.steps_per_second:.1f} steps/s; the page is {folder / PAGE}")

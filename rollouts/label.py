@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from mira_jax import commands
+from mira_jax.config import to_tree
 from mira_jax.errors import UserError
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.labels.outcome import label_folder
@@ -30,7 +31,7 @@ def main(config: LabelConfig) -> int:
     if not config.folder or not config.out:
         raise UserError("folder and out: name the folder of episodes and the one to write")
     suite = make_suite(config.suite.name, **config.suite.options)
-    if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite):
+    if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, to_tree(config.suite)):
         print(f"{config.out}: labelled already")
         return 0
     labelled = ShardReader(config.out)

@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
+from mira_jax.trajectories import records
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts.agents.policy import Policy, make_policy
@@ -64,6 +65,8 @@ class Tally:
     skipped: int = 0
     """Collected by an earlier run."""
     steps: int = 0
+    untokenised: int = 0
+    """Steps of a model whose endpoint returned no token ids."""
     retries: int = 0
     seconds: float = 0.0
     status: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -142,7 +145,8 @@ async def _collect(
         spool, lost = Spool(folder), Spool(folder / LOST)
         spool.sweep()
         lost.sweep()
-        done = spool.keys()
+        done = spool.fingerprints()
+        _refuse_other_weights(folder, done, policy.record)
         waiting = [(task, attempt) for task, attempt in specs if episode_key(task, attempt, policy.record) not in done]
         tally = Tally(wanted=len(specs), skipped=len(specs) - len(waiting))
         if not waiting:
@@ -153,6 +157,26 @@ async def _collect(
             begun()
             await _Run(config.limits, places, policy, spool, lost, tally).all(waiting)
         return tally
+
+
+def _refuse_other_weights(folder: Path, done: Mapping[str, str], policy: records.Policy) -> None:
+    """Episodes that other weights wrote under this policy's name are neither skipped nor added to.
+
+    Args:
+        done: as `Spool.fingerprints` returns it.
+    """
+    before = {mark for key, mark in done.items() if f"|{policy.name}@{policy.checkpoint}|" in key}
+    if others := before - {policy.fingerprint}:
+        raise UserError(
+            f"{folder}: holds episodes of {policy.name} by other weights: fingerprint {_mark(min(others))} there, "
+            f"{_mark(policy.fingerprint)} at the endpoint; choose another out"
+        )
+    if before and policy.tokenizer and not policy.fingerprint:
+        print(f"{folder}: the endpoint does not say which weights it serves; taken for those of the episodes here", file=sys.stderr)
+
+
+def _mark(fingerprint: str) -> str:
+    return fingerprint[:12] or "unknown"
 
 
 class _Run:
@@ -169,6 +193,8 @@ class _Run:
             def report(trajectory: Trajectory) -> None:
                 self.tally.seconds = time.perf_counter() - started
                 self.tally.steps += len(trajectory.steps)
+                # A policy that names a tokenizer is a model.
+                self.tally.untokenised += sum(bool(trajectory.policy.tokenizer) and step.token_ids is None for step in trajectory.steps)
                 self.tally.status[trajectory.status.value] += 1
                 counts = " ".join(f"{name} {count}" for name, count in sorted(self.tally.status.items()))
                 bar.set_postfix_str(f"{self.tally.steps_per_second:.1f} steps/s, {counts}", refresh=False)

@@ -134,7 +134,8 @@ def test_tables_made_otherwise_than_the_run_assumes_are_refused(folder, scores, 
             run(folder, "refused", recipe=ACTOR, init_from=str(folder / "sft"), data=data, **keys)
         assert not (folder / "refused").exists()
 
-    refused(r"policy\.npz: .*prompt\.max_tokens 200, not 150.*score these episodes again", data={"prompt": {"version": "compact", "max_tokens": 150}})
+    shorter = {"prompt": {"version": "compact", "max_tokens": 150}}
+    refused(r"policy\.npz: .*prompt\.max_tokens 200, not 150.*score these episodes again", data=shorter)
     refused(r"dtype float32, not bfloat16.*--set dtype=bfloat16", model={"dtype": "bfloat16"})
     other = synthetic.write_tokenizer(tmp_path / "other.model", 400)
     refused(r"policy\.npz: .*tokenizer \w{12}, not \w{12}", tokenizer={"path": str(other)})

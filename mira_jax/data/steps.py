@@ -128,7 +128,7 @@ def _cause(policy: Policy, prompt: PromptConfig, tokenizer: "Tokenizer | _Memo")
             f"its tokenizer has the SHA-256 {policy.tokenizer[:12]}, {tokenizer.path} has {tokenizer.sha256[:12]}; "
             "use the tokenizer of the model that wrote these episodes"
         )
-    return "tokenizer and settings are the same, so the record was altered, or another version of mira_jax made the prompt; use that version"
+    return "tokenizer and settings are the same: the record was altered, or another version of mira_jax made the prompt; use that version"
 
 
 class _Memo:

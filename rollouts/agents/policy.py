@@ -8,10 +8,12 @@ from typing import Protocol
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories import records
-from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids
+from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, token_problem
 from mira_jax.trajectories.records import Action, Task, TokenCounts, episode_key
 from mira_jax.trajectories.tokenizer import Tokenizer
+from rollouts.answers import Completion
 from rollouts.endpoint import Endpoint, EndpointConfig
+from rollouts.errors import EndpointError
 from rollouts.suites import Suite
 from rollouts.suites.base import ScriptedPolicy
 from rollouts.web.actions import EXIT, GO_BACKWARD, format_action
@@ -31,6 +33,10 @@ class PolicyConfig:
     """Which weights wrote the episodes. Empty: the model's name."""
     temperature: float = 0.0
     """0 takes the most likely token. Exploration needs more: 1.0."""
+    top_p: float = 1.0
+    """Draws from the most likely tokens that have this probability together. 1: off."""
+    top_k: int = 0
+    """Draws from this many of the most likely tokens. 0: off."""
     max_tokens: int = 256
     """The most tokens of one response."""
     seed: int = 0
@@ -49,6 +55,8 @@ class PolicyConfig:
             raise UserError(f"policy.kind: {self.kind!r} is none of {', '.join(KINDS)}")
         if self.temperature < 0 or self.max_tokens < 1:
             raise UserError("policy: temperature must be at least 0 and max_tokens at least 1")
+        if not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise UserError("policy: top_p must be above 0 and at most 1, top_k at least 0")
         if self.kind == "endpoint" and not self.tokenizer:
             raise UserError("policy.tokenizer: prompts are sent as tokens; name the folder of the model that the endpoint serves")
 
@@ -60,6 +68,11 @@ class Reply:
     tokens: TokenCounts = dataclasses.field(default_factory=TokenCounts)
     cut: bool = False
     """The response was cut at the most tokens it may have."""
+    prompt_hash: str = ""
+    token_ids: tuple[int, ...] | None = None
+    log_probs: tuple[float, ...] | None = None
+    sampling_log_probs: tuple[float, ...] | None = None
+    """These four as in `mira_jax.trajectories.records.Step`."""
 
 
 class Agent(Protocol):
@@ -104,9 +117,25 @@ class EndpointPolicy:
         self.record = self._record()
 
     async def __aenter__(self) -> "EndpointPolicy":
+        """Raises UserError if the endpoint is not there, or its model takes fewer tokens than will be sent."""
         await self.endpoint.__aenter__()
+        try:
+            self._check_length()
+        except BaseException:
+            await self.endpoint.__aexit__()
+            raise
         self.record = self._record()
         return self
+
+    def _check_length(self) -> None:
+        config, longest = self.config, self.endpoint.card.max_length
+        needed = config.prompt.max_tokens + config.max_tokens
+        if longest is not None and longest < needed:
+            raise UserError(
+                f"{config.endpoint.base_url}: {self.endpoint.model} takes {longest} tokens, but prompts of {config.prompt.max_tokens} "
+                f"(policy.prompt.max_tokens) and responses of {config.max_tokens} (policy.max_tokens) take up to {needed}; serve it with "
+                f"room for {needed} (mira_jax.serve: --set max_length={needed}; vLLM: --max-model-len {needed}), or lower one of the two"
+            )
 
     async def __aexit__(self, *_: object) -> None:
         await self.endpoint.__aexit__()
@@ -119,8 +148,13 @@ class EndpointPolicy:
         return records.Policy(
             name=self.config.name or model or "endpoint",
             checkpoint=self.config.checkpoint or model,
+            fingerprint=self.endpoint.card.fingerprint,
             temperature=self.config.temperature,
+            top_p=self.config.top_p,
+            top_k=self.config.top_k,
             prompt_version=self.config.prompt.version,
+            prompt_max_tokens=self.config.prompt.max_tokens,
+            tokenizer=self.tokenizer.sha256,
             seed=self.config.seed,
         )
 
@@ -133,10 +167,37 @@ class _EndpointAgent:
         config = self.policy.config
         prompt = prompt_ids(self.task.intent, past, observation.text, config.prompt, self.policy.tokenizer)
         completion = await self.policy.endpoint.complete(
-            prompt, max_tokens=config.max_tokens, temperature=config.temperature, seed=step_seed(self.key, len(past))
+            prompt,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            seed=step_seed(self.key, len(past)),
         )
         counts = TokenCounts(prompt=len(prompt), response=completion.tokens)
-        return Reply(completion.text, completion.log_prob, counts, completion.cut)
+        reply = Reply(completion.text, completion.log_prob, counts, completion.cut, prompt_hash(prompt))
+        if not self._drawn(completion, prompt):
+            return reply
+        drawn = {name: getattr(completion, name) for name in ("token_ids", "log_probs", "sampling_log_probs")}
+        return dataclasses.replace(reply, **drawn)
+
+    def _drawn(self, completion: Completion, prompt: Sequence[int]) -> bool:
+        """Whether the answer holds the tokens that were drawn, the end token included.
+
+        Raises:
+            UserError: the model read another prompt than was sent.
+            EndpointError: the tokens are not those of the text.
+        """
+        tokenizer, address = self.policy.tokenizer, self.policy.config.endpoint.base_url
+        if completion.prompt_token_ids not in (None, tuple(prompt)):
+            read = len(completion.prompt_token_ids)
+            raise UserError(f"{address}: the model read another prompt than was sent, of {read} tokens in place of {len(prompt)}")
+        ids = completion.token_ids
+        if ids is None or not (completion.cut or ids[-1] in (tokenizer.end_of_turn_id, tokenizer.eos_id)):
+            return False
+        if problem := token_problem(ids, completion.text, tokenizer):
+            raise EndpointError(f"{address}: the tokens of a response {problem}; policy.tokenizer must name the served model's tokenizer")
+        return True
 
 
 class ScriptPolicy:

@@ -68,8 +68,8 @@ class Evaluation:
             scores: side tables.
 
         Raises:
-            UserError: a missing or empty folder, a damaged shard, a side table that is damaged or of other shards, two episodes of one task and
-                attempt, or no episode with an outcome.
+            UserError: a missing or empty folder, a damaged shard, a side table that is damaged or of other shards,
+                two episodes of one task and attempt, or no episode with an outcome.
         """
         self.name, self.folder = name, Path(folder)
         shards = self.folder / LABELLED if (self.folder / LABELLED).is_dir() else self.folder

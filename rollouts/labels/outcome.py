@@ -4,18 +4,23 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import yaml
 from tqdm import tqdm
 
 from mira_jax.errors import UserError
+from mira_jax.files import PART, sole_writer, write_atomically
 from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.shards import ShardReader, write_shard
 from rollouts.suites import Suite
 
 PER_SHARD = 1024
+SETTINGS = "label.yaml"
+"""How the episodes of a folder were labelled."""
 
 
 def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
@@ -29,36 +34,51 @@ def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
     return msgspec.structs.replace(trajectory, subgoals=subgoals, steps=steps, outcome=suite.judge(trajectory))
 
 
-def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False) -> bool:
+def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False, settings: Mapping[str, Any] | None = None) -> bool:
     """Labels all packed episodes of `folder` into shards in `out`, which appears whole or not at all.
 
-    Returns False if `out` holds just these episodes already, and leaves it.
+    Args:
+        settings: the name and the options that `suite` was made of, written with the labels. Default: its name.
+
+    Returns:
+        False if `out` holds the labels of these very episodes by these settings already, and is left as it is.
 
     Raises:
-        UserError: a damaged or empty `folder`, episodes of another suite, or other files in `out` without `overwrite`.
+        UserError: a damaged or empty `folder`, episodes of another suite, other files in `out` without `overwrite`, or
+            another process that labels into `out`.
     """
-    reader = ShardReader(folder)
+    reader, settings = ShardReader(folder), settings or {"name": suite.name}
     if out.resolve() == folder.resolve():
         raise UserError(f"{out}: labels go to a folder of their own, not back to the episodes they are made from")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: not a folder; choose another out")
     if out.exists() and any(out.iterdir()) and not overwrite:
-        if _holds(out, reader):
+        difference = _difference(out, reader, settings)
+        if not difference:
             return False
-        raise UserError(f"{out}: this folder holds something else already; choose another, or set overwrite=true")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        with contextlib.closing(_labelled(reader, suite)) as labelled:
-            for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
-                count = min(PER_SHARD, len(reader) - start)
-                write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"{out}: {difference}; choose another out, or set overwrite=true to replace it")
+    # Always the same name: what a process that was killed left there is replaced by the next one, under the lock.
+    temporary = out.with_name(f".{out.name}{PART}")
+    with sole_writer(temporary, f"labels of {out}"):
+        _empty(temporary)
+        try:
+            with contextlib.closing(_labelled(reader, suite)) as labelled:
+                for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
+                    count = min(PER_SHARD, len(reader) - start)
+                    write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
+            write_atomically(temporary / SETTINGS, yaml.safe_dump(dict(settings)).encode())
+            if out.exists():
+                shutil.rmtree(out)
+            os.replace(temporary, out)
+        finally:
+            _empty(temporary)
     return True
+
+
+def _empty(folder: Path) -> None:
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
@@ -72,14 +92,23 @@ def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
         yield label(trajectory, suite)
 
 
-def is_labelled(folder: Path, out: Path) -> bool:
-    """Whether `out` holds the labelled form of just the episodes of `folder`. Raises UserError for a damaged `folder`."""
-    return out.is_dir() and _holds(out, ShardReader(folder))
+def is_labelled(folder: Path, out: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether `out` holds the labels of just the episodes of `folder`, by these settings. Raises UserError for a damaged `folder`."""
+    return out.is_dir() and not _difference(out, ShardReader(folder), settings)
 
 
-def _holds(out: Path, reader: ShardReader) -> bool:
+def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> str:
+    """How what is in `out` differs from the labels of `reader`'s episodes; "" if it does not."""
     try:
         labelled = ShardReader(out)
     except UserError:
-        return False
-    return labelled.keys() == reader.keys()
+        return "holds something else already"
+    # Episodes that were collected again have the same keys; their ids are new.
+    if labelled.keys() != reader.keys() or labelled.ids() != reader.ids():
+        return "holds the labels of other episodes"
+    path = out / SETTINGS
+    if not path.exists():
+        return "does not say how it was labelled, as by older versions"
+    if yaml.safe_load(path.read_text(encoding="utf-8")) != dict(settings):
+        return "was labelled with other settings of the suite"
+    return ""

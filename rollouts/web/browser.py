@@ -4,11 +4,12 @@ python -m rollouts.web.browser     # starts it once, and says what is missing if
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +49,12 @@ ARGUMENTS = (
     "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,"
     "PreconnectToSearch,ThirdPartyStoragePartitioning,Translate,RenderDocument,DeferRendererTasksAfterInput",
 )
+
+ENVIRONMENT = frozenset((
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "LD_LIBRARY_PATH",
+))  # fmt: skip
+ENVIRONMENT_PREFIXES = ("LC_", "XDG_", "FONTCONFIG_", "PLAYWRIGHT_BROWSERS_", "PLAYWRIGHT_NODEJS_")
+"""The variables that the driver and the browser see."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +255,8 @@ class BrowserPool:
             old, self._playwright = self._playwright, None
             await _stop(old)
         if self._playwright is None:
-            self._playwright = await bounded(async_playwright().start(), self.config.launch_seconds, "starting the browser's driver")
+            with _bare_environment():
+                self._playwright = await bounded(async_playwright().start(), self.config.launch_seconds, "starting the browser's driver")
         arguments = [*ARGUMENTS, f"--host-resolver-rules={resolver_rules(fence.address for fence in self._fences)}"]
         if not self.config.draw:
             arguments.append("--disable-threaded-compositing")
@@ -267,6 +275,21 @@ class BrowserPool:
             self.config.launch_seconds + 1,
             "starting the browser",
         )
+
+
+@contextlib.contextmanager
+def _bare_environment() -> Iterator[None]:
+    """Leaves only the variables that a browser needs, for what is started meanwhile: no keys, no accounts.
+
+    Playwright hands its own environment to the driver, and the driver hands it to the browser.
+    """
+    hidden = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT and not name.startswith(ENVIRONMENT_PREFIXES)}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 async def _stop(playwright: Playwright | None) -> None:

@@ -14,12 +14,12 @@ import difflib
 import importlib.resources
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import PAGE_CUT
+from rollouts.text import sanitize
 
 SCRIPT = importlib.resources.files("rollouts.web").joinpath("observation.js").read_text(encoding="utf-8")
 ELEMENTS_KEY = "__mira_elements"
@@ -143,20 +143,8 @@ def _build(raw: dict[str, Any], config: ObservationConfig, notices: Sequence[str
     )
 
 
-def sanitize(text: str) -> str:
-    """Printable characters and single spaces only."""
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else _replacement(character) for character in text)
-    return " ".join(text.split(" ")) if "  " not in text else re.sub(" +", " ", text)
-
-
 def escape(text: str) -> str:
     return text.replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _replacement(character: str) -> str:
-    # Marks that only format (zero-width joiners, direction overrides) and broken halves leave no trace.
-    return "" if unicodedata.category(character) in ("Cf", "Cs", "Co", "Cn") else " "
 
 
 def _decode(data: str) -> dict[str, Any]:

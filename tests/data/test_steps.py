@@ -59,14 +59,15 @@ def drawn(tokenizer, prompt):
     steps = []
     for index, step in enumerate(whole.steps):
         ids = [token for character in step.response for token in tokenizer.encode(character)] + [tokenizer.end_of_turn_id]
-        hashed = prompt_hash(prompt_ids(whole.task.intent, rounds(whole.steps[:index]), step.page.observation, prompt, tokenizer))
-        steps.append(msgspec.structs.replace(step, token_ids=tuple(ids), prompt_hash=hashed))
+        page = msgspec.structs.replace(step.page, observation=step.page.observation * 4)
+        hashed = prompt_hash(prompt_ids(whole.task.intent, rounds(whole.steps[:index]), page.observation, prompt, tokenizer))
+        steps.append(msgspec.structs.replace(step, page=page, token_ids=tuple(ids), prompt_hash=hashed))
     settings = {"prompt_version": prompt.version, "prompt_max_tokens": prompt.max_tokens, "tokenizer": tokenizer.sha256}
     return msgspec.structs.replace(whole, steps=tuple(steps), policy=msgspec.structs.replace(whole.policy, **settings))
 
 
 def test_a_response_is_what_was_drawn_not_what_its_text_would_be_in_tokens(tokenizer):
-    prompt = PromptConfig(version="compact", max_tokens=200)
+    prompt = PromptConfig(version="compact", max_tokens=400)
     episode = drawn(tokenizer, prompt)
     examples = tokenize([episode], prompt, tokenizer, progress=False)
     for j, step in enumerate(episode.steps):
@@ -76,28 +77,28 @@ def test_a_response_is_what_was_drawn_not_what_its_text_would_be_in_tokens(token
 
 
 def test_a_prompt_that_the_policy_did_not_read_is_an_error_that_names_the_cause(tokenizer, tmp_path):
-    prompt = PromptConfig(version="compact", max_tokens=200)
+    prompt = PromptConfig(version="compact", max_tokens=400)
     episode = drawn(tokenizer, prompt)
     short = int(tokenize([episode], prompt, tokenizer, progress=False).prompt_lengths.max()) - 1
     for other, message in (
-        (PromptConfig("webrl", 200), "prompt.version was compact and is webrl; set it to compact"),
-        (PromptConfig("compact", short), f"prompt.max_tokens was 200 and is {short}; set it to 200"),
+        (PromptConfig("webrl", 400), "prompt.version was compact and is webrl; set it to compact"),
+        (PromptConfig("compact", short), f"prompt.max_tokens was 400 and is {short}; set it to 400"),
     ):
         with pytest.raises(UserError, match=rf"trajectory episode-0-0: the prompt of step \d is not the one .*: {message}"):
             tokenize([episode], other, tokenizer, progress=False)
     strange = Tokenizer(synthetic.write_tokenizer(tmp_path / "tokenizer.model", 400))
-    with pytest.raises(UserError, match=rf"its tokenizer has the SHA-256 {tokenizer.sha256[:12]}, .*tokenizer.model has {strange.sha256[:12]}"):
+    with pytest.raises(UserError, match=rf"its tokenizer has the SHA-256 {tokenizer.sha256[:12]}, .* has {strange.sha256[:12]}"):
         tokenize([episode], prompt, strange, progress=False)
     altered = msgspec.structs.replace(episode, task=msgspec.structs.replace(episode.task, intent="Click it"))
-    with pytest.raises(UserError, match="the prompt of step 0 is not the one .*the record was altered"):
+    with pytest.raises(UserError, match=r"the prompt of step 0 is not the one .*the record was altered"):
         tokenize([altered], prompt, tokenizer, progress=False)
     # A limit that cuts nothing changes nothing.
-    tokenize([episode], PromptConfig("compact", 300), tokenizer, progress=False)
+    tokenize([episode], PromptConfig("compact", 500), tokenizer, progress=False)
 
 
 @pytest.mark.parametrize("ids, message", [((4, 99_999), "are not all in the vocabulary"), ((-1,), "are not all"), ((20, 21), "decode to")])
 def test_tokens_that_are_not_those_of_the_text_are_an_error(tokenizer, ids, message):
-    prompt = PromptConfig(version="compact", max_tokens=200)
+    prompt = PromptConfig(version="compact", max_tokens=400)
     episode = drawn(tokenizer, prompt)
     wrong = msgspec.structs.replace(episode, steps=(msgspec.structs.replace(episode.steps[0], token_ids=ids), *episode.steps[1:]))
     with pytest.raises(UserError, match=f"trajectory episode-0-0: the tokens of step 0 {message}"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import time
 
 import pytest
@@ -12,8 +13,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from mira_jax.errors import UserError
+from mira_jax.trajectories.prompts import PromptConfig, prompt_ids
 from mira_jax.trajectories.records import Task
-from mira_jax.trajectories.tokenizer import train_tokenizer
+from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
 from rollouts.agents.policy import EndpointPolicy, PolicyConfig, step_seed
 from rollouts.endpoint import Endpoint, EndpointConfig
 from rollouts.errors import EndpointError
@@ -65,7 +67,12 @@ async def test_a_completion_is_asked_for_by_tokens_and_scored():
         completion = await ask(url)
     assert completion.text == "go_backward()" and completion.tokens == 3 and not completion.cut
     assert completion.log_prob == pytest.approx(-0.75)
-    assert asked == [{"model": "small", "prompt": [2, 5, 7], "max_tokens": 9, "temperature": 0.5, "seed": 11, "logprobs": 0, "key": None}]
+    assert asked == [
+        {
+            "model": "small", "prompt": [2, 5, 7], "max_tokens": 9, "temperature": 0.5, "top_p": 1.0, "top_k": 0, "seed": 11,
+            "logprobs": 0, "return_token_ids": True, "key": None,
+        }
+    ]  # fmt: skip
 
 
 async def test_a_chat_is_asked_for_by_messages():
@@ -197,3 +204,203 @@ async def test_the_policy_sends_the_training_prompt_with_a_seed_of_its_own_per_s
     assert step_seed("key", 0) != step_seed("key", 1)
     text = policy.tokenizer.decode(asked[0]["prompt"])
     assert "Task Instruction: press" in text and '<a id="press">' in text
+
+
+def as_vllm(ids, log_probs, prompt_ids=(2, 5, 7), finish_reason="stop", text="go_backward()"):
+    """A completion in the fields of vLLM's CompletionResponse and CompletionResponseChoice (vllm/entrypoints/openai/completion/
+    protocol.py and serving.py): the end token is among `token_ids` and has a log-probability, and no list names the distribution."""
+    logprobs = {
+        "text_offset": [0] * len(ids), "token_logprobs": log_probs, "tokens": ["x"] * len(ids), "top_logprobs": [{"x": p} for p in log_probs],
+    }  # fmt: skip
+    choice = {
+        "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish_reason, "stop_reason": 106, "token_ids": list(ids),
+        "prompt_logprobs": None, "prompt_token_ids": list(prompt_ids), "routed_experts": None,
+    }  # fmt: skip
+    usage = {"prompt_tokens": len(prompt_ids), "total_tokens": len(prompt_ids) + len(ids), "completion_tokens": len(ids)}
+    return {
+        "id": "cmpl-1", "object": "text_completion", "created": 1, "model": "small", "choices": [choice], "service_tier": None,
+        "system_fingerprint": "vllm-0.20.0-tp1-1234", "usage": {**usage, "prompt_tokens_details": None}, "kv_transfer_params": None,
+    }  # fmt: skip
+
+
+VLLM_MODELS = {
+    "object": "list",
+    "data": [{"id": "small", "object": "model", "created": 1, "owned_by": "vllm", "root": "/m", "parent": None, "max_model_len": 320}],
+}
+
+
+@pytest.mark.parametrize(
+    "mode, sampling, raw, drawn",
+    [
+        # Which of the two vLLM's numbers are depends on how it was started; at temperature 1 with nothing cut off they are both.
+        ("", {"temperature": 1.0}, True, True),
+        ("", {"temperature": 0.7}, False, False),
+        ("raw", {"temperature": 0.7}, True, False),
+        ("processed", {"temperature": 0.7}, False, True),
+        ("raw", {"temperature": 1.0, "top_p": 0.9}, True, False),
+        ("processed", {"temperature": 1.0, "top_k": 20}, False, True),
+        ("processed", {"temperature": 0.0}, False, False),
+        ("raw", {"temperature": 0.0}, True, False),
+    ],
+)
+async def test_the_tokens_of_vllm_and_what_is_known_of_their_probabilities(mode, sampling, raw, drawn):
+    numbers = (-0.5, -0.25, -0.125)
+    async with (
+        serving(answer(tree=as_vllm([40, 41, 106], numbers)), models=JSONResponse(VLLM_MODELS)) as (url, asked),
+        Endpoint(EndpointConfig(base_url=url, log_probs=mode)) as endpoint,
+    ):
+        found = await endpoint.complete([2, 5, 7], max_tokens=9, seed=11, **sampling)
+    assert (
+        asked[0]["return_token_ids"] is True
+        and asked[0]["top_p"] == sampling.get("top_p", 1)
+        and asked[0]["top_k"] == sampling.get("top_k", 0)
+    )
+    assert endpoint.card.max_length == 320 and endpoint.card.fingerprint == ""
+    assert found.token_ids == (40, 41, 106) and found.prompt_token_ids == (2, 5, 7)
+    assert found.log_prob == pytest.approx(-0.875)
+    assert found.log_probs == (numbers if raw else None) and found.sampling_log_probs == (numbers if drawn else None)
+
+
+async def test_engines_that_know_only_openais_fields_are_asked_without_the_others():
+    def unknown(name):
+        return answer(400, {"error": {"message": f"Unrecognized request argument supplied: {name}"}})
+
+    async with serving(unknown("return_token_ids"), unknown("top_k"), answer()) as (url, asked):
+        async with Endpoint(EndpointConfig(base_url=url)) as endpoint:
+            found = [await endpoint.complete([2], max_tokens=9, temperature=0.7, seed=1) for _ in range(2)]
+            assert [("return_token_ids" in one, "top_k" in one) for one in asked] == [
+                (True, True),
+                (False, True),
+                (False, False),
+                (False, False),
+            ]
+            assert [one.token_ids for one in found] == [None, None]
+    async with serving(unknown("top_k"), answer()) as (url, asked), Endpoint(EndpointConfig(base_url=url)) as endpoint:
+        with pytest.raises(UserError, match=r"has no top_k .*set policy\.top_k=0"):
+            await endpoint.complete([2], max_tokens=9, temperature=0.7, seed=1, top_k=5)
+
+
+async def test_an_endpoint_that_changes_its_weights_ends_the_run():
+    first, second = ({**GOOD, "system_fingerprint": mark * 64} for mark in "ab")
+    models = JSONResponse({"data": [{"id": "small", "fingerprint": "a" * 64}]})
+    async with serving(answer(tree=first), answer(tree=second), models=models) as (url, _):
+        async with Endpoint(EndpointConfig(base_url=url)) as endpoint:
+            await endpoint.complete("x", max_tokens=1, temperature=0, seed=0)
+            with pytest.raises(
+                UserError, match=r"serves other weights than when the run began \(fingerprint bbbbbbbbbbbb, was aaaaaaaaaaaa\)"
+            ):
+                await endpoint.complete("x", max_tokens=1, temperature=0, seed=0)
+
+
+KEY = "sk-SECRET-0123456789"
+
+
+@pytest.mark.parametrize("status, kind", [(401, UserError), (400, EndpointError), (500, EndpointError)])
+async def test_a_key_that_the_endpoint_repeats_is_in_no_message(monkeypatch, status, kind):
+    monkeypatch.setenv("ROLLOUT_KEY", KEY)
+    # Once whole, once with a terminal's escape inside, once where the shown part ends; and in an address.
+    words = f"Bearer {KEY} \x1b]0;pwned\x07 sk-SECRET\u200b-0123456789 https://u:{KEY}@h/?api_key=topsecret " + "x" * 150 + KEY
+    async with serving(answer(status, {"error": {"message": words}})) as (url, _):
+        with pytest.raises(kind, match=f"HTTP {status}: Bearer \\[hidden\\]") as refusal:
+            await ask(url, api_key_env="ROLLOUT_KEY", retries=1)
+    said = str(refusal.value)
+    assert "SECRET" not in said and "0123" not in said and "topsecret" not in said and said.isprintable()
+
+
+async def test_a_key_in_any_other_answer_is_not_kept(monkeypatch):
+    monkeypatch.setenv("ROLLOUT_KEY", KEY)
+    for reply in (answer(200, text=f"no json but {KEY}"), answer(tree={**GOOD, "choices": [{"text": f"go {KEY}"}]})):
+        async with serving(reply) as (url, _):
+            with pytest.raises(EndpointError) as refusal:
+                await ask(url, api_key_env="ROLLOUT_KEY", retries=1)
+            assert "SECRET" not in str(refusal.value)
+    async with serving(answer(), models=JSONResponse({"error": {"message": KEY}}, 403)) as (url, _):
+        with pytest.raises(UserError, match=r"HTTP 403: \[hidden\]"):
+            await ask(url, api_key_env="ROLLOUT_KEY")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"base_url": "https://user:URLSECRET@host/v1"}, "holds a user name or password"),
+        ({"base_url": "https://URLSECRET@host/v1"}, "holds a user name or password"),
+        ({"base_url": "https://host/v1?api_key=URLSECRET"}, "a key goes into a variable"),
+        ({"base_url": "https://host/v1#URLSECRET"}, "a key goes into a variable"),
+        ({"api_key_env": "sk-URLSECRET"}, "it takes the name, never the key itself"),
+        ({"log_probs": "some"}, "neither raw nor processed"),
+    ],
+)
+def test_secrets_in_a_config_are_refused_and_not_shown(settings, message):
+    with pytest.raises(UserError, match=message) as refusal:
+        EndpointConfig(**settings)
+    assert "URLSECRET" not in str(refusal.value)
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path):
+    train_tokenizer(["press the button", 'do(action="Click")'] * 20, tmp_path / "tokenizer.model", 300)
+    return tmp_path
+
+
+TASK = Task(id="t.1", suite="s", sites=(), template="t", split="test", seed=3, intent="press", start_url="/", horizon=5)
+PAGE = Observation(text='<a id="press">', url="u", title="")
+
+
+async def respond(folder, reply_to, models=None, **settings):
+    """What the policy makes of an answer; `reply_to` gets the tokenizer and the prompt that was sent."""
+    tokenizer = Tokenizer(folder)
+    prompt = prompt_ids(TASK.intent, [], PAGE.text, PromptConfig(), tokenizer)
+    async with serving(answer(tree=reply_to(tokenizer, prompt)), models=models) as (url, _):
+        config = PolicyConfig(
+            tokenizer=str(folder), temperature=1.0, endpoint=EndpointConfig(base_url=url, backoff=0.01, retries=0), **settings
+        )
+        async with EndpointPolicy(config) as policy:
+            return policy.record, await policy.agent(TASK, 0).respond([], PAGE), prompt
+
+
+def drawn(tokenizer, prompt, pieces="press", end=None, **fields):
+    """An answer in other pieces than the tokenizer makes of its text: a token per character."""
+    ids = [token for character in pieces for token in tokenizer.encode(character)]
+    ids += [tokenizer.end_of_turn_id if end is None else end]
+    return as_vllm(ids, [-0.5] * len(ids), **{"prompt_ids": prompt, "text": "press", **fields})
+
+
+async def test_a_reply_keeps_the_tokens_that_were_drawn(tokenizer_folder):
+    record, reply, prompt = await respond(tokenizer_folder, drawn)
+    tokenizer = Tokenizer(tokenizer_folder)
+    assert list(reply.token_ids) != [*tokenizer.encode("press"), tokenizer.end_of_turn_id] and tokenizer.decode(reply.token_ids) == "press"
+    assert reply.log_probs == reply.sampling_log_probs == (-0.5,) * len(reply.token_ids)
+    assert reply.prompt_hash == hashlib.sha256(b"".join(token.to_bytes(4, "little") for token in prompt)).hexdigest()[:32]
+    file = (tokenizer_folder / "tokenizer.model").read_bytes()
+    assert (record.tokenizer, record.prompt_max_tokens, record.top_p, record.top_k) == (hashlib.sha256(file).hexdigest(), 16_384, 1.0, 0)
+
+
+async def test_answers_without_tokens_or_without_their_end_are_marked(tokenizer_folder):
+    for reply_to in (
+        lambda tokenizer, prompt: GOOD,
+        lambda tokenizer, prompt: drawn(tokenizer, prompt, end=tokenizer.encode("s")[0], text="presss"),
+    ):
+        _, reply, _ = await respond(tokenizer_folder, reply_to)
+        assert reply.token_ids is reply.log_probs is reply.sampling_log_probs is None and reply.prompt_hash
+    # A response that was cut never had an end token.
+    _, reply, _ = await respond(tokenizer_folder, lambda t, p: drawn(t, p, end=t.encode("s")[0], text="presss", finish_reason="length"))
+    assert reply.cut and len(reply.token_ids) == 6
+
+
+async def test_tokens_of_another_tokenizer_and_another_prompt_are_refused(tokenizer_folder):
+    with pytest.raises(
+        EndpointError, match=r"the tokens of a response decode to 'press', but its text is 'button'; policy\.tokenizer must name"
+    ):
+        await respond(tokenizer_folder, lambda tokenizer, prompt: drawn(tokenizer, prompt, text="button"))
+    with pytest.raises(EndpointError, match="not all in the vocabulary"):
+        await respond(tokenizer_folder, lambda tokenizer, prompt: drawn(tokenizer, prompt, end=99_999, finish_reason="length"))
+    with pytest.raises(UserError, match=r"the model read another prompt than was sent, of (\d+) tokens"):
+        await respond(tokenizer_folder, lambda tokenizer, prompt: drawn(tokenizer, [2, *prompt], prompt_ids=[2, *prompt]))
+
+
+async def test_an_endpoint_that_takes_less_than_will_be_sent_is_refused_at_the_start(tokenizer_folder):
+    models = JSONResponse(VLLM_MODELS)
+    with pytest.raises(UserError, match=r"small takes 320 tokens, but prompts of 300 .* responses of 21 .* up to 321; .*max_length=321"):
+        await respond(tokenizer_folder, drawn, models, prompt=PromptConfig(max_tokens=300), max_tokens=21)
+    _, reply, _ = await respond(tokenizer_folder, drawn, models, prompt=PromptConfig(max_tokens=300), max_tokens=20)
+    assert reply.text == "press"

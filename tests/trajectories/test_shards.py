@@ -78,7 +78,8 @@ def test_a_shard_of_format_1_is_read(tmp_path):
 
 
 def test_what_was_drawn_survives_the_round_trip():
-    step = msgspec.structs.replace(episode(0).steps[0], prompt_hash="ab", token_ids=(5, 106), log_probs=(-0.5, -0.25), sampling_log_probs=None)
+    drawn = {"prompt_hash": "ab", "token_ids": (5, 106), "log_probs": (-0.5, -0.25), "sampling_log_probs": None}
+    step = msgspec.structs.replace(episode(0).steps[0], **drawn)
     whole = msgspec.structs.replace(episode(0), steps=(step,))
     assert decode(encode(whole)) == whole
 
@@ -106,7 +107,7 @@ def test_an_episode_in_two_folders_is_refused(tmp_path):
     for name, copy in (("id", by("w2", "x")), ("key", by("w1", "z")), ("unknown", by("", "z"))):
         with pytest.raises(UserError, match=r"e-00000\.array_record both hold the episode of (id x|key shop\.buy\.train\.1\|1\|0\|p@)"):
             ShardReader([first, written(name, copy)])
-    with pytest.raises(UserError, match="both hold the episode of key .*name only one of the two folders"):
+    with pytest.raises(UserError, match=r"both hold the episode of key .*name only one of the two folders"):
         ShardReader([Path("tests/fixtures/format1"), written("again", *ShardReader("tests/fixtures/format1"))])
 
 

@@ -24,6 +24,7 @@ from rollouts.suites.judge import ModelReader, NoVerdict
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
 from rollouts.suites.webarena.login import FORMS, Logins
 from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, login_sites, placeholder, read_tasks, to_task
+from rollouts.text import scrub
 
 SHOP_API = "shopping_site_admin"
 _LOCATOR_SECONDS = 10.0
@@ -263,7 +264,7 @@ def _address(site: str, url: str) -> str:
             raise ValueError
         return f"{parts.scheme}://{_host(url)}{parts.path.rstrip('/')}"
     except ValueError:
-        raise UserError(f"suite.options.sites.{site}: {url!r} is not an address such as http://127.0.0.1:7770") from None
+        raise UserError(f"suite.options.sites.{site}: {scrub(url)!r} is not an address such as http://127.0.0.1:7770") from None
 
 
 def _host(url: str) -> str:

@@ -1,0 +1,138 @@
+"""What an endpoint's answers say: its models, completions, failures. No HTTP."""
+
+import dataclasses
+import email.utils
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A model as the endpoint lists it. OpenAI's list has the name alone."""
+
+    name: str
+    max_length: int | None = None
+    """The most tokens of prompt and completion together: `max_model_len`, as vLLM, SGLang and mira_jax.serve say it."""
+    fingerprint: str = ""
+    """Of the weights; mira_jax.serve says it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    text: str
+    log_prob: float | None
+    """Sum of the log-probabilities that were reported, in nats, the end token's included; None if there are none."""
+    prompt_tokens: int
+    tokens: int
+    cut: bool = False
+    """It was cut at `max_tokens`."""
+    prompt_token_ids: tuple[int, ...] | None = None
+    """What the model read. None if the endpoint does not return it, as for the fields below."""
+    token_ids: tuple[int, ...] | None = None
+    """The tokens that were drawn, the end token included."""
+    log_probs: tuple[float, ...] | None = None
+    """One per token of `token_ids`, as reported in `token_logprobs`, in nats."""
+    sampling_log_probs: tuple[float, ...] | None = None
+    """One per token, under the distribution it was drawn from: `sampling_logprobs` of mira_jax.serve."""
+    fingerprint: str = ""
+    """`system_fingerprint`."""
+
+
+def read_cards(response: httpx.Response) -> list[Card]:
+    """Raises ValueError, KeyError or TypeError if it is no list of models."""
+    cards = []
+    for model in response.json()["data"]:
+        longest, fingerprint = model.get("max_model_len"), model.get("fingerprint")
+        cards.append(
+            Card(
+                str(model["id"]),
+                longest if type(longest) is int and longest > 0 else None,
+                fingerprint if isinstance(fingerprint, str) else "",
+            )
+        )
+    return cards
+
+
+def completion(response: httpx.Response) -> Completion:
+    """Of /completions. Raises ValueError."""
+    return _read(response, lambda choice: choice["text"])
+
+
+def answer(response: httpx.Response) -> Completion:
+    """Of /chat/completions. Raises ValueError."""
+    return _read(response, lambda choice: choice["message"]["content"])
+
+
+def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion:
+    """Raises ValueError."""
+    try:
+        tree = response.json()
+        choice = tree["choices"][0]
+        text = text_of(choice)
+        if not isinstance(text, str):
+            raise TypeError("text is not a string")
+        lists = choice.get("logprobs") or {}
+        told = lists.get("token_logprobs")
+        log_probs = None if told is None else [float(value) for value in told if value is not None]
+        usage = tree.get("usage") or {}
+        tokens = int(usage.get("completion_tokens") or (len(log_probs) if log_probs else 0))
+        # vLLM puts the ids of the prompt into each choice of a completion, and into the response of a chat.
+        prompt_ids = _ids(choice.get("prompt_token_ids") or tree.get("prompt_token_ids"))
+        ids = _ids(choice.get("token_ids"))
+        return Completion(
+            # Half of a surrogate pair, which JSON may name, is no text that can be kept.
+            text=text.encode("utf-8", "replace").decode(),
+            log_prob=sum(log_probs) if log_probs and all(map(math.isfinite, log_probs)) else None,
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            tokens=tokens,
+            cut=choice.get("finish_reason") == "length",
+            prompt_token_ids=prompt_ids,
+            token_ids=ids,
+            log_probs=_floats(told, ids),
+            sampling_log_probs=_floats(lists.get("sampling_logprobs"), ids),
+            fingerprint=str(tree.get("system_fingerprint") or ""),
+        )
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__} {error} in {response.text!r}") from None
+
+
+def _ids(value: Any) -> tuple[int, ...] | None:
+    if not value:
+        return None
+    if not isinstance(value, list) or not all(type(token) is int for token in value):
+        raise TypeError("token ids are not a list of integers")
+    return tuple(value)
+
+
+def _floats(value: Any, ids: tuple[int, ...] | None) -> tuple[float, ...] | None:
+    """A log-probability for each of `ids`, or None."""
+    if not isinstance(value, list) or ids is None or len(value) != len(ids) or None in value:
+        return None
+    numbers = tuple(map(float, value))
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def failure(response: httpx.Response) -> str:
+    """What an error response says, whole: it may hold anything."""
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = response.text
+    return f"HTTP {response.status_code}: {message}"
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds, at most 120; 0 if the header is absent or makes no sense."""
+    value = response.headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), 120.0) if not math.isnan(seconds) else 0.0
