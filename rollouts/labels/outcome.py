@@ -105,7 +105,7 @@ def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> 
         return "holds something else already"
     # Episodes that were collected again have the same keys; their ids are new.
     if labelled.keys() != reader.keys() or labelled.ids() != reader.ids():
-        return "holds the labels of other episodes"
+        return "holds something else already, the labels of other episodes"
     path = out / SETTINGS
     if not path.exists():
         return "does not say how it was labelled, as by older versions"

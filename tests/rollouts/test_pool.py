@@ -1,19 +1,30 @@
 """Whole runs: collected, resumed, interrupted, labelled, evaluated, with things going wrong on the way."""
 
 import asyncio
+import contextlib
+import dataclasses
+import http.server
 import json
+import os
+import shutil
 import sys
+import threading
 
 import pytest
 
 from mira_jax import commands
+from mira_jax.config import build
 from mira_jax.errors import UserError
-from mira_jax.trajectories.records import Outcome, Status
-from mira_jax.trajectories.shards import ShardReader
+from mira_jax.files import sole_writer
+from mira_jax.trajectories import records
+from mira_jax.trajectories.records import Outcome, Status, Trajectory
+from mira_jax.trajectories.shards import ShardReader, Spool, pack
+from mira_jax.trajectories.tokenizer import train_tokenizer
 from rollouts import collect as collect_command
 from rollouts import compare, evaluate
-from rollouts.labels.outcome import label_folder
-from rollouts.pool import collect
+from rollouts.labels.outcome import is_labelled, label_folder
+from rollouts.pool import RolloutConfig, collect
+from rollouts.suites import make_suite
 from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
 from tests.rollouts.sites import BROWSER, CountingSuite, config
 
@@ -88,6 +99,101 @@ def test_scripted_policies_act_validly_and_the_same_again(use, tmp_path, kind):
         [step.response for step in episode.steps] for episode in second
     ]
     assert all(step.action is not None and step.error in (None, "there is no earlier page") for episode in first for step in episode.steps)
+
+
+def test_episodes_that_were_collected_again_are_labelled_again(use, tmp_path):
+    """Removed and collected anew they have the same keys, and other ids."""
+    suite = use(CountingSuite())
+    collect(config(), tmp_path / "raw")
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite)
+    shutil.rmtree(tmp_path / "raw")
+    collect(config(), tmp_path / "raw")
+    assert ShardReader(tmp_path / "raw").keys() == ShardReader(tmp_path / "out").keys()
+    assert not is_labelled(tmp_path / "raw", tmp_path / "out", {"name": suite.name})
+    with pytest.raises(UserError, match="holds something else already, the labels of other episodes"):
+        label_folder(tmp_path / "raw", tmp_path / "out", suite)
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True)
+    assert ShardReader(tmp_path / "raw").ids() == ShardReader(tmp_path / "out").ids()
+
+
+def test_labels_by_other_settings_are_not_taken_for_these(use, tmp_path):
+    suite = use(CountingSuite())
+    collect(config(), tmp_path / "raw")
+    label_folder(tmp_path / "raw", tmp_path / "out", suite, settings={"name": "press", "options": {"judge": "a"}})
+    with pytest.raises(UserError, match="labelled with other settings of the suite"):
+        label_folder(tmp_path / "raw", tmp_path / "out", suite, settings={"name": "press", "options": {"judge": "b"}})
+    (tmp_path / "out" / "label.yaml").unlink()
+    with pytest.raises(UserError, match="does not say how it was labelled"):
+        label_folder(tmp_path / "raw", tmp_path / "out", suite)
+
+
+def test_labelling_goes_on_after_a_kill_also_with_the_same_process_id(use, tmp_path):
+    """In a container a command is process 1 each time; what it left behind must not stand in the way of the next."""
+    suite = use(CountingSuite())
+    collect(config(), tmp_path / "raw")
+    left = tmp_path / ".out.part"
+    left.mkdir()
+    (left / "episodes-00000.array_record").write_bytes(b"half a shard")
+    (tmp_path / f".out.{os.getpid()}").mkdir()
+    with sole_writer(left, "labels"), pytest.raises(UserError, match=r"another process is writing labels of .*out here"):
+        label_folder(tmp_path / "raw", tmp_path / "out", suite)
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite)
+    assert len(ShardReader(tmp_path / "out")) == 4 and not left.exists()
+
+
+def test_episodes_of_other_weights_are_neither_skipped_nor_added_to(tmp_path, capsys):
+    """The checkpoint behind the endpoint was replaced: its name, and so every key, is the same as before."""
+    train_tokenizer(["press the button"] * 20, tmp_path / "tokenizer.model", 300)
+    card: dict[str, str] = {"id": "small", "fingerprint": "a" * 64}
+    with listing(card) as url:
+        settings = {"kind": "endpoint", "tokenizer": str(tmp_path), "endpoint": {"base_url": url}}
+        run = build(RolloutConfig, {"policy": settings, "templates": ["buy"], "episodes": 2})
+        tasks = make_suite("arena").tasks("train", ["buy"], 2, 0)
+        written = {"name": "small", "checkpoint": "small", "fingerprint": card["fingerprint"]}
+        for number, task in enumerate(tasks):
+            Spool(tmp_path / "out").add(Trajectory(id=str(number), task=task, policy=records.Policy(**written), status=Status.HORIZON))
+            if number == 0:
+                pack(tmp_path / "out")
+        assert collect(run, tmp_path / "out").skipped == 2
+        for mark, shown in (("b" * 64, "b" * 12), ("", "unknown")):
+            card["fingerprint"] = mark
+            with pytest.raises(UserError, match=f"out: holds episodes of small by other weights: fingerprint {'a' * 12} there, {shown} at"):
+                collect(run, tmp_path / "out")
+            with pytest.raises(UserError, match="by other weights"):
+                collect(dataclasses.replace(run, episodes=3), tmp_path / "out")
+        # An endpoint that never says: nothing to compare, and that is said.
+        for path in (tmp_path / "out").iterdir():
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        for number, task in enumerate(tasks):
+            policy = records.Policy(name="small", checkpoint="small")
+            Spool(tmp_path / "out").add(Trajectory(id=str(number), task=task, policy=policy, status=Status.HORIZON))
+        capsys.readouterr()
+        assert collect(run, tmp_path / "out").skipped == 2
+        assert "does not say which weights it serves" in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def listing(card):
+    """An endpoint that lists one model, `card` as it is at the moment."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps({"data": [card]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_labels_are_made_offline_once(use, tmp_path):
