@@ -20,10 +20,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mira_jax import commands
 from mira_jax.config import to_tree
 from mira_jax.errors import UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
+from mira_jax.trajectories import summary as summaries
+from mira_jax.trajectories.summary import Summary
 
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
@@ -249,30 +253,29 @@ def _move_other_run_aside(out: Path, fingerprint: str) -> None:
 def _finish(config: PhasesConfig, minutes: dict[str, float]) -> None:
     table = Path(_fill(config.table, config))
     if table.exists():
-        summary = read_json(table, "remove it, with the record of its stage in stages/, and run the same command again")
-        summary |= {"minutes": minutes, "seed": config.seed}
-        write_atomically(table, to_json(summary, indent=1).encode())
+        summary = msgspec.structs.replace(summaries.read(table), minutes=minutes, seed=config.seed)
+        summaries.write(table, summary)
         print(format_table(summary))
     report = Path(_fill(config.report, config))
     if report.exists():
         print(f"\nreport: {report.resolve()}")
 
 
-def format_table(summary: dict[str, Any]) -> str:
-    """The summary as a small table: success per policy with its 95 % interval, the paired comparison, the minutes."""
-    lines = ["", f"{'policy':<14}{'success':>9}   95 % interval      tasks"]
-    for name, rate in summary["success_rate"].items():
-        lines.append(f"{name:<14}{rate['mean']:>8.1%}   {rate['low']:>6.1%} - {rate['high']:>6.1%}   {rate['n']:>5}")
-    paired = summary.get("paired")
-    if paired:
-        lines.append(
-            f"paired, mira against sft: {paired['wins']} wins, {paired['losses']} losses, {paired['ties']} ties; "
-            f"one-sided sign test p = {paired['p_value']:.2g}"
-        )
+def format_table(summary: Summary) -> str:
+    """The summary as a small table: success per policy with its interval, every paired comparison, the minutes."""
+    level = summary.intervals.level
+    lines = ["", f"{'policy':<14}{'success':>9}   {100 * level:g} % interval      tasks"]
+    for name, method in summary.methods.items():
+        rate = method.success_rate
+        lines.append(f"{name:<14}{rate.mean:>8.1%}   {rate.low:>6.1%} - {rate.high:>6.1%}   {rate.tasks:>5}")
+    if summary.comparisons:
+        lines.append("\npaired by task; these policies, and no other seed of training:")
+    for one in summary.comparisons:
+        lines += [f"{one.treatment} against {one.baseline}: {summaries.points(one, level)}", f"  {summaries.verdict(one)}"]
     lines.append(
-        "minutes: "
-        + ", ".join(f"{name} {value:.1f}" for name, value in summary["minutes"].items())
-        + f"; in all {sum(summary['minutes'].values()):.1f}"
+        "\nminutes: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in summary.minutes.items())
+        + f"; in all {sum(summary.minutes.values()):.1f}"
     )
     return "\n".join(lines)
 

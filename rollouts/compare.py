@@ -1,24 +1,27 @@
-"""Compares two evaluations of the same tasks, task by task: wins, losses, ties, and whether chance could explain them.
+"""Compares evaluations of the same tasks, task by task: wins, losses, ties, and whether chance could explain them.
 
     python -m rollouts.compare runs/demo/evaluations/sft runs/demo/evaluations/mira
 
-The first is the baseline. A folder is what `python -m rollouts.evaluate` wrote, or labelled shards.
+The first is the baseline. A folder is what `python -m rollouts.evaluate` wrote, or labelled shards. That compares two
+policies. To compare two methods of training, name the runs of several seeds, with {seed} for the number:
+
+    python -m rollouts.compare 'runs/seed-{seed}/evaluations/sft' 'runs/seed-{seed}/evaluations/mira' --set seeds=[0,1,2]
 """
 
 import dataclasses
-import json
 import sys
-from pathlib import Path
+
+import msgspec
 
 from mira_jax import commands
 from mira_jax.errors import UserError
-from mira_jax.files import write_atomically
+from mira_jax.files import to_json, write_atomically
+from mira_jax.trajectories.summary import Rate, SeedComparison, p_value, points, verdict
 from rollouts.analysis.episodes import visible
-from rollouts.analysis.evaluation import EPISODES, Episode, Evaluation, read_episodes
-from rollouts.analysis.pages import p_value
-from rollouts.analysis.paired import Paired, PairedTask, compare_tasks
-from rollouts.analysis.statistics import BOOTSTRAP, Rate
-from rollouts.pool import LOST, lost_episodes
+from rollouts.analysis.evaluation import Evaluation
+from rollouts.analysis.paired import Paired, PairedTask, compare_tasks, over_seeds
+
+PLACE = "{seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,8 @@ class CompareConfig:
     """The folder of an evaluation."""
     treatment: str = ""
     """Another, of the same tasks."""
+    seeds: list[int] = dataclasses.field(default_factory=list)
+    """Of training: each stands in turn for {seed} in both folders, and the evaluations of one seed are paired."""
     json: str | None = None
     """Also write everything here, every task of each list included."""
     level: float = 0.95
@@ -35,46 +40,90 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
             raise UserError(f"level: {self.level} is not between 0 and 1")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise UserError(f"seeds: {self.seeds} names one twice; a run counts once")
+        for name in ("baseline", "treatment"):
+            folder = getattr(self, name)
+            if folder and self.seeds and PLACE not in folder:
+                raise UserError(f"{name}: {folder} is the same run for every seed; write {PLACE} in place of the number")
+            if not self.seeds and PLACE in folder:
+                raise UserError(f"seeds: {folder} has a place for one; name them, for example --set seeds=[0,1,2]")
 
 
 def main(config: CompareConfig) -> int:
     if not config.baseline or not config.treatment:
         raise UserError("name two evaluations, the baseline first: python -m rollouts.compare runs/a runs/b")
-    folders = config.baseline, config.treatment
-    baseline, treatment = (Evaluation(folder, folder) for folder in folders)
-    paired = compare_tasks(baseline, treatment, (_lost(folders[0]), _lost(folders[1])), config.level)
-    print(text(paired))
+    if config.seeds:
+        tree = _compare_seeds(config)
+    else:
+        paired = _compare(config, config.baseline, config.treatment)
+        print(text(paired))
+        tree = _tree(paired)
     if config.json:
-        tree = dataclasses.asdict(paired) | {"tasks": paired.tasks, "interval": BOOTSTRAP}
-        write_atomically(Path(config.json), (json.dumps(tree, indent=1) + "\n").encode())
+        write_atomically(config.json, to_json(tree, indent=1).encode())
     return 0
 
 
 def text(paired: Paired) -> str:
-    width = max(len(paired.baseline), len(paired.treatment))
-    level = f"{100 * paired.level:g} %"
-    solved = sum(task.baseline == task.attempts for task in paired.ties)
-    neither = sum(task.baseline == 0 for task in paired.ties)
-    test = "McNemar" if all(task.attempts == 1 for task in (*paired.wins, *paired.losses, *paired.ties)) else "sign test"
+    one = paired.comparison
+    width = max(len(one.baseline), len(one.treatment))
+    solved = sum(task.baseline == task.baseline_attempts and task.treatment == task.treatment_attempts for task in paired.ties)
+    neither = sum(task.baseline == task.treatment == 0 for task in paired.ties)
     lines = [
-        f"baseline   {paired.baseline:{width}}  {_rate(paired.baseline_rate)}",
-        f"treatment  {paired.treatment:{width}}  {_rate(paired.treatment_rate)}",
-        f"difference {100 * paired.difference:+.1f} points, {level} interval {100 * paired.low:+.1f} to {100 * paired.high:+.1f}, "
-        "by the bootstrap over tasks",
-        f"{paired.tasks} tasks: {len(paired.wins)} wins, {len(paired.losses)} losses, {len(paired.ties)} ties; "
-        f"exact {test}, two-sided: p = {p_value(paired.p_value)}",
+        f"baseline   {one.baseline:{width}}  {_rate(paired.baseline_rate)}",
+        f"treatment  {one.treatment:{width}}  {_rate(paired.treatment_rate)}",
+        f"difference {points(one, paired.level)}",
+        f"{one.tasks} tasks: {verdict(one)}",
         *_tasks("wins", paired.wins),
         *_tasks("losses", paired.losses),
         f"ties: {solved} solved by both at every attempt, {neither} by neither; --json FILE lists them",
     ]
-    if paired.left_out:
-        lines.append(f"left out after infrastructure errors: {visible(', '.join(paired.left_out))}")
+    if one.left_out:
+        lines.append(f"left out after infrastructure errors: {visible(', '.join(one.left_out))}")
+    lines.append("this compares two policies; of the methods that trained them it says nothing beyond this run of each (--set seeds=[...])")
     return "\n".join(lines)
 
 
-def _lost(folder: str) -> list[Episode]:
-    path = Path(folder) / EPISODES / LOST
-    return read_episodes(lost_episodes(path), path)
+def seeds_text(pairs: dict[int, Paired], over: SeedComparison, level: float) -> str:
+    """A line per seed, and what all of them say."""
+    width = max(len(str(seed)) for seed in [*pairs, "seed"])
+    lines = [
+        f"baseline   {over.baseline}",
+        f"treatment  {over.treatment}",
+        f"{'seed':>{width}}  baseline  treatment  difference   wins  losses   ties  p, {over.sided}",
+    ]
+    for seed, pair in pairs.items():
+        one, rates = pair.comparison, [100 * rate.mean for rate in (pair.baseline_rate, pair.treatment_rate)]
+        means = f"{rates[0]:6.1f} %  {rates[1]:7.1f} %  {100 * one.difference:+10.1f}"
+        lines.append(f"{seed:>{width}}  {means}  {one.wins:5d}  {one.losses:6d}  {one.ties:5d}  {p_value(one.p_value)}")
+    lines.append("")
+    if len(pairs) < 2:
+        return "\n".join([*lines, "one seed: nothing can be said of the methods beyond this run; name at least two in seeds"])
+    lines.append(f"over {len(pairs)} seeds, on these tasks: {points(over, level)} ({over.interval})")
+    least = f"{len(pairs)} seeds can give no p below {p_value(over.smallest_p)}"
+    lines.append(f"{over.test}, {over.sided}: p = {p_value(over.p_value)}; {least}")
+    if over.low is None:
+        lines.append("no interval: the differences of all seeds are equal, which says nothing of how much seeds vary")
+    return "\n".join(lines)
+
+
+def _compare_seeds(config: CompareConfig) -> dict[str, object]:
+    pairs = {
+        seed: _compare(config, config.baseline.replace(PLACE, str(seed)), config.treatment.replace(PLACE, str(seed)))
+        for seed in config.seeds
+    }
+    over = over_seeds(pairs, (config.baseline, config.treatment), config.level)
+    print(seeds_text(pairs, over, config.level))
+    seeds = {str(seed): _tree(pair) for seed, pair in pairs.items()}
+    return {"over_seeds": msgspec.to_builtins(over), "level": config.level, "seeds": seeds}
+
+
+def _compare(config: CompareConfig, baseline: str, treatment: str) -> Paired:
+    return compare_tasks(Evaluation(baseline, baseline), Evaluation(treatment, treatment), config.level)
+
+
+def _tree(paired: Paired) -> dict[str, object]:
+    return msgspec.to_builtins(dataclasses.asdict(paired))
 
 
 def _rate(rate: Rate) -> str:
@@ -82,8 +131,16 @@ def _rate(rate: Rate) -> str:
 
 
 def _tasks(name: str, tasks: list[PairedTask]) -> list[str]:
-    counts = [f" ({task.baseline} to {task.treatment} of {task.attempts})" if task.attempts > 1 else "" for task in tasks]
-    return [f"{name}:", *(f"  {visible(task.task)}{count}" for task, count in zip(tasks, counts, strict=True))] if tasks else []
+    return [f"{name}:", *(f"  {visible(task.task)}{_counts(task)}" for task in tasks)] if tasks else []
+
+
+def _counts(task: PairedTask) -> str:
+    """Where there are several attempts."""
+    if task.baseline_attempts == task.treatment_attempts == 1:
+        return ""
+    if task.baseline_attempts == task.treatment_attempts:
+        return f" ({task.baseline} to {task.treatment} of {task.treatment_attempts})"
+    return f" ({task.baseline} of {task.baseline_attempts} to {task.treatment} of {task.treatment_attempts})"
 
 
 if __name__ == "__main__":

@@ -9,23 +9,26 @@ where the last one ended.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mira_jax import commands, config
 from mira_jax.errors import UserError
 from mira_jax.files import write_atomically
+from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import ShardReader, now
+from mira_jax.trajectories.summary import Summary
 from rollouts.analysis import evaluation_page
-from rollouts.analysis.evaluation import EPISODES, LABELLED, SUMMARY, read_episodes
-from rollouts.analysis.figures import episode_table, summarize, table
+from rollouts.analysis.evaluation import EPISODES, LABELLED, LOST, SUMMARY, read_episodes
+from rollouts.analysis.figures import episode_table, gather, summarize, table
 from rollouts.labels.outcome import is_labelled, label_folder
 from rollouts.plan import plan
-from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
+from rollouts.pool import RolloutConfig, collect, lost_episodes
 from rollouts.suites import make_suite
 
 CONFIG = "evaluate.yaml"
@@ -66,13 +69,14 @@ def main(settings: EvaluateConfig) -> int:
     return 0
 
 
-def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -> dict[str, Any]:
+def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -> Summary:
     """Writes what is known of the labelled episodes of `folder`; returns the summary."""
     judged, given_up = read_episodes(ShardReader(folder / LABELLED), folder / LABELLED), read_episodes(lost, folder / EPISODES / LOST)
     endpoint = settings.policy.endpoint
-    summary = summarize(judged, given_up, endpoint.prompt_price, endpoint.response_price)
-    summary |= {"suite": settings.suite.name, "split": settings.split, "seed": settings.seed, "created": now()}
-    write_atomically(folder / SUMMARY, json.dumps(summary, indent=1).encode())
+    name = ", ".join(sorted({episode.policy.name for episode in judged}))
+    method = summarize(name, judged, given_up, prices=(endpoint.prompt_price, endpoint.response_price))
+    summary = msgspec.structs.replace(gather({name: method}, judged), created=now(), task_seed=settings.seed)
+    summaries.write(folder / SUMMARY, summary)
     write_atomically(folder / TABLE, episode_table([*judged, *given_up]).encode())
     write_atomically(folder / PAGE, evaluation_page.render(summary, judged, given_up).encode())
     return summary

@@ -19,6 +19,7 @@ from mira_jax.trajectories import records
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts.agents.policy import Policy, make_policy
+from rollouts.analysis.evaluation import LOST
 from rollouts.episode import LimitConfig, failed_episode
 from rollouts.errors import InfraError
 from rollouts.ray_pool import RayConfig, ray_workers
@@ -27,8 +28,6 @@ from rollouts.worker import Places, WorkerConfig, quieter, work
 
 Result = TypeVar("Result")
 POOLS = ("local", "ray")
-LOST = "infra_errors"
-"""The folder beside the episodes for those lost to infrastructure errors. Collecting again tries them again."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ The page needs nothing but itself: it opens from a file, in any browser, without
 
 import csv
 import io
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,11 @@ from pathlib import Path
 from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.files import write_atomically
+from mira_jax.trajectories import summary as summaries
+from mira_jax.trajectories.summary import Summary
 from rollouts.analysis import pages
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
-from rollouts.analysis.summary import Summary, summarise, to_rows, to_tree
+from rollouts.analysis.summary import summarise, to_rows
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class ReportConfig:
     about: str = ""
     """A sentence or two under the title: what was done, and what a reader should know of it."""
     evaluations: dict[str, str] = field(default_factory=dict)
-    """Method to folder, in the order shown: what `python -m rollouts.evaluate` wrote, or labelled shards."""
+    """Method to folder, in the order shown: what `python -m rollouts.evaluate` wrote, or labelled shards. All of the same tasks."""
     baseline: str = ""
     """A name in `evaluations`; the first if empty."""
     treatment: str = ""
-    """A name in `evaluations`, compared with the baseline first of all; the last if empty."""
+    """A name in `evaluations`, whose comparison with the baseline comes first; the last if empty."""
     scores: dict[str, list[str]] = field(default_factory=dict)
     """Method to side tables with `value` and `potential` for its episodes (`python -m mira_jax.score`)."""
     training: dict[str, str] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class ReportConfig:
     """Of the intervals."""
     out: str = "report.html"
     summary: str = ""
-    """Also write the numbers here, as JSON: `success_rate` per method, `paired` for treatment and baseline, and all the rest."""
+    """Also write the numbers here, as JSON: every method, and every two of them paired (docs/formats.md)."""
     table: str = ""
     """Also write success per method and template here, as CSV."""
 
@@ -73,7 +74,7 @@ def main(config: ReportConfig) -> None:
     _refuse_other_files(out)
     names = list(config.evaluations)
     evaluations = [Evaluation(name, folder, config.scores.get(name, [])) for name, folder in config.evaluations.items()]
-    summary = summarise(evaluations, config.baseline or names[0], config.treatment or names[-1], config.level)
+    findings = summarise(evaluations, config.baseline or names[0], config.treatment or names[-1], config.level)
     runs = [read_run(name, folder) for name, folder in config.training.items()]
     minutes = read_stages(config.stages) if config.stages else {}
     options = pages.Options(
@@ -84,12 +85,12 @@ def main(config: ReportConfig) -> None:
         max_bytes=int(config.max_megabytes * 1e6),
         metrics=tuple(config.metrics),
     )
-    page = pages.render(options, evaluations, summary, runs, minutes)
+    page = pages.render(options, evaluations, findings, runs, minutes)
     write_atomically(out, page.encode())
     if config.summary:
-        write_atomically(Path(config.summary), (json.dumps(to_tree(summary), indent=1) + "\n").encode())
+        summaries.write(config.summary, findings.summary)
     if config.table:
-        write_atomically(Path(config.table), _csv(summary).encode())
+        write_atomically(Path(config.table), _csv(findings.summary).encode())
     print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 

@@ -1,6 +1,5 @@
 """The phases command: stages in order, complete ones skipped, other runs moved aside."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from mira_jax import phases
 from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.phases import PhasesConfig
+from mira_jax.trajectories import summary as summaries
+from tests.trajectories.test_summary import SUMMARY
 
 
 def make_config(tmp_path, *stages, **fields):
@@ -101,20 +102,24 @@ def test_ctrl_c_in_a_terminal_leaves_the_stage_time_to_save(tmp_path, started):
     assert log(tmp_path) == ["a 0", "b 0", "b saved"]
 
 
-def test_the_table_holds_every_policy_and_stage(tmp_path):
-    config = make_config(tmp_path, {"name": "a"})
-    (tmp_path / "run").mkdir()
-    rate = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100}
-    summary = {"success_rate": {"sft": rate, "mira": rate}, "paired": {"wins": 3, "losses": 1, "ties": 6, "p_value": 0.3125}}
+def test_the_table_holds_every_policy_comparison_and_stage(tmp_path):
     path = tmp_path / "summary.json"
-    path.write_text(json.dumps(summary))
-    config = make_config(tmp_path, {"name": "a"}, table=str(path))
-    (tmp_path / "run").rmdir()
-    phases.main(config)
-    summary = json.loads(path.read_text())
-    assert set(summary["minutes"]) == {"a"}
-    table = phases.format_table(summary)
-    assert "sft" in table and "50.0%" in table and "3 wins, 1 losses" in table and "a 0." in table
+    summaries.write(path, SUMMARY)
+    phases.main(make_config(tmp_path, {"name": "a"}, table=str(path), seed=4))
+    summary = summaries.read(path)
+    assert set(summary.minutes) == {"a"} and summary.seed == 4
+    lines = phases.format_table(summary).splitlines()
+    assert "sft              64.0%    56.1% -  71.2%     150" in lines
+    assert "mira against sft: +6.7 points, 95 % interval +1.6 to +12.6" in lines
+    assert "  13 wins, 3 losses, 134 ties; exact McNemar test, two-sided: p = 0.021" in lines
+    assert lines[-1].startswith("minutes: a 0.")
+
+
+def test_an_older_summary_is_one_message(tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text('{"success_rate": {"sft": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100}}}')
+    with pytest.raises(UserError, match=r"summary\.json: no format number, so it is no summary or one of an older version"):
+        phases.main(make_config(tmp_path, {"name": "a"}, table=str(path)))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The whole loop in miniature: the demo's own stages, every one a process, with a few episodes in real Chromium."""
 
 import dataclasses
-import json
 
 import pytest
 
@@ -9,6 +8,7 @@ from mira_jax import phases
 from mira_jax.config import load
 from mira_jax.models import huggingface
 from mira_jax.phases import PhasesConfig
+from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
 
@@ -39,13 +39,15 @@ def test_the_demo_in_miniature(tmp_path, capsys):
     phases.main(config)
     run = tmp_path / "run"
 
-    summary = json.loads((run / "summary.json").read_text())
-    assert set(summary["success_rate"]) == {"sft", "filtered_bc", "mira"}
-    assert all(rate["n"] == 6 and rate["low"] <= rate["mean"] <= rate["high"] for rate in summary["success_rate"].values())
-    paired = summary["paired"]
-    assert paired["wins"] + paired["losses"] + paired["ties"] == 6
-    assert set(summary["minutes"]) == {stage.name for stage in stages}
-    assert "mira" in capsys.readouterr().out
+    summary = summaries.read(run / "summary.json")
+    assert set(summary.methods) == {"sft", "filtered_bc", "mira"}
+    assert all(method.success_rate.tasks == 6 for method in summary.methods.values())
+    pairs = [(one.treatment, one.baseline) for one in summary.comparisons]
+    assert pairs == [("mira", "sft"), ("mira", "filtered_bc"), ("filtered_bc", "sft")]
+    assert all(one.wins + one.losses + one.ties == 6 for one in summary.comparisons)
+    assert set(summaries.read(run / "evaluations" / "mira" / "summary.json").methods) == {"mira"}
+    assert set(summary.minutes) == {stage.name for stage in stages}
+    assert "mira against filtered_bc" in capsys.readouterr().out
 
     demonstrations = ShardReader(run / "demonstrations-labelled")
     assert len(demonstrations) == 12 and all(episode.status is Status.FINISHED for episode in demonstrations)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from mira_jax.trajectories.summary import Rate
 from rollouts.analysis import svg
-from rollouts.analysis.statistics import Rate
 
 MOST = 34
 """Characters of a row's label."""
@@ -43,7 +43,7 @@ def templates(title: str, rows: Sequence[tuple[str, Sequence[tuple[int, str, Rat
         parts.append(svg.text(left - 14, y + height / 2 + 4, template, "label", anchor="end", most=MOST))
         for place, (series, name, rate) in enumerate(marks):
             parts.append(_interval(series, f"{name}, {template}", rate, x, y + gap / 2 + (place + 0.5) * row, 4.2))
-        most = max((rate.n for _, _, rate in marks), default=0)
+        most = max((rate.tasks for _, _, rate in marks), default=0)
         parts.append(svg.text(width - 12, y + height / 2 + 4, f"n = {most}", "note", anchor="end"))
         y += height
     return svg.canvas(width, bottom + 46, title, parts)
@@ -191,6 +191,12 @@ def episode(
     return svg.canvas(width, bottom + 26, title, parts)
 
 
+def rate_words(name: str, rate: Rate) -> str:
+    tasks = f"{rate.tasks} task{'' if rate.tasks == 1 else 's'}"
+    attempts = f", {rate.attempts} attempts" if rate.attempts != rate.tasks else ""
+    return f"{name}: {100 * rate.mean:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}], {tasks}{attempts}"
+
+
 def thin(points: Sequence[Point], at_most: int = 240) -> list[Point]:
     """Means of equal runs of points, so that a long curve stays small; the last point of each run gives its x."""
     size = max(1, math.ceil(len(points) / at_most))
@@ -199,9 +205,8 @@ def thin(points: Sequence[Point], at_most: int = 240) -> list[Point]:
 
 
 def _interval(series: int, name: str, rate: Rate, x: svg.Scale, y: float, radius: float) -> Markup:
-    tip = f"{name}: {100 * rate.mean:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}], n = {rate.n}"
     whisker = svg.line(x(100 * rate.low), y, x(100 * rate.high), y, "whisker")
-    return svg.mark(series, whisker, svg.marker(series, x(100 * rate.mean), y, radius), tip=tip)
+    return svg.mark(series, whisker, svg.marker(series, x(100 * rate.mean), y, radius), tip=rate_words(name, rate))
 
 
 def _segments(segments: Sequence[tuple[str, int, str]], x: float, y: float, width: float, height: float, prefix: str = "") -> list[Markup]:

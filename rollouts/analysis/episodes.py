@@ -16,7 +16,7 @@ from rollouts.analysis import charts
 from rollouts.analysis.evaluation import Episode, Evaluation
 from rollouts.analysis.failures import key_step
 from rollouts.analysis.selection import choose, solved_by
-from rollouts.analysis.summary import Summary
+from rollouts.analysis.summary import Findings
 
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
 
@@ -67,13 +67,13 @@ class TaskView:
     episodes: list[EpisodeView]
 
 
-def chosen_keys(evaluations: Sequence[Evaluation], summary: Summary, tasks: int) -> list[str]:
+def chosen_keys(evaluations: Sequence[Evaluation], findings: Findings, tasks: int) -> list[str]:
     """The tasks to show, by the rule of `selection.choose`."""
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
-    return choose(by_name[summary.baseline].by_key, by_name[summary.treatment].by_key, tasks)
+    return choose(by_name[findings.baseline].by_key, by_name[findings.treatment].by_key, tasks)
 
 
-def task_views(keys: Sequence[str], evaluations: Sequence[Evaluation], summary: Summary, characters: int, room: int) -> list[TaskView]:
+def task_views(keys: Sequence[str], evaluations: Sequence[Evaluation], findings: Findings, characters: int, room: int) -> list[TaskView]:
     """Each task of `keys` with the episode of every method: the treatment's, the baseline's, then the others'.
 
     Args:
@@ -81,7 +81,7 @@ def task_views(keys: Sequence[str], evaluations: Sequence[Evaluation], summary: 
         room: bytes that screenshots may take in all; the first ones get it.
     """
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
-    baseline, treatment = by_name[summary.baseline], by_name[summary.treatment]
+    baseline, treatment = by_name[findings.baseline], by_name[findings.treatment]
     order = list({id(evaluation): evaluation for evaluation in (treatment, baseline, *evaluations)}.values())
     budget = _Budget(room)
     views = []
@@ -95,7 +95,7 @@ def task_views(keys: Sequence[str], evaluations: Sequence[Evaluation], summary: 
                 intent=_shown(task.intent, 600),
                 template=task.template,
                 kind=kind,
-                verdict=_kind_words(kind, summary),
+                verdict=_kind_words(kind, findings),
                 episodes=[
                     _episode_view(f"{number}-{place}", evaluation, evaluation.by_key[key], trajectory, successes, characters, budget)
                     for place, (evaluation, trajectory) in enumerate(of_task, start=1)
@@ -114,10 +114,10 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _kind_words(kind: str, summary: Summary) -> str:
-    if summary.baseline == summary.treatment:
+def _kind_words(kind: str, findings: Findings) -> str:
+    if findings.baseline == findings.treatment:
         return {"both": "solved", "neither": "not solved"}[kind]
-    only = {"treatment": f"only {summary.treatment}", "baseline": f"only {summary.baseline}"}
+    only = {"treatment": f"only {findings.treatment}", "baseline": f"only {findings.baseline}"}
     return only.get(kind, f"{kind} solved it")
 
 

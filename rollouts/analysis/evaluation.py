@@ -9,7 +9,7 @@ from pathlib import Path
 from mira_jax.errors import UserError
 from mira_jax.trajectories import side_tables
 from mira_jax.trajectories.records import Policy, Seconds, Status, Task, TokenCounts, Trajectory
-from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.shards import ShardReader, Spool
 from mira_jax.trajectories.side_tables import SideTable
 from rollouts.analysis.failures import Failure, classify
 
@@ -17,6 +17,8 @@ EPISODES = "episodes"
 """The folder of what was collected."""
 LABELLED = "labelled"
 """The folder of the same episodes, judged."""
+LOST = "infra_errors"
+"""The folder beside the episodes for those lost to infrastructure errors. Collecting again tries them again."""
 SUMMARY = "summary.json"
 
 
@@ -78,10 +80,10 @@ class Evaluation:
         side_tables.check(self._scores, self._reader.sha256)
         self.episodes = read_episodes(self._reader, shards)
         self.by_key = {episode.key: episode for episode in self.episodes}
-        unjudged = len(self.episodes) - len(self.judged)
-        self.lost = max(0, _infra_errors(self.folder / SUMMARY) - unjudged)
-        """Episodes given up after infrastructure errors, which are not among the shards."""
-        if unjudged == len(self.episodes):
+        lost = self.folder / EPISODES / LOST
+        self.lost = read_episodes(list(Spool(lost).trajectories()), lost) if lost.is_dir() else []
+        """Given up after infrastructure errors; not among the shards."""
+        if not self.judged:
             raise UserError(f"{shards}: no episode here has an outcome; label them first (`python -m rollouts.label`)")
 
     @property
@@ -103,13 +105,15 @@ def read_episodes(trajectories: Sequence[Trajectory], source: Path) -> list[Epis
     """Reads each once, and keeps none of its pages.
 
     Raises:
-        UserError: two episodes of one task and attempt in `source`.
+        UserError: two episodes of one task and attempt in `source`, or a score or time that is not finite.
     """
     episodes: dict[str, Episode] = {}
     for record, trajectory in enumerate(trajectories):
         episode = _episode(record, trajectory)
         if episode.key in episodes:
             raise UserError(f"{source}: two episodes of {episode.key}; an evaluation has one policy, and one episode per task and attempt")
+        if not all(map(math.isfinite, (episode.score, episode.seconds.browser, episode.seconds.policy))):
+            raise UserError(f"{source}: the score or the seconds of {episode.key} are not finite; label again (`python -m rollouts.label`)")
         episodes[episode.key] = episode
     return list(episodes.values())
 
@@ -171,16 +175,6 @@ def read_stages(path: str | Path) -> dict[str, float]:
     if not isinstance(minutes, dict) or not all(map(_is_number, minutes.values())):
         raise UserError(f"{path}: expected an object of stage to minutes, itself or under the key minutes")
     return {str(stage): float(value) for stage, value in minutes.items()}
-
-
-def _infra_errors(path: Path) -> int:
-    """How many episodes an evaluation lost, by its own summary; 0 without one."""
-    if not path.is_file():
-        return 0
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["infra_errors"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the summary of an evaluation; evaluate again (`python -m rollouts.evaluate`)") from None
 
 
 def _read_stage_records(folder: Path) -> dict[str, float]:

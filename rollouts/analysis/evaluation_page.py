@@ -3,11 +3,11 @@
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
 from mira_jax.trajectories.records import Status
+from mira_jax.trajectories.summary import Method, Rate, Spent, Summary
 from rollouts import html
 from rollouts.analysis import TEMPLATES, charts, svg
 from rollouts.analysis.episodes import count, visible
@@ -32,37 +32,37 @@ class FailingTask:
     endings: str
 
 
-def render(summary: Mapping[str, Any], episodes: Sequence[Episode], lost: Sequence[Episode] = ()) -> str:
+def render(summary: Summary, episodes: Sequence[Episode], lost: Sequence[Episode] = ()) -> str:
     """The whole page.
 
     Args:
-        summary: by `figures.summarize`, with the evaluation's suite, split and seed.
+        summary: of one method, by `figures.gather`.
         episodes, lost: as given there.
     """
     judged = [episode for episode in episodes if episode.judged]
     failing = failing_tasks(judged)
-    several = len(summary["pass_at_k"]) > 1
+    (method,) = summary.methods.values()
+    several = len(method.pass_at_k) > 1
     without = [*(episode for episode in episodes if not episode.judged), *lost]
     statuses = _statuses([*episodes, *lost])
     values = {
         "marker": MARKER,
-        "title": ", ".join(sorted({visible(policy["name"]) for policy in summary["policies"]})),
-        "lead": _lead(summary, [*episodes, *lost]),
+        "title": ", ".join(sorted({visible(policy.name) for policy in method.policies})),
+        "lead": _lead(summary, method, [*episodes, *lost]),
         "sections": _sections(several),
-        "level": f"{100 * summary['intervals']['level']:g}",
-        "tiles": _tiles(summary),
-        "caution": "Attempts at one task are alike, so these intervals are too narrow; those of pass@k are not." if several else "",
-        "domains": _bars(summary["per_domain"]),
-        "templates": _bars(summary["per_template"]),
-        "pass_chart": _pass_chart(summary["pass_at_k"]) if several else None,
-        "pass_at": list(summary["pass_at_k"].items()),
-        "bootstrap": summary["intervals"]["pass_at_k"],
+        "level": f"{100 * summary.intervals.level:g}",
+        "tiles": _tiles(method),
+        "interval": summary.intervals.rate,
+        "domains": _bars(method.per_domain),
+        "templates": _bars(method.per_template),
+        "pass_chart": _pass_chart(method.pass_at_k) if several else None,
+        "pass_at": list(method.pass_at_k.items()),
         "status_chart": charts.share(
             "Episodes by status", [(name.replace("_", " "), number, style) for name, style, number, *_ in statuses], width=760
         ),
         "statuses": statuses,
-        "costs_of": "Tokens, time and cost" if summary["cost"]["usd"] else "Tokens and time",
-        "costs": _costs(summary, sum(episode.steps for episode in judged)),
+        "costs_of": "Tokens, time and cost" if method.cost and method.cost.usd else "Tokens and time",
+        "costs": _costs(method, sum(episode.steps for episode in judged)),
         "failing": failing[:MOST_TASKS],
         "failing_words": _failing_words(failing, len({episode.task for episode in judged}), several),
         "lost": [(visible(episode.spec.id), visible(episode.error[:_ERROR])) for episode in without[:MOST_TASKS]],
@@ -109,59 +109,59 @@ def _sections(several: bool) -> list[tuple[str, str]]:
     return [*sections, ("endings", "How episodes ended"), ("failing", "Failing tasks")]
 
 
-def _lead(summary: Mapping[str, Any], episodes: Sequence[Episode]) -> str:
+def _lead(summary: Summary, method: Method, episodes: Sequence[Episode]) -> str:
     tasks = {episode.task for episode in episodes}
     attempts = max(collections.Counter(episode.task for episode in episodes).values())
     days = sorted({visible(episode.created[:10]) for episode in episodes if episode.created})
     parts = [
-        f"{summary['suite']}, split {summary['split']}: {count(len(tasks), 'task')} of {count(len(summary['per_template']), 'template')}",
+        f"{visible(summary.suite)}, split {visible(summary.split)}: "
+        f"{count(len(tasks), 'task')} of {count(len(method.per_template), 'template')}",
         "one attempt each" if attempts == 1 else f"{attempts} attempts each",
-        "temperature " + ", ".join(sorted({f"{policy['temperature']:g}" for policy in summary["policies"]})),
-        f"seed {summary['seed']}",
+        "temperature " + ", ".join(sorted({f"{policy.temperature:g}" for policy in method.policies})),
     ]
-    if checkpoints := sorted({visible(policy["checkpoint"]) for policy in summary["policies"] if policy["checkpoint"]}):
+    if summary.task_seed is not None:
+        parts.append(f"seed {summary.task_seed}")
+    if checkpoints := sorted({visible(policy.checkpoint) for policy in method.policies if policy.checkpoint}):
         parts.append("checkpoint " + ", ".join(checkpoints))
     if days:
         parts.append(f"run on {days[0]}" if len(days) == 1 else f"run from {days[0]} to {days[-1]}")
     return "; ".join(parts) + "."
 
 
-def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _tiles(method: Method) -> list[tuple[str, str, str]]:
     """(name, figure, what more there is to say) of the figures to see first."""
-    solved, tokens, seconds, cost = (summary[key] for key in ("success_rate", "tokens", "seconds", "cost"))
+    solved, seconds = method.success_rate, method.seconds
     tiles = [
-        ("Solved", f"{100 * solved['mean']:.1f} %", f"{100 * solved['low']:.1f} – {100 * solved['high']:.1f} %"),
-        ("Episodes", f"{solved['n']:,}", f"{summary['infra_errors']} more without an outcome" if summary["infra_errors"] else "all judged"),
-        ("Steps per episode", f"{summary['mean_steps'] or 0:.1f}", _milestones(summary["milestones"])),
-        ("Seconds per episode", f"{sum(seconds[role]['per_episode'] or 0 for role in seconds):.1f}",
-         ", ".join(f"{role} {seconds[role]['per_episode'] or 0:.1f}" for role in seconds)),
+        ("Solved", f"{100 * solved.mean:.1f} %", f"{100 * solved.low:.1f} – {100 * solved.high:.1f} %"),
+        ("Episodes", f"{solved.attempts:,}", f"{method.infra_errors} more without an outcome" if method.infra_errors else "all judged"),
+        ("Steps per episode", f"{method.mean_steps or 0:.1f}", _milestones(method.milestones)),
+        ("Seconds per episode", f"{sum(spent.per_episode or 0 for spent in seconds.values()):.1f}",
+         ", ".join(f"{role} {spent.per_episode or 0:.1f}" for role, spent in seconds.items())),
     ]  # fmt: skip
-    if tokens["prompt"]["total"] or tokens["response"]["total"]:
-        total = sum(kind["per_episode"] or 0 for kind in tokens.values())
-        tiles.append(
-            ("Tokens per episode", f"{total:,.0f}", ", ".join(f"{name} {kind['per_episode'] or 0:,.0f}" for name, kind in tokens.items()))
-        )
-    if cost["usd"]:
-        per_success = f", {_usd(cost['usd_per_success'])} a success" if cost["usd_per_success"] is not None else ""
-        tiles.append(("Cost", _usd(cost["usd"]), f"{_usd(cost['usd_per_episode'])} an episode{per_success}"))
+    if any(spent.total for spent in method.tokens.values()):
+        total = sum(spent.per_episode or 0 for spent in method.tokens.values())
+        each = ", ".join(f"{name} {spent.per_episode or 0:,.0f}" for name, spent in method.tokens.items())
+        tiles.append(("Tokens per episode", f"{total:,.0f}", each))
+    if (cost := method.cost) and cost.usd:
+        per_success = f", {_usd(cost.usd_per_success)} a success" if cost.usd_per_success is not None else ""
+        tiles.append(("Cost", _usd(cost.usd), f"{_usd(cost.usd_per_episode or 0)} an episode{per_success}"))
     return tiles
 
 
-def _milestones(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f} % of milestones done"
+def _milestones(share: Rate | None) -> str:
+    return "" if share is None else f"{100 * share.mean:.0f} % of milestones done"
 
 
-def _bars(rates: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], Markup]]:
-    rows = []
-    for name, rate in rates.items():
-        title = f"{visible(name)}: {100 * rate['mean']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}], n = {rate['n']}"
-        rows.append((visible(name), rate, svg.rate_bar(rate["mean"], rate["low"], rate["high"], title)))
-    return rows
+def _bars(rates: Mapping[str, Rate]) -> list[tuple[str, Rate, Markup]]:
+    return [
+        (visible(name), rate, svg.rate_bar(rate.mean, rate.low, rate.high, charts.rate_words(visible(name), rate)))
+        for name, rate in rates.items()
+    ]
 
 
-def _pass_chart(pass_at_k: Mapping[str, Mapping[str, Any]]) -> Markup:
-    points = [(float(k), 100 * rate["mean"]) for k, rate in pass_at_k.items()]
-    band = [(float(k), 100 * rate["low"], 100 * rate["high"]) for k, rate in pass_at_k.items()]
+def _pass_chart(pass_at_k: Mapping[int, Rate]) -> Markup:
+    points = [(float(k), 100 * rate.mean) for k, rate in pass_at_k.items()]
+    band = [(float(k), 100 * rate.low, 100 * rate.high) for k, rate in pass_at_k.items()]
     return charts.lines(
         "pass@k", [(0, "pass@k", points)], "Attempts k", "Tasks solved (%)", bands={"pass@k": band}, y_range=(0, 100), dots=True
     )
@@ -180,21 +180,18 @@ def _statuses(episodes: Sequence[Episode]) -> list[tuple[str, str, int, int | No
     return rows
 
 
-def _costs(summary: Mapping[str, Any], steps: int) -> list[tuple[str, list[str]]]:
+def _costs(method: Method, steps: int) -> list[tuple[str, list[str]]]:
     """(what, [total, per episode, per step])."""
-    rows = []
-    for kind, spent in summary["tokens"].items():
-        rows.append((f"{kind.capitalize()} tokens", [f"{value:,.0f}" for value in _three(spent["total"], spent["per_episode"], steps)]))
-    for role, spent in summary["seconds"].items():
-        rows.append((f"{role.capitalize()}, seconds", [f"{value:,.2f}" for value in _three(spent["total"], spent["per_episode"], steps)]))
-    cost = summary["cost"]
-    if cost["usd"]:
-        rows.append(("Cost", [_usd(value) for value in _three(cost["usd"], cost["usd_per_episode"], steps)]))
+    rows = [(f"{kind.capitalize()} tokens", [f"{value:,.0f}" for value in _three(spent)]) for kind, spent in method.tokens.items()]
+    rows += [(f"{role.capitalize()}, seconds", [f"{value:,.2f}" for value in _three(spent)]) for role, spent in method.seconds.items()]
+    if (cost := method.cost) and cost.usd:
+        per_step = cost.usd / steps if steps else 0.0
+        rows.append(("Cost", [_usd(value) for value in (cost.usd, cost.usd_per_episode or 0.0, per_step)]))
     return rows
 
 
-def _three(total: float, per_episode: float | None, steps: int) -> tuple[float, float, float]:
-    return total, per_episode or 0.0, total / steps if steps else 0.0
+def _three(spent: Spent) -> tuple[float, float, float]:
+    return spent.total, spent.per_episode or 0.0, spent.per_step or 0.0
 
 
 def _usd(value: float) -> str:

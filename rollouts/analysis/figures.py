@@ -1,18 +1,18 @@
-"""The figures of one evaluation, worked out once: what `summary.json`, the table, the CSV and the page say."""
+"""The figures of one evaluation, worked out once: what `summary.json`, the tables, the CSV and the pages say."""
 
 import collections
 import csv
-import dataclasses
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from mira_jax.trajectories.summary import Cost, Evaluated, Intervals, Method, Rate, Spent, Summary
 from rollouts.analysis import statistics
 from rollouts.analysis.evaluation import Episode
+from rollouts.analysis.failures import Failure
 
 LEVEL = 0.95
-"""Of the intervals."""
+"""Of the intervals, unless a config says otherwise."""
 
 COLUMNS = (
     "task", "template", "domain", "attempt", "status", "success", "score", "steps",
@@ -22,41 +22,60 @@ COLUMNS = (
 
 
 def summarize(
-    episodes: Sequence[Episode], lost: Sequence[Episode] = (), prompt_price: float = 0.0, response_price: float = 0.0
-) -> dict[str, Any]:
-    """The figures as plain data.
+    name: str,
+    episodes: Sequence[Episode],
+    lost: Sequence[Episode] = (),
+    prices: tuple[float, float] | None = None,
+    level: float = LEVEL,
+) -> Method:
+    """The figures of the method `name`.
 
     Args:
         episodes: labelled. Those without an outcome count in no rate.
         lost: given up after infrastructure errors; counted apart.
-        prompt_price, response_price: USD per million tokens.
+        prices: of prompt and response, USD per million tokens; without them there is no cost.
     """
     judged = [episode for episode in episodes if episode.judged]
     status = collections.Counter(episode.status.value for episode in [*episodes, *lost])
+    failures = collections.Counter(episode.failure for episode in judged if episode.failure)
     policies = sorted({(episode.policy.name, episode.policy.checkpoint, episode.policy.temperature) for episode in judged})
-    ordered = sorted(judged, key=lambda episode: (episode.attempt, episode.spec.id))
-    return {
-        "success_rate": _rate(judged),
-        "per_domain": _rates(judged, lambda episode: episode.domain),
-        "per_template": _rates(judged, lambda episode: episode.template),
-        "pass_at_k": {str(k): dataclasses.asdict(rate) for k, rate in statistics.pass_at(list(tries(judged).values()), LEVEL).items()},
-        "intervals": {"level": LEVEL, "rates": "Wilson", "pass_at_k": statistics.BOOTSTRAP},
-        "status": dict(sorted(status.items())),
-        "infra_errors": len(lost) + sum(not episode.judged for episode in episodes),
-        "mean_steps": _mean(episode.steps for episode in judged),
-        "mean_score": _mean(episode.score for episode in judged),
-        "milestones": _mean(episode.progress[-1] for episode in judged if episode.progress),
-        "seconds": _seconds(judged),
-        "tokens": _tokens(judged),
-        "cost": _cost(judged, prompt_price, response_price),
-        "policies": [{"name": name, "checkpoint": checkpoint, "temperature": temperature} for name, checkpoint, temperature in policies],
-        "tasks": {task_key(episode): episode.success for episode in ordered},
-    }
+    milestones = mean_progress(name, judged, level)
+    return Method(
+        success_rate=rate(name, judged, level),
+        per_domain=_rates(name, judged, lambda episode: episode.domain, level),
+        per_template=_rates(name, judged, lambda episode: episode.template, level),
+        pass_at_k=pass_at(name, tries(judged).values(), level),
+        status=dict(sorted(status.items())),
+        infra_errors=len(lost) + sum(not episode.judged for episode in episodes),
+        failures={failure.value: failures[failure] for failure in Failure},
+        mean_steps=_mean(episode.steps for episode in judged),
+        mean_score=_mean(episode.score for episode in judged),
+        milestones=milestones[-1] if milestones else None,
+        milestones_after_steps=milestones,
+        seconds=_seconds(judged),
+        tokens=_tokens(judged),
+        cost=_cost(judged, *prices) if prices else None,
+        policies=[Evaluated(name=name, checkpoint=checkpoint, temperature=temperature) for name, checkpoint, temperature in policies],
+        tasks=tries(judged),
+    )
 
 
-def task_key(episode: Episode) -> str:
-    """The task, and the attempt where there are several."""
-    return episode.spec.id + (f"#{episode.attempt}" if episode.attempt else "")
+def gather(methods: Mapping[str, Method], episodes: Iterable[Episode], level: float = LEVEL) -> Summary:
+    """The summary of `methods`, without comparisons. `episodes`: all of them, for the suite and the split of their tasks."""
+    kinds = {(episode.spec.suite, episode.spec.split) for episode in episodes}
+    return Summary(
+        suite=", ".join(sorted({suite for suite, _ in kinds})),
+        split=", ".join(sorted({split for _, split in kinds})),
+        intervals=Intervals(level=level, rate=statistics.RATE_INTERVAL, difference=statistics.DIFFERENCE_INTERVAL),
+        methods=dict(methods),
+        comparisons=[],
+    )
+
+
+def rate(name: str, judged: Iterable[Episode], level: float = LEVEL) -> Rate:
+    """Success of the method `name`: the mean over tasks of the share of solved attempts. That of nothing is 0, within [0, 1]."""
+    counts = tries(judged).values()
+    return _mean_of_tasks(name, [solved / attempts for attempts, solved in counts], sum(attempts for attempts, _ in counts), level)
 
 
 def tries(judged: Iterable[Episode]) -> dict[str, tuple[int, int]]:
@@ -68,20 +87,54 @@ def tries(judged: Iterable[Episode]) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The rates as text: a line per domain where there are several, per template, and per k where there are several attempts."""
-    groups = [summary["per_domain"]] if len(summary["per_domain"]) > 1 else []
-    groups += [summary["per_template"], {"all": summary["success_rate"]}]
-    if len(summary["pass_at_k"]) > 1:
-        groups.append({f"pass@{k}": rate for k, rate in summary["pass_at_k"].items()})
+def pass_at(name: str, counts: Iterable[tuple[int, int]], level: float = LEVEL) -> dict[int, Rate]:
+    """pass@k for k = 1, 2, 4, ... and the most attempts that a task has: the mean over tasks, which for k = 1 is the success rate.
+
+    A task with fewer than k attempts, where some were lost, does not count for that k.
+
+    Args:
+        counts: (attempts, successes) of each task, at least one attempt each.
+    """
+    counts = list(counts)
+    most = max((attempts for attempts, _ in counts), default=0)
+    rates = {}
+    for k in sorted({*(2**power for power in range(most.bit_length())), most} - {0}):
+        enough = [(attempts, solved) for attempts, solved in counts if attempts >= k]
+        estimates = [statistics.pass_at_k(attempts, solved, k) for attempts, solved in enough]
+        rates[k] = _mean_of_tasks(name, estimates, sum(attempts for attempts, _ in enough), level)
+    return rates
+
+
+def mean_progress(name: str, judged: Iterable[Episode], level: float = LEVEL) -> list[Rate]:
+    """Share of milestones done after 0, 1, 2, ... steps; an episode that has ended keeps its last. Empty where none are labelled."""
+    curves: dict[str, list[tuple[float, ...]]] = {}
+    for episode in judged:
+        if episode.progress:
+            curves.setdefault(episode.task, []).append(episode.progress)
+    attempts = sum(map(len, curves.values()))
+    longest = max((len(curve) for of_task in curves.values() for curve in of_task), default=0)
+    rates = [Rate(method=name, mean=0.0, low=0.0, high=0.0, tasks=len(curves), attempts=attempts)] if curves else []
+    for step in range(longest):
+        shares = [math.fsum(curve[min(step, len(curve) - 1)] for curve in of_task) / len(of_task) for of_task in curves.values()]
+        rates.append(_mean_of_tasks(name, shares, attempts, level))
+    return rates
+
+
+def table(summary: Summary) -> str:
+    """The rates of an evaluation as text: a line per domain where there are several, per template, and per k where there are several."""
+    (method,) = summary.methods.values()
+    groups = [method.per_domain] if len(method.per_domain) > 1 else []
+    groups += [method.per_template, {"all": method.success_rate}]
+    if len(method.pass_at_k) > 1:
+        groups.append({f"pass@{k}": rate for k, rate in method.pass_at_k.items()})
     width = max(len(name) for group in groups for name in group)
-    lines = [f"{'':{width}}  success   95 % interval      n"]
+    lines = [f"{'':{width}}  success   {100 * summary.intervals.level:g} % interval   tasks  attempts"]
     for group in groups:
         lines += [
-            f"{name:{width}}  {100 * r['mean']:5.1f} %   {100 * r['low']:5.1f} - {100 * r['high']:5.1f} %  {r['n']:5d}"
-            for name, r in group.items()
+            f"{name:{width}}  {100 * one.mean:5.1f} %   {100 * one.low:5.1f} - {100 * one.high:5.1f} %  {one.tasks:5d}  {one.attempts:8d}"
+            for name, one in group.items()
         ]
-    lines.append(", ".join(f"{count} {name}" for name, count in summary["status"].items()))
+    lines.append(", ".join(f"{count} {name}" for name, count in method.status.items()))
     return "\n".join(lines)
 
 
@@ -107,44 +160,43 @@ def _inert(name: str) -> str:
     return "'" + name if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name
 
 
-def _rates(episodes: Sequence[Episode], group: Callable[[Episode], str]) -> dict[str, Any]:
+def _rates(name: str, episodes: Sequence[Episode], group: Callable[[Episode], str], level: float) -> dict[str, Rate]:
     groups: dict[str, list[Episode]] = collections.defaultdict(list)
     for episode in episodes:
         groups[group(episode)].append(episode)
-    return {name: _rate(groups[name]) for name in sorted(groups)}
+    return {key: rate(name, groups[key], level) for key in sorted(groups)}
 
 
-def _rate(episodes: Sequence[Episode]) -> dict[str, Any]:
-    return dataclasses.asdict(statistics.rate(sum(episode.success for episode in episodes), len(episodes), LEVEL))
+def _mean_of_tasks(name: str, values: Sequence[float], attempts: int, level: float) -> Rate:
+    low, high = statistics.rate_interval(values, level) if values else (0.0, 1.0)
+    mean = math.fsum(values) / len(values) if values else 0.0
+    return Rate(method=name, mean=mean, low=min(mean, float(low)), high=max(mean, float(high)), tasks=len(values), attempts=attempts)
 
 
-def _seconds(episodes: Sequence[Episode]) -> dict[str, dict[str, float | None]]:
+def _seconds(episodes: Sequence[Episode]) -> dict[str, Spent]:
     """Role to wall-clock seconds."""
+    return {role: _spent(episodes, math.fsum(getattr(one.seconds, role) for one in episodes)) for role in ("browser", "policy")}
+
+
+def _tokens(episodes: Sequence[Episode]) -> dict[str, Spent]:
+    return {kind: _spent(episodes, sum(getattr(one.tokens, kind) for one in episodes)) for kind in ("prompt", "response")}
+
+
+def _spent(episodes: Sequence[Episode], total: float) -> Spent:
     steps = sum(episode.steps for episode in episodes)
-    totals = {role: math.fsum(getattr(episode.seconds, role) for episode in episodes) for role in ("browser", "policy")}
-    return {
-        role: {"total": total, "per_episode": _share(total, len(episodes)), "per_step": _share(total, steps)}
-        for role, total in totals.items()
-    }
+    return Spent(total=total, per_episode=_share(total, len(episodes)), per_step=_share(total, steps))
 
 
-def _tokens(episodes: Sequence[Episode]) -> dict[str, dict[str, float | None]]:
-    totals = {kind: sum(getattr(episode.tokens, kind) for episode in episodes) for kind in ("prompt", "response")}
-    return {kind: {"total": total, "per_episode": _share(total, len(episodes))} for kind, total in totals.items()}
-
-
-def _cost(episodes: Sequence[Episode], prompt_price: float, response_price: float) -> dict[str, float | None]:
-    """In USD."""
+def _cost(episodes: Sequence[Episode], prompt_price: float, response_price: float) -> Cost:
     tokens = _tokens(episodes)
-    total = (tokens["prompt"]["total"] * prompt_price + tokens["response"]["total"] * response_price) / 1e6
-    solved = sum(episode.success for episode in episodes)
-    return {
-        "usd": total,
-        "usd_per_episode": _share(total, len(episodes)),
-        "usd_per_success": _share(total, solved),
-        "prompt_price": prompt_price,
-        "response_price": response_price,
-    }
+    total = (tokens["prompt"].total * prompt_price + tokens["response"].total * response_price) / 1e6
+    return Cost(
+        usd=total,
+        usd_per_episode=_share(total, len(episodes)),
+        usd_per_success=_share(total, sum(episode.success for episode in episodes)),
+        prompt_price=prompt_price,
+        response_price=response_price,
+    )
 
 
 def _share(total: float, count: int) -> float | None:

@@ -6,12 +6,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mira_jax.trajectories.summary import Comparison, Method, p_value
 from rollouts import html
 from rollouts.analysis import TEMPLATES, charts, svg
 from rollouts.analysis.episodes import chosen_keys, count, task_views
 from rollouts.analysis.evaluation import Evaluation, Run
 from rollouts.analysis.failures import Failure
-from rollouts.analysis.summary import Method, Pair, Summary
+from rollouts.analysis.paired import Paired
+from rollouts.analysis.summary import Findings
 
 MARKER = "made by rollouts.report"
 """In the second line of every report: such a file may be replaced by a newer one."""
@@ -27,8 +29,6 @@ METRICS_LAST = ("tokens_per_second", "learning_rate", "tokens", "steps", "second
 
 METRICS_SHOWN = 4
 
-_SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -43,17 +43,17 @@ class Options:
 def render(
     options: Options,
     evaluations: Sequence[Evaluation],
-    summary: Summary,
+    findings: Findings,
     runs: Sequence[Run] = (),
     minutes: Mapping[str, float] | None = None,
 ) -> str:
     """The whole page. To keep `options.max_bytes`, first screenshots and then tasks are left out."""
-    frame = _frame(options, evaluations, summary, runs, minutes or {})
-    keys = chosen_keys(evaluations, summary, options.tasks)
+    frame = _frame(options, evaluations, findings, runs, minutes or {})
+    keys = chosen_keys(evaluations, findings, options.tasks)
 
     def page(shown: int, room: int) -> str:
-        tasks = task_views(keys[:shown], evaluations, summary, options.page_characters, room)
-        values = frame | {"tasks": tasks, "selection": _selection(summary, shown, len(keys))}
+        tasks = task_views(keys[:shown], evaluations, findings, options.page_characters, room)
+        values = frame | {"tasks": tasks, "selection": _selection(findings, shown, len(keys))}
         return html.render(TEMPLATES, "report.html", values, "report.css", "report.js")
 
     shown = len(keys)
@@ -65,37 +65,41 @@ def render(
 
 
 def _frame(
-    options: Options, evaluations: Sequence[Evaluation], summary: Summary, runs: Sequence[Run], minutes: Mapping[str, float]
+    options: Options, evaluations: Sequence[Evaluation], findings: Findings, runs: Sequence[Run], minutes: Mapping[str, float]
 ) -> dict[str, Any]:
     """What the template needs, but for the episodes."""
-    series = {method.name: place for place, method in enumerate(summary.methods)}
-    headline = summary.headline
+    methods = findings.summary.methods
+    series = {name: place for place, name in enumerate(methods)}
+    headline = findings.headline
     pair_kinds = _pair_kinds(headline, series) if headline else []
+    passed = sorted({k for method in methods.values() for k in method.pass_at_k})
     return {
         "marker": MARKER,
         "title": options.title,
         "about": options.about,
-        "lead": _lead(evaluations, summary),
+        "lead": _lead(evaluations, findings),
         "sections": _sections(bool(runs), bool(minutes)),
-        "level": f"{100 * summary.level:g}",
-        "summary": summary,
-        "headline": headline,
-        "verdict": _verdict(headline) if headline else "",
+        "level": f"{100 * findings.summary.intervals.level:g}",
+        "intervals": findings.summary.intervals,
+        "methods": methods,
+        "templates": findings.templates,
+        "comparisons": findings.summary.comparisons,
+        "headline": headline.comparison if headline else None,
+        "verdict": _verdict(headline.comparison) if headline else "",
         "pair_kinds": pair_kinds,
-        "pairs_count": sum(number for _, number, _ in pair_kinds),
-        "pair_of": {pair.method: pair for pair in summary.pairs},
-        "pass_at": sorted({k for method in summary.methods for k in method.pass_at}),
+        "left_out": _left_out(findings.pairs),
         "p_value": p_value,
-        "any_progress": any(method.progress for method in summary.methods),
-        "infra": _without_outcome(summary),
-        "swatches": {name: svg.swatch(place) for name, place in series.items()},
         "legend": _legend(series),
-        "two": (svg.swatch(0), svg.swatch(1)),
+        "two": [svg.swatch(0), svg.swatch(1)],
+        "swatches": {name: svg.swatch(place) for name, place in series.items()},
+        "infra": _without_outcome(methods),
+        "pass_at": [k for k in passed if k > 1],
+        "any_progress": any(method.milestones for method in methods.values()),
         "outcome_kinds": OUTCOMES,
-        "statuses": sorted({status for method in summary.methods for status in method.statuses}),
+        "statuses": sorted({status for method in methods.values() for status in method.status}),
         "training": [(run.name, _curves(run, options.metrics)) for run in runs],
         "total_minutes": sum(minutes.values()),
-        "charts": _charts(summary, series, minutes, pair_kinds),
+        "charts": _charts(findings, series, minutes, pair_kinds),
     }
 
 
@@ -107,7 +111,7 @@ def _sections(training: bool, stages: bool) -> list[tuple[str, str]]:
     return [*sections, ("episodes", "Episodes")]
 
 
-def _lead(evaluations: Sequence[Evaluation], summary: Summary) -> str:
+def _lead(evaluations: Sequence[Evaluation], findings: Findings) -> str:
     episodes = [episode for evaluation in evaluations for episode in evaluation.episodes]
     tasks = {episode.task for episode in episodes}
     attempts = max(map(len, (evaluation.episodes for evaluation in evaluations))) / len(tasks)
@@ -117,7 +121,7 @@ def _lead(evaluations: Sequence[Evaluation], summary: Summary) -> str:
     same = "the same " if len(common) == len(tasks) else ""
     methods = f"{count(len(evaluations), 'method')} on {same}{count(len(tasks), 'task')}"
     parts = [
-        f"{methods} of {count(len(summary.templates), 'template')}, in a real browser",
+        f"{methods} of {count(len(findings.templates), 'template')}, in a real browser",
         "one attempt each" if attempts <= 1 else f"{attempts:.0f} attempts each",
         "temperature " + ", ".join(f"{temperature:g}" for temperature in temperatures),
     ]
@@ -128,38 +132,35 @@ def _lead(evaluations: Sequence[Evaluation], summary: Summary) -> str:
     return "; ".join(parts) + "."
 
 
-def _verdict(pair: Pair) -> str:
+def _verdict(one: Comparison) -> str:
     """What the paired comparison says, at the 5 % level."""
-    wins, losses, p = pair.comparison.wins, pair.comparison.losses, pair.comparison.p_value
-    if wins > losses:
-        chance = "more than chance would explain" if p < 0.05 else "but chance alone could explain it"
-        return f"{pair.method} solves more of these tasks than {pair.baseline}, {chance}."
-    if wins < losses:
-        return f"{pair.method} solves fewer of these tasks than {pair.baseline}."
-    return f"{pair.method} solves as many of these tasks as {pair.baseline}."
+    chance = "by more than chance would explain" if one.p_value < 0.05 else "but chance alone could explain it"
+    if one.difference == 0:
+        return f"{one.treatment} solves as many of these tasks as {one.baseline}."
+    return f"{one.treatment} solves {'more' if one.difference > 0 else 'fewer'} of these tasks than {one.baseline}, {chance}."
 
 
-def p_value(p: float) -> str:
-    """Two significant digits; small ones as a power of ten."""
-    if p >= 0.001:
-        return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
-    mantissa, exponent = f"{p:.1e}".split("e")
-    return f"{mantissa}\u00a0\u00d7\u00a010{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+def _pair_kinds(pair: Paired, series: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    """Which of the two solved a task, or solved it more often: (words, count, style)."""
+    one = pair.comparison
+    styles = [f"s{series[name] % svg.SERIES}" for name in (one.treatment, one.baseline)]
+    both = sum(task.baseline == task.baseline_attempts and task.treatment == task.treatment_attempts for task in pair.ties)
+    if one.attempts > 1:
+        words = (f"{one.treatment} more often", f"{one.baseline} more often", "both at every attempt", "equally often")
+    else:
+        words = (f"only {one.treatment}", f"only {one.baseline}", "both", "neither")
+    return list(zip(words, (one.wins, one.losses, both, one.ties - both), (*styles, "both", "neither"), strict=True))
 
 
-def _pair_kinds(pair: Pair, series: Mapping[str, int]) -> list[tuple[str, int, str]]:
-    """Which of the two solved a task: (words, count, style)."""
-    return [
-        (f"only {pair.method}", pair.comparison.wins, f"s{series[pair.method] % svg.SERIES}"),
-        (f"only {pair.baseline}", pair.comparison.losses, f"s{series[pair.baseline] % svg.SERIES}"),
-        ("both", pair.both, "both"),
-        ("neither", pair.neither, "neither"),
-    ]
+def _left_out(pairs: Sequence[Paired]) -> str:
+    named = "; ".join(
+        f"{one.treatment} against {one.baseline}: {len(one.left_out)}" for one in (pair.comparison for pair in pairs) if one.left_out
+    )
+    return f"Tasks without an outcome of both, and so in no pair: {named}." if named else ""
 
 
-def _without_outcome(summary: Summary) -> str:
-    missing = {method.name: method.episodes - method.success_rate.n for method in summary.methods}
-    named = ", ".join(f"{name} {number}" for name, number in missing.items() if number)
+def _without_outcome(methods: Mapping[str, Method]) -> str:
+    named = ", ".join(f"{name} {method.infra_errors}" for name, method in methods.items() if method.infra_errors)
     return f"Episodes without an outcome, because browser, site or endpoint failed; not counted above: {named}." if named else ""
 
 
@@ -169,44 +170,44 @@ def _legend(series: Mapping[str, int]) -> Markup:
 
 
 def _charts(
-    summary: Summary, series: Mapping[str, int], minutes: Mapping[str, float], pair_kinds: Sequence[tuple[str, int, str]]
+    findings: Findings, series: Mapping[str, int], minutes: Mapping[str, float], pair_kinds: Sequence[tuple[str, int, str]]
 ) -> dict[str, Markup | None]:
-    methods = summary.methods
+    methods = findings.summary.methods
     by_template = [
-        (template, [(series[method.name], method.name, method.templates[template]) for method in methods if template in method.templates])
-        for template in summary.templates
+        (template, [(series[name], name, one.per_template[template]) for name, one in methods.items() if template in one.per_template])
+        for template in findings.templates
     ]
-    rates = [(series[method.name], method.name, method.success_rate) for method in methods]
+    rates = [(series[name], name, method.success_rate) for name, method in methods.items()]
     stages = [(stage.replace("_", " "), value) for stage, value in minutes.items()]
     return {
         "headline": charts.headline("Tasks solved by each method", rates),
         "pairs": charts.share("Which of the two solved a task", pair_kinds),
         "templates": charts.templates("Tasks solved, by template and method", by_template),
-        "progress": _progress_chart(summary, series),
+        "progress": _progress_chart(methods, series),
         "outcomes": charts.shares(
-            "How episodes ended", [(method.name, _outcomes(method)) for method in methods], OUTCOMES, "Episodes with an outcome (%)"
+            "How episodes ended", [(name, _outcomes(method)) for name, method in methods.items()], OUTCOMES, "Episodes with an outcome (%)"
         ),
         "stages": charts.bars("Minutes per stage", stages, "Minutes") if stages else None,
     }
 
 
-def _progress_chart(summary: Summary, series: Mapping[str, int]) -> Markup | None:
-    labelled = [method for method in summary.methods if method.progress]
+def _progress_chart(methods: Mapping[str, Method], series: Mapping[str, int]) -> Markup | None:
+    labelled = {name: method.milestones_after_steps for name, method in methods.items() if method.milestones}
     if not labelled:
         return None
-    longest = max(len(method.progress) for method in labelled)
+    longest = max(map(len, labelled.values()))
     lines, bands = [], {}
-    for method in labelled:
-        points = [*method.progress, *[method.progress[-1]] * (longest - len(method.progress))]
-        lines.append((series[method.name], method.name, [(float(step), 100 * mean) for step, (mean, _, _) in enumerate(points)]))
-        bands[method.name] = [(float(step), 100 * low, 100 * high) for step, (_, low, high) in enumerate(points)]
+    for name, rates in labelled.items():
+        points = [*rates, *[rates[-1]] * (longest - len(rates))]
+        lines.append((series[name], name, [(float(step), 100 * rate.mean) for step, rate in enumerate(points)]))
+        bands[name] = [(float(step), 100 * rate.low, 100 * rate.high) for step, rate in enumerate(points)]
     return charts.lines(
         "Milestones done along an episode", lines, "Steps taken", "Milestones done (%)", bands=bands, y_range=(0, 100), dots=True
     )
 
 
 def _outcomes(method: Method) -> dict[str, int]:
-    solved = method.success_rate.n - sum(method.failures.values())
+    solved = method.success_rate.attempts - sum(method.failures.values())
     return {"solved": solved} | {name.replace("_", " "): number for name, number in method.failures.items()}
 
 
@@ -236,10 +237,10 @@ def _metric_words(metric: str) -> str:
     return metric.replace("/", ": ").replace("_", " ").capitalize()
 
 
-def _selection(summary: Summary, shown: int, offered: int) -> str:
-    if summary.baseline == summary.treatment:
+def _selection(findings: Findings, shown: int, offered: int) -> str:
+    if findings.baseline == findings.treatment:
         rule = "unsolved and solved tasks in turn"
     else:
-        rule = f"tasks that only {summary.treatment} or only {summary.baseline} solved, in turn; then tasks that neither or both solved"
+        rule = f"tasks that only {findings.treatment} or only {findings.baseline} solved, in turn; then tasks that neither or both solved"
     left = f" {count(offered - shown, 'task')} more would not fit in this page." if shown < offered else ""
     return f"Chosen by rule: {rule}; new templates first. {count(shown, 'task')} shown; open a step to see the page the policy read.{left}"

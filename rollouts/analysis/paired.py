@@ -1,15 +1,20 @@
-"""Two evaluations of the same tasks, task by task."""
+"""Two evaluations of the same tasks, task by task: the one pairing that report, compare and summaries share."""
 
-import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task
+from mira_jax.trajectories.summary import Comparison, Rate, SeedComparison
 from rollouts.analysis import statistics
 from rollouts.analysis.evaluation import Episode, Evaluation
-from rollouts.analysis.statistics import Rate
+from rollouts.analysis.figures import rate
+
+MCNEMAR = "exact McNemar test"
+SIGN_FLIP = "exact sign-flip test over tasks"
+SEED_SIGN_FLIP = "exact sign-flip test over seeds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,93 +22,120 @@ class PairedTask:
     task: str
     template: str
     domain: str
-    attempts: int
-    """Attempts that both judged."""
     baseline: int
     """Attempts solved."""
+    baseline_attempts: int
+    """Attempts judged."""
     treatment: int
+    treatment_attempts: int
+
+    @property
+    def difference(self) -> Fraction:
+        """The treatment's share of solved attempts less the baseline's."""
+        return Fraction(self.treatment, self.treatment_attempts) - Fraction(self.baseline, self.baseline_attempts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """The treatment against the baseline. A win is a task that the treatment solved at more attempts than the baseline."""
+    """The treatment against the baseline. A win is a task that the treatment solved at a larger share of its attempts."""
 
-    baseline: str
-    treatment: str
+    comparison: Comparison
+    level: float
     baseline_rate: Rate
-    """Over the attempts that both judged, as `treatment_rate`."""
+    """Over the tasks that both judged, as `treatment_rate`."""
     treatment_rate: Rate
     wins: list[PairedTask]
     losses: list[PairedTask]
     ties: list[PairedTask]
-    p_value: float
-    """Exact, two-sided, over wins and losses: with one attempt per task McNemar's test, with several the sign test."""
-    difference: float
-    """Mean over tasks of the treatment's share of solved attempts less the baseline's, in [-1, 1]."""
-    low: float
-    """Of its bootstrap interval over tasks."""
-    high: float
-    level: float
-    left_out: list[str]
-    """Tasks without an attempt that both judged: infrastructure errors."""
 
     @property
-    def tasks(self) -> int:
-        return len(self.wins) + len(self.losses) + len(self.ties)
+    def difference(self) -> Fraction:
+        tasks = [*self.wins, *self.losses, *self.ties]
+        return sum((task.difference for task in tasks), Fraction()) / len(tasks)
 
 
-def compare_tasks(
-    baseline: Evaluation, treatment: Evaluation, lost: tuple[Sequence[Episode], Sequence[Episode]] = ((), ()), level: float = 0.95
-) -> Paired:
-    """Pairs by task, seed and attempt; attempts that only one of the two judged are left out.
+def compare_tasks(baseline: Evaluation, treatment: Evaluation, level: float = 0.95) -> Paired:
+    """Pairs by task, that is by its id and seed. A task without an outcome of both is left out.
 
-    Args:
-        lost: what each gave up after infrastructure errors. These tasks were wanted too.
+    The p value is of `statistics.sign_flip`: McNemar's exact test with one attempt per task.
 
     Raises:
         UserError: the two are of different tasks or attempts, or nothing is left to pair.
     """
     names = baseline.name, treatment.name
-    wanted = [
-        {one.key: one for one in (*evaluation.episodes, *given_up)}
-        for evaluation, given_up in zip((baseline, treatment), lost, strict=True)
-    ]
+    wanted = [{one.key: one for one in (*evaluation.lost, *evaluation.episodes)} for evaluation in (baseline, treatment)]
     _refuse_other_tasks(names, [{one.task: one.spec for one in episodes.values()} for episodes in wanted])
     _refuse_other_attempts(names, wanted)
-    left, right = ({one.key: one for one in evaluation.judged} for evaluation in (baseline, treatment))
-    keys: dict[str, list[str]] = collections.defaultdict(list)
-    for key, one in sorted(left.items()):
-        if key in right:
-            keys[one.task].append(key)
-    if not keys:
+    left, right = (_by_task(evaluation) for evaluation in (baseline, treatment))
+    shared = sorted(left.keys() & right.keys())
+    if not shared:
         raise UserError(f"{names[0]} and {names[1]}: no task has an outcome in both; run both evaluations again")
-    pairs = [_pair([left[key] for key in of_task], [right[key] for key in of_task]) for of_task in keys.values()]
-    wins = [pair for pair in pairs if pair.treatment > pair.baseline]
-    losses = [pair for pair in pairs if pair.treatment < pair.baseline]
-    differences = [(pair.treatment - pair.baseline) / pair.attempts for pair in pairs]
-    low, high = statistics.bootstrap_mean(differences, level)
-    attempts = sum(pair.attempts for pair in pairs)
-    return Paired(
+    pairs = [_pair(left[task], right[task]) for task in shared]
+    wins, losses, ties = ([pair for pair in pairs if _sign(pair.difference) == sign] for sign in (1, -1, 0))
+    low, high = statistics.difference_interval([float(pair.difference) for pair in pairs], level)
+    attempts = max(max(pair.baseline_attempts, pair.treatment_attempts) for pair in pairs)
+    comparison = Comparison(
         baseline=names[0],
         treatment=names[1],
-        baseline_rate=statistics.rate(sum(pair.baseline for pair in pairs), attempts, level),
-        treatment_rate=statistics.rate(sum(pair.treatment for pair in pairs), attempts, level),
-        wins=wins,
-        losses=losses,
-        ties=[pair for pair in pairs if pair.treatment == pair.baseline],
-        p_value=statistics.mcnemar_exact(len(wins), len(losses)),
-        difference=math.fsum(differences) / len(differences),
-        low=low,
-        high=high,
-        level=level,
-        left_out=sorted({one.spec.id for one in wanted[0].values() if one.task not in keys}),
+        tasks=len(pairs),
+        attempts=attempts,
+        wins=len(wins),
+        losses=len(losses),
+        ties=len(ties),
+        difference=float(sum((pair.difference for pair in pairs), Fraction()) / len(pairs)),
+        low=float(low),
+        high=float(high),
+        p_value=statistics.sign_flip([pair.difference for pair in pairs]),
+        test=MCNEMAR if attempts == 1 else SIGN_FLIP,
+        sided=statistics.SIDED,
+        left_out=sorted({one.spec.id for one in wanted[0].values()} - {left[task][0].spec.id for task in shared}),
     )
+    rates = (
+        rate(name, [one for task in shared for one in of_method[task]], level) for name, of_method in zip(names, (left, right), strict=True)
+    )
+    return Paired(comparison, level, *rates, wins, losses, ties)
+
+
+def over_seeds(paired: Mapping[int, Paired], names: tuple[str, str], level: float = 0.95) -> SeedComparison:
+    """What several runs say of two methods: the seeds of training are the sample, the tasks are given.
+
+    The interval is Student's over the seeds' differences, the p value of `statistics.sign_flip` over them, which can't be
+    less than 2^(1 - seeds). Pooling the tasks of all seeds instead would take the difference between two seeds for one
+    between the methods.
+    """
+    differences = [one.difference for one in paired.values()]
+    interval = statistics.t_interval([float(one) for one in differences], level)
+    return SeedComparison(
+        baseline=names[0],
+        treatment=names[1],
+        seeds=list(paired),
+        differences=[float(one) for one in differences],
+        difference=float(sum(differences, Fraction()) / len(differences)),
+        low=interval and interval[0],
+        high=interval and interval[1],
+        interval=statistics.SEED_INTERVAL,
+        p_value=statistics.sign_flip(differences),
+        smallest_p=min(1.0, math.ldexp(1.0, 1 - len(differences))),
+        test=SEED_SIGN_FLIP,
+        sided=statistics.SIDED,
+    )
+
+
+def _by_task(evaluation: Evaluation) -> dict[str, list[Episode]]:
+    tasks: dict[str, list[Episode]] = {}
+    for one in evaluation.judged:
+        tasks.setdefault(one.task, []).append(one)
+    return tasks
 
 
 def _pair(baseline: Sequence[Episode], treatment: Sequence[Episode]) -> PairedTask:
     one = baseline[0]
-    solved = (sum(episode.success for episode in of_method) for of_method in (baseline, treatment))
-    return PairedTask(one.spec.id, one.template, one.domain, len(baseline), *solved)
+    counts = [count for of_method in (baseline, treatment) for count in (sum(one.success for one in of_method), len(of_method))]
+    return PairedTask(one.spec.id, one.template, one.domain, *counts)
+
+
+def _sign(difference: Fraction) -> int:
+    return (difference > 0) - (difference < 0)
 
 
 def _refuse_other_tasks(names: tuple[str, str], tasks: Sequence[Mapping[str, Task]]) -> None:

@@ -1,107 +1,143 @@
-"""Statistics of success counts: intervals, paired tests, pass@k. All exact, save Wilson's interval and the bootstrap's."""
+"""Statistics of success: intervals over tasks, the paired test, pass@k, and intervals over seeds.
 
-import dataclasses
+Tasks are the sample. Attempts at one task are alike, so every interval here is of one number per task, the mean over its
+attempts: more attempts make that number more precise, and never make the sample larger. Coverage is simulated by
+`benchmarks/coverage.py`.
+"""
+
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-RESAMPLES = 10_000
-"""Of a bootstrap."""
-BOOTSTRAP = f"percentile bootstrap over tasks, {RESAMPLES:,} resamples, seed 0"
-"""What `bootstrap_mean` does unless told otherwise."""
+RATE_INTERVAL = "Wilson's score interval, with the effective number of tasks"
+"""What `rate_interval` computes."""
+DIFFERENCE_INTERVAL = "Tango's score interval for paired tasks, with the effective number of tasks"
+"""What `difference_interval` computes."""
+SEED_INTERVAL = "Student's t over seeds"
+"""What `t_interval` computes."""
+SIDED = "two-sided"
+"""Every test."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    """A share of successes with its interval, all in [0, 1]."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    """Episodes counted; of pass@k, tasks."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Two methods on the same tasks."""
-
-    wins: int
-    """Tasks that only the treatment solved."""
-    losses: int
-    """Tasks that only the baseline solved."""
-    ties: int
-    """Tasks that both solved, or neither."""
-    p_value: float
-    """One-sided exact sign test, see `sign_test`."""
+PRIOR_TASKS = 0.125
+"""Of a task solved at every attempt, and as much of one never solved, in the variance of `rate_interval`: with few
+successes the observed variance is too small more often than too large."""
+GRID = 20_000
+"""Steps per unit of a difference, where the exact differences have no smaller common denominator."""
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def rate_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of the mean over tasks of a share in [0, 1], (low, high).
+
+    Wilson's score interval (Wilson 1927) of `mean` with an effective number of tasks n* instead of n, as for cluster
+    samples (Korn and Graubard 1998; Dean and Pagano 2015): n* = n v / s^2, where s^2 is the variance of the values,
+    v = mean (1 - mean) is the largest variance that values in [0, 1] with this mean can have, and `PRIOR_TASKS` tasks of
+    1 and of 0 are added to both. As s^2 is an estimate, n* is multiplied by (z / t)^2 with Student's t of n - 1 degrees.
+    Where every value is 0 or 1, as with one attempt per task, s^2 = v is known and the interval is Wilson's.
+
+    Args:
+        values: shape (..., tasks), for example the share of solved attempts. Leading axes are independent samples.
+
+    Raises:
+        ValueError: no task, a value outside [0, 1] or not finite, or a level outside (0, 1).
+    """
+    x = _sample(values, 0.0, level)
+    n, mean = x.shape[-1], x.mean(-1)
+    total = n + 2 * PRIOR_TASKS
+    prior_mean = (x.sum(-1) + PRIOR_TASKS) / total
+    variance = ((x * x).sum(-1) + PRIOR_TASKS) / total - prior_mean**2
+    effective = _effective(n, prior_mean * (1 - prior_mean), variance, level)
+    return wilson(mean * n, n, level, np.where(((x == 0) | (x == 1)).all(-1), n, effective))
+
+
+def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95, effective: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval of a success probability, (low, high) in [0, 1].
 
-    With p = successes / n and z the normal quantile at (1 + level) / 2:
-    (p + z^2/2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2/n)    (Wilson 1927).
-    No trials say nothing: n = 0 gives (0, 1).
+    With p = successes / n, z the normal quantile at (1 + level) / 2 and m = `effective` (n if None):
+    (p + z^2/2m +- z sqrt(p (1 - p) / m + z^2 / 4m^2)) / (1 + z^2/m)    (Wilson 1927).
+    """
+    p, m = np.asarray(successes, float) / n, np.asarray(n if effective is None else effective, float)
+    z = normal_quantile(level)
+    centre, scale = p + z * z / (2 * m), 1 + z * z / m
+    half = z * np.sqrt(p * (1 - p) / m + z * z / (4 * m * m))
+    return np.where(p == 0, 0.0, (centre - half) / scale), np.where(p == 1, 1.0, (centre + half) / scale)
+
+
+def difference_interval(differences: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of the mean over paired tasks of a difference in [-1, 1], (low, high).
+
+    Tango's score interval (Tango 1998) of b - c, the mean gain b less the mean loss c over tasks: with one attempt per
+    task these are the shares of tasks that only one of two methods solved, and the interval is Tango's. Otherwise the
+    number of tasks n becomes n* = n v / s^2 as in `rate_interval`, with v = b + c - (b - c)^2 the largest variance that
+    differences with these b and c can have, and n* is at most n divided by the smallest difference that is not 0: about the
+    number of attempts. Without any difference n* = n.
+
+    The ends are the D with |b - c - D| = z sqrt((2 q(D) + D (1 - D)) / n*), where q(D) is the likeliest share of
+    losses, (sqrt(B^2 + 8 c D (1 - D)) - B) / 4 with B = (2 - b + c) D - b - c.
+
+    Args:
+        differences: shape (..., tasks). Leading axes are independent samples.
 
     Raises:
-        ValueError: successes outside [0, n], or a level outside (0, 1).
+        ValueError: as `rate_interval`, with values outside [-1, 1].
     """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} trials")
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} is not between 0 and 1")
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    p = successes / n
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == n else (centre + half) / scale
-    return low, high
+    d = _sample(differences, -1.0, level)
+    n, mean = d.shape[-1], d.mean(-1)
+    gain, loss = np.maximum(d, 0).mean(-1), np.maximum(-d, 0).mean(-1)
+    most, variance = gain + loss - mean**2, (d * d).mean(-1) - mean**2
+    whole = ((d == 0) | (np.abs(d) == 1)).all(-1)
+    finest = np.abs(d).min(-1, where=d != 0, initial=1)
+    effective = np.where(whole, n, np.minimum(_effective(n, most, variance, level), n / finest))
+    z = normal_quantile(level)
+
+    def inside(delta: np.ndarray) -> np.ndarray:
+        b = (2 - mean) * delta - gain - loss
+        q = (np.sqrt(np.maximum(b * b + 8 * loss * delta * (1 - delta), 0)) - b) / 4
+        return (mean - delta) ** 2 <= z * z * np.maximum(2 * q + delta * (1 - delta), 0) / effective
+
+    return _bisect(inside, mean, -1.0), _bisect(inside, mean, 1.0)
 
 
-def rate(successes: int, n: int, level: float = 0.95) -> Rate:
-    """The share with Wilson's interval. The share of nothing is 0, with interval (0, 1)."""
-    low, high = wilson(successes, n, level)
-    return Rate(successes / n if n else 0.0, low, high, n)
+def sign_flip(differences: Sequence[Fraction]) -> float:
+    """Exact two-sided sign-flip test: P(|sum of e_i d_i| >= |sum of d_i|) with fair independent signs e_i    (Fisher 1935).
 
+    Exact where the two methods are equally good at every task (or every seed), for then the sign of a difference is a
+    coin. With differences of -1, 0 and 1 it is McNemar's exact test. 1 where nothing differs.
 
-def sign_test(wins: int, losses: int) -> float:
-    """One-sided exact sign test: P(X >= wins), X ~ Binomial(wins + losses, 1/2). 1 where there is no win and no loss.
-
-    Small means that so many wins would be unlikely if the treatment were no better than the baseline.
-    Ties are left out, as the test requires.
+    The distribution is built value by value on the multiples of the differences' common denominator; where that is
+    above `GRID`, differences are rounded to multiples of 1 / GRID and the p value is rounded up accordingly.
 
     Raises:
-        ValueError: a negative count.
+        ValueError: no differences.
     """
-    n = _discordant(wins, losses)
-    return _upper_tail(wins, n)
+    if not differences:
+        raise ValueError("no differences to test")
+    unit = math.lcm(*(Fraction(one).denominator for one in differences))
+    exact = unit <= GRID
+    steps = [abs(round(one * (unit if exact else GRID))) for one in differences]
+    observed = abs(sum(round(one * (unit if exact else GRID)) for one in differences)) - (0 if exact else len(differences))
+    chances = np.ones(1)
+    for step in (step for step in steps if step):
+        chances = np.concatenate([chances, np.zeros(step)]) / 2
+        chances[step:] += chances[:-step].copy()
+    # chances[i] is of the sum 2 i - total.
+    sums = np.abs(2 * np.arange(len(chances)) - sum(steps))
+    return min(1.0, float(chances[sums >= observed].sum()))
 
 
-def mcnemar_exact(wins: int, losses: int) -> float:
-    """Two-sided exact McNemar test over the discordant pairs: min(1, 2 P(X >= max(wins, losses))). Raises as `sign_test`."""
-    n = _discordant(wins, losses)
-    return min(1.0, 2 * _upper_tail(max(wins, losses), n))
-
-
-def compare(baseline: Mapping[str, bool], treatment: Mapping[str, bool]) -> Comparison:
-    """Pairs two methods by key (a task, or a task and attempt); keys that only one of them has are left out."""
-    wins = losses = ties = 0
-    for key, solved in treatment.items():
-        if key not in baseline:
-            continue
-        if solved == baseline[key]:
-            ties += 1
-        elif solved:
-            wins += 1
-        else:
-            losses += 1
-    return Comparison(wins, losses, ties, sign_test(wins, losses))
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of a mean: mean +- t s / sqrt(n), t of n - 1 degrees. None for one value, or where all are equal."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(1, n - 1))
+    if deviation <= 1e-12:
+        return None
+    half = t_quantile(level, n - 1) * deviation / math.sqrt(n)
+    return mean - half, mean + half
 
 
 def pass_at_k(attempts: int, successes: int, k: int) -> float:
@@ -117,48 +153,55 @@ def pass_at_k(attempts: int, successes: int, k: int) -> float:
     return 1 - math.comb(attempts - successes, k) / math.comb(attempts, k)
 
 
-def pass_at(tries: Sequence[tuple[int, int]], level: float = 0.95) -> dict[int, Rate]:
-    """pass@k for k = 1, 2, 4, ... and the most attempts that a task has: the mean over tasks, with its bootstrap interval.
-
-    A task with fewer than k attempts, where some were lost, does not count for that k.
-
-    Args:
-        tries: (attempts, successes) of each task, at least one attempt each.
-    """
-    most = max((attempts for attempts, _ in tries), default=0)
-    rates = {}
-    for k in sorted({*(2**power for power in range(most.bit_length())), most} - {0}):
-        estimates = [pass_at_k(attempts, successes, k) for attempts, successes in tries if attempts >= k]
-        rates[k] = Rate(math.fsum(estimates) / len(estimates), *bootstrap_mean(estimates, level), len(estimates))
-    return rates
+def normal_quantile(level: float) -> float:
+    """z with P(|Z| <= z) = level, Z standard normal."""
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def bootstrap_mean(values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean, (low, high): the same for the same arguments.
+@functools.lru_cache(maxsize=256)
+def t_quantile(level: float, degrees: int) -> float:
+    """t with P(|T| <= t) = level, T Student's with `degrees` of freedom: by bisection of Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(100):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _t_within(angle, degrees) < level else (low, angle)
+    return math.sqrt(degrees) * math.tan(low)
 
-    Each resample draws as many values as there are, with replacement; the ends are the quantiles (1 -+ level) / 2 of
-    the resamples' means    (Efron 1979). Values that are all equal give an interval without width.
 
-    Raises:
-        ValueError: no values, or a level outside (0, 1).
-    """
-    if not len(values):
-        raise ValueError("no values to resample")
+def _t_within(angle: float, degrees: int) -> float:
+    """P(|T| <= sqrt(degrees) tan(angle))."""
+    odd, cosine, total = degrees % 2, math.cos(angle), 0.0
+    term = cosine if odd else 1.0
+    for power in range(odd, degrees - 1, 2):
+        total += term
+        term *= cosine * cosine * (power + 1) / (power + 2)
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+
+def _effective(n: int, most: np.ndarray, variance: np.ndarray, level: float) -> np.ndarray:
+    """n most / variance, less what it costs that the variance is an estimate."""
+    if n < 2:
+        return np.full(np.shape(most), float(n))
+    correction = (normal_quantile(level) / t_quantile(level, n - 1)) ** 2
+    return n * correction * most / np.maximum(variance, 1e-12)
+
+
+def _sample(values: ArrayLike, least: float, level: float) -> np.ndarray:
+    sample = np.asarray(values, float)
+    if not sample.shape or not sample.shape[-1]:
+        raise ValueError("no tasks")
+    if not ((sample >= least) & (sample <= 1)).all():
+        raise ValueError(f"values outside [{least:g}, 1], or not finite")
     if not 0 < level < 1:
         raise ValueError(f"level {level} is not between 0 and 1")
-    # How often a resample draws each distinct value is multinomial: the same distribution, and less to draw.
-    distinct, counts = np.unique(np.asarray(values, float), return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=resamples)
-    low, high = np.quantile(draws @ distinct / len(values), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return sample
 
 
-def _discordant(wins: int, losses: int) -> int:
-    if wins < 0 or losses < 0:
-        raise ValueError(f"{wins} wins and {losses} losses: counts can't be negative")
-    return wins + losses
-
-
-def _upper_tail(at_least: int, n: int) -> float:
-    """P(X >= at_least), X ~ Binomial(n, 1/2), in integers until the last division."""
-    return sum(math.comb(n, count) for count in range(at_least, n + 1)) / 2**n
+def _bisect(inside: Callable[[np.ndarray], np.ndarray], start: np.ndarray, end: float) -> np.ndarray:
+    """The last point from `start` towards `end` that is inside."""
+    good, bad = np.array(start, float), np.full(np.shape(start), end)
+    for _ in range(60):
+        middle = (good + bad) / 2
+        within = inside(middle)
+        good, bad = np.where(within, middle, good), np.where(within, bad, middle)
+    return good

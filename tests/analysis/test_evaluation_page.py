@@ -7,16 +7,15 @@ import pytest
 from mira_jax.trajectories.records import Status
 from rollouts.analysis import evaluation_page
 from rollouts.analysis.evaluation import read_episodes
-from rollouts.analysis.figures import summarize
+from rollouts.analysis.figures import gather, summarize
 from tests.analysis import synthetic
 from tests.analysis.browser import HIDDEN, HOSTILE, assert_fits, opened
-
-NAMED = {"suite": "shop", "split": "test", "seed": 7}
 
 
 def render(trajectories, lost=(), prices=(0.0, 0.0)):
     judged, given_up = read_episodes(trajectories, Path("here")), read_episodes(lost, Path("there"))
-    return evaluation_page.render(summarize(judged, given_up, *prices) | NAMED, judged, given_up)
+    summary = gather({"m": summarize("m", judged, given_up, prices)}, judged)
+    return evaluation_page.render(synthetic.replace(summary, task_seed=7), judged, given_up)
 
 
 def written(path, *args, **options):
@@ -39,7 +38,7 @@ def two_attempts():
 async def test_the_page_is_whole_quiet_and_asks_for_nothing(tmp_path):
     judged, lost = two_attempts()
     path = written(tmp_path / "evaluation.html", judged, lost, prices=(0.15, 0.6))
-    summary = summarize(read_episodes(judged, tmp_path), read_episodes(lost, tmp_path), 0.15, 0.6)
+    method = summarize("m", read_episodes(judged, tmp_path), read_episodes(lost, tmp_path), (0.15, 0.6))
     async with opened(path) as (page, said, asked):
         assert await page.locator("h1").inner_text() == "mira"
         lead = await page.locator(".lead").inner_text()
@@ -51,20 +50,20 @@ async def test_the_page_is_whole_quiet_and_asks_for_nothing(tmp_path):
             "How episodes ended",
             "Failing tasks",
         ]
-        solved = summary["success_rate"]
+        solved = method.success_rate
         tiles = await page.locator(".tiles").inner_text()
-        assert f"{100 * solved['mean']:.1f} %" in tiles and "138" in tiles and "2 more without an outcome" in tiles
-        assert f"${summary['cost']['usd']:.2g}" in tiles
+        assert f"{100 * solved.mean:.1f} %" in tiles and "138" in tiles and "2 more without an outcome" in tiles
+        assert f"${method.cost.usd:.2g}" in tiles
         domains = await page.locator("#per-domain tbody tr").all_inner_texts()
         assert [row.split()[0] for row in domains] == ["admin+shop", "shop"]
         assert await page.locator("#per-template tbody tr").count() == 14
         bars = await page.locator("svg.rate").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
         assert len(bars) == 2 + 14 and set(bars) == {26}
         row = await page.locator("#pass-at tbody tr").nth(1).inner_text()
-        both = summary["pass_at_k"]["2"]
-        assert row.split() == f"2 {100 * both['mean']:.1f} % {100 * both['low']:.1f} – {100 * both['high']:.1f} % 69".split()
+        both = method.pass_at_k[2]
+        assert row.split() == f"2 {100 * both.mean:.1f} % {100 * both.low:.1f} – {100 * both.high:.1f} % 69".split()
         statuses = await page.locator("#statuses tbody tr").all_inner_texts()
-        assert {row.split("\t")[0].strip().lower().replace(" ", "_"): int(row.split("\t")[1]) for row in statuses} == summary["status"]
+        assert {row.split("\t")[0].strip().lower().replace(" ", "_"): int(row.split("\t")[1]) for row in statuses} == method.status
         failing = {one.task.id for one in judged if not one.success}
         assert await page.locator("#failing > .failing").first.locator("li").count() == len(failing)
         assert "not solved at every attempt" in await page.locator("#failing > .note").first.inner_text()

@@ -5,11 +5,13 @@ import json
 import re
 
 import pytest
+import scipy.stats
 
-from mira_jax import commands
+from mira_jax import commands, phases
 from mira_jax.config import build
+from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Page, Status, Subgoal
-from rollouts import report
+from rollouts import compare, report
 from tests.analysis import synthetic
 from tests.analysis.browser import HIDDEN, HOSTILE, assert_fits, opened
 
@@ -23,6 +25,7 @@ def written(tmp_path_factory):
         made[method] = synthetic.evaluation(method, skill, 70, seed)
         synthetic.write_evaluation(root / method, made[method])
         synthetic.write_scores(root / f"{method}.npz", made[method], root / method / "labelled")
+    synthetic.write_evaluation(root / "other", synthetic.evaluation("other", 0.5, 3, 4))
     for run in ("sft", "actor"):
         synthetic.write_run(root / "runs" / run, steps=150)
     (root / "summary-of-phases.json").write_text(json.dumps({"minutes": {"sft": 3.25, "actor": 1.5}}))
@@ -109,38 +112,77 @@ async def test_numbers_on_the_page_equal_the_summary_and_the_episodes(written):
     root, made = written
     numbers = json.loads((root / "numbers.json").read_text())
     outcomes = {method: {one.task.id: one.success for one in of if one.status is not Status.INFRA_ERROR} for method, of in made.items()}
-    wins = sum(outcomes["mira"][task] and not outcomes["sft"][task] for task in outcomes["mira"])
-    losses = sum(outcomes["sft"][task] and not outcomes["mira"][task] for task in outcomes["mira"])
-    assert (numbers["paired"]["wins"], numbers["paired"]["losses"], numbers["paired"]["ties"]) == (wins, losses, 69 - wins - losses)
     async with opened(root / "report.html") as (page, _, _):
         for method, of in outcomes.items():
-            share = numbers["success_rate"][method]
-            assert share["n"] == len(of) == 69, "the infrastructure error is no failure"
+            share = numbers["methods"][method]["success_rate"]
+            assert share["tasks"] == share["attempts"] == len(of) == 69, "the infrastructure error is no failure"
             assert share["mean"] == pytest.approx(sum(of.values()) / 69)
             row = await page.locator(f'#methods tr[data-method="{method}"]').inner_text()
             assert f"{100 * share['mean']:.1f} %" in row
             assert f"{100 * share['low']:.1f} – {100 * share['high']:.1f} %" in row
             assert f"{100 * share['mean']:.1f} %" in await page.locator("#success svg.chart").first.text_content()
-        assert f"{wins} – {losses} – {69 - wins - losses}" in await page.locator('#methods tr[data-method="mira"]').inner_text()
+        rows = [row.split() for row in await page.locator("#comparisons tbody tr").all_inner_texts()]
+        assert [row[:2] for row in rows] == [["mira", "sft"], ["mira", "filtered_bc"], ["filtered_bc", "sft"]]
+        for (treatment, baseline, *cells), one in zip(rows, numbers["comparisons"], strict=True):
+            mine, theirs = outcomes[treatment], outcomes[baseline]
+            wins, losses = (sum(a[task] and not b[task] for task in mine) for a, b in ((mine, theirs), (theirs, mine)))
+            assert (one["treatment"], one["baseline"], one["sided"]) == (treatment, baseline, "two-sided")
+            assert (one["wins"], one["losses"], one["ties"]) == (wins, losses, 69 - wins - losses)
+            assert one["p_value"] == pytest.approx(scipy.stats.binomtest(wins, wins + losses).pvalue)
+            interval = [f"{100 * one['low']:+.1f}", "to", f"{100 * one['high']:+.1f}"]
+            assert cells[:7] == [f"{100 * (wins - losses) / 69:+.1f}", *interval, *map(str, (wins, losses, 69 - wins - losses))]
+        assert "p, two-sided" in await page.locator("#comparisons thead").inner_text()
         verdict = await page.locator("#verdict").inner_text()
-        assert f"{100 * (wins - losses) / 69:+.1f} points" in verdict
-        assert "mira solves more of these tasks than sft, more than chance would explain." in verdict
-        assert "sft 1, filtered_bc 1, mira 1" in await page.locator("#success p.note").inner_text()
+        assert f"{100 * numbers['comparisons'][0]['difference']:+.1f} points" in verdict and "exact McNemar test, two-sided" in verdict
+        assert "mira solves more of these tasks than sft, by more than chance would explain." in verdict
+        assert "sft 1, filtered_bc 1, mira 1" in await page.locator("#success p.note").last.inner_text()
         await page.locator("#templates details summary").click()
         cells = await page.locator("#template-table tbody tr").first.locator("td").all_inner_texts()
         template = await page.locator("#template-table tbody th").first.inner_text()
         for cell, method in zip(cells, made, strict=True):
-            share = numbers["methods"][method]["templates"][template]
-            assert cell.startswith(f"{100 * share['mean']:.1f} %") and cell.endswith(f"n = {share['n']}")
+            share = numbers["methods"][method]["per_template"][template]
+            assert cell.startswith(f"{100 * share['mean']:.1f} %") and cell.endswith(f"n = {share['tasks']}")
         counts = {method: sum(numbers["methods"][method]["failures"].values()) for method in made}
         assert counts == {method: sum(not success for success in of.values()) for method, of in outcomes.items()}
     with open(root / "numbers.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 15
-    assert (
-        float(next(row["mean"] for row in rows if row["method"] == "mira" and not row["template"]))
-        == numbers["success_rate"]["mira"]["mean"]
-    )
+    mean = float(next(row["mean"] for row in rows if row["method"] == "mira" and not row["template"]))
+    assert mean == numbers["methods"]["mira"]["success_rate"]["mean"]
+
+
+def several_attempts(method, skill, seed):
+    """4 attempts each at 41 tasks, of which one has no outcome, as in every `synthetic.evaluation`."""
+    return [
+        synthetic.replace(one, id=f"{one.id}-{attempt}", attempt=attempt)
+        for attempt in range(4)
+        for one in synthetic.evaluation(method, skill, 41, seed + attempt)
+    ]
+
+
+async def test_report_compare_summary_and_table_say_the_same(tmp_path, capsys):
+    """Of the same two evaluations with several attempts per task: one difference, interval and p value in all four."""
+    for method, skill, seed in (("sft", 0.4, 1), ("mira", 0.55, 5)):
+        synthetic.write_evaluation(tmp_path / method, several_attempts(method, skill, seed))
+    folders = {method: str(tmp_path / method) for method in ("sft", "mira")}
+    tree = {"evaluations": folders, "out": str(tmp_path / "report.html"), "summary": str(tmp_path / "summary.json")}
+    report.main(build(report.ReportConfig, tree))
+    assert compare.main(compare.CompareConfig(**dict(zip(("baseline", "treatment"), folders.values(), strict=True)))) == 0
+    printed = capsys.readouterr().out
+    summary = summaries.read(tmp_path / "summary.json")
+    (one,) = summary.comparisons
+    assert one.test == "exact sign-flip test over tasks" and one.attempts == 4 and one.tasks == 40
+    words = f"{summaries.points(one, 0.95)}", summaries.verdict(one)
+    table = phases.format_table(summary)
+    assert all(word in printed and word in table for word in words)
+    async with opened(tmp_path / "report.html") as (page, _, _):
+        (row,) = await page.locator("#comparisons tbody tr").all_inner_texts()
+        assert row.split()[2:9] == [
+            f"{100 * one.difference:+.1f}", f"{100 * one.low:+.1f}", "to", f"{100 * one.high:+.1f}",
+            str(one.wins), str(one.losses), str(one.ties),
+        ]  # fmt: skip
+        assert summaries.p_value(one.p_value) in row
+        assert "mira more often" in await page.locator("#verdict").inner_text()
 
 
 async def test_hostile_text_is_inert_and_shown_as_text(tmp_path):
@@ -256,6 +298,7 @@ def test_the_same_input_gives_the_same_page_and_replaces_it(written):
         ({"out": "{root}/config.yaml"}, "exists and is not a report"),
         ({"out": "{root}"}, "is a folder"),
         ({"level": 1.5}, "not between 0 and 1"),
+        ({"evaluations": {"sft": "{root}/sft", "other": "{root}/other"}, "scores": {}}, "not the same tasks: 67 only in sft"),
         ({"titel": "x"}, "did you mean title?"),
     ],
 )

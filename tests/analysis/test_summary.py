@@ -1,6 +1,5 @@
 """The numbers behind the report, by hand; and what is read from disk."""
 
-import dataclasses
 import json
 import os
 from types import SimpleNamespace
@@ -9,12 +8,12 @@ import pytest
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status
+from mira_jax.trajectories.shards import Spool
 from rollouts.analysis import charts, pages, svg
-from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
+from rollouts.analysis.evaluation import EPISODES, LOST, Evaluation, read_episodes, read_run, read_stages
 from rollouts.analysis.figures import summarize
-from rollouts.analysis.pages import p_value
 from rollouts.analysis.selection import choose
-from rollouts.analysis.summary import pair, summarise, to_tree
+from rollouts.analysis.summary import summarise
 from tests.analysis import synthetic
 
 
@@ -35,46 +34,54 @@ def write(folder, method, outcomes, attempts=None):
 def test_rates_pairs_and_progress_by_hand(tmp_path):
     baseline = write(tmp_path, "sft", "1100x10")
     treatment = write(tmp_path, "mira", "101011x")
-    summary = summarise([baseline, treatment], "sft", "mira")
-    sft, mira = summary.methods
-    assert (sft.episodes, sft.success_rate.n, sft.success_rate.mean) == (7, 6, 0.5)
-    assert sft.statuses == {"finished": 3, "horizon": 3, "infra_error": 1}
-    assert {name: (rate.mean, rate.n) for name, rate in mira.templates.items()} == {"even": (1.0, 3), "odd": (1 / 3, 3)}
+    findings = summarise([baseline, treatment], "sft", "mira")
+    sft, mira = findings.summary.methods["sft"], findings.summary.methods["mira"]
+    assert (sft.success_rate.tasks, sft.success_rate.mean, sft.infra_errors) == (6, 0.5, 1)
+    assert sft.status == {"finished": 3, "horizon": 3, "infra_error": 1}
+    assert {name: (rate.mean, rate.tasks) for name, rate in mira.per_template.items()} == {"even": (1.0, 3), "odd": (1 / 3, 3)}
     assert sft.mean_steps == (3 * 8 + 3 * 5) / 6
-    assert summary.headline == pair(baseline, treatment)
-    counted = summary.headline.comparison
-    assert (counted.wins, counted.losses, counted.ties, summary.headline.both, summary.headline.neither) == (1, 1, 3, 2, 1)
-    assert summary.headline.difference == 0.0
-    assert counted.p_value == 0.75
-    means = [mean for mean, _, _ in sft.progress]
+    (one,) = findings.summary.comparisons
+    assert one == findings.headline.comparison
+    assert (one.wins, one.losses, one.ties, one.tasks, one.difference) == (1, 1, 3, 5, 0.0)
+    assert one.p_value == 1.0 and (one.test, one.sided) == ("exact McNemar test", "two-sided")
+    assert one.left_out == ["shop.even.test.4", "shop.even.test.6"]
+    means = [rate.mean for rate in sft.milestones_after_steps]
     assert means[:6] == [0, 0, 0.25, 0.25, 0.5, 0.5], "0 after no step; subgoals are done after steps 2, 4, 6, 8"
     assert means[6:] == [0.625, 0.625, 0.75], "those that ended after 5 steps keep a half"
-    assert sft.pass_at == {}
-    tree = to_tree(summary)
-    assert tree["paired"] | {"wins": 1, "losses": 1, "ties": 3, "p_value": 0.75} == tree["paired"]
-    assert tree["success_rate"]["sft"]["mean"] == 0.5
-    json.dumps(tree)
+    assert sft.milestones_after_steps[0].high == 0.0 < sft.milestones_after_steps[1].high, "by definition, and by observation"
+    assert list(sft.pass_at_k) == [1] and sft.pass_at_k[1] == sft.success_rate
+
+
+def test_every_two_methods_are_paired_and_the_treatment_comes_first(tmp_path):
+    outcomes = {"sft": "100000", "filtered_bc": "111110", "other": "110000", "mira": "111000"}
+    evaluations = [write(tmp_path, method, letters) for method, letters in outcomes.items()]
+    comparisons = summarise(evaluations, "sft", "mira").summary.comparisons
+    assert [(one.treatment, one.baseline, one.wins, one.losses) for one in comparisons] == [
+        ("mira", "sft", 2, 0), ("mira", "filtered_bc", 0, 2), ("mira", "other", 1, 0),
+        ("filtered_bc", "sft", 4, 0), ("other", "sft", 1, 0), ("other", "filtered_bc", 0, 3),
+    ]  # fmt: skip
+    assert [comparisons[0].p_value, comparisons[3].p_value] == [2 * 2**-2, 2 * 2**-4]
+
+
+def test_evaluations_of_other_tasks_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"not the same tasks: 1 only in sft \(such as shop.odd.test.3\)"):
+        summarise([write(tmp_path, "sft", "1101"), write(tmp_path, "mira", "110")], "sft", "mira")
 
 
 def test_rates_equal_those_of_the_evaluation_and_lost_episodes_are_counted_apart(tmp_path):
     evaluation = write(tmp_path, "sft", "1100x10")
-    expected = summarize(evaluation.episodes, lost=[evaluation.episodes[0]] * 2)
-    (tmp_path / "sft" / "summary.json").write_text(json.dumps(expected))
-    method = summarise([Evaluation("sft", tmp_path / "sft")], "sft", "sft").methods[0]
-    assert dataclasses.asdict(method.success_rate) == expected["success_rate"]
-    assert {name: dataclasses.asdict(rate) for name, rate in method.templates.items()} == expected["per_template"]
-    assert method.mean_steps == expected["mean_steps"]
-    assert method.progress[-1][0] == pytest.approx(expected["milestones"])
-    assert method.episodes == 9 and method.statuses["infra_error"] == expected["infra_errors"] == 3
-    (tmp_path / "sft" / "summary.json").write_text("{}")
-    with pytest.raises(UserError, match="not the summary of an evaluation"):
-        Evaluation("sft", tmp_path / "sft")
+    lost = [synthetic.trajectory(synthetic.task("even", number), "sft", 0, Status.INFRA_ERROR, False) for number in (8, 10)]
+    for one in lost:
+        Spool(tmp_path / "sft" / EPISODES / LOST).add(one)
+    expected = summarize("sft", evaluation.episodes, read_episodes(lost, tmp_path))
+    method = summarise([Evaluation("sft", tmp_path / "sft")], "sft", "sft").summary.methods["sft"]
+    assert method == expected and method.infra_errors == 3 and method.status["infra_error"] == 3
 
 
 def test_attempts_give_pass_at_k(tmp_path):
     evaluation = write(tmp_path, "m", "100" + "111" + "000", attempts=3)
-    method = summarise([evaluation], "m", "m").methods[0]
-    assert method.pass_at == pytest.approx({1: (1 / 3 + 1) / 3, 2: (2 / 3 + 1) / 3, 3: 2 / 3})
+    method = summarise([evaluation], "m", "m").summary.methods["m"]
+    assert {k: rate.mean for k, rate in method.pass_at_k.items()} == pytest.approx({1: (1 / 3 + 1) / 3, 2: (2 / 3 + 1) / 3, 3: 2 / 3})
 
 
 def test_tasks_are_chosen_by_rule(tmp_path):
@@ -143,18 +150,13 @@ def test_long_curves_are_thinned_to_means():
     assert charts.thin(points[:5]) == points[:5]
 
 
-def test_small_p_values_are_powers_of_ten():
-    assert p_value(0.5) == "0.50" and p_value(0.0312) == "0.031"
-    assert p_value(2.83e-7) == "2.8\u00a0×\u00a010⁻⁷"
-
-
 def test_the_lead_says_so_where_methods_met_different_tasks():
     def evaluation(*tasks):
         return SimpleNamespace(
             episodes=[SimpleNamespace(task=task, policy=SimpleNamespace(temperature=0.0), created="2026-11-20T10:00:00") for task in tasks]
         )
 
-    summary = SimpleNamespace(templates=["buy"])
-    assert pages._lead([evaluation("a", "b"), evaluation("a", "b")], summary).startswith("2 methods on the same 2 tasks of 1 template,")
-    apart = pages._lead([evaluation("a", "b"), evaluation("b", "c")], summary)
+    findings = SimpleNamespace(templates=["buy"])
+    assert pages._lead([evaluation("a", "b"), evaluation("a", "b")], findings).startswith("2 methods on the same 2 tasks of 1 template,")
+    apart = pages._lead([evaluation("a", "b"), evaluation("b", "c")], findings)
     assert apart.startswith("2 methods on 3 tasks of 1 template, in a real browser; 1 task in common; one attempt each;")

@@ -17,6 +17,7 @@ from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.trajectories import records
+from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Outcome, Status, Trajectory
 from mira_jax.trajectories.shards import ShardReader, Spool, pack
 from mira_jax.trajectories.tokenizer import train_tokenizer
@@ -228,22 +229,24 @@ def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsy
     assert run("--out", str(out), "--dry-run") == 0 and "0 are there, 4 to run" in capsys.readouterr().out
     assert not out.exists()
     assert run("--out", str(out)) == 0
-    summary = json.loads((out / "summary.json").read_text())
-    assert {key: round(value, 3) for key, value in summary["success_rate"].items()} == {"mean": 0.75, "low": 0.301, "high": 0.954, "n": 4}
-    assert summary["per_template"] == {"press": summary["success_rate"]}
-    assert summary["tasks"] == {f"press.test.0.{i}": i != 1 for i in range(4)}
-    assert (summary["status"], summary["infra_errors"], summary["mean_steps"], summary["milestones"]) == ({"finished": 4}, 0, 2.75, 1.0)
+    summary = summaries.read(out / "summary.json")
+    (method,) = summary.methods.values()
+    rate = method.success_rate
+    assert (rate.mean, round(rate.low, 3), round(rate.high, 3), rate.tasks, rate.attempts) == (0.75, 0.301, 0.954, 4, 4)
+    assert method.per_template == {"press": rate} and summary.task_seed == 0
+    assert {task.split("|")[0]: tries for task, tries in method.tasks.items()} == {f"press.test.0.{i}": (1, int(i != 1)) for i in range(4)}
+    assert (method.status, method.infra_errors, method.mean_steps, method.milestones.mean) == ({"finished": 4}, 0, 2.75, 1.0)
     assert "press   75.0 %" in capsys.readouterr().out
     assert len((out / evaluate.TABLE).read_text().splitlines()) == 1 + 4 and "75.0 %" in (out / evaluate.PAGE).read_text()
     assert run("--out", str(out), "--dry-run") == 0 and "4 are there, 0 to run" in capsys.readouterr().out
     assert run("--out", str(tmp_path / "idle"), "--set", "policy.kind=idle") == 0
-    idle = json.loads((tmp_path / "idle" / "summary.json").read_text())
-    assert idle["tasks"].keys() == summary["tasks"].keys() and idle["success_rate"]["mean"] == 0
+    (idle,) = summaries.read(tmp_path / "idle" / "summary.json").methods.values()
+    assert idle.tasks.keys() == method.tasks.keys() and idle.success_rate.mean == 0
     compare.main(compare.CompareConfig(baseline=str(tmp_path / "idle"), treatment=str(out)))
-    assert "4 tasks: 3 wins, 0 losses, 1 ties; exact McNemar, two-sided: p = 0.25" in capsys.readouterr().out
+    assert "4 tasks: 3 wins, 0 losses, 1 ties; exact McNemar test, two-sided: p = 0.25" in capsys.readouterr().out
     assert run("--out", str(out)) == 0
-    again = json.loads((out / "summary.json").read_text())
-    assert again["tasks"] == summary["tasks"]
+    (again,) = summaries.read(out / "summary.json").methods.values()
+    assert again.tasks == method.tasks
     assert run("--out", str(out), "--set", "seed=1") == 2
     assert "holds an evaluation with other settings (seed)" in capsys.readouterr().err
     assert run("--out", str(tmp_path)) == 2
