@@ -20,7 +20,6 @@ import yaml
 
 from mira_jax import commands
 from mira_jax.errors import UserError
-from mira_jax.model_files import locate
 from mira_jax.models import huggingface
 from mira_jax.models.huggingface import peft
 from mira_jax.models.lora import TARGETS
@@ -28,7 +27,7 @@ from mira_jax.models.merging import NOTHING, MergedWeights
 from mira_jax.models.weights import Weights
 from mira_jax.training import load, run_weights
 from mira_jax.training.run_folder import CONFIG
-from mira_jax.trajectories import tokenizer as tokenizers
+from mira_jax.trajectories.tokenizer import find_tokenizer
 
 LEAST_SHARE, MOST_ERROR = 0.99, 0.1
 """Of the adapters' change in an export (`mira_jax.models.merging.Survival`). Beyond these it is warned of."""
@@ -68,7 +67,7 @@ def main(config: ExportConfig) -> None:
     if config.adapter:
         return export_adapter(config.checkpoint, weights, Path(config.out), multimodal=bool(vision))
     plan = {
-        "tokenizer_path": locate(Path(config.checkpoint) / tokenizers.FILE_NAME),
+        "tokenizer_path": find_tokenizer([config.checkpoint, *([origin] if origin else [])]),
         "dtype": jnp.dtype(config.dtype) if config.dtype else None,
         "origin": origin,
         "vision": vision,

@@ -15,12 +15,11 @@ from typing import Any
 
 from mira_jax import commands
 from mira_jax.errors import UserError
-from mira_jax.model_files import locate
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
 from mira_jax.training import load, run_weights
 from mira_jax.training.checkpoint import CHECKPOINTS
-from mira_jax.trajectories import tokenizer as tokenizers
+from mira_jax.trajectories.tokenizer import Tokenizer, find_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,8 @@ class ImportConfig:
     out: str = ""
     """The run's folder to make, to be named where a model is asked for: init_from, serve, score, export."""
     tokenizer: str | None = None
-    """A SentencePiece model. Default: tokenizer.model of the folder; Google's release has it one folder up."""
+    """A folder with a tokenizer, a tokenizer.json or a SentencePiece model. Default: that of the model's folder; Google's
+    release has it one folder up."""
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     """For a release that is none of Google's sizes: fields of Gemma3Config that shapes do not say, such as window."""
 
@@ -42,7 +42,9 @@ def main(config: ImportConfig) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is already there; give another folder or remove it")
     weights = open_source(config)
-    tokenizer = find_tokenizer(config)
+    tokenizer = open_tokenizer(config)
+    if tokenizer:
+        tokenizer.fit(weights.config.vocabulary_size, config.model)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -54,7 +56,7 @@ def main(config: ImportConfig) -> None:
         raise UserError(f"{out}: cannot write the run: {error}; free some disk space, or choose another folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(f"{out}: a Gemma3 of {weights.config.parameters:,} parameters" + ("" if tokenizer else "; there is no tokenizer.model"))
+    print(f"{out}: a Gemma3 of {weights.config.parameters:,} parameters" + ("" if tokenizer else "; there is no tokenizer"))
 
 
 def open_source(config: ImportConfig) -> Weights:
@@ -71,22 +73,20 @@ def open_source(config: ImportConfig) -> Weights:
     return huggingface.HubFolder(folder)
 
 
-def find_tokenizer(config: ImportConfig) -> Path | None:
-    """The SentencePiece model to keep, None if there is none. Raises UserError if the one named is not there or not one."""
-    if config.tokenizer:
-        return tokenizers.Tokenizer(config.tokenizer).path
+def open_tokenizer(config: ImportConfig) -> Tokenizer | None:
+    """The tokenizer to keep, None if there is none. Raises UserError if the one named is not there or can't be read."""
     folder = Path(config.model)
     places = [folder] if (folder / huggingface.CONFIG).exists() else [folder, folder.resolve().parent]
-    found = next((place for place in places if locate(place / tokenizers.FILE_NAME)), None)
-    return tokenizers.Tokenizer(found).path if found else None
+    found = config.tokenizer or find_tokenizer(places)
+    return Tokenizer(found) if found else None
 
 
-def _write(config: ImportConfig, weights: Weights, tokenizer: Path | None, run: Path) -> None:
+def _write(config: ImportConfig, weights: Weights, tokenizer: Tokenizer | None, run: Path) -> None:
     run.mkdir(parents=True)
     run_weights.write(weights, run / CHECKPOINTS / "0")
     load.write_model_json(run, weights.config, ())
-    if tokenizer:
-        shutil.copyfile(tokenizer, run / tokenizers.FILE_NAME)
+    for name, content in tokenizer.contents().items() if tokenizer else ():
+        (run / name).write_bytes(content)
     if isinstance(weights, huggingface.HubFolder):
         huggingface.keep_origin(config.model, run / load.ORIGIN)
 

@@ -136,8 +136,7 @@ def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
     if bool(heads) != critic:
         raise UserError(f"{'critic' if critic else 'policy'}: {folder} holds a {'critic' if heads else 'policy'}")
     tokenizer = Tokenizer(folder)
-    if tokenizer.vocabulary_size > sizes.vocabulary_size:
-        raise UserError(f"{folder}: its tokenizer has {tokenizer.vocabulary_size} pieces, its model {sizes.vocabulary_size}")
+    tokenizer.fit(sizes.vocabulary_size, folder)
     fingerprint, base = weights_identity(folder)
     return Provenance(
         columns=heads or POLICY_COLUMNS,

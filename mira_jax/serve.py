@@ -97,11 +97,9 @@ def make_engine(config: ServeConfig) -> Engine:
     if not isinstance(model, Gemma3):
         raise UserError(f"{config.model}: a critic, which has no words to say; serve a policy")
     tokenizer = Tokenizer(config.model)
-    if tokenizer.vocabulary_size > sizes.vocabulary_size:
-        raise UserError(f"{config.model}: the tokenizer has {tokenizer.vocabulary_size} pieces, the model {sizes.vocabulary_size} words")
+    tokenizer.fit(sizes.vocabulary_size, config.model)
     max_length = min(config.max_length, sizes.max_positions)
-    end_ids = tokenizer.eos_id, tokenizer.end_of_turn_id
-    sampler = Sampler(model, end_ids, config.rows, max_length, tokenizer.vocabulary_size, config.prefix_cache_mb * 2**20)
+    sampler = Sampler(model, tokenizer.end_ids, config.rows, max_length, tokenizer.vocabulary_size, config.prefix_cache_mb * 2**20)
     sampler.warm_up([length for length in config.warm_up if length + 2 <= max_length])
     return Engine(sampler, tokenizer, config.queue_limit)
 

@@ -30,7 +30,7 @@ from mira_jax.training.step import cut, make_evaluation, make_step
 from mira_jax.trajectories import side_tables
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
-from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer
+from mira_jax.trajectories.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def main(config: TrainConfig) -> int:
             _say(f"{run.path}: complete already, at update {run.complete['step']}", sys.stdout)
             return 0
         reader = ShardReader(config.data.folders)
-        tokenizer, tokenizer_file = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
+        tokenizer, tokenizer_files = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
         tables = [SideTable.read(path) for path in config.data.side_tables]
         _check_tables(config, tables, reader, tokenizer)
         prepared = recipe.prepare(reader, tables)
@@ -110,7 +110,8 @@ def main(config: TrainConfig) -> int:
             if processes.first():
                 run.create()
                 run.check_data({**packed.description, "summary": prepared.summary})
-                run.write_bytes(FILE_NAME, tokenizer_file)
+                for name, content in tokenizer_files.items():
+                    run.write_bytes(name, content)
                 write_model_json(run.path, model.config, recipe.heads, lora)
         result = _fit(config, run, recipe, packed, model, layout)
         if not result.finished:

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from mira_jax import commands, export, import_model
 from mira_jax.models import huggingface
 from mira_jax.training.load import load_config, load_model
+from mira_jax.trajectories.tokenizer import FILES, Tokenizer
 from tests import synthetic
 from tests.models.test_google import release_of
 
@@ -25,10 +26,16 @@ def run(module, *settings):
 
 def bits(folder):
     """Every tensor of a folder: dtype, shape and bytes."""
-    tensors = {}
-    for path in folder.glob("*.safetensors"):
-        tensors.update({name: (str(values.dtype), values.shape, values.tobytes()) for name, values in load_file(path).items()})
-    return tensors
+    return {name: value for path in folder.glob("*.safetensors") for name, value in bits_of(load_file(path)).items()}
+
+
+def bits_of(tensors):
+    return {name: (str(values.dtype), values.shape, values.tobytes()) for name, values in tensors.items()}
+
+
+def with_rows(rows, embedding):
+    """The embedding with as many rows as a tokenizer has pieces."""
+    return np.pad(embedding, ((0, rows - len(embedding)), (0, 0)))
 
 
 @pytest.mark.parametrize("name", ["tail", "bfloat16", "multimodal"])
@@ -73,13 +80,20 @@ def test_the_run_is_a_model_like_any_other(tmp_path):
 
 def test_googles_release_becomes_a_run(tmp_path):
     tree, sizes = release_of("scaled")
+    tree["transformer/embedder"]["input_embedding"] = with_rows(320, tree["transformer/embedder"]["input_embedding"])
     ocp.PyTreeCheckpointer().save(tmp_path / "google" / "gemma3", tree)
     tokenizer = synthetic.write_tokenizer(tmp_path / "google" / "tokenizer.model")
     settings = [f"sizes.{name}={json.dumps(value)}" for name, value in sizes.items()]
     assert run(import_model, f"model={tmp_path / 'google' / 'gemma3'}", f"out={tmp_path / 'run'}", *settings) == 0
     assert (tmp_path / "run" / "tokenizer.model").read_bytes() == tokenizer.read_bytes()
     assert run(export, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'out'}") == 0
-    assert bits(tmp_path / "out") == bits(FIXTURES / "scaled")
+    tensors = load_file(FIXTURES / "scaled" / "model.safetensors")
+    tensors["model.embed_tokens.weight"] = with_rows(320, tensors["model.embed_tokens.weight"])
+    assert bits(tmp_path / "out") == bits_of(tensors)
+    # Google's release has no chat template, and says nothing of ends: both are those of the tokenizer.
+    assert "<start_of_turn>" in json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"]
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "out" / name).read_text())["eos_token_id"] == [1, 5]
 
 
 @pytest.fixture
@@ -87,10 +101,18 @@ def multimodal(tmp_path):
     """A multimodal folder with all that one of the Hub has, and a run trained from what was imported of it."""
     hub = tmp_path / "hub"
     shutil.copytree(FIXTURES / "multimodal", hub)
-    for name in ("preprocessor_config.json", "processor_config.json", "tokenizer.json", "chat_template.json"):
+    tensors = load_file(hub / "model.safetensors")
+    name = "language_model.model.embed_tokens.weight"
+    save_file({**tensors, name: with_rows(350, tensors[name])}, hub / "model.safetensors")
+    config = json.loads((hub / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 350
+    (hub / "config.json").write_text(json.dumps(config))
+    for name in ("preprocessor_config.json", "processor_config.json", "special_tokens_map.json"):
         (hub / name).write_text(json.dumps({"name": name}))
+    (hub / "chat_template.json").write_text('{"chat_template": "{{ messages[0].content }}"}')
     (hub / "generation_config.json").write_text('{"eos_token_id": [1, 106], "top_k": 64}')
-    synthetic.write_tokenizer(hub / "tokenizer.model")
+    tokenizer = Tokenizer(synthetic.write_tokenizer(hub / "tokenizer.model"))
+    (hub / "tokenizer.json").write_text(json.dumps(tokenizer.to_json()))
     assert run(import_model, f"model={hub}", f"out={tmp_path / 'imported'}") == 0
     shutil.copytree(tmp_path / "imported", tmp_path / "trained", ignore=shutil.ignore_patterns("huggingface"))
     (tmp_path / "trained" / "config.yaml").write_text(f"init_from: {tmp_path / 'imported'}\n")
@@ -102,8 +124,12 @@ def test_vision_and_side_files_pass_through_training(multimodal):
     shutil.move(hub, multimodal / "elsewhere")
     assert run(export, f"checkpoint={multimodal / 'trained'}", f"out={out}") == 0
     assert bits(out) == bits(multimodal / "elsewhere")
-    for name in ("preprocessor_config.json", "processor_config.json", "tokenizer.json", "chat_template.json", "generation_config.json"):
+    of_tokenizer = ("tokenizer.json", "tokenizer.model", "chat_template.json", "special_tokens_map.json")
+    for name in ("preprocessor_config.json", "processor_config.json", *of_tokenizer):
         assert (out / name).read_bytes() == (multimodal / "elsewhere" / name).read_bytes()
+    generation = json.loads((out / "generation_config.json").read_text())
+    # Token 106 is a byte of this tokenizer, whose end of turn is 5.
+    assert generation["top_k"] == 64 and generation["eos_token_id"] == [1, 5]
     config, before = (json.loads((folder / "config.json").read_text()) for folder in (out, multimodal / "elsewhere"))
     for key in ("architectures", "model_type", "vision_config", "mm_tokens_per_image", "image_token_index"):
         assert config[key] == before[key]
@@ -125,7 +151,7 @@ def test_names_of_multimodal_checkpoints_in_memory_go_out_as_on_the_hub(tmp_path
 
 def test_the_vision_tower_can_be_left_out_or_taken_from_a_folder(multimodal, capsys):
     assert run(export, f"checkpoint={multimodal / 'trained'}", f"out={multimodal / 'text'}", "text_only=true") == 0
-    text = {name.removeprefix("language_model."): tensor for name, tensor in bits(FIXTURES / "multimodal").items() if "language" in name}
+    text = {name.removeprefix("language_model."): tensor for name, tensor in bits(multimodal / "hub").items() if "language" in name}
     assert bits(multimodal / "text") == text
     shutil.rmtree(multimodal / "imported")
     assert run(export, f"checkpoint={multimodal / 'trained'}", f"out={multimodal / 'gone'}") == 0
@@ -139,10 +165,13 @@ def test_the_vision_tower_can_be_left_out_or_taken_from_a_folder(multimodal, cap
 
 
 def test_another_tokenizer_leaves_the_old_ones_files_behind(multimodal):
+    for name in FILES:
+        (multimodal / "trained" / name).unlink(missing_ok=True)
     synthetic.write_tokenizer(multimodal / "trained" / "tokenizer.model", 350)
     assert run(export, f"checkpoint={multimodal / 'trained'}", f"out={multimodal / 'out'}") == 0
     assert (multimodal / "out" / "tokenizer.model").read_bytes() == (multimodal / "trained" / "tokenizer.model").read_bytes()
-    assert not (multimodal / "out" / "tokenizer.json").exists()
+    assert (multimodal / "out" / "tokenizer.json").read_bytes() != (multimodal / "hub" / "tokenizer.json").read_bytes()
+    assert not (multimodal / "out" / "chat_template.json").exists()
     assert (multimodal / "out" / "preprocessor_config.json").exists()
 
 

@@ -17,6 +17,7 @@ from mira_jax.train import TrainConfig
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.shards import write_shard
 from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
 
 ACTOR = {"name": "actor", "beta": 0.05}
@@ -67,7 +68,7 @@ def test_every_step_of_a_sound_episode_is_scored(folder, scores):
     assert by_policy.checkpoint.endswith("sft@2") and by_critic.checkpoint.endswith("critic@2")
     for made in (by_policy, by_critic):
         assert made.prompt == PromptConfig("compact", 200) and made.dtype == "float32"
-        assert made.tokenizer == hashlib.sha256((folder / "sft" / "tokenizer.model").read_bytes()).hexdigest()
+        assert made.tokenizer == Tokenizer(folder / "sft").sha256
     assert policy.shards == (hashlib.sha256((folder / "episodes" / SHARD).read_bytes()).hexdigest(),)
 
 

@@ -96,7 +96,7 @@ class Engine:
         self.max_length, self.vocabulary_size = sampler.max_length, sampler.vocabulary_size
         self.counters = Counters()
         self._sampler = sampler
-        self._end_ids = {tokenizer.eos_id, tokenizer.end_of_turn_id}
+        self._end_ids = set(tokenizer.end_ids)
         self._waiting: collections.deque[tuple[Job, Future[Completion]]] = collections.deque()
         self._running: dict[int, _Running] = {}
         self._wake = threading.Condition()

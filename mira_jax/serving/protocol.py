@@ -14,6 +14,7 @@ import msgspec
 
 from mira_jax.models.sampler import TOP, Sampling
 from mira_jax.serving.engine import Alternatives, Completion, Job
+from mira_jax.trajectories.chat import ChatError
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 
@@ -161,34 +162,26 @@ def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer) -> Prom
 
 
 def chat_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
-    """Gemma's turn template. What a system message says goes before the next user turn's text."""
-    ids = [tokenizer.bos_id]
-    preface, previous = "", None
-    for index, message in enumerate(messages):
-        content = _text(message.content, index)
-        if message.role in ("system", "developer"):
-            preface += content + "\n\n"
-            continue
-        role = "model" if message.role == "assistant" else "user"
-        if role == previous:
-            raise RequestError(f"messages: user and assistant take turns; message {index} repeats {message.role!r}", param="messages")
-        if role == "user":
-            content, preface = preface + content, ""
-        ids += [tokenizer.start_of_turn_id, *tokenizer.encode(f"{role}\n{content.strip()}"), tokenizer.end_of_turn_id]
-        ids += tokenizer.encode("\n")
-        previous = role
-    if previous != "user":
+    """The conversation by the model's chat template, and the head of the answer."""
+    if messages[-1].role != "user":
         raise RequestError("messages: the last message must be the user's", param="messages")
-    return [*ids, tokenizer.start_of_turn_id, *tokenizer.encode("model\n")]
+    conversation = [
+        # OpenAI's newer name for system messages, which templates don't know.
+        {"role": "system" if message.role == "developer" else message.role, "content": _content(message.content, index)}
+        for index, message in enumerate(messages)
+    ]
+    try:
+        return tokenizer.encode_chat(conversation)
+    except ChatError as error:
+        raise RequestError(f"messages: {error}", param="messages") from None
 
 
-def _text(content: Any, index: int) -> str:
+def _content(content: Any, index: int) -> Any:
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        texts = [part.get("text") for part in content]
-        if all(isinstance(text, str) for text in texts):
-            return "".join(texts)
+    is_text = lambda part: isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)  # noqa: E731
+    if isinstance(content, list) and content and all(map(is_text, content)):
+        return content
     raise RequestError(
         f'messages: content of message {index} must be a text or a list of {{"type": "text", "text": ...}}', param="messages"
     )

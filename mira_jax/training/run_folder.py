@@ -2,7 +2,7 @@
 
 config.yaml      the whole config          metrics.jsonl   a line per update
 model.json       sizes and heads           tensorboard/    the same numbers
-tokenizer.model                            checkpoints/    STEP/ each
+tokenizer.*, and templates with it         checkpoints/    STEP/ each
 data.json        which data it began with  restart.txt     the command that goes on
 complete.json    {step, metrics, seconds}, once the run is over
 """

@@ -23,7 +23,7 @@ from mira_jax.training.load import build_model, load_config, load_model, lora_co
 from mira_jax.training.optimizer import DTYPES
 from mira_jax.training.state import Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
-from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, train_tokenizer
+from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, find_tokenizer, train_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +63,19 @@ class TokenizerTraining:
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
     path: str | None = None
-    """A SentencePiece model or a folder with one. With `init_from` the default is its tokenizer."""
+    """A folder with a tokenizer, a tokenizer.json or a SentencePiece model. With `init_from` the default is its tokenizer."""
     train: TokenizerTraining | None = None
     """Train one on the data, where there is none."""
 
 
 def open_tokenizer(
     config: TokenizerConfig, init_from: str | None, run: Path, reader: Sequence[Trajectory], seed: int
-) -> tuple[Tokenizer, bytes]:
-    """The run's tokenizer if it has one, else the given one, else one trained on the data; and its file's content.
+) -> tuple[Tokenizer, dict[str, bytes]]:
+    """The run's tokenizer if it has one, else the given one, else one trained on the data; and the files to keep of it.
 
     Nothing is written.
     """
-    if (run / FILE_NAME).exists():
+    if find_tokenizer([run]):
         return _read(run)
     if config.path or (init_from and not config.train):
         return _read(config.path or init_from)
@@ -89,9 +89,9 @@ def open_tokenizer(
         return _read(path)
 
 
-def _read(path: str | Path) -> tuple[Tokenizer, bytes]:
+def _read(path: str | Path) -> tuple[Tokenizer, dict[str, bytes]]:
     tokenizer = Tokenizer(path)
-    return tokenizer, tokenizer.path.read_bytes()
+    return tokenizer, tokenizer.contents()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +173,7 @@ def describe_model(
         for derived in ("layer_types", "scan_layers", "vocabulary_size"):
             preset.pop(derived, None)
         sizes = configs.build(Gemma3Config, {"vocabulary_size": tokenizer.vocabulary_size, **preset, **config.sizes}, source="model.sizes")
-    if sizes.vocabulary_size < tokenizer.vocabulary_size:
-        raise UserError(
-            f"model: its vocabulary has {sizes.vocabulary_size} words, the tokenizer {tokenizer.path} has {tokenizer.vocabulary_size}"
-        )
+    tokenizer.fit(sizes.vocabulary_size, init_from or "model")
 
     def build(rngs):
         layers = (*old_lora, lora) if lora else ()

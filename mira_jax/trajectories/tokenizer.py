@@ -1,81 +1,214 @@
-"""SentencePiece with Gemma's marks, the same for prompts, training and serving. Needs no JAX."""
+"""Text to token ids and back, the same for prompts, training and serving. Needs no JAX."""
 
+import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
 from mira_jax.errors import UserError
+from mira_jax.model_files import locate, read_json
+from mira_jax.trajectories import chat, tokenizer_json
+from mira_jax.trajectories.pieces import FastPieces, Pieces, SentencePiecePieces
 
 START_OF_TURN = "<start_of_turn>"
 END_OF_TURN = "<end_of_turn>"
 FILE_NAME = "tokenizer.model"
+FAST = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+GENERATION = "generation_config.json"
+TEMPLATE = "chat_template.jinja"
+OLD_TEMPLATE = "chat_template.json"
+TOKENS = "special_tokens_map.json"
+FILES = (SETTINGS, TOKENS, "added_tokens.json", TEMPLATE, OLD_TEMPLATE, GENERATION, FAST, FILE_NAME)
+"""All files of a folder that say something of its tokenizer, chat template and end tokens, in the order to write them in: a
+folder that is half written has no tokenizer rather than another one."""
+NAMES = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer:
     """Text to token ids and back.
 
-    Gemma's ids: pad 0, eos 1, bos 2, unk 3. A response ends with `end_of_turn`.
+    In a folder with a tokenizer.json, that file is the tokenizer, read by the `tokenizers` library as transformers, vLLM and
+    SGLang read it; a tokenizer.model is then ignored. In other folders tokenizer.model is read by SentencePiece.
+
+    Special tokens (bos, turn marks and others) come from ids only. Spelled out in a text they are plain characters, so that a
+    page can't end a turn: `encode` gives what transformers gives with `split_special_tokens=True`.
     """
 
     def __init__(self, path: str | Path):
-        """`path`: a SentencePiece model, or a folder that holds `tokenizer.model`. Raises UserError if there is none."""
+        """`path`: a folder, or one file: a SentencePiece model, or a tokenizer.json.
+
+        Raises:
+            UserError: there is no tokenizer, or it can't be read, or it is none of Gemma's kind.
+        """
         path = Path(path)
+        self.files: dict[str, Path] = {}
+        """The files that make this tokenizer, by the name that each has in a folder."""
         if path.is_dir():
-            path = path / FILE_NAME
-        if not path.is_file():
-            raise UserError(f"{path}: no tokenizer; name a SentencePiece model, or the folder of a run, which holds one")
-        self.path = path
-        self._model = sentencepiece.SentencePieceProcessor()
-        data = path.read_bytes()
-        self.sha256 = hashlib.sha256(data).hexdigest()
-        """Of the file."""
-        try:
-            self._model.LoadFromSerializedProto(data)
-        except RuntimeError as error:
-            raise UserError(f"{path}: not a SentencePiece model: {error}") from None
-        self.pad_id, self.eos_id, self.bos_id = self._model.pad_id(), self._model.eos_id(), self._model.bos_id()
-        self.start_of_turn_id = self._piece(START_OF_TURN)
-        self.end_of_turn_id = self._piece(END_OF_TURN)
-        self._control_ids = {self.pad_id, self.eos_id, self.bos_id, self.start_of_turn_id, self.end_of_turn_id}
+            self.files = {name: found for name in FILES if (found := locate(path / name))}
+        elif path.is_file():
+            self.files = {FAST if path.suffix == ".json" else FILE_NAME: path}
+        found = next((name for name in (FAST, FILE_NAME) if name in self.files), None)
+        if not found:
+            raise UserError(f"{path}: no tokenizer; name a {FAST} or a SentencePiece model, or a folder that holds {FAST} or {FILE_NAME}")
+        self.path = self.files[found]
+        self._pieces: Pieces = FastPieces(self.path) if found == FAST else SentencePiecePieces(self.path)
+        settings = {**self._read(TOKENS), **self._read(SETTINGS)}
+        self.names = {**NAMES, **(self._pieces.names() if isinstance(self._pieces, SentencePiecePieces) else {}), **_names(settings)}
+        """Texts of special tokens by what configs and templates call them, such as eos_token."""
+        self.pad_id, self.eos_id, self.bos_id = (self._piece(self.names[name]) for name in ("pad_token", "eos_token", "bos_token"))
+        self.start_of_turn_id, self.end_of_turn_id = self._piece(START_OF_TURN), self._piece(END_OF_TURN)
+        self._special = frozenset((*self._pieces.special.values(), self.pad_id, self.eos_id, self.bos_id))
+        self.vocabulary_size = self._pieces.size
+        """One more than the highest id."""
+        self.chat_template = self._find_template(settings)
+        """The folder's own, None if it has none: conversations are then rendered by Gemma's."""
+        self.end_ids = self._find_end_ids(path / "config.json")
+        """What ends a response: eos, end of turn, and the end tokens that the folder's configs state."""
 
     def _piece(self, piece: str) -> int:
-        token = self._model.PieceToId(piece)
-        if token == self._model.unk_id():
+        token = self._pieces.find(piece)
+        if token is None:
             raise UserError(f"{self.path}: the tokenizer has no {piece} piece, which every Gemma tokenizer has")
         return token
 
-    @property
-    def vocabulary_size(self) -> int:
-        return self._model.GetPieceSize()
+    def _read(self, name: str) -> dict[str, Any]:
+        return read_json(self.files[name]) if name in self.files else {}
+
+    def _find_template(self, settings: Mapping[str, Any]) -> str | None:
+        """In the order of transformers: chat_template.jinja, tokenizer_config.json, and the file of old processors."""
+        if TEMPLATE in self.files:
+            return self.files[TEMPLATE].read_text(encoding="utf-8")
+        template = settings.get("chat_template") or self._read(OLD_TEMPLATE).get("chat_template")
+        if isinstance(template, list):
+            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+            template = named.get("default")
+        if template is not None and not isinstance(template, str):
+            raise UserError(f"{self.path.parent}: chat_template is neither a text nor a list with one that is named default")
+        return template
+
+    def _find_end_ids(self, config: Path) -> tuple[int, ...]:
+        ends = [self.eos_id, self.end_of_turn_id]
+        stated = self._read(GENERATION).get("eos_token_id")
+        if stated is None and locate(config):
+            document = read_json(config)
+            stated = document.get("eos_token_id", (document.get("text_config") or {}).get("eos_token_id"))
+        for token in stated if isinstance(stated, list) else [] if stated is None else [stated]:
+            if type(token) is not int:
+                raise UserError(f"{self.path.parent}: eos_token_id is {stated!r}; expected an id, or a list of ids")
+            if token in ends:
+                continue
+            if self._pieces.is_symbol(token):
+                ends.append(token)
+            else:
+                log.warning("%s: eos_token_id has %d, which ends nothing: it is a piece of plain text, or none", self.path.parent, token)
+        return tuple(ends)
+
+    def fit(self, rows: int, model: str | Path) -> None:
+        """Leaves out special tokens without a row in the model's embedding, as <image_soft_token> of Gemma3 1B.
+
+        Raises:
+            UserError: a text, a turn or an end may have an id without a row.
+        """
+        needed = {self.bos_id, self.start_of_turn_id, *self.end_ids}
+        for token in range(rows, self._pieces.size):
+            if token not in self._special or token in needed:
+                raise UserError(
+                    f"{model}: the tokenizer {self.path} has {self._pieces.size} pieces, the model {rows} words, so that "
+                    f"{self.piece(token)!r} (token {token}) has none; name the tokenizer of this model"
+                )
+        self.vocabulary_size = min(rows, self._pieces.size)
+
+    def contents(self) -> dict[str, bytes]:
+        """The files to keep with a model that uses this tokenizer."""
+        contents = {name: path.read_bytes() for name, path in self.files.items()}
+        if GENERATION not in contents and self.end_ids != (self.eos_id, self.end_of_turn_id):
+            contents[GENERATION] = json.dumps({"eos_token_id": self.end_ids}).encode()
+        return contents
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a tokenizer.json that gives the same ids. Raises UserError if there can't be one."""
+        if not isinstance(self._pieces, SentencePiecePieces):
+            return read_json(self.path)
+        try:
+            return tokenizer_json.convert(self._pieces.model)
+        except ValueError as error:
+            raise UserError(f"{self.path}: no {FAST} can be made of this tokenizer: {error}") from None
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the tokenizer in the form of tokenizer.json, so that a run's tokenizer.model and its export's tokenizer.json agree.
+
+        Of the file where it has no such form.
+        """
+        try:
+            content = json.dumps(self.to_json(), sort_keys=True).encode()
+        except UserError:
+            content = self.path.read_bytes()
+        return hashlib.sha256(content).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Plain text to ids, without bos or eos.
-
-        Turn marks inside `text` become plain characters: a page that spells out `<end_of_turn>` can't end a turn.
-        """
-        return [token for token in self._model.EncodeAsIds(_disarm(text)) if token not in self._control_ids]
+        """Plain text to ids, without bos or eos. A surrogate without its other half, which UTF-8 has no bytes for, becomes U+FFFD."""
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return self._pieces.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids to text, marks left out."""
-        return self._model.DecodeIds([int(token) for token in ids if int(token) not in self._control_ids])
+        """Ids to text, special tokens left out."""
+        return self._pieces.decode([int(token) for token in ids if int(token) not in self._special])
 
     def decode_with_marks(self, ids: Iterable[int]) -> str:
-        """Ids to text with turn marks spelled out, to be read by people."""
-        runs = itertools.groupby((int(token) for token in ids), key=lambda token: token in self._control_ids)
-        return "".join("".join(map(self._model.IdToPiece, run)) if marks else self._model.DecodeIds(list(run)) for marks, run in runs)
+        """Ids to text with special tokens spelled out, to be read by people."""
+        runs = itertools.groupby((int(token) for token in ids), key=lambda token: token in self._special)
+        return "".join("".join(map(self._pieces.name, run)) if marks else self._pieces.decode(list(run)) for marks, run in runs)
 
     def piece(self, token: int) -> str:
         """A token's own name, which no other has: its text, a mark, or a byte such as `<0xE2>`."""
-        return self._model.IdToPiece(int(token)).replace("\u2581", " ")
+        return self._pieces.name(int(token)).replace(tokenizer_json.SPACE, " ")
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The prompt for the next turn, by the folder's own chat template or Gemma's.
+
+        Equal to transformers' `apply_chat_template(messages, add_generation_prompt=True)` where no message spells out a special
+        token; one that is spelled out is plain characters.
+
+        Args:
+            messages: `role`, `content`, and what else the template reads.
+
+        Raises:
+            mira_jax.trajectories.chat.ChatError: the template refuses the messages, or can't be read.
+        """
+        marks = {mark: token for mark, token in self._pieces.special.items() if token < self.vocabulary_size}
+        segments = self._template.segments(messages, list(marks))
+        return [token for is_mark, text in segments for token in ([marks[text]] if is_mark else self.encode(text))]
+
+    @functools.cached_property
+    def _template(self) -> chat.ChatTemplate:
+        return chat.ChatTemplate(self.chat_template or chat.GEMMA, self.names)
 
 
-def _disarm(text: str) -> str:
-    for mark in (START_OF_TURN, END_OF_TURN, "<bos>", "<eos>", "<pad>"):
-        text = text.replace(mark, mark.replace("_", "-").replace("<", "< "))
-    return text
+def find_tokenizer(folders: Iterable[str | Path]) -> Path | None:
+    """The first folder that holds a tokenizer."""
+    return next((Path(folder) for folder in folders if any(locate(Path(folder) / name) for name in (FAST, FILE_NAME))), None)
+
+
+def _names(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the special tokens that have names, which are strings or what `AddedToken` is saved as."""
+    found = {}
+    for name, value in settings.items():
+        if name.endswith("_token"):
+            text = value.get("content") if isinstance(value, dict) else value
+            if isinstance(text, str):
+                found[name] = text
+    return found
 
 
 def train_tokenizer(texts: Iterable[str], path: str | Path, vocabulary_size: int, symbols: Sequence[str] = ()) -> None:

@@ -311,7 +311,7 @@ def test_what_is_not_json_is_refused(http, content):
         ([], "messages"),
         ([{"role": "wizard", "content": "a"}], "wizard"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "text"),
-        ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "turns"),
+        ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "must alternate"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last"),
         ([{"role": "user", "content": "a", "tool_calls": []}], "tool_calls"),
     ],

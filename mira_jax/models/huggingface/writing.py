@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,13 @@ import numpy as np
 from mira_jax.errors import UserError
 from mira_jax.model_files import locate, read_json
 from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.huggingface import tokenizer_files
 from mira_jax.models.huggingface.names import TextTensor, text_tensors
 from mira_jax.models.huggingface.reading import CONFIG, vision_tensors
 from mira_jax.models.huggingface.safetensors import SHARD_BYTES, Planned, Writer, open_folder, same, write_json
 from mira_jax.models.weights import ModelWeights, Name, Weights
-from mira_jax.trajectories import tokenizer as tokenizers
+from mira_jax.trajectories.tokenizer import GENERATION
 
-GENERATION = "generation_config.json"
-_OF_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-)
 _OF_VISION = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -50,10 +42,10 @@ def write(
     holds one parameter at a time.
 
     Args:
-        tokenizer_path: a SentencePiece model, copied; its ids of eos and end of turn go to the configs.
+        tokenizer_path: the tokenizer, as in `Tokenizer`. Its files are copied, and a tokenizer.json is written if it has none;
+            its end tokens go to both configs.
         dtype: what the text model's tensors are cast to; default: each as it is stored.
-        origin: a folder of the Hub that the model came from. Its generation config is copied, and the files of its
-            tokenizer unless `tokenizer_path` is another one.
+        origin: a folder of the Hub that the model came from, whose generation config is kept.
         vision: a multimodal folder of the Hub. Its vision tower and projector are copied bit for bit, so are its config
             around the text model's, and the files of its processor. Default: the export is text-only.
         shard_bytes: the most bytes of one file.
@@ -111,17 +103,12 @@ class _Plan:
         self._parts: dict[Name, list[TextTensor]] = {}
         for tensor in text_tensors(weights.config):
             self._parts.setdefault(tensor.parameter, []).append(tensor)
-        self._copies: dict[str, Path] = {}
-        self._documents: dict[str, Any] = {}
+        files = tokenizer_files.plan(tokenizer_path, weights.config, origin)
+        self._copies, self._documents = files.copies, files.documents
         """Files to copy and JSON to write, by name in the new folder."""
-        ids = self._plan_tokenizer(tokenizer_path)
-        self._documents[GENERATION] = {**ids, "do_sample": True}
-        self._documents[CONFIG] = self._config(ids, vision)
-        if origin:
-            same_tokenizer = tokenizer_path is None or _equal(tokenizer_path, Path(origin) / tokenizers.FILE_NAME)
-            self._pass_on(origin, (GENERATION, *((tokenizers.FILE_NAME, *_OF_TOKENIZER) if same_tokenizer else ())))
+        self._documents[CONFIG] = self._config(files.ids, vision)
         if vision:
-            self._pass_on(vision, _OF_VISION)
+            self._copies |= {name: source for name in _OF_VISION if (source := locate(Path(vision) / name))}
 
     def write(self, folder: Path, shard_bytes: int) -> None:
         writer = Writer(folder, self._tensors(), shard_bytes)
@@ -164,16 +151,6 @@ class _Plan:
             for tensor in self._parts[parameter]:
                 yield self._prefix + tensor.name, tensor.from_parameter(values if tensor.group is None else values[tensor.group])
 
-    def _plan_tokenizer(self, path: str | Path | None) -> dict[str, Any]:
-        """The ids that configs state."""
-        if path is None:
-            return {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": [1, 106]}
-        tokenizer = tokenizers.Tokenizer(path)
-        self._copies[tokenizers.FILE_NAME] = tokenizer.path
-        self._documents["tokenizer_config.json"] = _tokenizer_config(self._weights.config.max_positions)
-        eos = [tokenizer.eos_id, tokenizer.end_of_turn_id]
-        return {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": eos}
-
     def _config(self, ids: dict[str, Any], vision: str | Path | None) -> dict[str, Any]:
         dtype = str(np.dtype(self._dtype or self._weights.stored[("embedding",)].dtype))
         text = {**self._weights.config.to_huggingface(), **ids, "torch_dtype": dtype}
@@ -182,18 +159,11 @@ class _Plan:
         outer = read_json(Path(vision) / CONFIG)
         outer.pop("dtype", None)
         text.pop("architectures")
-        return {**outer, "text_config": text, "torch_dtype": dtype}
-
-    def _pass_on(self, folder: str | Path, names: Iterable[str]) -> None:
-        """Copies these files where FOLDER has them, in place of ours."""
-        for name in names:
-            if source := locate(Path(folder) / name):
-                self._copies[name] = source
-                self._documents.pop(name, None)
+        return {**outer, **ids, "text_config": text, "torch_dtype": dtype}
 
 
 def keep_origin(folder: str | Path, into: Path) -> None:
-    """Copies to a new folder all that `write` may need of the folder that a model came from: everything but the text model.
+    """Copies to a new folder what `write` may need of the folder that a model came from, but the text model and the tokenizer.
 
     Raises:
         OSError: the disk is full.
@@ -206,24 +176,6 @@ def keep_origin(folder: str | Path, into: Path) -> None:
         writer = Writer(into, {name: Planned(tensor.dtype, tensor.shape, tensor.nbytes) for name, tensor in vision.items()})
         for name, tensor in vision.items():
             writer.write(name, tensor.pieces())
-    for name in (CONFIG, GENERATION, tokenizers.FILE_NAME, *_OF_TOKENIZER, *_OF_VISION):
+    for name in (CONFIG, GENERATION, *_OF_VISION):
         if source := locate(folder / name):
             shutil.copyfile(source, into / name)
-
-
-def _tokenizer_config(max_positions: int) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "GemmaTokenizer",
-        "add_bos_token": True,
-        "add_eos_token": False,
-        "bos_token": "<bos>",
-        "eos_token": "<eos>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": max_positions,
-    }
-
-
-def _equal(a: Path, b: Path) -> bool:
-    return b.is_file() and Path(a).read_bytes() == b.read_bytes()

@@ -1,0 +1,125 @@
+"""SentencePiece's model file: its pieces and settings, read from protobuf's wire format.
+
+The fields are those of sentencepiece_model.proto (https://github.com/google/sentencepiece). The generated Python module is
+not used: it registers a message name that transformers registers too, and a process can hold only one of them.
+"""
+
+import dataclasses
+import enum
+import struct
+from collections.abc import Collection, Iterator
+
+
+class Kind(enum.IntEnum):
+    """ModelProto.SentencePiece.Type."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    text: str
+    score: float
+    kind: Kind
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePieceModel:
+    """The fields that decide which ids a text has. Defaults are those of the proto."""
+
+    pieces: list[Piece]
+    byte_pairs: bool
+    """trainer_spec.model_type is BPE."""
+    byte_fallback: bool
+    whitespace_as_suffix: bool
+    charsmap: bytes
+    """normalizer_spec.precompiled_charsmap; empty for the identity."""
+    add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    escape_whitespaces: bool
+
+
+def parse(model: bytes) -> SentencePieceModel:
+    """Reads a serialized ModelProto. Raises ValueError if it is not one."""
+    pieces, trainer, normalizer = [], {}, {}
+    try:
+        for number, value in _fields(model):
+            if number == 1:
+                piece = dict(_fields(value))
+                score = struct.unpack("<f", piece[2])[0] if 2 in piece else 0.0
+                pieces.append(Piece(piece[1].decode(), score, Kind(piece.get(3, Kind.NORMAL))))
+            elif number == 2:
+                trainer |= dict(_fields(value))
+            elif number == 3:
+                normalizer |= dict(_fields(value))
+    except (IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise ValueError(f"not a SentencePiece model: {error!r}") from None
+    return SentencePieceModel(
+        pieces=pieces,
+        byte_pairs=trainer.get(3, 1) == 2,
+        byte_fallback=bool(trainer.get(35, 0)),
+        whitespace_as_suffix=bool(trainer.get(24, 0)),
+        charsmap=normalizer.get(2, b""),
+        add_dummy_prefix=bool(normalizer.get(3, 1)),
+        remove_extra_whitespaces=bool(normalizer.get(4, 1)),
+        escape_whitespaces=bool(normalizer.get(5, 1)),
+    )
+
+
+def with_controls(model: bytes, marks: Collection[str]) -> bytes:
+    """The same model, in which the pieces `marks` are control symbols: SentencePiece never finds those in a text."""
+    parts, names = [], {mark.encode() for mark in marks}
+    for number, value in _fields(model):
+        if number == 1 and dict(_fields(value)).get(1) in names:
+            # The last value of a scalar field is the one that counts.
+            value += bytes((3 << 3, Kind.CONTROL))
+        if not isinstance(value, bytes):
+            raise ValueError("not a SentencePiece model: a field of an unknown kind")
+        parts.append(_varint((number << 3) | 2) + _varint(len(value)) + value)
+    return b"".join(parts)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values: varints as integers, all others as their bytes."""
+    at = 0
+    while at < len(message):
+        key, at = _read_varint(message, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _read_varint(message, at)
+            yield number, value
+            continue
+        if wire == 2:
+            size, at = _read_varint(message, at)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"not a SentencePiece model: wire type {wire} at byte {at}")
+        if at + size > len(message):
+            raise ValueError(f"not a SentencePiece model: it ends within a field, at byte {at}")
+        yield number, message[at : at + size]
+        at += size
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
