@@ -10,7 +10,8 @@ SPECIMENS = (
     *MARKS, "<mask>", "<unused7>", "[multimodal]", "<0x0A>", "<|im_start|>", "<start_of_turn", "start_of_turn>", "<<bos>>",
     "<table>", "</table>", "<b>", "<tr><td>", "<a id=\"", '" options="', " | ", 'do(action="Click", element="', '")',
     "\u2581", "\u2581\u2581", " ", "  ", "   ", " " * 31, " " * 40, "\n", "\n\n", "\n" * 33, "\t", "\t\t\t", "\r\n", "\r", "\0", "\x0b\x0c",
-    "\x85", "\u2028", "\u00a0", "\u3000", "\u200b", "\u200d", "\ufeff", "\ufffd", "\uffff", "\U0010ffff", "e\u0301", "a\u0300\u0316\u0323", "\u1100\u1161\u11a8",
+    "\x85", "\u2028", "\u00a0", "\u3000", "\u200b", "\u200d", "\ufeff", "\ufffd", "\uffff", "\U0010ffff",
+    "e\u0301", "a\u0300\u0316\u0323", "\u1100\u1161\u11a8",
     "👩‍👩‍👧", "🇨🇭", "ﬁ", "ß", "İ", "漢字", "مرحبا", "नमस्ते", "שלום", "1234567890", "12.50", "３", "0x1F", "add to cart", "blue lamp",
 )  # fmt: skip
 
