@@ -196,8 +196,11 @@ class Tokenizer:
 
 
 def find_tokenizer(folders: Iterable[str | Path]) -> Path | None:
-    """The first folder that holds a tokenizer."""
-    return next((Path(folder) for folder in folders if any(locate(Path(folder) / name) for name in (FAST, FILE_NAME))), None)
+    """The first folder that holds a tokenizer. Raises UserError if one of its files may not be opened: see `locate`."""
+    for folder in map(Path, folders):
+        if {FAST, FILE_NAME}.intersection([name for name in FILES if locate(folder / name)]):
+            return folder
+    return None
 
 
 def _names(settings: Mapping[str, Any]) -> dict[str, str]:
