@@ -211,3 +211,8 @@ def test_spaces_within_symbols_are_stored_as_sentencepiece_stores_them(pair):
     content = pair[1].to_json()
     assert content["normalizer"]["content"] == tokenizer_json.SPACE
     assert not any(" " in token["content"] for token in content["added_tokens"])
+
+
+def test_a_run_and_its_export_have_one_hash(pair):
+    _, ours, fast = pair
+    assert ours.sha256 == fast.sha256
