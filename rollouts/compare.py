@@ -56,7 +56,7 @@ def main(config: CompareConfig) -> int:
     if config.seeds:
         tree = _compare_seeds(config)
     else:
-        paired = _compare(config, config.baseline, config.treatment)
+        paired = compare_tasks(*(Evaluation(folder, folder) for folder in (config.baseline, config.treatment)), config.level)
         print(text(paired))
         tree = _tree(paired)
     if config.json:
@@ -108,18 +108,25 @@ def seeds_text(pairs: dict[int, Paired], over: SeedComparison, level: float) -> 
 
 
 def _compare_seeds(config: CompareConfig) -> dict[str, object]:
-    pairs = {
-        seed: _compare(config, config.baseline.replace(PLACE, str(seed)), config.treatment.replace(PLACE, str(seed)))
-        for seed in config.seeds
-    }
+    pairs, models = {}, {}
+    for seed in config.seeds:
+        folders = [folder.replace(PLACE, str(seed)) for folder in (config.baseline, config.treatment)]
+        evaluations = [Evaluation(folder, folder) for folder in folders]
+        for place, evaluation in enumerate(evaluations):
+            _refuse_known_models(models.setdefault(place, {}), evaluation)
+        pairs[seed] = compare_tasks(*evaluations, config.level)
     over = over_seeds(pairs, (config.baseline, config.treatment), config.level)
     print(seeds_text(pairs, over, config.level))
     seeds = {str(seed): _tree(pair) for seed, pair in pairs.items()}
     return {"over_seeds": msgspec.to_builtins(over), "level": config.level, "seeds": seeds}
 
 
-def _compare(config: CompareConfig, baseline: str, treatment: str) -> Paired:
-    return compare_tasks(Evaluation(baseline, baseline), Evaluation(treatment, treatment), config.level)
+def _refuse_known_models(known: dict[str, str], evaluation: Evaluation) -> None:
+    """One model under two seeds is one run. Adds the evaluation's models to `known`, fingerprint to folder."""
+    for fingerprint in {one.policy.fingerprint for one in evaluation.judged} - {""}:
+        if fingerprint in known:
+            raise UserError(f"seeds: {known[fingerprint]} and {evaluation.name} are of the same model; name runs of different seeds")
+        known[fingerprint] = evaluation.name
 
 
 def _tree(paired: Paired) -> dict[str, object]:

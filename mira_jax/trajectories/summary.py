@@ -103,6 +103,8 @@ class Evaluated(_Part):
     name: str
     checkpoint: str
     temperature: float
+    fingerprint: str = ""
+    """Of the model's weights, where recorded."""
 
 
 class Method(_Part):

@@ -38,7 +38,7 @@ def summarize(
     judged = [episode for episode in episodes if episode.judged]
     status = collections.Counter(episode.status.value for episode in [*episodes, *lost])
     failures = collections.Counter(episode.failure for episode in judged if episode.failure)
-    policies = sorted({(episode.policy.name, episode.policy.checkpoint, episode.policy.temperature) for episode in judged})
+    policies = sorted({(one.policy.name, one.policy.checkpoint, one.policy.temperature, one.policy.fingerprint) for one in judged})
     milestones = mean_progress(name, judged, level)
     return Method(
         success_rate=rate(name, judged, level),
@@ -55,7 +55,10 @@ def summarize(
         seconds=_seconds(judged),
         tokens=_tokens(judged),
         cost=_cost(judged, *prices) if prices else None,
-        policies=[Evaluated(name=name, checkpoint=checkpoint, temperature=temperature) for name, checkpoint, temperature in policies],
+        policies=[
+            Evaluated(name=name, checkpoint=checkpoint, temperature=temperature, fingerprint=fingerprint)
+            for name, checkpoint, temperature, fingerprint in policies
+        ],
         tasks=tries(judged),
     )
 

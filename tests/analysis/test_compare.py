@@ -188,3 +188,13 @@ def test_seeds_that_do_not_fit_are_refused(run, tmp_path, changes, message):
     treatment = () if any("treatment=" in one for one in changes) else (second,)
     code, said = run(first, *treatment, *changes)
     assert code == 2 and said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+def test_one_model_under_two_seeds_is_refused(run, tmp_path):
+    for seed in (0, 1):
+        for method in ("sft", "mira"):
+            made = synthetic.trajectory(synthetic.task("buy", 0), method, 2, Status.FINISHED, True)
+            policy = synthetic.replace(made.policy, fingerprint=f"{method}-{seed if method == 'sft' else 0}")
+            synthetic.write_evaluation(tmp_path / f"{seed}" / method, [synthetic.replace(made, policy=policy)])
+    code, said = run(str(tmp_path / "{seed}/sft"), str(tmp_path / "{seed}/mira"), "--set", "seeds=[0,1]")
+    assert code == 2 and "seeds: " in said and "1/mira are of the same model; name runs of different seeds" in said
