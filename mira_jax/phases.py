@@ -253,7 +253,8 @@ def _move_other_run_aside(out: Path, fingerprint: str) -> None:
 def _finish(config: PhasesConfig, minutes: dict[str, float]) -> None:
     table = Path(_fill(config.table, config))
     if table.exists():
-        summary = msgspec.structs.replace(summaries.read(table), minutes=minutes, seed=config.seed)
+        remedy = "remove it, with the record of its stage in stages/, and run the same command again"
+        summary = msgspec.structs.replace(summaries.read(table, remedy), minutes=minutes, seed=config.seed)
         summaries.write(table, summary)
         print(format_table(summary))
     report = Path(_fill(config.report, config))

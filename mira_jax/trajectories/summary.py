@@ -15,6 +15,7 @@ from mira_jax.files import read_json, write_atomically
 
 FORMAT = 2
 """1 had no number, and two layouts."""
+WRITE_AGAIN = "write it again with the command that made it (`python -m rollouts.evaluate` or `python -m rollouts.report`)"
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -183,9 +184,8 @@ def write(path: str | Path, content: msgspec.Struct) -> None:
     write_atomically(Path(path), (json.dumps(tree, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read(path: str | Path) -> Summary:
+def read(path: str | Path, remedy: str = WRITE_AGAIN) -> Summary:
     """Raises UserError for a missing or damaged file, one of another format, or one that contradicts itself."""
-    remedy = "write it again with the command that made it (`python -m rollouts.evaluate` or `python -m rollouts.report`)"
     tree = read_json(path, remedy)
     number = tree.get("format")
     if number != FORMAT:
