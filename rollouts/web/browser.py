@@ -32,6 +32,13 @@ _ABSENT = "Executable doesn't exist"
 """What Playwright says of a browser that was not downloaded."""
 NO_BROWSER = f"no browser found: {OTHER_BROWSER}"
 
+_SANDBOX_FAILED = ("Chromium sandboxing failed", "No usable sandbox")
+"""What Playwright and Chromium write when the system does not let this user make a sandbox."""
+NO_SANDBOX = (
+    "this system does not let this user start Chromium's sandbox: allow unprivileged user namespaces, or install the "
+    "distribution's chromium-sandbox; in a container or virtual machine that holds nothing of value, set browser.sandbox=false"
+)
+
 ARGUMENTS = (
     "--disable-gpu",
     "--disable-quic",
@@ -71,6 +78,8 @@ class BrowserConfig:
     screenshots: bool = False
     """Keeps a JPEG of every page that the policy saw."""
     screenshot_quality: int = 50
+    sandbox: bool = True
+    """Chromium's own sandbox. If it can't start, the command ends. Chromium has none for root."""
     launch_seconds: float = 30.0
     call_seconds: float = 10.0
     """The most that one call to the browser may take."""
@@ -227,15 +236,19 @@ class BrowserPool:
     async def _first(self) -> Browser:
         """Starts the first browser that starts: one may be found that is but a stub, or lacks a library. Raises UserError."""
         failures = []
+        sandbox_failed = False
         for executable in self._executables:
             try:
                 browser = await self._launch(executable)
             except BrowserError as error:
+                sandbox_failed |= any(mark in str(error.__cause__) for mark in _SANDBOX_FAILED)
                 if executable or _ABSENT not in str(error):
                     failures.append(f"{executable or 'the downloaded browser'} does not start ({error})")
                 continue
             self._executables = [executable]
             return browser
+        if sandbox_failed:
+            raise UserError(NO_SANDBOX)
         raise UserError(f"{failures[0]}; {OTHER_BROWSER}" if failures else NO_BROWSER)
 
     async def _end(self, browser: Browser | None) -> None:
@@ -260,12 +273,11 @@ class BrowserPool:
         arguments = [*ARGUMENTS, f"--host-resolver-rules={resolver_rules(fence.address for fence in self._fences)}"]
         if not self.config.draw:
             arguments.append("--disable-threaded-compositing")
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            arguments.append("--no-sandbox")
         self.launches += 1
         return await bounded(
             self._playwright.chromium.launch(
                 executable_path=executable,
+                chromium_sandbox=self.config.sandbox and os.geteuid() != 0,
                 args=arguments,
                 handle_sigint=False,
                 handle_sigterm=False,
