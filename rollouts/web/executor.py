@@ -10,6 +10,7 @@ from rollouts.errors import BrowserError
 from rollouts.web import actions
 from rollouts.web.browser import bounded, first_line
 from rollouts.web.observation import ELEMENTS_KEY, Element, Observation, sanitize
+from rollouts.web.options import Option, choose
 from rollouts.web.tabs import Tabs, left
 
 WAIT_SECONDS = 1.0
@@ -86,19 +87,24 @@ _SET_VALUE = (
 }"""
 )
 
-_CHOOSE = (
-    """([index, text]) => {"""
+_OPTIONS = (
+    """(index) => {"""
     + _ELEMENT
     + """
   if (el.tagName !== 'SELECT') return {problem: 'no select'};
-  if (el.disabled) return {problem: 'disabled'};
-  const fold = (value) => value.toLowerCase().replace(/\\s+/g, ' ').trim();
-  const options = [...el.options].filter((option) => !option.hidden), wanted = fold(text);
-  const label = (option) => fold(option.label || option.text);
-  const choice = options.find((option) => label(option) === wanted)
-    || (wanted && options.find((option) => label(option).includes(wanted)));
-  if (!choice) return {problem: 'no option'};
-  if (choice.disabled) return {problem: 'option disabled'};
+  if (el.matches(':disabled')) return {problem: 'disabled'};
+  const clean = (text) => String(text).slice(0, 400).toWellFormed();
+  const options = [...el.options].filter((option) => !option.hidden).slice(0, 10000);
+  return {options: options.map((option) => [option.index, clean(option.label || option.text), clean(option.value), option.matches(':disabled')])};
+}"""
+)
+
+_CHOOSE = (
+    """([index, place]) => {"""
+    + _ELEMENT
+    + """
+  const choice = el.options[place];
+  if (!choice) return {problem: 'gone'};
   el.focus();
   if (el.multiple ? choice.selected : el.selectedIndex === choice.index) return {};
   choice.selected = true;
@@ -170,7 +176,7 @@ class Executor:
                 await self._press(page, "Enter")
         elif name == "Select Dropdown Option":
             assert element is not None
-            self._check(await self._ask(_CHOOSE, [element.index, argument]), element, argument)
+            await self._choose(element, argument)
         elif name == "Press Enter":
             if element is not None:
                 await self._ask_of(_FOCUS, element)
@@ -211,6 +217,15 @@ class Executor:
         else:
             await self._press(page, "Delete")
 
+    async def _choose(self, element: Element, text: str) -> None:
+        options = (await self._ask_of(_OPTIONS, element))["options"]
+        try:
+            choice = choose([Option(*option) for option in options], text)
+        except ValueError as refusal:
+            raise ActionError(f'"{element.handle}" {refusal}') from None
+        await self._ask_of(_LOCATE, element)
+        self._check(await self._ask(_CHOOSE, [element.index, choice.place]), element)
+
     async def _press(self, page: Page, key: str) -> None:
         await self._call(page.keyboard.press(key), f"pressing {key}")
 
@@ -250,12 +265,11 @@ class Executor:
                 return None
             raise
 
-    def _check(self, answer: dict[str, Any], element: Element, argument: str = "") -> None:
+    def _check(self, answer: dict[str, Any], element: Element) -> None:
         problem = answer.get("problem")
         if problem is None:
             return
         handle = f'"{element.handle}"'
-        options = ", ".join(f'"{option}"' for option in element.options[:20])
         covering = f'by "{sanitize(str(answer.get("by", ""))).strip()}"' if answer.get("by") else "by something else"
         raise ActionError(
             {
@@ -267,7 +281,5 @@ class Executor:
                 "not text": f"{handle} takes no text",
                 "format": f"{handle} takes a {answer.get('type')} value, such as the ones it shows",
                 "no select": f"{handle} is not a select; click it instead",
-                "no option": f'{handle} has no option "{sanitize(argument)[:60]}"; it has {options}',
-                "option disabled": f'the option "{sanitize(argument)[:60]}" of {handle} is disabled',
             }[problem]
         )

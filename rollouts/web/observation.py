@@ -165,6 +165,11 @@ def _attribute(text: str) -> str:
     return escape(sanitize(text).strip().replace('"', "'"))
 
 
+def shown_option(label: str) -> str:
+    """The label of a select's option, as the observation writes it in the list of options."""
+    return _attribute(label).replace("|", "/")
+
+
 def _tag(record: dict[str, Any]) -> str:
     role, tag, kind = record.get("role", ""), record["tag"], record.get("type", "")
     if tag == "input":
@@ -314,7 +319,7 @@ class _Writer:
         if value is not None and (value or not compact):
             parts.append(f'value="{_attribute(value)}"')
         if "options" in record:
-            options = [_attribute(option).replace("|", "/") for option in record["options"]]
+            options = [shown_option(option) for option in record["options"]]
             if record.get("more", 0) > 0:
                 options.append(f"... {int(record['more'])} more")
             parts.append(f'options="{" | ".join(options)}"')

@@ -75,6 +75,19 @@ async def test_what_cannot_be_done_is_explained(pool):
             assert await look.do("Go Backward") == "there is no earlier page"
 
 
+async def test_options_are_never_chosen_by_what_they_happen_to_contain(pool):
+    page = """<select aria-label=country onchange="t.textContent=value"><option>Choose<option>Australia<option>Cyprus<option disabled>Cuba
+        <option value=us-1>United States</select><select aria-label=size><option>10<option>20</select><p id=t>nothing</p>"""
+    with Site({"/": page}) as site:
+        async with Look(pool, site) as look:
+            assert (await look.do("Select Dropdown Option", "country", "US")).startswith('"country" has no option "US"; it has "Choose"')
+            assert await look.do("Select Dropdown Option", "country", "cuba") == '"country" has the option "Cuba", but it is disabled'
+            assert await look.do("Select Dropdown Option", "size", "2") == '"size" has no option "2"; it has "10", "20"'
+            assert look.lines[-1] == "nothing"
+            assert await look.do("Select Dropdown Option", "country", "us-1") is None
+            assert look.lines[-1] == "us-1"
+
+
 async def test_elements_below_inside_and_hidden_behind_labels_are_reached(pool):
     page = """<style>.c input{opacity:0;position:absolute}</style><label class=c><input type=checkbox onchange="t('check')">box</label>
         <iframe srcdoc="<p style='height:300px'></p><button onclick=&quot;parent.t('frame')&quot;>inner</button>"></iframe>
