@@ -3,15 +3,16 @@
 import asyncio
 from typing import Any
 
-from playwright.async_api import Error, Page
+from playwright.async_api import Page
 
 from mira_jax.trajectories.records import Action
 from rollouts.errors import BrowserError
 from rollouts.web import actions
-from rollouts.web.browser import bounded, first_line
+from rollouts.web.browser import bounded
 from rollouts.web.observation import ELEMENTS_KEY, Element, Observation, sanitize
 from rollouts.web.options import Option, choose
-from rollouts.web.tabs import Tabs, left
+from rollouts.web.tabs import Tabs
+from rollouts.web.watch import left
 
 WAIT_SECONDS = 1.0
 
@@ -48,7 +49,7 @@ _LOCATE = (
     const y = Math.min(Math.max(box.top + box.height / 2, 0), view.innerHeight - 1);
     let hit = target.ownerDocument.elementFromPoint(x, y);
     while (hit && hit.shadowRoot) { const inner = hit.shadowRoot.elementFromPoint(x, y); if (!inner || inner === hit) break; hit = inner; }
-    if (hit && belongs(hit)) return {x: x + offset[0], y: y + offset[1]};
+    if (hit && belongs(hit)) return {x: x + offset[0], y: y + offset[1], saves: !!hit.closest('a[download]')};
     over = over || hit;
   }
   if (!boxes.length) return {problem: 'invisible'};
@@ -94,8 +95,8 @@ _OPTIONS = (
   if (el.tagName !== 'SELECT') return {problem: 'no select'};
   if (el.matches(':disabled')) return {problem: 'disabled'};
   const clean = (text) => String(text).slice(0, 400).toWellFormed();
-  const options = [...el.options].filter((option) => !option.hidden).slice(0, 10000);
-  return {options: options.map((option) => [option.index, clean(option.label || option.text), clean(option.value), option.matches(':disabled')])};
+  const record = (option) => [option.index, clean(option.label || option.text), clean(option.value), option.matches(':disabled')];
+  return {options: [...el.options].filter((option) => !option.hidden).slice(0, 10000).map(record)};
 }"""
 )
 
@@ -191,15 +192,17 @@ class Executor:
         elif name == "Wait":
             await asyncio.sleep(WAIT_SECONDS)
         elif name == actions.GO_BACKWARD:
-            await self._history(page, backward=True)
+            await self._history(backward=True)
         elif name == actions.GO_FORWARD:
-            await self._history(page, backward=False)
+            await self._history(backward=False)
         else:
             raise ValueError(f"no such action: {name}")
 
     async def _point(self, page: Page, element: Element, how: str) -> None:
         found = await self._ask_of(_LOCATE, element)
         mouse, x, y = page.mouse, found["x"], found["y"]
+        if found["saves"] and how == "Click":
+            self.tabs.expect_download()
         if how == "Hover":
             await self._call(mouse.move(x, y), "moving the mouse")
         else:
@@ -229,19 +232,11 @@ class Executor:
     async def _press(self, page: Page, key: str) -> None:
         await self._call(page.keyboard.press(key), f"pressing {key}")
 
-    async def _history(self, page: Page, backward: bool) -> None:
-        earlier, later = await self.tabs.history(page)
+    async def _history(self, backward: bool) -> None:
+        earlier, later = await self.tabs.history()
         if not (earlier if backward else later):
             raise ActionError(f"there is no {'earlier' if backward else 'later'} page")
-        limit = self.tabs.config.load_seconds
-        move = page.go_back if backward else page.go_forward
-        try:
-            await asyncio.wait_for(move(wait_until="commit", timeout=limit * 1000), limit + 1)
-        except TimeoutError:
-            raise BrowserError(f"going through the history took more than {limit:g} s") from None
-        except Error as error:
-            if "ERR_ABORTED" not in str(error):
-                raise BrowserError(first_line(error)) from error
+        await self.tabs.move(-1 if backward else 1)
 
     async def _ask(self, script: str, argument: Any) -> dict[str, Any]:
         """What the script returns; nothing, if the page left before it could answer."""

@@ -59,10 +59,23 @@ def is_inside(url: str, hosts: Iterable[str]) -> bool:
         parts = urlsplit(url)
         if parts.scheme in ("data", "blob", "about"):
             return True
+        host = parts.netloc.rpartition("@")[2].lower()
         port = parts.port or {"http": 80, "ws": 80, "https": 443, "wss": 443}[parts.scheme]
     except (KeyError, ValueError):
         return False
-    return is_among(parts.netloc.rpartition(":")[0].lower() if parts.port else parts.netloc.lower(), port, {host.lower() for host in hosts})
+    return is_among(host.rpartition(":")[0] if parts.port else host, port, {allowed.lower() for allowed in hosts})
+
+
+async def accepts(url: str) -> bool:
+    """Whether the site at `url` still takes connections; nothing is sent to it."""
+    try:
+        parts = urlsplit(url)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or {"https": 443}.get(parts.scheme, 80))
+    except (OSError, ValueError):
+        return False
+    writer.close()
+    return True
 
 
 class _End(asyncio.Protocol):

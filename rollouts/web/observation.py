@@ -11,6 +11,7 @@ characters are left out, so that no text on a page can look like an element or b
 
 import dataclasses
 import difflib
+import http
 import importlib.resources
 import json
 import re
@@ -112,6 +113,11 @@ class Observation:
         return difflib.get_close_matches(_fold(handle)[:200], known, n=count, cutoff=0.3)
 
 
+def blank(url: str, notices: Sequence[str]) -> Observation:
+    """The observation where no page stands: only `notices`, a line each."""
+    return Observation(text="\n".join(_notice(notice) for notice in notices), url=sanitize(url), title="")
+
+
 def read(data: str, config: ObservationConfig, notices: Sequence[str] = ()) -> Observation:
     """Builds the observation from what the page script returned. `notices` are lines put before the page.
 
@@ -130,7 +136,10 @@ def _build(raw: dict[str, Any], config: ObservationConfig, notices: Sequence[str
     nodes = raw["nodes"]
     records = [node[1] for node in nodes if node[0] == "e"]
     handles = _handles(records, config)
-    lines, printed, complete = _Writer(nodes, handles, config).write([f"[{escape(sanitize(notice))}]" for notice in notices])
+    status = int(raw.get("status") or 0)
+    if status >= 500 or (status >= 300 and _is_empty(nodes)):
+        notices = [*notices, _answered(status)]
+    lines, printed, complete = _Writer(nodes, handles, config).write([_notice(notice) for notice in notices])
     text = "\n".join(lines)
     if raw.get("cut") or not complete:
         text += PAGE_CUT
@@ -139,8 +148,22 @@ def _build(raw: dict[str, Any], config: ObservationConfig, notices: Sequence[str
         url=sanitize(str(raw.get("url", ""))),
         title=sanitize(str(raw.get("title", ""))),
         elements=tuple(_element(record, handles[record["i"]]) for record in records if record["i"] in printed),
-        status=int(raw.get("status") or 0),
+        status=status,
     )
+
+
+def _notice(text: str) -> str:
+    return f"[{escape(sanitize(text))}]"
+
+
+def _answered(status: int) -> str:
+    """What the error page of a browser says of a status: its number, and its name if it has one."""
+    name = next((f" {known.phrase}" for known in http.HTTPStatus if known == status), "")
+    return f"the site answered HTTP {status}{name}"
+
+
+def _is_empty(nodes: Sequence[Sequence[Any]]) -> bool:
+    return not any(node[0] == "e" or (node[0] == "t" and node[1].strip()) for node in nodes)
 
 
 def escape(text: str) -> str:

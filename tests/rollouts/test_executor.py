@@ -262,16 +262,6 @@ async def test_a_page_that_leaves_while_it_is_asked_is_no_error_of_the_machinery
                         await look.executor.perform(Action(name=action[0], element=action[1], argument=(*action, None)[2]), look.seen)
 
 
-async def test_a_page_of_a_failing_server_is_a_site_error(pool):
-    with Site({"/": "<a href=/status/503>busy</a><a href=/status/404>missing</a>"}) as site:
-        async with Look(pool, site) as look:
-            assert await look.do("Click", "missing") is None
-            assert (look.seen.text, look.seen.status) == ("status 404", 404)
-            assert await look.do("Go Backward") is None
-            with pytest.raises(SiteError, match="/status/503 answered HTTP 503"):
-                await look.do("Click", "busy")
-
-
 @pytest.mark.parametrize("killed", ["chrom", "node"])
 async def test_a_browser_that_hangs_or_whose_driver_died_is_started_again(killed):
     others = {process for process, _ in descendants(os.getpid())}

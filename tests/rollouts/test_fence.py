@@ -376,6 +376,7 @@ async def test_which_addresses_are_inside():
         "https://shop.test/a",
         "http://shop.test",
         "http://shop.test:80/?q",
+        "http://name:word@shop.test/",
         "data:text/html,x",
         "about:blank",
     ]
