@@ -1,6 +1,7 @@
 """Does an action on the page in front, with the mouse and the keyboard."""
 
 import asyncio
+import importlib.resources
 from typing import Any
 
 from playwright.async_api import Page
@@ -18,53 +19,17 @@ WAIT_SECONDS = 1.0
 
 _ELEMENT = f"const el = (window.{ELEMENTS_KEY} || [])[index]; if (!el || !el.isConnected) return {{problem: 'gone'}};"
 
-_LOCATE = (
-    """(index) => {"""
-    + _ELEMENT
-    + """
-  if (el.disabled || el.getAttribute('aria-disabled') === 'true') return {problem: 'disabled'};
-  const size = (node) => { const box = node.getBoundingClientRect(); return box.width * box.height; };
-  const target = size(el) > 1 ? el : ([...(el.labels || [])].find((label) => size(label) > 1) || el);
-  const view = target.ownerDocument.defaultView;
-  const inView = (box) => box.top >= 0 && box.left >= 0 && box.bottom <= view.innerHeight && box.right <= view.innerWidth;
-  if (view !== window || !inView(target.getBoundingClientRect()))
-    target.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
-  // Where the point is, for elements inside frames, in the window's own coordinates.
-  const offset = [0, 0];
-  for (let inner = view; inner !== window && inner.frameElement; inner = inner.parent) {
-    const box = inner.frameElement.getBoundingClientRect();
-    offset[0] += box.left + inner.frameElement.clientLeft; offset[1] += box.top + inner.frameElement.clientTop;
-  }
-  const belongs = (hit) => {
-    for (let node = hit; node; node = node.parentNode || node.host)
-      if (node === target || node === el || (node.tagName === 'LABEL' && node.control === el)) return true;
-    return false;
-  };
-  // A link that runs over two lines has its centre between them: its lines are tried one by one.
-  const lines = [...target.getClientRects()].slice(0, 8);
-  const boxes = [target.getBoundingClientRect(), ...lines].filter((box) => box.width > 0 && box.height > 0);
-  let over = null;
-  for (const box of boxes) {
-    const x = Math.min(Math.max(box.left + box.width / 2, 0), view.innerWidth - 1);
-    const y = Math.min(Math.max(box.top + box.height / 2, 0), view.innerHeight - 1);
-    let hit = target.ownerDocument.elementFromPoint(x, y);
-    while (hit && hit.shadowRoot) { const inner = hit.shadowRoot.elementFromPoint(x, y); if (!inner || inner === hit) break; hit = inner; }
-    if (hit && belongs(hit)) return {x: x + offset[0], y: y + offset[1], saves: !!hit.closest('a[download]')};
-    over = over || hit;
-  }
-  if (!boxes.length) return {problem: 'invisible'};
-  return {problem: 'covered', by: over ? (over.innerText || over.getAttribute('aria-label') || over.tagName).slice(0, 60) : ''};
-}"""
-)
+_LOCATE = importlib.resources.files("rollouts.web").joinpath("locate.js").read_text(encoding="utf-8").replace("ELEMENTS_KEY", ELEMENTS_KEY)
 
 _SELECT_TEXT = (
     """(index) => {"""
     + _ELEMENT
     + """
   if (el.readOnly) return {problem: 'readonly'};
-  if (el.isContentEditable) { el.focus(); el.ownerDocument.defaultView.getSelection().selectAllChildren(el); return {text: true}; }
+  const ready = () => el.matches(':focus-within') ? {text: true} : {problem: 'no focus'};
+  if (el.isContentEditable) { el.focus(); el.ownerDocument.defaultView.getSelection().selectAllChildren(el); return ready(); }
   const plain = ['text', 'search', 'email', 'tel', 'url', 'number', 'password'];
-  if (el.tagName === 'TEXTAREA' || (el.tagName === 'INPUT' && plain.includes(el.type))) { el.focus(); el.select(); return {text: true}; }
+  if (el.tagName === 'TEXTAREA' || (el.tagName === 'INPUT' && plain.includes(el.type))) { el.focus(); el.select(); return ready(); }
   if (el.tagName === 'INPUT' && ['date', 'time', 'datetime-local', 'month', 'week', 'color', 'range'].includes(el.type)) return {set: true};
   const inner = el.ownerDocument.activeElement;
   if (inner && inner !== el && (['INPUT', 'TEXTAREA'].includes(inner.tagName) || inner.isContentEditable)) {
@@ -75,7 +40,7 @@ _SELECT_TEXT = (
 }"""
 )
 
-_FOCUS = "(index) => {" + _ELEMENT + " el.focus(); return {done: true}; }"
+_FOCUS = "(index) => {" + _ELEMENT + " el.focus(); return el.matches(':focus-within') ? {done: true} : {problem: 'no focus'}; }"
 
 _SET_VALUE = (
     """([index, value]) => {"""
@@ -265,13 +230,16 @@ class Executor:
         if problem is None:
             return
         handle = f'"{element.handle}"'
-        covering = f'by "{sanitize(str(answer.get("by", ""))).strip()}"' if answer.get("by") else "by something else"
+        cover = f'<{answer.get("tag")}> "{sanitize(str(answer.get("by", ""))).strip()}"'.removesuffix(' ""')
         raise ActionError(
             {
                 "gone": f"{handle} is no longer on the page",
                 "disabled": f"{handle} is disabled",
                 "invisible": f"{handle} has no place on the page where it could be clicked",
-                "covered": f"{handle} is covered {covering}",
+                "covered": f"{handle} is covered by {cover}; close that first",
+                "unreached": f"{handle} takes no clicks now",
+                "turned": f"{handle} is in a turned or mirrored frame, where no point can be found to click",
+                "no focus": f"{handle} can't have the keyboard's focus",
                 "readonly": f"{handle} is read-only",
                 "not text": f"{handle} takes no text",
                 "format": f"{handle} takes a {answer.get('type')} value, such as the ones it shows",

@@ -82,7 +82,7 @@ async (limits) => {
     if (checked && out.checked === undefined) out.checked = checked === "true";
     if (expanded === "true") out.expanded = true;
     if (selected === "true") out.selected = true;
-    if (el.disabled || el.getAttribute("aria-disabled") === "true") out.disabled = true;
+    if (el.matches(":disabled") || el.getAttribute("aria-disabled") === "true") out.disabled = true;
     if (el.readOnly) out.readonly = true;
     return out;
   }

@@ -236,15 +236,8 @@ class Tabs:
         if self._front >= index and self._front > 0:
             self._front -= 1
 
-    async def _offered(self, download: Download) -> None:
+    def _offered(self, download: Download) -> None:
         self._tell(f'the page offered the file "{sanitize(download.suggested_filename)[:100]}"; it was not saved')
-        if self.count > 1 and download.page.url in ("", "about:blank"):
-            # A tab that was opened for a file stays empty. Browsers with a window close it.
-            try:
-                if await asyncio.wait_for(download.page.evaluate("!document.body?.hasChildNodes()"), self.config.call_seconds):
-                    await asyncio.wait_for(download.page.close(), self.config.call_seconds)
-            except (Error, TimeoutError):
-                return
 
     async def _dialog(self, dialog: Dialog) -> None:
         text = sanitize(dialog.message)[:300]

@@ -64,7 +64,7 @@ async def test_what_cannot_be_done_is_explained(pool):
     with Site({"/": page.replace("<button>under", '<button style="margin-top:60px">under')}) as site:
         async with Look(pool, site) as look:
             assert await look.do("Click", "undre") == 'no element "undre" on this page; the nearest are "under"'
-            assert await look.do("Click", "under") == '"under" is covered by "cover text"'
+            assert await look.do("Click", "under") == '"under" is covered by <div> "cover text"; close that first'
             assert await look.do("Click", "off") == '"off" is disabled'
             assert await look.do("Type", "over", "x") == '"over" takes no text'
             assert "#x" not in look.seen.url, "the link was not followed"
