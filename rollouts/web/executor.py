@@ -8,9 +8,10 @@ from playwright.async_api import Page
 
 from mira_jax.trajectories.records import Action
 from rollouts.errors import BrowserError
+from rollouts.text import sanitize
 from rollouts.web import actions
 from rollouts.web.browser import bounded
-from rollouts.web.observation import ELEMENTS_KEY, Element, Observation, sanitize
+from rollouts.web.observation import ELEMENTS_KEY, Element, Observation
 from rollouts.web.options import Option, choose
 from rollouts.web.tabs import Tabs
 from rollouts.web.watch import left

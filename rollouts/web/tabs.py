@@ -8,10 +8,11 @@ from typing import Any
 from playwright.async_api import BrowserContext, Dialog, Download, Error, Page
 
 from rollouts.errors import BrowserError, SiteError
+from rollouts.text import sanitize
 from rollouts.web.browser import BrowserConfig, bounded, first_line
 from rollouts.web.fence import accepts, is_inside
 from rollouts.web.neterrors import BROKEN_OFF, DOWN, describe
-from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, blank, read, sanitize
+from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, blank, read
 from rollouts.web.watch import GRACE, Watch, left
 
 MAX_NOTICES = 5
