@@ -1,6 +1,7 @@
 """The sizes of a Gemma3, read from and written to Hugging Face's config.json."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,19 @@ PERIOD = 6
 SCAN_FROM = 12
 """Models of at least this many layers are scanned: their compile time must not grow with depth. Shallower ones
 are unrolled, which is faster on CPU."""
+
+_MOST = {
+    "vocabulary_size": 2**24,
+    "width": 2**20,
+    "layers": 1000,
+    "query_heads": 2**12,
+    "kv_heads": 2**12,
+    "head_dim": 2**16,
+    "mlp_width": 2**24,
+    "window": 2**31 - 1,
+    "max_positions": 2**31 - 1,
+}
+"""Bounds far above any Gemma3: a config of a million layers is refused before anything is built of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +62,12 @@ class Gemma3Config:
     """Stack the parameters of repeated layers and scan over them. Default: from 12 layers on."""
 
     def __post_init__(self):
-        for name in ("vocabulary_size", "width", "layers", "query_heads", "kv_heads", "head_dim", "mlp_width", "window"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model: {name} is {getattr(self, name)}; it must be at least 1")
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise UserError(f"model: {name} is {getattr(self, name)}; it must be from 1 to {most:,}")
+        for name in ("query_scale", "rope_base_local", "rope_base_global", "rope_factor_global", "norm_eps"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"model: {name} is {getattr(self, name)}; it must be above 0")
         if self.query_heads % self.kv_heads:
             raise UserError(f"model: {self.query_heads} query heads can't share {self.kv_heads} kv heads evenly")
         if self.head_dim % 2:
@@ -97,46 +114,44 @@ class Gemma3Config:
 
     @classmethod
     def from_huggingface(cls, tree: Mapping[str, Any], source: str = "config.json") -> "Gemma3Config":
-        """Reads config.json of a text-only or multimodal Gemma3, with the keys of transformers 4 or 5.
+        """Reads config.json of a text-only or multimodal Gemma3, with the keys of transformers 4 or 5, as these read it.
 
         Raises:
-            UserError: another architecture, or a variant (softcaps, biases, other activations) that Gemma3 has not.
+            UserError: another architecture, a variant that is not implemented (softcaps, biases, other activations),
+                quantised weights, a value of the wrong type or out of bounds, or keys that contradict each other, which
+                versions of transformers read differently. Names the key.
         """
-        text = dict(tree.get("text_config") or tree)
-        kind = text.get("model_type", tree.get("model_type"))
-        if kind not in ("gemma3_text", "gemma3"):
-            raise UserError(f"{source}: model_type is {kind!r}; expected gemma3_text or gemma3")
-        get = {**_TRANSFORMERS_DEFAULTS, **{key: value for key, value in text.items() if value is not None}}
-        for key, expected in _FIXED.items():
-            if get.get(key, expected) != expected:
-                raise UserError(f"{source}: {key} is {get[key]!r}; Gemma3 has {expected!r}")
-        layers = get["num_hidden_layers"]
-        pattern = get.get("sliding_window_pattern") or get.get("_sliding_window_pattern") or PERIOD
-        types = get.get("layer_types") or [LOCAL if (layer + 1) % pattern else GLOBAL for layer in range(layers)]
-        base_local, _ = _rope(get, LOCAL, get.get("rope_local_base_freq", 10_000.0), {}, source)
-        base_global, factor = _rope(get, GLOBAL, get.get("rope_theta", 1_000_000.0), get.get("rope_scaling") or {}, source)
+        text = _text_part(tree, source)
+        for key, allowed in _FIXED.items():
+            value = text.get(key, allowed[0])
+            if not any(type(value) is type(one) and value == one for one in allowed):
+                raise UserError(f"{text.at(key)} is {_short(value)}; only {allowed[0]!r} is implemented")
+        sizes = {field: text.size(key, default, _MOST[field]) for key, (field, default) in _SIZES.items()}
+        base_local, factor_local = _rope(text, LOCAL, "rope_local_base_freq", 10_000.0)
+        base_global, factor = _rope(text, GLOBAL, "rope_theta", 1_000_000.0)
+        if factor_local != 1:
+            raise UserError(f"{text.at('rope_parameters')}: {LOCAL} layers are scaled by {factor_local}; Gemma3 scales global layers only")
         return cls(
-            vocabulary_size=get["vocab_size"],
-            width=get["hidden_size"],
-            layers=layers,
-            query_heads=get["num_attention_heads"],
-            kv_heads=get["num_key_value_heads"],
-            head_dim=get["head_dim"],
-            mlp_width=get["intermediate_size"],
-            window=get["sliding_window"],
-            query_scale=float(get["query_pre_attn_scalar"]),
-            layer_types=tuple(types),
+            **sizes,
+            query_scale=text.positive("query_pre_attn_scalar", 256),
+            layer_types=_layer_types(text, sizes["layers"]),
             rope_base_local=base_local,
             rope_base_global=base_global,
             rope_factor_global=factor,
-            max_positions=get["max_position_embeddings"],
-            norm_eps=get["rms_norm_eps"],
+            norm_eps=text.positive("rms_norm_eps", 1e-6),
         )
 
     def to_huggingface(self) -> dict[str, Any]:
-        """config.json of a text-only Gemma3, with the keys of transformers 4 and 5 side by side, so that both read it."""
-        scaling = {"rope_type": "linear", "factor": self.rope_factor_global} if self.rope_factor_global != 1 else None
-        query_scale = int(self.query_scale) if float(self.query_scale).is_integer() else self.query_scale
+        """config.json of a text-only Gemma3, with the keys of transformers 4 and 5 side by side, so that both read it.
+
+        Raises:
+            UserError: transformers 5 would refuse these sizes.
+        """
+        scaling = {"rope_type": "linear", "factor": float(self.rope_factor_global)}
+        if not float(self.query_scale).is_integer():
+            raise UserError(f"model: query_scale is {self.query_scale}; transformers 5 reads whole numbers only")
+        if self.width % self.query_heads:
+            raise UserError(f"model: width {self.width} is not a multiple of {self.query_heads} query heads, as transformers 5 demands")
         return {
             "architectures": ["Gemma3ForCausalLM"],
             "model_type": "gemma3_text",
@@ -150,16 +165,17 @@ class Gemma3Config:
             "sliding_window": self.window,
             "layer_types": list(self.layer_types),
             **({"sliding_window_pattern": pattern} if (pattern := self._pattern()) else {}),
-            "query_pre_attn_scalar": query_scale,
-            "rope_theta": self.rope_base_global,
-            "rope_local_base_freq": self.rope_base_local,
-            "rope_scaling": scaling,
+            "query_pre_attn_scalar": int(self.query_scale),
+            "rope_theta": float(self.rope_base_global),
+            "rope_local_base_freq": float(self.rope_base_local),
+            "rope_scaling": scaling if self.rope_factor_global != 1 else None,
+            # SGLang 0.5.10 and its neighbours take the factor of global layers for granted: linear by 1 is no scaling.
             "rope_parameters": {
-                GLOBAL: {"rope_theta": self.rope_base_global, **(scaling or {"rope_type": "default"})},
-                LOCAL: {"rope_theta": self.rope_base_local, "rope_type": "default"},
+                GLOBAL: {"rope_theta": float(self.rope_base_global), **scaling},
+                LOCAL: {"rope_theta": float(self.rope_base_local), "rope_type": "default"},
             },
             "max_position_embeddings": self.max_positions,
-            "rms_norm_eps": self.norm_eps,
+            "rms_norm_eps": float(self.norm_eps),
             "hidden_activation": "gelu_pytorch_tanh",
             "attention_bias": False,
             "attention_dropout": 0.0,
@@ -180,41 +196,152 @@ class Gemma3Config:
         return first if types == self.layer_types else None
 
 
-def _rope(get: Mapping[str, Any], kind: str, base: float, scaling: Mapping[str, Any], source: str) -> tuple[float, float]:
-    """(base, factor) of one kind of layer: `rope_parameters` if there, else the older keys."""
-    parameters = {"rope_theta": base, **scaling, **((get.get("rope_parameters") or {}).get(kind) or {})}
-    rope_type = parameters.get("rope_type") or parameters.get("type") or "default"
-    if rope_type not in ("default", "linear"):
-        raise UserError(f"{source}: RoPE of type {rope_type!r} in {kind} layers; Gemma3 has default or linear")
-    factor = float(parameters.get("factor") or 1.0) if rope_type == "linear" else 1.0
-    if kind == LOCAL and factor != 1:
-        raise UserError(f"{source}: RoPE of local layers is scaled by {factor}; Gemma3 scales global layers alone")
-    return float(parameters["rope_theta"]), factor
+class _Text(dict):
+    """The text model's part of config.json, and where it is."""
+
+    def __init__(self, tree: Mapping[str, Any], where: str):
+        super().__init__(tree)
+        self._where = where
+
+    def at(self, key: str) -> str:
+        """The file and the full path of a key, for messages."""
+        return f"{self._where}{key}"
+
+    def size(self, key: str, default: int, most: int) -> int:
+        value = self.get(key, default)
+        if type(value) is not int or not 1 <= value <= most:
+            raise UserError(f"{self.at(key)} is {_short(value)}; expected a whole number from 1 to {most:,}")
+        return value
+
+    def positive(self, key: str, default: float) -> float:
+        value = self.get(key, default)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise UserError(f"{self.at(key)} is {_short(value)}; expected a number above 0")
+        return float(value)
+
+    def part(self, key: str) -> "_Text":
+        """The mapping of a key; empty if it is absent or null."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise UserError(f"{self.at(key)} is {_short(value)}; expected an object")
+        return _Text(value or {}, f"{self.at(key)}.")
 
 
-_TRANSFORMERS_DEFAULTS = {
-    "vocab_size": 262_208,
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "sliding_window": 4096,
-    "query_pre_attn_scalar": 256,
-    "max_position_embeddings": 131_072,
-    "rms_norm_eps": 1e-6,
+def _text_part(tree: Mapping[str, Any], source: str) -> _Text:
+    whole = _Text(tree, f"{source}: ")
+    kind = tree.get("model_type")
+    if kind not in ("gemma3_text", "gemma3"):
+        raise UserError(f"{whole.at('model_type')} is {_short(kind)}; expected gemma3_text or gemma3")
+    text = whole.part("text_config")
+    if kind == "gemma3_text" and text:
+        raise UserError(f"{whole.at('text_config')} contradicts model_type gemma3_text, whose sizes are not inside it; expected gemma3")
+    if kind == "gemma3" and not text:
+        raise UserError(f"{whole.at('text_config')} is missing; expected the sizes of a gemma3 inside it")
+    for key in (*_SIZES, *_OTHERS, *_FIXED) if text else ():
+        if key in tree and (key not in text or tree[key] != text[key]):
+            raise UserError(f"{whole.at(key)} differs from text_config.{key}, the only one that counts; remove the outer one")
+    text = text or whole
+    if text.get("model_type", "gemma3_text") not in ("gemma3_text", kind):
+        raise UserError(f"{text.at('model_type')} is {_short(text['model_type'])}; expected gemma3_text")
+    for part in (whole, text):
+        for key in ("quantization_config", "compression_config"):
+            if part.get(key):
+                method = part.part(key).get("quant_method", "of an unknown method")
+                raise UserError(f"{part.at(key)}: the weights are quantised ({_short(method)}); use the checkpoint that is not")
+    return text
+
+
+def _layer_types(text: _Text, layers: int) -> tuple[str, ...]:
+    """`layer_types` if given, whatever the pattern says, as transformers reads them."""
+    types = text.get("layer_types")
+    if types is None:
+        pattern = text.size("sliding_window_pattern", PERIOD, _MOST["layers"])
+        # transformers ignores the name with an underscore, which it writes itself.
+        private = text.get("_sliding_window_pattern", pattern)
+        if "sliding_window_pattern" not in text and private != pattern:
+            raise UserError(f"{text.at('_sliding_window_pattern')} is {_short(private)}, not {pattern}; state layer_types")
+        return tuple(LOCAL if (layer + 1) % pattern else GLOBAL for layer in range(layers))
+    if not isinstance(types, list) or not set(map(str, types)) <= {LOCAL, GLOBAL}:
+        raise UserError(f"{text.at('layer_types')} is {_short(types)}; expected a list of {LOCAL} and {GLOBAL}")
+    if len(types) != layers:
+        raise UserError(f"{text.at('layer_types')} has {len(types)} entries; num_hidden_layers is {layers}")
+    return tuple(types)
+
+
+def _rope(text: _Text, kind: str, base_key: str, default: float) -> tuple[float, float]:
+    """(base, factor) of one kind of layer.
+
+    transformers 4 reads `rope_theta`, `rope_local_base_freq` and `rope_scaling`, of global layers; transformers 5
+    `rope_parameters`, and where that says nothing the older keys. Where both are there they must agree.
+    """
+    parameters = text.part("rope_parameters")
+    if parameters and not parameters.keys() & {LOCAL, GLOBAL}:
+        raise UserError(f"{text.at('rope_parameters')} has neither {GLOBAL} nor {LOCAL}; expected both, each with its own values")
+    new = parameters.part(kind)
+    base = new.positive("rope_theta", text.positive(base_key, default))
+    if base_key in text and base != text[base_key]:
+        raise UserError(
+            f"{text.at(base_key)} is {text[base_key]}, {new.at('rope_theta').removeprefix(text.at(''))} {base}; make them equal"
+        )
+    factor = _rope_factor(new)
+    if kind == GLOBAL and "rope_scaling" in text:
+        old = text.part("rope_scaling")
+        old_factor = _rope_factor(old) or 1.0
+        if factor not in (None, old_factor):
+            raise UserError(
+                f"{text.at('rope_scaling')} scales positions by {old_factor}, rope_parameters.{kind} by {factor}; make them equal"
+            )
+        factor = old_factor
+    return base, factor or 1.0
+
+
+def _rope_factor(parameters: _Text) -> float | None:
+    """What positions are divided by; None if it is not said."""
+    rope_type = parameters.get("rope_type")
+    if parameters.get("type", rope_type) != rope_type:
+        raise UserError(f"{parameters.at('type')} is {_short(parameters['type'])}, rope_type {_short(rope_type)}; make them equal")
+    if parameters.get("partial_rotary_factor", 1) != 1:
+        raise UserError(f"{parameters.at('partial_rotary_factor')} is {_short(parameters['partial_rotary_factor'])}; only 1 is implemented")
+    if rope_type == "linear":
+        if "factor" not in parameters:
+            raise UserError(f"{parameters.at('factor')} is missing; RoPE of type linear needs it")
+        return parameters.positive("factor", 1.0)
+    if rope_type not in (None, "default"):
+        raise UserError(
+            f"{parameters.at('rope_type')} is {_short(rope_type)}; RoPE of that type is not implemented, default and linear are"
+        )
+    return rope_type and 1.0
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_SIZES = {
+    "vocab_size": ("vocabulary_size", 262_208),
+    "hidden_size": ("width", 2304),
+    "intermediate_size": ("mlp_width", 9216),
+    "num_hidden_layers": ("layers", 26),
+    "num_attention_heads": ("query_heads", 8),
+    "num_key_value_heads": ("kv_heads", 4),
+    "head_dim": ("head_dim", 256),
+    "sliding_window": ("window", 4096),
+    "max_position_embeddings": ("max_positions", 131_072),
 }
-"""What transformers takes for a key that is left out, as the Hub's multimodal configs do."""
+"""Key of config.json: our field, and what transformers 4.57 and 5.23 alike take for a key that is left out."""
+
+_OTHERS = ("rope_theta", "rope_local_base_freq", "rope_scaling", "rope_parameters", "layer_types", "query_pre_attn_scalar", "rms_norm_eps")
 
 _FIXED = {
-    "hidden_activation": "gelu_pytorch_tanh",
-    "attention_bias": False,
-    "attn_logit_softcapping": None,
-    "final_logit_softcapping": None,
-    "use_bidirectional_attention": False,
-    "tie_word_embeddings": True,
+    "hidden_activation": ("gelu_pytorch_tanh",),
+    "attention_bias": (False,),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "use_bidirectional_attention": (False, None),
+    "partial_rotary_factor": (1, 1.0, None),
 }
+"""The values that are implemented; the first is what transformers takes for a key that is left out."""
 
 PRESETS = {
     "270m": Gemma3Config(262_144, 640, 18, 4, 1, 256, 2048, window=512),

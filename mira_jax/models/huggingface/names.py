@@ -1,5 +1,6 @@
 """Which tensor of a Hub folder is which parameter."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -8,8 +9,20 @@ import numpy as np
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.weights import Name, transpose
 
-TEXT_PREFIXES = ("language_model.model.", "model.language_model.", "model.")
-"""Of text tensors: multimodal on the Hub, multimodal as transformers holds them, text-only."""
+TEXT_PREFIXES = ("language_model.model.", "model.language_model.", "model.", "")
+"""Of text tensors: multimodal on the Hub, multimodal as transformers holds them, text-only, text-only without the head."""
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "DataParallel",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+    "base_model.model.": "PEFT",
+}
+"""Prefixes of modules saved from inside of a wrapper, which transformers does not read."""
+ADAPTERS = (".lora_", ".base_layer.")
+"""In names of tensors of adapters that were not merged."""
+QUANTISED = (".qweight", ".qzeros", ".g_idx", ".absmax", ".SCB", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".quant_state.")
+"""In names that quantisers add to those of matrices: GPTQ, AWQ, bitsandbytes, fp8, compressed-tensors."""
 TIED = ("lm_head.weight", "language_model.lm_head.weight")
 """The output matrix, where it is stored beside the embedding that it equals."""
 _VISION = ("vision_tower.", "multi_modal_projector.")
@@ -72,6 +85,12 @@ def text_tensors(config: Gemma3Config) -> Iterator[TextTensor]:
         block, group = config.place(layer)
         for name, (shape, parameter) in in_block.items():
             yield TextTensor(f"layers.{layer}.{name}.weight", shape, (*block, *parameter), group)
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor's name states."""
+    found = re.search(r"(?:^|\.)layers\.(\d{1,9})\.", name)
+    return int(found[1]) if found else None
 
 
 def hub_name(name: str) -> str | None:

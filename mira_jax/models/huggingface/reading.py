@@ -1,6 +1,7 @@
 """Reads a Gemma3 from a folder of the Hub: text-only, or the text part of a multimodal one."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,22 @@ from mira_jax.model_files import read_json
 from mira_jax.models import weights
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.huggingface.names import TEXT_PREFIXES, TIED, TextTensor, hub_name, text_tensors
-from mira_jax.models.huggingface.safetensors import Tensor, open_folder, same
+from mira_jax.models.huggingface.names import (
+    ADAPTERS,
+    QUANTISED,
+    TEXT_PREFIXES,
+    TIED,
+    WRAPPERS,
+    TextTensor,
+    hub_name,
+    layer_of,
+    text_tensors,
+)
+from mira_jax.models.huggingface.safetensors import FLOATS, Tensor, equal_values, open_folder
 from mira_jax.models.weights import Name
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +49,11 @@ class HubFolder:
         self.folder = Path(folder)
         self.config = weights.with_scan(load_config(self.folder), scan_layers)
         tensors = open_folder(self.folder)
+        _refuse_foreign(self.folder, tensors)
         self._prefix = _prefix(self.folder, tensors)
         expected = {self._prefix + tensor.name: tensor for tensor in text_tensors(self.config)}
-        _check(self.folder, tensors, expected)
+        _check(self.folder, tensors, expected, self.config.layers)
+        _check_tied(self.folder / CONFIG, read_json(self.folder / CONFIG), tensors)
         if any(map(hub_name, tensors)):
             log.info("%s: %d vision tensors are not read: this is the text model", self.folder, sum(map(bool, map(hub_name, tensors))))
         self._parts: dict[Name, list[tuple[TextTensor, Tensor]]] = {}
@@ -109,17 +123,35 @@ def vision_tensors(folder: str | Path) -> dict[str, Tensor]:
     return {on_hub: tensor for name, tensor in open_folder(folder).items() if (on_hub := hub_name(name))}
 
 
+def _refuse_foreign(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises UserError for what is no plain checkpoint: adapters, quantised weights."""
+    if os.path.lexists(folder / ADAPTER_CONFIG):
+        raise UserError(f"{folder}: holds an adapter ({ADAPTER_CONFIG}), which transformers applies to the model; merge it first with PEFT")
+    for name, tensor in tensors.items():
+        if any(part in name for part in ADAPTERS):
+            raise UserError(f"{tensor.path}: tensor {name} is of an adapter; merge it first with PEFT (merge_and_unload)")
+        if not hub_name(name) and (tensor.dtype not in FLOATS or any(part in name for part in QUANTISED)):
+            raise UserError(f"{tensor.path}: tensor {name} ({tensor.dtype}) is of a quantised model; use the checkpoint that is not")
+
+
 def _prefix(folder: Path, tensors: dict[str, Tensor]) -> str:
     for prefix in TEXT_PREFIXES:
         if any(name.startswith((prefix + "layers.", prefix + "embed_tokens.")) for name in tensors):
             return prefix
-    raise UserError(f"{folder}: no tensor of a Gemma3 text model; expected model.embed_tokens.weight and others")
+    found = next((name for name in tensors if "embed_tokens." in name or layer_of(name) is not None), None)
+    if found is None:
+        some = f"the first of {len(tensors)} is {min(tensors)}" if tensors else "there is no tensor at all"
+        raise UserError(f"{folder}: no tensor of a Gemma3 text model; expected model.embed_tokens.weight and others, {some}")
+    for prefix, wrapper in WRAPPERS.items():
+        if prefix in found:
+            raise UserError(f"{folder}: tensor {found} was saved from inside of {wrapper}; remove {prefix} from all names, or save again")
+    raise UserError(f"{folder}: tensor {found} has an unknown prefix; expected one of {', '.join(filter(None, TEXT_PREFIXES))}, or none")
 
 
-def _check(folder: Path, tensors: dict[str, Tensor], expected: dict[str, TextTensor]) -> None:
+def _check(folder: Path, tensors: dict[str, Tensor], expected: dict[str, TextTensor], layers: int) -> None:
     for name, tensor in expected.items():
         if name not in tensors:
-            raise UserError(f"{folder}: tensor {name} is missing")
+            raise UserError(f"{folder}: tensor {name} is missing; {CONFIG} says num_hidden_layers {layers}")
         there = tensors[name]
         if there.shape != tensor.shape:
             raise UserError(
@@ -128,10 +160,25 @@ def _check(folder: Path, tensors: dict[str, Tensor], expected: dict[str, TextTen
     embedding = next(iter(expected))
     for name in sorted(set(tensors) - set(expected)):
         if name in TIED:
-            if not same(tensors[name], tensors[embedding]):
+            if not equal_values(tensors[name], tensors[embedding]):
                 raise UserError(f"{tensors[name].path}: {name} differs from {embedding}; Gemma3 ties the two")
         elif not hub_name(name):
-            raise UserError(f"{tensors[name].path}: tensor {name} is surplus: a Gemma3 of this {CONFIG} has none of that name")
+            raise UserError(
+                f"{tensors[name].path}: tensor {name} is surplus: a Gemma3 of this {CONFIG}, with {layers} layers, has none of that name"
+            )
+
+
+def _check_tied(path: Path, tree: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raises UserError unless the output matrix is the embedding: by `tie_word_embeddings`, or stored as its equal."""
+    for part, prefix in ((tree, ""), (tree.get("text_config") or {}, "text_config.")):
+        tied = part.get("tie_word_embeddings", True)
+        if not isinstance(tied, bool):
+            raise UserError(f"{path}: {prefix}tie_word_embeddings is {tied!r}; expected true or false")
+        if not tied and not set(TIED) & set(tensors):
+            raise UserError(
+                f"{path}: {prefix}tie_word_embeddings is false, but there is no {TIED[0]}: transformers would draw it at random; "
+                "set it to true if the model was trained so"
+            )
 
 
 def _dtype(tensors: list[Tensor]) -> np.dtype:

@@ -27,7 +27,7 @@ INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 """The most bytes of one file, as transformers writes them; a larger tensor has a file of its own."""
 
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -39,7 +39,7 @@ _BITS = {
 """Of one number of each dtype of the format."""
 MAX_HEADER_BYTES = 100_000_000
 """As in the safetensors library."""
-_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_NAMES = {np.dtype(dtype): name for name, dtype in FLOATS.items()}
 _PIECE = 64 * 2**20
 
 
@@ -58,9 +58,9 @@ class Tensor:
     @property
     def numpy_dtype(self) -> np.dtype:
         """Raises UserError if these are not floating-point numbers that NumPy can hold."""
-        if self.dtype not in _DTYPES:
-            raise UserError(f"{self.path}: a tensor has dtype {self.dtype}; expected one of {', '.join(_DTYPES)}")
-        return np.dtype(_DTYPES[self.dtype])
+        if self.dtype not in FLOATS:
+            raise UserError(f"{self.path}: a tensor has dtype {self.dtype}; expected one of {', '.join(FLOATS)}")
+        return np.dtype(FLOATS[self.dtype])
 
     def read(self) -> np.ndarray:
         """The whole tensor."""
@@ -78,6 +78,13 @@ class Tensor:
                 left -= len(piece)
                 yield piece
 
+    def numbers(self) -> Iterator[np.ndarray]:
+        """Its numbers in float64, flat, a piece at a time."""
+        total, dtype = math.prod(self.shape), self.numpy_dtype
+        for start in range(0, total, _PIECE // 8):
+            count, offset = min(_PIECE // 8, total - start), self.offset + start * dtype.itemsize
+            yield np.fromfile(self.path, dtype, count, offset=offset).astype(np.float64)
+
     def holds(self, values: np.ndarray) -> bool:
         """Whether these are its shape, dtype and bits."""
         if (self.dtype, self.shape) != (_NAMES[values.dtype], values.shape):
@@ -93,6 +100,13 @@ class Tensor:
 def same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal bit for bit."""
     return (a.dtype, a.shape) == (b.dtype, b.shape) and all(x == y for x, y in zip(a.pieces(), b.pieces(), strict=True))
+
+
+def equal_values(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, whatever their dtypes."""
+    if a.dtype == b.dtype:
+        return same(a, b)
+    return a.shape == b.shape and all(np.array_equal(x, y) for x, y in zip(a.numbers(), b.numbers(), strict=True))
 
 
 def open_folder(folder: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from mira_jax.model_files import locate, read_json
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.huggingface import tokenizer_files
 from mira_jax.models.huggingface.names import TextTensor, text_tensors
-from mira_jax.models.huggingface.reading import CONFIG, vision_tensors
+from mira_jax.models.huggingface.reading import CONFIG, load_config, vision_tensors
 from mira_jax.models.huggingface.safetensors import SHARD_BYTES, Planned, Writer, open_folder, same, write_json
 from mira_jax.models.weights import ModelWeights, Name, Weights
 from mira_jax.trajectories.tokenizer import GENERATION
@@ -156,10 +156,11 @@ class _Plan:
         text = {**self._weights.config.to_huggingface(), **ids, "torch_dtype": dtype}
         if not vision:
             return text
+        load_config(vision)
         outer = read_json(Path(vision) / CONFIG)
         outer.pop("dtype", None)
         text.pop("architectures")
-        return {**outer, **ids, "text_config": text, "torch_dtype": dtype}
+        return {**outer, **ids, "tie_word_embeddings": True, "text_config": text, "torch_dtype": dtype}
 
 
 def keep_origin(folder: str | Path, into: Path) -> None:
