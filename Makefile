@@ -17,10 +17,14 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-# Live comparison with transformers, in an environment of its own because torch is large.
+# Live comparison with transformers, in an environment of its own because torch is large; and what exports say of their
+# tokenizer in the oldest release that is supported, which takes an older `tokenizers`.
 test-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
 	.venv-peers/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers tests/serving/test_lm_eval.py
+	VENV=.venv-peers-oldest PYTHON=$(PYTHON) scripts/setup.sh dev,transformers transformers==4.57.1 tokenizers==0.22.0 huggingface_hub==0.36.2
+	.venv-peers-oldest/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers/test_tokenizer.py tests/peers/test_generation.py \
+		tests/trajectories/test_tokenizer_json.py
 
 # Rollouts on a Ray cluster of two nodes on this machine, in an environment of its own for the same reason.
 test-ray:
@@ -40,4 +44,4 @@ setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-ray .venv-tunix .venv-browsergym *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-peers-oldest .venv-ray .venv-tunix .venv-browsergym *.egg-info

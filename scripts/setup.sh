@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environment $VENV with the extras $1, and finds or installs a headless Chromium.
+# Versions are those of constraints.txt; the arguments after $1 are pins that replace its own: NAME==VERSION.
 # Does nothing when all is in place.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +12,8 @@ say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 stamp="$venv/installed-$(echo "$extras" | tr ',' '-')"
-wanted=$(cat pyproject.toml constraints.txt scripts/setup.sh | cksum)
+pins=("${@:2}")
+wanted=$( (cat pyproject.toml constraints.txt scripts/setup.sh; echo "${pins[@]}") | cksum)
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || fail "Python 3.11 or newer is needed; give its path: make PYTHON=/path/to/python3.11 ..."
   if ! "$python" -c 'import ensurepip' 2>/dev/null; then
@@ -24,7 +26,9 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   fi
   "$venv/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv "$venv"
   say "Installing the pinned packages into $venv (a few minutes the first time) ..."
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]" || fail "pip could not install the packages; its message is above"
+  grep -v -i -E "^($(IFS='|'; echo "${pins[*]%%==*}"))==" constraints.txt > "$venv/constraints.txt" || true
+  printf '%s\n' "${pins[@]}" >> "$venv/constraints.txt"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$venv/constraints.txt" -e ".[$extras]" || fail "pip could not install the packages; its message is above"
   # Only the pages in it are used: what the package itself depends on is left out.
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps miniwob || fail "pip could not install miniwob; its message is above"
   echo "$wanted" > "$stamp"

@@ -33,7 +33,7 @@ TEXTS = [count(start, stride) for start in range(10, 36) for stride in (2, 3, 5)
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    train_tokenizer([prompt + response for prompt, response in TEXTS], path, 290)
+    train_tokenizer([prompt + response for prompt, response in TEXTS], path, 300, symbols=["from ", " by ", ":"])
     return Tokenizer(path)
 
 

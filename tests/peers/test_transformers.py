@@ -11,7 +11,6 @@ transformers = pytest.importorskip("transformers")
 
 from benchmarks import parity  # noqa: E402
 from mira_jax.models import huggingface  # noqa: E402
-from mira_jax.trajectories.tokenizer import train_tokenizer  # noqa: E402
 
 
 def random_model(seed):
@@ -79,18 +78,3 @@ def test_bfloat16_exports_open_as_what_they_say(tmp_path):
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype="auto")
     assert again.dtype == torch.bfloat16
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["model_type"] == "gemma3_text"
-
-
-def test_the_exported_tokenizer_gives_the_same_ids(tmp_path):
-    texts = ['Buy 2 of "blue lamp"', 'do(action="Click", element="cart")', "<a> 12.50 red chair </a>"] * 20
-    train_tokenizer(texts, tmp_path / "tokenizer.model", 300)
-    random_model(0).save_pretrained(tmp_path / "theirs")
-    huggingface.save(huggingface.load(tmp_path / "theirs"), tmp_path / "ours", tmp_path / "tokenizer.model")
-    from mira_jax.trajectories.tokenizer import Tokenizer
-
-    ours, theirs = Tokenizer(tmp_path / "ours"), transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
-    for text in texts[:3]:
-        assert theirs(text)["input_ids"] == [ours.bos_id, *ours.encode(text)]
-    assert theirs.eos_token_id == ours.eos_id
-    config = json.loads((tmp_path / "ours" / "generation_config.json").read_text())
-    assert config["eos_token_id"] == [ours.eos_id, ours.end_of_turn_id]

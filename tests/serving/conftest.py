@@ -24,7 +24,7 @@ TEXT = 'do(action="Click", element="blue lamp") do(action="Type", argument="red 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    train_tokenizer([TEXT] * 20, path, vocabulary_size=320)
+    train_tokenizer([TEXT] * 20, path, 320, symbols=['do(action="', '", element="', "red cup", '")'])
     return Tokenizer(path)
 
 
