@@ -6,6 +6,7 @@ worker, a socket, a prefetch, a popup, a download. The answer depends on host an
 
 import asyncio
 import ipaddress
+import socket
 from collections.abc import Collection, Iterable
 from typing import cast
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ class Fence:
 
     def __init__(self) -> None:
         self._hosts: frozenset[str] = frozenset()
+        self._addresses: dict[str, asyncio.Task[list[str]]] = {}
+        """What each name meant when it was allowed. A name whose meaning changes later leads nowhere else."""
         self._server: asyncio.Server | None = None
         self._tunnels: set[_Tunnel] = set()
 
@@ -39,13 +42,47 @@ class Fence:
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def allow(self, hosts: Iterable[str]) -> None:
-        """From now on `hosts` (`host:port`, or a host for the ports 80 and 443) can be reached, and nothing else."""
+        """From now on `hosts` (`host:port`, or a host for the ports 80 and 443) can be reached, and nothing else.
+
+        The addresses of a name are looked up once, now, and kept as long as it stays allowed.
+        """
         self._hosts = frozenset(host.lower() for host in hosts)
+        names = {_name(host) for host in self._hosts}
+        for name in [name for name in self._addresses if name not in names]:
+            self._addresses.pop(name).cancel()
+        for name in names - set(self._addresses):
+            self._addresses[name] = asyncio.get_running_loop().create_task(_look_up(name))
         for tunnel in [tunnel for tunnel in self._tunnels if not self.allows(*tunnel.target)]:
             tunnel.cut()
 
+    async def connect(self, protocol: asyncio.Protocol, host: str, port: int) -> None:
+        """Connects to an allowed host. Raises OSError."""
+        failure = OSError(f"{host} has no address")
+        addresses = self._addresses.get(host)
+        for address in await asyncio.shield(addresses) if addresses else ():
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: protocol, address, port)
+                return
+            except OSError as error:
+                failure = error
+        raise failure
+
     def allows(self, host: str, port: int) -> bool:
         return is_among(host, port, self._hosts)
+
+
+def _name(host: str) -> str:
+    """`host` without its port."""
+    return host.rpartition(":")[0] if host.rpartition("]")[2].count(":") else host
+
+
+async def _look_up(name: str) -> list[str]:
+    """The addresses of a name; none if it has none."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(address[0]) for *_, address in found]
 
 
 def is_among(host: str, port: int, hosts: Collection[str]) -> bool:
@@ -160,7 +197,7 @@ class _Tunnel(_End):
             if not self.fence.allows(*self.target):
                 raise ConnectionRefusedError
             async with asyncio.timeout(CONNECT_SECONDS):
-                await asyncio.get_running_loop().create_connection(lambda: outer, self.target[0].strip("[]"), self.target[1])
+                await self.fence.connect(outer, *self.target)
         except (OSError, UnicodeError):
             self.transport.write(_reply(_UNREACHABLE))
             self.transport.close()

@@ -342,6 +342,40 @@ async def test_hosts_are_compared_whole():
         assert not fence.allows(host, port)
 
 
+async def test_a_name_leads_for_ever_to_the_addresses_that_it_had_when_it_was_allowed(pool, monkeypatch):
+    """DNS rebinding: after the page is open, the site's name is made to mean another address with the same port."""
+    loop, meaning, asked = asyncio.get_running_loop(), ["127.0.0.1"], []
+    ask = loop.getaddrinfo
+
+    async def look_up(host, *arguments, **options):
+        if host == "site.test":
+            asked.append(host)
+            host = meaning[0]
+        return await ask(host, *arguments, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", look_up)
+    async with Outside() as outside:
+        name = f"site.test:{outside.port}"
+        outside.other.close()
+        await outside.other.wait_closed()
+        inner = await asyncio.start_server(lambda reader, writer: _say(writer, b"inner"), "127.0.0.2", outside.port)
+        context = await pool.context()
+        pool.allow(context, [name])
+        page = await context.new_page()
+        await page.goto(f"http://{name}/")
+        meaning[0] = "127.0.0.2"
+        assert await page.evaluate("fetch('/secret?' + Math.random()).then((answer) => answer.text(), String)") == "ok"
+        assert asked == ["site.test"]
+        await pool.close(context)
+        inner.close()
+
+
+async def _say(writer, text):
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + text)
+    await writer.drain()
+    writer.close()
+
+
 async def test_much_is_let_through_whole_and_no_faster_than_it_is_taken():
     sent = bytes(range(256)) * 40_000
 
