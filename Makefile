@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-peers test-ray bench-peers lint setup clean
+.PHONY: demo test test-peers test-lowest test-ray bench-peers lint setup clean
 
 demo: setup
 	$(BIN)/python -m mira_jax.phases --config configs/demo/phases.yaml $(if $(SEED),--set seed=$(SEED))
@@ -26,6 +26,13 @@ test-peers:
 	.venv-peers-oldest/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers/test_tokenizer.py tests/peers/test_generation.py \
 		tests/trajectories/test_tokenizer_json.py
 
+# The whole loop in miniature on the oldest versions that pyproject.toml allows of what we import, in an environment of its own.
+test-lowest: setup
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --quiet --resolution lowest-direct -e ".[dev]"
+	.venv-lowest/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/test_ring.py
+
 # Rollouts on a Ray cluster of two nodes on this machine, in an environment of its own for the same reason.
 test-ray:
 	VENV=.venv-ray PYTHON=$(PYTHON) scripts/setup.sh dev,ray
@@ -44,4 +51,4 @@ setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-peers-oldest .venv-ray .venv-tunix .venv-browsergym *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-peers-oldest .venv-lowest .venv-ray .venv-tunix .venv-browsergym *.egg-info

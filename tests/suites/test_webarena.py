@@ -192,7 +192,7 @@ def test_what_are_not_its_tasks_is_refused(content, message, tmp_path):
     ("changes", "message"),
     [
         ({"sites": {"shoping": "http://127.0.0.1:1"}}, "'shoping' is none of"),
-        ({"sites": {"shopping": "ftp://127.0.0.1"}}, "is not an address"),
+        ({"sites": {"shopping": "ftp://127.0.0.1"}}, "is the address of a store"),
         ({"sites": {"shopping": "http://me:secret@127.0.0.1"}}, "is not an address"),
         ({"sites": {"shopping": "http://127.0.0.1:port"}}, "is not an address"),
         ({"site": {}}, "unknown key site; did you mean sites"),
