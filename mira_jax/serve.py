@@ -22,7 +22,7 @@ from mira_jax.models.sampler import SHORTEST, Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
 from mira_jax.serving.protocol import Served
-from mira_jax.serving.server import Server, bind, write_ready_file
+from mira_jax.serving.server import Server, allow_connections, bind, write_ready_file
 from mira_jax.training.load import load_model, model_fingerprint
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -67,6 +67,7 @@ class ServeConfig:
 def main(config: ServeConfig) -> int:
     host_memory.keep()
     log_to_stderr()
+    allow_connections()
     bound = bind(config.host, config.port)
     if config.ready_file:
         Path(config.ready_file).unlink(missing_ok=True)

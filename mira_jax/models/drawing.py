@@ -44,7 +44,8 @@ def truncated(logits: Float[Array, "B V"], top_p: Float[Array, " B"], top_k: Int
     probabilities = jax.nn.softmax(logits)
     falling = -jnp.sort(-probabilities, -1)
     before = jnp.cumsum(falling, -1) - falling
-    least = jnp.min(jnp.where(before < top_p[:, None], falling, jnp.inf), -1)
+    # However small top_p is, even if it is rounded to 0, the most likely token is kept.
+    least = jnp.min(jnp.where(before < jnp.maximum(top_p, 1e-6)[:, None], falling, jnp.inf), -1)
     return jnp.where(probabilities >= least[:, None], logits, -jnp.inf)
 
 

@@ -4,28 +4,31 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import msgspec
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mira_jax.serving import protocol
-from mira_jax.serving.engine import Completion, Engine, Job, QueueFull
+from mira_jax.serving import protocol, responses
+from mira_jax.serving.engine import Completion, Engine, EngineStopped, Job, QueueFull
 from mira_jax.serving.metrics import Counted, Metrics
-from mira_jax.serving.protocol import ChatRequest, CompletionRequest, RequestError, Served
+from mira_jax.serving.protocol import ChatRequest, CompletionRequest, Limits, RequestError, Served
 
 Result = TypeVar("Result")
-MAX_BODY = 32 * 1024 * 1024
-"""Bytes of a request: far more than the longest prompt."""
+WORKERS = 2
+"""Threads that read requests, tokenize and write responses, so that the event loop is free to answer others."""
+GONE = "the client closed the connection"
 ROUTES = "POST /v1/completions, POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 
 
-def make_app(engine: Engine, model: Served, max_body: int = MAX_BODY) -> Starlette:
-    service = _Service(engine, model, max_body)
+def make_app(engine: Engine, model: Served) -> Starlette:
+    service = _Service(engine, model)
     routes = [
         Route("/v1/completions", service.completions, methods=["POST"]),
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
@@ -36,37 +39,44 @@ def make_app(engine: Engine, model: Served, max_body: int = MAX_BODY) -> Starlet
     ]
     metrics = Metrics(engine, frozenset(route.path for route in routes))
     counted = [Middleware(Counted, metrics=metrics)]
-    return Starlette(routes=routes, middleware=counted, exception_handlers={RequestError: _refused, 404: _no_route, 405: _no_route})
+    return Starlette(routes=routes, middleware=counted, exception_handlers=HANDLERS)
 
 
 class _Service:
-    def __init__(self, engine: Engine, model: Served, max_body: int):
-        self._engine, self._model, self._max_body = engine, model, max_body
-        self._tokenizer = engine.tokenizer
+    def __init__(self, engine: Engine, model: Served):
+        self._engine, self._model = engine, model
+        self._tokenizer, self._limits = engine.tokenizer, Limits.of(engine)
+        self._workers = ThreadPoolExecutor(WORKERS, "worker")
         self._card = {
             "id": model.name, "object": "model", "created": 0, "owned_by": "mira_jax",
             "max_model_len": engine.max_length, "fingerprint": model.fingerprint, "dtype": model.dtype,
         }  # fmt: skip
 
     async def completions(self, http: Request) -> Response:
-        request = protocol.parse(CompletionRequest, await self._body(http))
+        body = await self._body(http)
+        request = await self._in_worker(lambda: protocol.parse(CompletionRequest, body))
         self._check_model(request.model)
-        prompts = protocol.completion_prompts(request, self._tokenizer)
-        jobs = protocol.completion_jobs(request, prompts, self._engine.max_length)
+        prompts = await self._in_worker(lambda: protocol.completion_prompts(request, self._limits, self._tokenizer.vocabulary_size))
+        # Text by text: a request of many long ones does not keep a worker from others.
+        ids = [await self._in_worker(lambda text=prompt: self._ids(text)) if isinstance(prompt, str) else prompt for prompt in prompts]
+        jobs = protocol.completion_jobs(request, ids, self._limits)
         if request.stream:
-            return self._stream(request, prompts.ids, jobs, chat=False)
+            return self._stream(request, ids, jobs, chat=False)
         completions = await self._complete(http, jobs)
-        return JSONResponse(protocol.completion_response(request, self._model, prompts, jobs, completions, self._tokenizer))
+        write = responses.completion_response
+        return await self._json(lambda: write(request, self._model, prompts, jobs, completions, self._tokenizer))
 
     async def chat(self, http: Request) -> Response:
-        request = protocol.parse(ChatRequest, await self._body(http))
+        body = await self._body(http)
+        request = await self._in_worker(lambda: protocol.parse(ChatRequest, body))
         self._check_model(request.model)
-        prompt = protocol.chat_prompt(request.messages, self._tokenizer)
-        jobs = protocol.chat_jobs(request, prompt, self._engine.max_length)
+        protocol.check_messages(request.messages, self._limits)
+        prompt = await self._in_worker(lambda: protocol.chat_prompt(request.messages, self._tokenizer))
+        jobs = protocol.chat_jobs(request, prompt, self._limits)
         if request.stream:
             return self._stream(request, [prompt], jobs, chat=True)
         completions = await self._complete(http, jobs)
-        return JSONResponse(protocol.chat_response(request, self._model, prompt, completions, self._tokenizer))
+        return await self._json(lambda: responses.chat_response(request, self._model, prompt, completions, self._tokenizer))
 
     async def models(self, http: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._card]})
@@ -82,24 +92,39 @@ class _Service:
         return JSONResponse({**state, **counts}, status_code=200 if engine.alive else 503)
 
     async def _body(self, http: Request) -> bytes:
-        body = bytearray()
-        async for part in http.stream():
-            body += part
-            if len(body) > self._max_body:
-                raise RequestError(f"the request is longer than {self._max_body} bytes", status=413)
+        """What is too long is read to its end all the same: a client that still writes would not see the answer."""
+        body, size = bytearray(), 0
+        try:
+            async for part in http.stream():
+                size += len(part)
+                if size <= self._limits.body:
+                    body += part
+        except ClientDisconnect:
+            raise RequestError(GONE, status=499) from None
+        if size > self._limits.body:
+            raise RequestError(f"the request has {size} bytes; this server takes {self._limits.body}", status=413)
         return bytes(body)
+
+    async def _in_worker(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    async def _json(self, write: Callable[[], dict[str, Any]]) -> Response:
+        return Response(await self._in_worker(lambda: msgspec.json.encode(write())), media_type="application/json")
+
+    def _ids(self, text: str) -> list[int]:
+        return [self._tokenizer.bos_id, *self._tokenizer.encode(text)]
 
     def _check_model(self, name: str | None) -> None:
         if name not in (None, self._model.name):
             raise RequestError(f"the model {name!r} is not served here; {self._model.name!r} is", 404, "model", "model_not_found")
 
     def _submit(self, jobs: Sequence[Job]) -> list[asyncio.Future[Completion]]:
-        if len(jobs) > self._engine.queue_limit:
-            raise RequestError(f"{len(jobs)} completions in one request; this server takes {self._engine.queue_limit}", 413, "prompt")
         try:
             return [asyncio.wrap_future(future) for future in self._engine.submit(jobs)]
         except QueueFull as error:
             raise RequestError(str(error), status=429, retry_after=1) from None
+        except EngineStopped as error:
+            raise RequestError(str(error), status=503) from None
 
     async def _complete(self, http: Request, jobs: Sequence[Job]) -> list[Completion]:
         """All completions, unless the client hangs up: then its prompts leave the engine."""
@@ -108,7 +133,7 @@ class _Service:
         except (RequestError, asyncio.CancelledError):
             raise
         except Exception as error:
-            raise RequestError(f"the model failed: {type(error).__name__}: {error}", status=500) from None
+            raise _failed(error) from None
 
     def _stream(self, request: Any, prompts: Sequence[Sequence[int]], jobs: Sequence[Job], chat: bool) -> Response:
         loop, events = asyncio.get_running_loop(), asyncio.Queue()
@@ -120,7 +145,7 @@ class _Service:
         for index, future in enumerate(futures):
             # The engine tells its last text before it sets the result, and both come by way of the loop, in order.
             future.add_done_callback(lambda done, index=index: events.put_nowait((index, done)))
-        chunk = protocol.stream_chunks(request, self._model, chat)
+        chunk = responses.stream_chunks(self._model, chat)
 
         async def parts() -> AsyncIterator[str]:
             try:
@@ -132,11 +157,11 @@ class _Service:
                         continue
                     left -= 1
                     if event.cancelled() or event.exception():
-                        yield _event(RequestError(f"the model failed: {'' if event.cancelled() else event.exception()}", 500).body)
+                        yield _event(_failed(EngineStopped("the server is stopping") if event.cancelled() else event.exception()).body)
                         return
                     yield _event(chunk(index, "", event.result().finish_reason))
                 if request.stream_options and request.stream_options.include_usage:
-                    totals = protocol.usage(prompts, [future.result() for future in futures])
+                    totals = responses.usage(prompts, [future.result() for future in futures])
                     yield _event({**chunk(0, ""), "choices": [], "usage": totals})
                 yield "data: [DONE]\n\n"
             finally:
@@ -161,11 +186,17 @@ async def _unless_gone(http: Request, work: Awaitable[Result]) -> Result:
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise RequestError("the client closed the connection", status=499)
+            raise RequestError(GONE, status=499)
         return task.result()
     finally:
         task.cancel()
         gone.cancel()
+
+
+def _failed(error: BaseException) -> RequestError:
+    if isinstance(error, EngineStopped):
+        return RequestError(str(error), status=503)
+    return RequestError(f"the model failed: {type(error).__name__}: {error}", status=500)
 
 
 def _refused(http: Request, error: Exception) -> Response:
@@ -178,3 +209,11 @@ def _no_route(http: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     message = f"{http.method} {http.url.path} is not served here; {ROUTES} are"
     return JSONResponse(RequestError(message, status).body, status_code=status)
+
+
+def _broken(http: Request, error: Exception) -> Response:
+    """An error in this server: the log has the traceback, the client an answer it can read."""
+    return JSONResponse(RequestError(f"internal error: {type(error).__name__}", 500).body, status_code=500)
+
+
+HANDLERS = {RequestError: _refused, 404: _no_route, 405: _no_route, Exception: _broken}

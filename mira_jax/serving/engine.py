@@ -19,6 +19,17 @@ class QueueFull(Exception):
     """More prompts are waiting than the engine takes."""
 
 
+class EngineStopped(Exception):
+    """The engine was closed, or failed and could not go on. It takes no more jobs."""
+
+
+class NotFinite(Exception):
+    """The model's logits hold NaN or infinity, so that no token can be drawn."""
+
+    def __init__(self) -> None:
+        super().__init__("its logits are not finite numbers; check the weights of this model")
+
+
 @dataclasses.dataclass(frozen=True)
 class Alternatives:
     """The most likely tokens at one place, best first, with their log-probabilities in nats."""
@@ -100,7 +111,7 @@ class Engine:
         self._waiting: collections.deque[tuple[Job, Future[Completion]]] = collections.deque()
         self._running: dict[int, _Running] = {}
         self._wake = threading.Condition()
-        self._closed = False
+        self._closed = self._dead = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -121,11 +132,12 @@ class Engine:
 
         Raises:
             QueueFull: they do not all find room in the queue.
+            EngineStopped: the engine is not alive.
         """
         futures: list[Future[Completion]] = [Future() for _ in jobs]
         with self._wake:
-            if self._closed:
-                raise QueueFull("the server is stopping")
+            if not self.alive:
+                raise EngineStopped("the server is stopping" if not self._dead else STOPPED)
             if len(self._waiting) + len(jobs) > self.queue_limit:
                 raise QueueFull(f"{len(self._waiting)} prompts are waiting already; the limit is {self.queue_limit}")
             self._waiting.extend(zip(jobs, futures, strict=True))
@@ -140,6 +152,24 @@ class Engine:
         self._thread.join()
 
     def _work(self) -> None:
+        try:
+            self._serve()
+        except Exception:
+            log.exception("the engine stopped")
+            self._dead = True
+        with self._wake:
+            # From here on `submit` refuses, so that no job is left in the queue without an answer.
+            self._closed = True
+        for future in [future for _, future in self._waiting] + [running.future for running in self._running.values()]:
+            if self._dead:
+                _fail(future, EngineStopped(STOPPED))
+            elif future.cancel():
+                future.set_running_or_notify_cancel()
+        self._waiting.clear()
+        self._running.clear()
+
+    def _serve(self) -> None:
+        """Until the engine is closed. Raises what the sampler's `reset` raises, from which there is no way back."""
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._closed or self._waiting or self._running)
@@ -149,15 +179,12 @@ class Engine:
                 self._admit()
                 self._advance()
             except Exception as error:
-                # Out of memory, most likely. The callers are told, and the engine goes on with empty rows.
+                # Most likely out of memory. Running jobs fail, and the engine goes on with empty rows.
                 log.exception("the model failed")
                 for running in self._running.values():
                     _fail(running.future, error)
                 self._running.clear()
                 self._sampler.reset()
-        for future in [future for _, future in self._waiting] + [running.future for running in self._running.values()]:
-            if future.cancel():
-                future.set_running_or_notify_cancel()
         self._sampler.reset()
 
     def _admit(self) -> None:
@@ -170,7 +197,11 @@ class Engine:
             running = _Running(job, future)
             try:
                 if job.score_prompt:
-                    running.add_prompt(self._sampler.score(job.prompt, job.alternatives > 0))
+                    scores = self._sampler.score(job.prompt, job.alternatives > 0)
+                    if not np.isfinite(scores.log_probs).all():
+                        _fail(future, NotFinite())
+                        continue
+                    running.add_prompt(scores)
                 self.counters.prompt_tokens += len(job.prompt)
                 if job.sampling.max_tokens == 0:
                     self._resolve(running)
@@ -194,6 +225,10 @@ class Engine:
         for row, running in list(self._running.items()):
             count = int(chunk.count[row])
             self.counters.drawn_tokens += count
+            if not np.isfinite(chunk.log_probs[row, :count]).all():
+                self._leave(row)
+                _fail(running.future, NotFinite())
+                continue
             drawn = Completion(
                 tokens=chunk.tokens[row, :count].tolist(), log_probs=chunk.log_probs[row, :count].tolist(),
                 sampling_log_probs=chunk.sampling_log_probs[row, :count].tolist(),
@@ -268,6 +303,9 @@ def _alternatives(ids: np.ndarray, log_probs: np.ndarray, count: int) -> list[Al
     if not count:
         return []
     return [Alternatives(tuple(i[:count]), tuple(p[:count])) for i, p in zip(ids.tolist(), log_probs.tolist(), strict=True)]
+
+
+STOPPED = "the engine stopped after a failure that it could not recover from; the server's log has the cause; start it again"
 
 
 def _fail(future: Future, error: Exception) -> None:

@@ -1,19 +1,18 @@
-"""OpenAI's requests and responses: what is read, what is refused, what is written. No HTTP, no model.
+"""OpenAI's requests: what is read and what is refused. No HTTP, no model.
 
 Reference: https://platform.openai.com/docs/api-reference/completions and .../chat. A field that is not known, or
 that asks for something this server does not do, is refused by name rather than ignored.
 """
 
 import secrets
-import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from mira_jax.models.sampler import TOP, Sampling
-from mira_jax.serving.engine import Alternatives, Completion, Job
+from mira_jax.serving import fields
+from mira_jax.serving.engine import Engine, Job
 from mira_jax.trajectories.chat import ChatError
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -22,6 +21,8 @@ class RequestError(Exception):
     """A request that can't be served: an HTTP status, and OpenAI's error object."""
 
     def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None, retry_after: int | None = None):
+        # Messages repeat names and values of the request.
+        message = message if len(message) <= 500 else message[:500] + " ..."
         super().__init__(message)
         kind = {404: "not_found_error", 429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "server_error")
         self.status, self.retry_after = status, retry_after
@@ -36,8 +37,41 @@ Top = Annotated[int, msgspec.Meta(ge=0, le=TOP)]
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
 
 
+MOST_STOPS = 64
+LONGEST_STOP = 1000
+"""Characters."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a request may ask for; checked before any text is tokenized."""
+
+    tokens: int
+    """Of a prompt and its completion."""
+    completions: int
+    """All prompts' together; also the number of prompts."""
+    text_bytes: int
+    """In UTF-8. A longer text has more than `tokens` tokens."""
+
+    @staticmethod
+    def of(engine: Engine) -> "Limits":
+        pieces = map(engine.tokenizer.piece, range(engine.tokenizer.vocabulary_size))
+        return Limits(engine.max_length, engine.queue_limit, engine.max_length * max(len(piece.encode()) for piece in pieces))
+
+    @property
+    def body(self) -> int:
+        """Bytes of a request: any prompts given as ids, which take at most 8 bytes each, or one text with every byte escaped."""
+        return 8 * self.tokens * self.completions + 6 * self.text_bytes
+
+    @property
+    def log_probs(self) -> int:
+        """In one response, alternatives included: every prompt echoed with one alternative per token, as lm-eval asks for."""
+        return 2 * self.tokens * self.completions
+
+
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """OpenAI pads chunks against listeners to encrypted traffic, unless told not to. This server does not pad."""
 
 
 class _Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -56,23 +90,18 @@ class _Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
     return_token_ids: bool | None = None
     """Adds `prompt_token_ids` and `token_ids` to each choice, as in vLLM; chat responses also have `prompt_token_ids` where vLLM does."""
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
 
     def stops(self) -> tuple[str, ...]:
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if "" in stops:
             raise RequestError("stop: an empty string would end every completion at once", param="stop")
+        if len(stops) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in stops):
+            raise RequestError(f"stop: expected at most {MOST_STOPS} strings of at most {LONGEST_STOP} characters", param="stop")
         return stops
 
     def refuse_unsupported(self) -> None:
-        for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
-            if getattr(self, name):
-                raise RequestError(f"{name} is not supported by this server; leave it out", param=name)
         for name in ("logprobs", "echo", "return_token_ids"):
             asked = getattr(self, name, None)
             if self.stream and asked is not None and asked is not False:
@@ -87,14 +116,12 @@ class CompletionRequest(_Common, kw_only=True):
     logprobs: Top | None = None
     echo: bool | None = None
     best_of: Count | None = None
-    suffix: str | None = None
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     role: Literal["system", "developer", "user", "assistant"]
     content: Any
     """A text, or a list of parts {"type": "text", "text": ...}."""
-    name: str | None = None
 
 
 class ChatRequest(_Common, kw_only=True):
@@ -110,13 +137,26 @@ Request = TypeVar("Request", bound=_Common)
 
 
 def parse(kind: type[Request], body: bytes) -> Request:
-    """Raises RequestError if the body is not JSON, or a field is unknown or of the wrong type."""
+    """Raises RequestError if the body is not JSON, or a field is unknown, of the wrong type, or not supported."""
     try:
-        request = msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        tree = msgspec.json.decode(body)
+        if isinstance(tree, dict):
+            tree = fields.asked(tree, kind.__struct_fields__)
+            if isinstance(tree.get("messages"), list):
+                tree["messages"] = [_message(message) for message in tree["messages"]]
+        request = msgspec.convert(tree, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(str(error)) from None
+    except fields.Unsupported as error:
+        raise RequestError(f"{error} is not supported by this server; leave it out", param=str(error)) from None
     request.refuse_unsupported()
     return request
+
+
+def _message(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    return fields.asked(tree, Message.__struct_fields__, fields.IGNORED_IN_MESSAGES, fields.DEFAULTS_IN_MESSAGES)
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -130,35 +170,55 @@ class Served(msgspec.Struct, frozen=True):
     """Of parameters, activations and cache."""
 
 
-class Prompts(msgspec.Struct):
-    """What a request asks to have completed: one list of token ids per prompt."""
-
-    ids: list[list[int]]
-    texts: list[str]
-    """As echoed."""
-
-
-def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer) -> Prompts:
-    """Reads `prompt` in its four forms."""
+def completion_prompts(request: CompletionRequest, limits: Limits, vocabulary_size: int) -> list[str | list[int]]:
+    """Reads `prompt` in its four forms, and refuses what is too long before it is tokenized."""
     prompt = request.prompt
-    if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and all(type(item) is int for item in prompt)):
+    if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and type(prompt[0]) is int):
         prompt = [prompt]
     if not isinstance(prompt, list) or not prompt:
-        raise RequestError("prompt: expected a text, a list of token ids, or a non-empty list of either", param="prompt")
-    prompts = Prompts([], [])
+        raise RequestError(PROMPT, param="prompt")
+    if len(prompt) * (request.n or 1) > limits.completions:
+        wanted = len(prompt) * (request.n or 1)
+        raise RequestError(f"{wanted} completions in one request; this server takes {limits.completions}", 413, "prompt")
     for item in prompt:
         if isinstance(item, str):
-            ids = [tokenizer.bos_id, *tokenizer.encode(item)]
-        elif isinstance(item, list) and item and all(type(token) is int for token in item):
-            ids = item
-            worst = min(ids) if min(ids) < 0 else max(ids)
-            if not 0 <= worst < tokenizer.vocabulary_size:
-                raise RequestError(f"prompt: token id {worst} is not in the vocabulary of {tokenizer.vocabulary_size}", param="prompt")
-        else:
-            raise RequestError("prompt: expected a text, a list of token ids, or a non-empty list of either", param="prompt")
-        prompts.ids.append(ids)
-        prompts.texts.append(item if isinstance(item, str) else tokenizer.decode(ids))
-    return prompts
+            _check_text("prompt", [item], limits)
+            continue
+        if not isinstance(item, list) or not item:
+            raise RequestError(PROMPT, param="prompt")
+        if len(item) > limits.tokens:
+            raise _too_long(f"the prompt has {len(item)}", limits.tokens, "prompt")
+        if not all(type(token) is int for token in item):
+            raise RequestError(PROMPT, param="prompt")
+        worst = min(item) if min(item) < 0 else max(item)
+        if not 0 <= worst < vocabulary_size:
+            raise RequestError(f"prompt: token id {worst} is not in the vocabulary of {vocabulary_size}", param="prompt")
+    return prompt
+
+
+PROMPT = "prompt: expected a text, a list of token ids, or a non-empty list of either"
+
+
+def check_messages(messages: Sequence[Message], limits: Limits) -> None:
+    """Raises RequestError if the conversation has more tokens than the server takes, as far as its length tells."""
+    if len(messages) > limits.tokens:
+        raise _too_long(f"there are {len(messages)} messages", limits.tokens, "messages")
+    parts = [part for message in messages for part in (message.content if isinstance(message.content, list) else [message.content])]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    _check_text("messages", [text for text in texts if isinstance(text, str)], limits)
+
+
+def _check_text(name: str, texts: Sequence[str], limits: Limits) -> None:
+    size = sum(len(text) for text in texts)
+    if size <= limits.text_bytes:
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    if size > limits.text_bytes:
+        raise _too_long(f"a text of {size} bytes has more", limits.tokens, name)
+
+
+def _too_long(found: str, most: int, param: str) -> RequestError:
+    message = f"this server's maximum length is {most} tokens, but {found}; shorten the prompt or the completion"
+    return RequestError(message, param=param, code="context_length_exceeded")
 
 
 def chat_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
@@ -187,172 +247,61 @@ def _content(content: Any, index: int) -> Any:
     )
 
 
-def completion_jobs(request: CompletionRequest, prompts: Prompts, max_length: int) -> list[Job]:
+def completion_jobs(request: CompletionRequest, prompts: Sequence[list[int]], limits: Limits) -> list[Job]:
     """One job per choice, prompt by prompt."""
-    if request.suffix:
-        raise RequestError("suffix is not supported by this server; leave it out", param="suffix")
     n = request.n or 1
     if request.best_of not in (None, n):
-        raise RequestError("best_of is not supported by this server; ask for n and choose", param="best_of")
+        raise RequestError(f"best_of: {request.best_of} is not supported by this server; ask for n and choose", param="best_of")
     max_tokens = 16 if request.max_tokens is None else request.max_tokens
     if max_tokens == 0 and not request.echo:
         raise RequestError("max_tokens: 0 is of use with echo alone", param="max_tokens")
     score = bool(request.echo) and request.logprobs is not None
-    return _jobs(request, prompts.ids, n, max_tokens, max_length, request.logprobs or 0, score)
+    jobs = _jobs(request, prompts, n, max_tokens, limits, request.logprobs or 0, score)
+    if request.logprobs is not None:
+        _check_log_probs(jobs, limits, bool(request.echo))
+    return jobs
 
 
-def chat_jobs(request: ChatRequest, prompt: list[int], max_length: int) -> list[Job]:
+def chat_jobs(request: ChatRequest, prompt: list[int], limits: Limits) -> list[Job]:
     """One job per choice. Without a limit of its own the answer may fill what the prompt leaves."""
     if request.top_logprobs and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
-    limits = [limit for limit in (request.max_completion_tokens, request.max_tokens) if limit is not None]
-    max_tokens = limits[0] if limits else max(1, max_length - len(prompt))
+    asked = [limit for limit in (request.max_completion_tokens, request.max_tokens) if limit is not None]
+    max_tokens = asked[0] if asked else max(1, limits.tokens - len(prompt))
     if max_tokens == 0:
         raise RequestError("max_tokens: must be at least 1", param="max_tokens")
-    return _jobs(request, [prompt], request.n or 1, max_tokens, max_length, request.top_logprobs or 0, False)
+    if (request.n or 1) > limits.completions:
+        raise RequestError(f"{request.n} completions in one request; this server takes {limits.completions}", 413, "n")
+    jobs = _jobs(request, [prompt], request.n or 1, max_tokens, limits, request.top_logprobs or 0, False)
+    if request.logprobs:
+        _check_log_probs(jobs, limits, echo=False)
+    return jobs
+
+
+def _check_log_probs(jobs: Sequence[Job], limits: Limits, echo: bool) -> None:
+    count = sum((job.sampling.max_tokens + echo * len(job.prompt)) * (1 + job.alternatives) for job in jobs)
+    if count > limits.log_probs:
+        raise RequestError(
+            f"logprobs: this request may return {count} log-probabilities; this server returns at most {limits.log_probs} at once; "
+            "ask for fewer completions, tokens or alternatives",
+            param="logprobs",
+        )
 
 
 def _jobs(
-    request: _Common, prompts: list[list[int]], n: int, max_tokens: int, max_length: int, alternatives: int, score_prompt: bool
+    request: _Common, prompts: Sequence[list[int]], n: int, max_tokens: int, limits: Limits, alternatives: int, score_prompt: bool
 ) -> list[Job]:
     jobs = []
     seed = secrets.randbits(32) if request.seed is None else request.seed
+    stops = request.stops()
     temperature = 1.0 if request.temperature is None else request.temperature
     for index, prompt in enumerate(prompts):
-        if len(prompt) + max_tokens > max_length:
-            raise RequestError(
-                f"this server's maximum length is {max_length} tokens, but the prompt has {len(prompt)} and max_tokens is {max_tokens}; "
-                "shorten the prompt or the completion",
-                param="max_tokens" if len(prompt) < max_length else "prompt",
-                code="context_length_exceeded",
-            )
+        if len(prompt) + max_tokens > limits.tokens:
+            found = f"the prompt has {len(prompt)} and max_tokens is {max_tokens}"
+            raise _too_long(found, limits.tokens, "max_tokens" if len(prompt) < limits.tokens else "prompt")
         for choice in range(n):
             # One random stream per prompt and choice. Those of the first prompt do not depend on whether others follow.
             stream = index * MOST_CHOICES + choice
             sampling = Sampling(max_tokens, temperature, request.top_p or 1.0, seed, stream, max(request.top_k or 0, 0))
-            jobs.append(Job(prompt, sampling, request.stops(), alternatives, score_prompt and choice == 0))
+            jobs.append(Job(prompt, sampling, stops, alternatives, score_prompt and choice == 0))
     return jobs
-
-
-def completion_response(
-    request: CompletionRequest,
-    model: Served,
-    prompts: Prompts,
-    jobs: Sequence[Job],
-    completions: Sequence[Completion],
-    tokenizer: Tokenizer,
-) -> dict[str, Any]:
-    n = request.n or 1
-    choices = []
-    for index, (job, completion) in enumerate(zip(jobs, completions, strict=True)):
-        scored = completions[index - index % n]
-        text = completion.text
-        tokens, log_probs, best = completion.tokens, completion.log_probs, completion.alternatives
-        if request.echo:
-            text = prompts.texts[index // n] + text
-            tokens = [*job.prompt, *tokens]
-            log_probs = [None, *scored.prompt_log_probs, *log_probs]
-            best = [None, *scored.prompt_alternatives, *best]
-        choice = {"index": index, "text": text, "finish_reason": completion.finish_reason, "logprobs": None}
-        if request.logprobs is not None:
-            unknown = [None] * (len(tokens) - len(completion.tokens))
-            choice["logprobs"] = {
-                **_log_probs(tokens, log_probs, best if request.logprobs else None, tokenizer),
-                "sampling_logprobs": unknown + completion.sampling_log_probs,
-            }
-        if request.return_token_ids:
-            choice |= {"prompt_token_ids": list(job.prompt), "token_ids": completion.tokens}
-        choices.append(choice)
-    return {**head("cmpl", "text_completion", model), "choices": choices, "usage": usage(prompts.ids, completions)}
-
-
-def chat_response(
-    request: ChatRequest, model: Served, prompt: list[int], completions: Sequence[Completion], tokenizer: Tokenizer
-) -> dict[str, Any]:
-    choices = []
-    for index, completion in enumerate(completions):
-        choice: dict[str, Any] = {
-            "index": index,
-            "message": {"role": "assistant", "content": completion.text, "refusal": None},
-            "finish_reason": completion.finish_reason,
-            "logprobs": None,
-        }
-        if request.logprobs:
-            choice["logprobs"] = {
-                "content": _chat_log_probs(completion, tokenizer), "refusal": None, "sampling_logprobs": completion.sampling_log_probs
-            }  # fmt: skip
-        if request.return_token_ids:
-            choice |= {"prompt_token_ids": prompt, "token_ids": completion.tokens}
-        choices.append(choice)
-    extra = {"prompt_token_ids": prompt} if request.return_token_ids else {}
-    return {**head("chatcmpl", "chat.completion", model), "choices": choices, "usage": usage([prompt], completions), **extra}
-
-
-def head(prefix: str, kind: str, model: Served) -> dict[str, Any]:
-    """What every response begins with."""
-    id = f"{prefix}-{uuid.uuid4().hex}"
-    return {"id": id, "object": kind, "created": int(time.time()), "model": model.name, "system_fingerprint": model.fingerprint}
-
-
-def usage(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> dict[str, int]:
-    """Each prompt counts once, however many completions it has; end tokens count."""
-    read, drawn = sum(map(len, prompts)), sum(len(completion.tokens) for completion in completions)
-    return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
-
-
-def _log_probs(
-    tokens: Sequence[int], log_probs: Sequence[float | None], best: Sequence[Alternatives | None] | None, tokenizer: Tokenizer
-) -> dict[str, Any]:
-    """OpenAI's four parallel lists. Offsets count characters of the text, in which marks take none."""
-    names = [tokenizer.piece(token) for token in tokens]
-    top = None
-    if best is not None:
-        top = [None if alternatives is None else dict(_named(alternatives, tokenizer)) for alternatives in best]
-        # The drawn token is always among them, as in OpenAI's API, even when it is not one of the likely.
-        for alternatives, name, log_prob in zip(top, names, log_probs, strict=True):
-            if alternatives is not None:
-                alternatives.setdefault(name, log_prob)
-    return {"tokens": names, "token_logprobs": list(log_probs), "top_logprobs": top, "text_offset": _offsets(tokens, tokenizer)}
-
-
-def _chat_log_probs(completion: Completion, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    best = completion.alternatives or [Alternatives((), ())] * len(completion.tokens)
-    return [
-        {**_scored(tokenizer.piece(token), log_prob), "top_logprobs": [_scored(*pair) for pair in _named(alternatives, tokenizer)]}
-        for token, log_prob, alternatives in zip(completion.tokens, completion.log_probs, best, strict=True)
-    ]
-
-
-def _scored(name: str, log_prob: float) -> dict[str, Any]:
-    return {"token": name, "logprob": log_prob, "bytes": list(name.encode())}
-
-
-def _named(alternatives: Alternatives, tokenizer: Tokenizer) -> list[tuple[str, float]]:
-    return [(tokenizer.piece(token), p) for token, p in zip(alternatives.ids, alternatives.log_probs, strict=True)]
-
-
-def _offsets(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """Where each token's text begins. Bytes of one character share the place where it begins."""
-    offsets, at, run = [], 0, []
-    for token in tokens:
-        name = tokenizer.piece(token)
-        if len(name) == 6 and name.startswith("<0x"):
-            offsets.append(at)
-            run.append(token)
-            continue
-        if run:
-            at, run = at + len(tokenizer.decode(run)), []
-        offsets.append(at)
-        at += len(tokenizer.decode([token]))
-    return offsets
-
-
-def stream_chunks(request: _Common, model: Served, chat: bool) -> Callable[..., dict[str, Any]]:
-    """A function of (index, text, finish_reason) that makes the chunks of one streamed response."""
-    start = head("chatcmpl", "chat.completion.chunk", model) if chat else head("cmpl", "text_completion", model)
-
-    def chunk(index: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
-        content = {"delta": {"role": "assistant", "content": text}} if chat else {"text": text}
-        return {**start, "choices": [{"index": index, **content, "finish_reason": finish_reason, "logprobs": None}]}
-
-    return chunk

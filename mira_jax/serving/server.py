@@ -1,14 +1,18 @@
 """An application on a port: bound early, started in a thread, stopped cleanly."""
 
+import asyncio
 import errno
 import json
 import os
+import resource
 import socket
 import threading
 from pathlib import Path
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mira_jax.errors import UserError
 from mira_jax.files import write_atomically
@@ -19,6 +23,10 @@ GRACE = 10
 KEEP_ALIVE = 75
 """Seconds until an idle connection is closed. Clients give theirs up after 5 to 60: were the server first, one could send a
 request on a connection that is just being closed, and lose it."""
+
+ARRIVAL = 30
+"""Seconds within which a request arrives whole, from its first byte, or from the connection being opened, to the end of its body."""
+LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -58,7 +66,9 @@ class Server:
         except OSError as error:
             raise _explained(error, host, port) from None
         timeouts = {"timeout_keep_alive": KEEP_ALIVE, "timeout_graceful_shutdown": GRACE}
-        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none", **timeouts)
+        config = uvicorn.Config(
+            app, http=_Timed, log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none", **timeouts
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([bound],), name="http", daemon=True)
         self._thread.start()
@@ -67,6 +77,42 @@ class Server:
         """Takes no new requests, lets those under way end, and returns."""
         self._server.should_exit = True
         self._thread.join()
+
+
+class _Timed(H11Protocol):
+    """A connection that is closed when a request takes longer than ARRIVAL to arrive."""
+
+    _arriving: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._arriving = self.loop.call_later(ARRIVAL, self._late)
+
+    def data_received(self, data: bytes) -> None:
+        self._arriving = self._arriving or self.loop.call_later(ARRIVAL, self._late)
+        super().data_received(data)
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+        super().connection_lost(exc)
+
+    def _stop(self) -> None:
+        if self._arriving:
+            self._arriving.cancel()
+        self._arriving = None
+
+    def _late(self) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(LATE)
+        self.transport.close()
+
+
+def allow_connections() -> None:
+    """Raises the limit of open files, and with it of connections, to the most that this process may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def write_ready_file(path: str | Path, url: str, model: str) -> None:

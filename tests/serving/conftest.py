@@ -1,5 +1,6 @@
 """A tiny model with a vocabulary of a few hundred pieces, and a server on it in this process."""
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ from flax import nnx
 from mira_jax.models import huggingface
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.sampler import Sampler
+from mira_jax.models.prefixes import Prefixes
+from mira_jax.models.sampler import Chunk, Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
 from mira_jax.serving.protocol import Served
@@ -63,7 +65,7 @@ def engine(sampler, tokenizer):
 
 @pytest.fixture(scope="session")
 def server(engine):
-    server = Server(make_app(engine, Served("tiny", "c0ffee", "float32"), max_body=200_000), bind("127.0.0.1", 0))
+    server = Server(make_app(engine, Served("tiny", "c0ffee", "float32")), bind("127.0.0.1", 0))
     yield server
     server.stop()
 
@@ -88,3 +90,48 @@ def by_hand(model):
         return tokens[len(prompt) :]
 
     return SimpleNamespace(log_probs=log_probs, greedy=greedy)
+
+
+class Script:
+    """Stands for a sampler whose model says given tokens, one at each call."""
+
+    rows, max_length = 1, 512
+
+    def __init__(self, tokens: list[int], vocabulary_size: int, log_prob: float):
+        self.tokens, self.vocabulary_size, self.prefixes = tokens, vocabulary_size, Prefixes(0)
+        self.log_prob = log_prob
+        self.reset()
+
+    def reset(self) -> None:
+        self._at: int | None = None
+
+    def free_row(self) -> int | None:
+        return 0 if self._at is None else None
+
+    def insert(self, prompt, sampling, alternatives=False) -> int:
+        self._at = 0
+        return 0
+
+    def advance(self, until_free=False, alternatives=False) -> Chunk:
+        token, self._at = self.tokens[self._at], self._at + 1
+        log_prob, none = np.full((1, 1), self.log_prob), np.zeros((1, 1, 0))
+        return Chunk(np.ones(1, int), np.array([[token]]), log_prob, log_prob, none, none, np.array([self._at < len(self.tokens)]), 1)
+
+    def release(self, row: int) -> None:
+        self._at = None
+
+
+@pytest.fixture
+def scripted(tokenizer):
+    """A server whose model says given tokens, with one log-probability for all: its URL, and the sampler."""
+
+    @contextlib.contextmanager
+    def serve(tokens: list[int], log_prob: float = 0.0):
+        script = Script(tokens, tokenizer.vocabulary_size, log_prob)
+        engine = Engine(script, tokenizer)
+        server = Server(make_app(engine, Served("tiny", "", "")), bind("127.0.0.1", 0))
+        yield server.url, script
+        server.stop()
+        engine.close()
+
+    return serve

@@ -287,7 +287,16 @@ BAD = [
     ({"prompt": "a", "max_tokens": 10**12}, 400, "maximum length is 512"),
     ({"prompt": [[5]] * 100}, 413, "100 completions"),
     ({"prompt": "a", "model": "gpt-4"}, 404, "gpt-4"),
-    ({"prompt": "a" * 300_000}, 413, "200000 bytes"),
+    ({"prompt": "a" * 300_000}, 400, "maximum length is 512"),
+    ({"prompt": ["a", "a" * 300_000]}, 400, "maximum length is 512"),
+    ({"prompt": ["a"] * 50_000}, 413, "50000 completions"),
+    ({"prompt": [5] * 100_000}, 400, "maximum length is 512"),
+    ({"prompt": [[5] * 100] * 60, "n": 128, "logprobs": 20, "echo": True}, 413, "7680 completions"),
+    ({"prompt": [[5] * 100] * 60, "logprobs": 20, "echo": True}, 400, "log-probabilities"),
+    ({"prompt": "a", "stop": ["zq"] * 1000}, 400, "64 strings"),
+    ({"prompt": "a", "stop": "a" * 10_000}, 400, "1000 characters"),
+    ({"prompt": "a", "model": "m" * 100_000}, 404, "mmm"),
+    ({"prompt": "a", "f" * 100_000: 1}, 400, "unknown field"),
     ([], 400, "object"),
 ]
 
@@ -296,10 +305,10 @@ BAD = [
 def test_bad_requests_get_a_status_and_a_message_that_names_the_fault(http, body, status, word):
     answer = http.post("/v1/completions", json=body)
     assert answer.status_code == status
-    assert word in answer.json()["error"]["message"]
+    assert word in answer.json()["error"]["message"] and len(answer.content) < 1000
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"prompt": "\\ud800"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"prompt": "\\ud800"}', b'{"prompt": ' + b"[" * 50_000])
 def test_what_is_not_json_is_refused(http, content):
     answer = http.post("/v1/completions", content=content)
     assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
@@ -313,7 +322,13 @@ def test_what_is_not_json_is_refused(http, content):
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "text"),
         ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "must alternate"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last"),
-        ([{"role": "user", "content": "a", "tool_calls": []}], "tool_calls"),
+        ([{"role": "user", "content": "a", "tool_calls": [{"id": "1"}]}], "tool_calls"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": None}, {"role": "user", "content": "a"}], "content"),
+        ([{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}], "tool"),
+        ([{"role": "user", "content": "a" * 300_000}], "maximum length is 512"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a" * 10_000}] * 30}], "maximum length is 512"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 500, "1000 messages"),
+        ([{"role": "system", "content": ""}] * 1000, "1000 messages"),
     ],
 )
 def test_bad_messages_are_refused(http, messages, word):

@@ -4,9 +4,10 @@ from concurrent.futures import wait
 
 import numpy as np
 import pytest
+from flax import nnx
 
-from mira_jax.models.sampler import Sampling
-from mira_jax.serving.engine import Engine, Job, QueueFull
+from mira_jax.models.sampler import Sampler, Sampling
+from mira_jax.serving.engine import Engine, EngineStopped, Job, NotFinite, QueueFull
 
 
 @pytest.fixture(scope="module")
@@ -128,5 +129,37 @@ def test_closing_cancels_what_is_unfinished(sampler, tokenizer, prompt):
     assert not wait(futures, timeout=10).not_done
     assert futures[-1].cancelled()
     assert not engine.alive
-    with pytest.raises(QueueFull):
+    with pytest.raises(EngineStopped, match="stopping"):
         engine.submit([Job(prompt, Sampling(1))])
+
+
+def test_an_engine_that_can_not_recover_answers_all_its_jobs_and_takes_no_more(model, tokenizer, prompt, monkeypatch):
+    """Out of memory in a decode step, and again while the rows are made anew."""
+    sampler = Sampler(model, (tokenizer.eos_id,), rows=2, max_length=512)
+    engine = Engine(sampler, tokenizer)
+
+    def fail(*arguments, **options):
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    monkeypatch.setattr(sampler, "reset", fail)
+    monkeypatch.setattr(sampler, "advance", fail)
+    futures = engine.submit([Job(prompt, Sampling(5))] * 5)
+    errors = [future.exception(timeout=60) for future in futures]
+    assert [type(error) for error in errors] == [RuntimeError] * 2 + [EngineStopped] * 3
+    assert not engine.alive and engine.waiting == engine.running == 0
+    with pytest.raises(EngineStopped, match="start it again"):
+        engine.submit([Job(prompt, Sampling(1))])
+    engine.close()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_fail_the_job_and_yield_no_text(model, tokenizer, prompt, value):
+    broken = nnx.clone(model)
+    broken.norm.scale[...] = broken.norm.scale[...].at[3].set(value)
+    engine = Engine(Sampler(broken, (tokenizer.eos_id,), rows=2, max_length=512), tokenizer)
+    jobs = [Job(prompt, Sampling(5)), Job(prompt, Sampling(5, 1.0)), Job(prompt, Sampling(0), score_prompt=True)]
+    for future in engine.submit(jobs):
+        with pytest.raises(NotFinite, match="check the weights"):
+            future.result(timeout=60)
+    assert engine.alive and engine.running == 0
+    engine.close()
