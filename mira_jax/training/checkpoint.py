@@ -3,23 +3,28 @@
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
+import shlex
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
 from mira_jax.errors import UserError
-from mira_jax.training import processes
+from mira_jax.files import parse_json
+from mira_jax.training import checksums, processes
 from mira_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
+POSITION = "position.json"
 CHUNK_BYTES = 64 * 2**20
 """What is written, and later read, of an array at once: no more of it is in memory twice."""
 
@@ -36,15 +41,26 @@ class Checkpoints:
     """The checkpoints of one run: parameters, optimizer, step, and the position in the data."""
 
     def __init__(self, folder: str | Path, keep: int):
-        """`folder`: of the run. What a killed process left half-written is removed."""
+        """`folder`: of the run. What a killed process left half-written is removed, and a newest checkpoint that is damaged
+        is renamed and named on stderr, so that `latest` is whole.
+
+        Raises:
+            UserError: none of those that are there is whole.
+        """
+        directory = (Path(folder) / CHECKPOINTS).absolute()
+        with processes.together():
+            if processes.first():
+                _set_damaged_aside(directory)
         context = ocp.Context()
         context.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
         self._orbax = ocp.training.Checkpointer(
-            (Path(folder) / CHECKPOINTS).absolute(),
+            directory,
             context=context,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
 
     @property
     def latest(self) -> int | None:
@@ -52,34 +68,57 @@ class Checkpoints:
         return self._orbax.latest.step if self._orbax.latest else None
 
     def save(self, step: int, state: TrainState, data: Any) -> None:
-        """Copies what is to be saved and returns; a thread writes it. `data` is the Grain iterator.
+        """Copies what is to be saved and returns; threads write it and its checksums. `data` is the Grain iterator.
 
-        What the thread could not write is raised by the next `save`, or by `close`.
+        What the threads could not write is raised by the next `save`, or by `close`.
         """
-        if self.latest == step:
-            return
-        parts = {"params": state.params, "optimizer": {"state": state.optimizer, "step": state.step}, "data": _Position(data)}
         with self._all_or_nothing():
-            self._orbax.save_checkpointables_async(step, parts, force=True)
+            self._wait()
+            if self.latest == step:
+                return
+            parts = {"params": state.params, "optimizer": {"state": state.optimizer, "step": state.step}, "data": _Position(data)}
+            saved = self._orbax.save_checkpointables_async(step, parts, force=True)
+        self._saving = self._thread.submit(self._complete, step, saved)
+
+    def _complete(self, step: int, saved: Any) -> None:
+        saved.result()
+        if processes.first():
+            checksums.write(Path(self._orbax.directory) / str(step))
+
+    def _wait(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving:
+            saving.result()
 
     def restore(self, abstract: TrainState, data: Any) -> TrainState:
-        """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`."""
+        """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`.
+
+        Raises:
+            UserError: it can't be read, or is the state after another update than its folder's name says.
+        """
+        path = Path(self._orbax.directory) / str(self.latest)
         parts = {"params": abstract.params, "optimizer": {"state": abstract.optimizer, "step": abstract.step}, "data": _Position(data)}
         try:
             with quiet_failure():
                 loaded = self._orbax.load_checkpointables(self.latest, parts)
         except Exception as error:
             raise UserError(
-                f"{self._orbax.directory}/{self.latest}: cannot restore this checkpoint, which is damaged or another model's: "
-                f"{reason(error)}; move it away to go on from the one before it, if there is one"
+                f"{path}: cannot restore this checkpoint, which is damaged or another model's: {reason(error)}; {_without(path)}"
             ) from error
         optimizer = loaded["optimizer"]
+        counts = int(optimizer["step"]), data.get_state().get("next_index")
+        if counts != (self.latest, self.latest):
+            raise UserError(f"{path}: holds update {counts[0]} and batch {counts[1]}, not those of its name; {_without(path)}")
         return TrainState(loaded["params"], optimizer["state"], optimizer["step"])
 
     def close(self) -> None:
         """Waits until all is written."""
         with self._all_or_nothing():
-            self._orbax.close()
+            try:
+                self._wait()
+            finally:
+                self._thread.shutdown()
+                self._orbax.close()
 
     @contextlib.contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -129,27 +168,82 @@ class _Position:
         async def write() -> None:
             path = await directory.await_creation()
             if processes.first():
-                await asyncio.to_thread((path / "position.json").write_text, state)
+                await asyncio.to_thread((path / POSITION).write_text, state)
 
         return write()
 
     async def load(self, directory: Any) -> Awaitable[None]:
         async def read() -> None:
-            paths = sorted(directory.glob("*.json"))
-            if not paths:
-                raise FileNotFoundError(f"{directory}: no position in the data")
-            self.data.set_state(json.loads(await asyncio.to_thread(paths[0].read_text)))
+            self.data.set_state(parse_json(await asyncio.to_thread((directory / POSITION).read_bytes)))
 
         return read()
 
 
 def latest_checkpoint(folder: str | Path) -> Path:
-    """FOLDER/checkpoints/STEP of the newest complete one. Raises UserError if there is none yet."""
-    directory = Path(folder) / CHECKPOINTS
-    steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit() and parameters_part(path)]
-    if not steps:
+    """FOLDER/checkpoints/STEP of the newest. Raises UserError if there is none yet, or if it holds no parameters."""
+    directory = (Path(folder) / CHECKPOINTS).absolute()
+    found = _newest_first(directory)
+    if not found:
         raise UserError(f"{directory}: no checkpoint yet; let the run save one first")
-    return (directory / str(max(steps))).absolute()
+    if not parameters_part(found[0]):
+        raise UserError(f"{found[0]}: the checkpoint is damaged: it holds no parameters; {_without(found[0])}")
+    return found[0]
+
+
+def sound_checkpoint(folder: str | Path) -> Path:
+    """The latest checkpoint, its parameters compared with their checksums. Raises UserError if they differ."""
+    path = latest_checkpoint(folder)
+    if wrong := checksums.damage(path, parameters_part(path)):
+        raise UserError(f"{path}: the checkpoint is damaged: {wrong}; {_without(path)}")
+    return path
+
+
+def ends_at(folder: str | Path, step: int) -> bool:
+    """Whether the newest checkpoint is that of update `step`, and whole. True as well if all were removed."""
+    found = _newest_first((Path(folder) / CHECKPOINTS).absolute())
+    return not found or (found[0].name == str(step) and not _damage(found[0]))
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    paths = [path for path in directory.glob("*") if path.name.isdigit() and path.is_dir()]
+    return sorted(paths, key=lambda path: int(path.name), reverse=True)
+
+
+def _damage(path: Path) -> str | None:
+    return checksums.damage(path) if parameters_part(path) else "it holds no parameters"
+
+
+def _set_damaged_aside(directory: Path) -> None:
+    damaged: list[tuple[Path, str]] = []
+    for path in _newest_first(directory):
+        if not (wrong := _damage(path)):
+            break
+        damaged.append((path, wrong))
+    else:
+        if damaged:
+            listed = "; ".join(f"{path.name}: {wrong}" for path, wrong in damaged)
+            raise UserError(
+                f"{directory}: every checkpoint is damaged ({listed}); put an undamaged copy back, or begin again with another out"
+            )
+    for place, wrong in damaged:
+        aside = next(name for name in _asides(place) if not name.exists())
+        place.rename(aside)
+        outcome = f"it is now {aside.name}, and the run goes on from update {path.name}"
+        print(f"{place}: the checkpoint is damaged: {wrong}; {outcome}", file=sys.stderr)
+
+
+def _asides(path: Path) -> Iterator[Path]:
+    yield path.with_name(f"{path.name}.damaged")
+    yield from (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(2))
+
+
+def _without(path: Path) -> str:
+    """What to do about a checkpoint that can't be read: never what would begin a run again without a word."""
+    before = [other for other in _newest_first(path.parent) if int(other.name) < int(path.name) and parameters_part(other)]
+    if not before:
+        return "there is none before it: put an undamaged copy back"
+    aside = next(name for name in _asides(path) if not name.exists())
+    return f"to use the one before it, of update {before[0].name}, run: mv {shlex.quote(str(path))} {shlex.quote(str(aside))}"
 
 
 def parameters_part(path: Path) -> str | None:

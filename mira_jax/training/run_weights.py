@@ -17,7 +17,7 @@ from mira_jax.errors import UserError
 from mira_jax.models import weights as model_weights
 from mira_jax.models.weights import Name, Weights
 from mira_jax.training import checkpoint as checkpoints
-from mira_jax.training import load
+from mira_jax.training import checksums, load
 
 BATCH_BYTES = 512 * 2**20
 """Parameters up to so many bytes are read or written in one go: each go has a price of its own."""
@@ -35,7 +35,7 @@ class RunWeights:
         self.config, heads = load.read_model_json(folder)
         if heads:
             raise UserError(f"{folder}: a critic ({', '.join(heads)}); expected a policy")
-        self._path = checkpoints.latest_checkpoint(folder)
+        self._path = checkpoints.sound_checkpoint(folder)
         self._part = checkpoints.parameters_part(self._path)
         try:
             with checkpoints.quiet_failure():
@@ -103,6 +103,7 @@ def write(weights: Weights, path: str | Path) -> None:
             for batch in _batches(weights.stored):
                 ocp.partial.save(path, unflatten_dict({name: weights.read(name) for name in batch}))
             ocp.partial.finalize(path)
+        checksums.write(path)
     except ValueError as error:
         if code := re.search(r"os_error_code='(\d+)'", str(error)):
             raise OSError(int(code[1]), os.strerror(int(code[1]))) from None

@@ -123,7 +123,9 @@ def shares() -> dict[str, float]:
     params = init_params(lambda rngs: build(rngs=rngs), 0, None, places)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(folder, keep=1)
-        checkpoints.save(1, TrainState(params, {}, jnp.zeros((), jnp.int32)), batches_of([{}]))
+        data = batches_of([{}])
+        next(data)
+        checkpoints.save(1, TrainState(params, {}, jnp.ones((), jnp.int32)), data)
         checkpoints.close()
         abstract = restored_on.abstract(TrainState(bones.params, {}, jax.ShapeDtypeStruct((), jnp.int32)))
         restored = Checkpoints(folder, keep=1).restore(abstract, batches_of([{}])).params
