@@ -97,7 +97,7 @@ def sole_writer(folder: str | Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         held = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"{folder}: no {what} can be written here ({error.strerror}); {remedy(error)}") from None
+        raise UserError(f"{folder}: cannot write {what} here ({error.strerror}); {remedy(error)}") from None
     try:
         with contextlib.suppress(OSError):
             try:

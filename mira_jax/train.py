@@ -17,9 +17,9 @@ from mira_jax.models.lora import LoraConfig
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, processes, setup
-from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints
+from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, ends_at
 from mira_jax.training.layout import Layout, make_layout
-from mira_jax.training.load import lora_run, weights_identity, write_model_json
+from mira_jax.training.load import lora_run, model_fingerprint, weights_identity, write_model_json
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig
@@ -81,14 +81,19 @@ class TrainConfig:
 def main(config: TrainConfig) -> int:
     """Reads the data, builds the model, trains, and leaves a run folder. 130 if it was stopped before the end."""
     host_memory.keep()
+    _require(config)
     processes.start(config.distributed)
+    with processes.sole_writer(config.out, "a training run"):
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> int:
     with processes.together():
         recipe = make_recipe(config.recipe)
         config = dataclasses.replace(config, recipe=options_of(config.recipe["name"], recipe), distributed=config.distributed.anywhere())
-        _require(config)
         run = RunFolder(config.out, config)
-        if run.complete:
-            _say(f"{run.path}: complete already, at update {run.complete['step']}", sys.stdout)
+        if (ended := run.complete) and ends_at(run.path, ended["step"]):
+            _say(f"{run.path}: complete already, at update {ended['step']}", sys.stdout)
             return 0
         reader = ShardReader(config.data.folders)
         tokenizer, tokenizer_files = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
@@ -101,6 +106,7 @@ def main(config: TrainConfig) -> int:
         )  # fmt: skip
         model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed, config.lora)
         lora = lora_run(run.path, config.lora, config.init_from) if config.lora else None
+        origin = model_fingerprint(config.init_from) if config.init_from else None
         layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate, config.data.row_length)
         _say(setup.describe(packed, model, prepared.summary))
 
@@ -109,7 +115,7 @@ def main(config: TrainConfig) -> int:
             processes.require_equal("the data", packed.description["fingerprint"])
             if processes.first():
                 run.create()
-                run.check_data({**packed.description, "summary": prepared.summary})
+                run.check_inputs({**packed.description, "summary": prepared.summary, "init_from": origin})
                 for name, content in tokenizer_files.items():
                     run.write_bytes(name, content)
                 write_model_json(run.path, model.config, recipe.heads, lora)

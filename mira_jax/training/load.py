@@ -1,10 +1,10 @@
 """Reads a model: from a run's newest checkpoint, or from a Hugging Face folder."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,18 +12,20 @@ from orbax.checkpoint import v1 as ocp
 
 from mira_jax import config as configs
 from mira_jax.errors import UserError
+from mira_jax.files import read_json, to_json, write_atomically
 from mira_jax.models import lora as adapters
 from mira_jax.models import weights
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic
 from mira_jax.models.lora import LoraConfig
-from mira_jax.training.checkpoint import latest_checkpoint, parameters_part, quiet_failure, reason
+from mira_jax.training.checkpoint import latest_checkpoint, parameters_part, quiet_failure, reason, sound_checkpoint
 from mira_jax.training.fingerprint import fingerprint
 from mira_jax.training.layout import Layout
 from mira_jax.training.state import Params, Skeleton, params_of, skeleton
 
 MODEL = "model.json"
+REWRITE = "put a copy back; a run that goes on writes it again"
 ORIGIN = "huggingface"
 """Folder in a run that was imported: what its Hugging Face folder had beside the text model."""
 
@@ -64,17 +66,16 @@ def write_model_json(folder: str | Path, config: Gemma3Config, heads: tuple[str,
     tree = {"model": configs.to_tree(config), "heads": list(heads)}
     if lora:
         tree["lora"] = configs.to_tree(lora)
-    (Path(folder) / MODEL).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    write_atomically(Path(folder) / MODEL, to_json(tree, indent=1).encode())
 
 
 def read_model_json(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
     """(sizes, heads) of a run. Raises UserError if the file is not as `write_model_json` writes it."""
-    path = Path(folder) / MODEL
+    tree = _read_description(folder)
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        return configs.build(Gemma3Config, tree["model"], source=str(path)), tuple(tree["heads"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the description of a model: {error}") from None
+        return configs.build(Gemma3Config, tree["model"], source=str(Path(folder) / MODEL)), tuple(tree["heads"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{Path(folder) / MODEL}: not the description of a model: {error}; {REWRITE}") from None
 
 
 def read_lora(folder: str | Path) -> LoraRun | None:
@@ -82,17 +83,26 @@ def read_lora(folder: str | Path) -> LoraRun | None:
     path = Path(folder) / MODEL
     if not path.exists():
         return None
-    tree = json.loads(path.read_text(encoding="utf-8")).get("lora")
+    tree = _read_description(folder).get("lora")
     return configs.build(LoraRun, tree, source=str(path)) if tree else None
 
 
+def _read_description(folder: str | Path) -> dict[str, Any]:
+    return read_json(Path(folder) / MODEL, REWRITE)
+
+
 def lora_run(folder: str | Path, config: LoraConfig, base: str | Path) -> LoraRun:
-    """That of a run which starts in `folder`, or which goes on there. Raises UserError as `lora_base` does."""
-    if before := read_lora(folder):
-        lora_base(folder)
-        return before
-    base = Path(base).absolute()
-    return LoraRun(config, str(base), os.path.relpath(base, Path(folder).absolute()), model_fingerprint(base))
+    """That of a run which starts in `folder`, or goes on there, maybe with its base in another place.
+
+    Raises:
+        UserError: `base` holds no model, or other weights than when the run began.
+    """
+    before, base, found = read_lora(folder), Path(base).absolute(), model_fingerprint(base)
+    if before and found != before.fingerprint:
+        raise UserError(
+            f"init_from: {base} holds other weights than when the adapters in {folder} began; name those, or choose another out"
+        )
+    return LoraRun(before.config if before else config, str(base), os.path.relpath(base, Path(folder).absolute()), found)
 
 
 def lora_base(folder: str | Path) -> Path:
@@ -188,14 +198,14 @@ def _bones(folder: Path, **options) -> Skeleton:
 
 
 def _load_params(folder: str | Path, abstract: Params) -> Params:
-    path = latest_checkpoint(folder)
+    path = sound_checkpoint(folder)
     try:
         with quiet_failure():
             params = ocp.load(path, abstract, checkpointable_name=parameters_part(path))
     except Exception as error:
         raise UserError(
             f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {reason(error)}; "
-            "move it away to read the one before it, if there is one"
+            "put an undamaged copy back"
         ) from error
     weights.require_finite_arrays(params, path)
     return params

@@ -1,6 +1,8 @@
 """The training loop: batches in, updates done, metrics and checkpoints out."""
 
+import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,10 +11,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from mira_jax.errors import UserError
 from mira_jax.training.checkpoint import Checkpoints
 from mira_jax.training.metrics import Mean, MetricsWriter
 from mira_jax.training.processes import StopSignal
-from mira_jax.training.state import Params, TrainState
+from mira_jax.training.state import Params, TrainState, all_finite
+
+FINITE = ("loss", "gradient_norm")
+"""Metrics, those of the holdout included, that end the run when they are not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +64,9 @@ def train(
         place: puts a batch where `update` wants it.
         writer: None: another process writes the metrics, and shows the progress.
         evaluate: holdout metrics of parameters, called at `config.evaluate_at`.
+
+    Raises:
+        Diverged: a loss, a gradient norm, a parameter or a moment is not finite. The last checkpoint is from before that.
     """
     waiting: list[tuple[int, dict[str, jax.Array]]] = []
     last = writer.last if writer else {}
@@ -82,9 +91,20 @@ def train(
             last = values
         if writer:
             writer.flush()
+        for number, values in fetched:
+            for name, value in values.items():
+                if name.rpartition("/")[2] in FINITE and not math.isfinite(value):
+                    raise _diverged(number, f"{name} is {value}", checkpoints)
         bar.set_postfix_str(f"loss {last['loss']:.4f}, {speed:,.0f} tokens/s", refresh=False)
 
+    def save() -> None:
+        # The metrics are those of before the update, the parameters those of after it.
+        if not all_finite(state):
+            raise _diverged(step, "the parameters or the optimizer's state are not finite", checkpoints)
+        checkpoints.save(step, state, data)
+
     with (
+        _closed_if_diverged(checkpoints),
         StopSignal() as stop,
         tqdm(total=config.updates, initial=step, desc="train", unit="update", mininterval=1.0, disable=not writer) as bar,
     ):
@@ -98,11 +118,34 @@ def train(
             if evaluating or saving or step % config.log_every == 0:
                 report(evaluate(state.params) if evaluating else None)
             if saving:
-                checkpoints.save(step, state, data)
+                save()
         report()
-        checkpoints.save(step, state, data)
+        save()
         checkpoints.close()
     return LoopResult(state, step, step >= config.updates, last, before + time.monotonic() - began)
+
+
+class Diverged(UserError):
+    """A number that training rests on is not finite any more."""
+
+
+def _diverged(step: int, what: str, checkpoints: Checkpoints) -> Diverged:
+    kept = f"the checkpoint of update {checkpoints.latest} is kept" if checkpoints.latest else "there is no checkpoint yet"
+    way = "from that checkpoint, by init_from, or " if checkpoints.latest else ""
+    return Diverged(
+        f"update {step}: {what}; training stops, and {kept}. Look at the data, or begin in another out with a lower "
+        f"optimizer.learning_rate, {way}from the start"
+    )
+
+
+@contextlib.contextmanager
+def _closed_if_diverged(checkpoints: Checkpoints) -> Iterator[None]:
+    """The checkpoint that is being written is the last good one."""
+    try:
+        yield
+    except Diverged:
+        checkpoints.close()
+        raise
 
 
 def mean_over(

@@ -1,11 +1,12 @@
 """Numbers that are averaged over batches and devices, and the files they are written to."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax import Array
+
+from mira_jax.errors import UserError
+from mira_jax.files import parse_json, to_json, write_atomically
 
 
 class Mean(NamedTuple):
@@ -31,16 +32,13 @@ class MetricsWriter:
         """Of training time, by the last line that was kept."""
         self.last = {name: value for name, value in kept[-1].items() if name != "step"} if kept else {}
         """The values of the last line that was kept."""
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self._path)
+        write_atomically(self._path, "".join(map(to_json, kept)).encode())
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, flush_secs=30)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Adds the line of one update; nan and inf are written as null."""
-        line = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **line}) + "\n")
+        self._file.write(to_json({"step": step, **values}))
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -53,12 +51,22 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line that was cut short is left out."""
+    """The lines of a `metrics.jsonl`; a last line that was cut short is left out.
+
+    Raises:
+        UserError: another line is no JSON object with a whole number `step`.
+    """
     path = Path(path)
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    lines: list[dict[str, Any]] = []
+    texts = path.read_bytes().splitlines() if path.exists() else []
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+            line = parse_json(text)
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                raise ValueError("not an object with a step")
+        except ValueError as error:
+            if number == len(texts):
+                break
+            raise UserError(f"{path}: line {number} is damaged ({error}); remove that line") from None
+        lines.append(line)
     return lines

@@ -6,12 +6,14 @@ import hashlib
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mira_jax import files
 from mira_jax.errors import UserError
 
 
@@ -87,6 +89,16 @@ def together() -> Iterator[None]:
             raise UserError(f"distributed: process {failed[0]} of {jax.process_count()} failed; its own message says why")
     if failure is not None:
         raise failure
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | Path, what: str) -> Iterator[None]:
+    """As `mira_jax.files.sole_writer`, for the processes of a run as one: the first holds the lock."""
+    with contextlib.ExitStack() as held:
+        with together():
+            if first():
+                held.enter_context(files.sole_writer(folder, what))
+        yield
 
 
 def require_equal(name: str, text: str) -> None:

@@ -1,16 +1,17 @@
 """The folder of a training run, and what may be done in it again.
 
-config.yaml      the whole config          metrics.jsonl   a line per update
+config.yaml      the config, without out   metrics.jsonl   a line per update
 model.json       sizes and heads           tensorboard/    the same numbers
 tokenizer.*, and templates with it         checkpoints/    STEP/ each
-data.json        which data it began with  restart.txt     the command that goes on
+data.json        what it began with        restart.txt     the command that goes on
 complete.json    {step, metrics, seconds}, once the run is over
 """
 
 import contextlib
 import errno
-import json
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ import yaml
 
 from mira_jax import config as configs
 from mira_jax.errors import UserError
+from mira_jax.files import PART, read_json, to_json, write_atomically
 
 CONFIG = "config.yaml"
 COMPLETE = "complete.json"
 DATA = "data.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-FREE = ("checkpoint", "log_every", "mesh", "distributed")
+FREE = ("out", "checkpoint", "log_every", "mesh", "distributed")
 """Keys that may change when a run goes on: they do not touch what it computes."""
+PLACES = ("data.folders", "data.side_tables", "tokenizer.path")
+"""Keys whose paths may change when a run goes on: what lies there is compared, not how it is named."""
 
 
 class RunFolder:
@@ -39,37 +43,57 @@ class RunFolder:
         """
         self.path = Path(path)
         self._config = config
-        self.restart = f"python -m mira_jax.train --config {self.path / CONFIG}"
+        folder, file = os.path.abspath(self.path), os.path.abspath(self.path / CONFIG)
+        self.restart = f"cd {shlex.quote(os.getcwd())} && " + shlex.join(
+            [sys.executable, "-m", "mira_jax.train", "--config", file, "--out", folder]
+        )
+        """For a shell. Relative paths in the config mean what they meant when the run began."""
         self.exists = (self.path / CONFIG).exists()
         if self.exists:
             self._compare()
-        elif self.path.exists() and (not self.path.is_dir() or any(entry.name != _partial(CONFIG) for entry in self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or any(not _is_partial(entry) for entry in self.path.iterdir())):
             raise UserError(f"out: {self.path} exists and is not the folder of a training run; choose another")
 
     def _compare(self) -> None:
         path = self.path / CONFIG
         theirs = _flat(configs.to_tree(configs.load(type(self._config), path)))
         ours = _flat(configs.to_tree(self._config))
-        different = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key) and key.split(".")[0] not in FREE]
+        # Older runs have not recorded what init_from held: there it must lie where it lay.
+        free = (*FREE, *PLACES, *(("init_from",) if "init_from" in self._inputs else ()))
+        different = [key for key in {**theirs, **ours} if not _equal(key, theirs.get(key), ours.get(key)) and not _under(key, free)]
         if different:
             key = different[0]
             others = f" (and {len(different) - 1} more keys)" if len(different) > 1 else ""
             raise UserError(
                 f"out: {self.path} holds a run with another config: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} now{others}; "
-                "choose another out, or go on with the old config: " + self.restart
+                f"choose another out, or go on with the old config: {self.restart}"
             )
 
     @property
+    def _inputs(self) -> dict[str, Any]:
+        """What the run began with, {} before it began."""
+        advice = "put a copy back, or, if data and model are those that the run began with, remove this file and run the same command again"
+        return read_json(self.path / DATA, advice) if (self.path / DATA).exists() else {}
+
+    @property
     def complete(self) -> dict[str, Any] | None:
-        """What the run ended with, None while it has not ended."""
-        path = self.path / COMPLETE
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        """{step, metrics, seconds} that the run ended with, None while it has not ended. Raises UserError if the file is damaged."""
+        path, advice = self.path / COMPLETE, "remove it and run the same command again, which writes it again from the last checkpoint"
+        if not path.exists():
+            return None
+        tree = read_json(path, advice)
+        if not isinstance(tree.get("step"), int):
+            raise UserError(f"{path}: damaged: names no step; {advice}")
+        return tree
 
     def create(self) -> None:
         """Makes the folder and writes how to start again; the config first, as by it a run is known."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_text(CONFIG, yaml.safe_dump(configs.to_tree(self._config), sort_keys=False))
+            for left in self.path.glob(f".*{PART}"):
+                left.unlink()
+            tree = {key: value for key, value in configs.to_tree(self._config).items() if key != "out"}
+            self.write_text(CONFIG, yaml.safe_dump(tree, sort_keys=False))
             self.write_text("restart.txt", self.restart + "\n")
 
     @contextlib.contextmanager
@@ -87,18 +111,18 @@ class RunFolder:
             remedy = "mend that and run the same command again: it goes on from the last checkpoint"
             raise UserError(f"out: could not write to {self.path}: {reason}; {remedy}") from None
 
-    def check_data(self, description: dict[str, Any]) -> None:
-        """Remembers the data at the first start. Raises UserError if a run that goes on would read other data."""
-        path = self.path / DATA
-        if not path.exists():
-            self.write_text(DATA, json.dumps(description) + "\n")
-        elif (before := json.loads(path.read_text(encoding="utf-8"))) != description:
-            raise UserError(
-                f"out: the data of {self.path} has changed since the run began (it was {before}, it is {description}); choose another out"
-            )
+    def check_inputs(self, description: dict[str, Any]) -> None:
+        """Records at the first start what data and model the run reads. Raises UserError if a run that goes on would read others."""
+        before = self._inputs
+        if not before:
+            self.write_text(DATA, to_json(description))
+        if different := [key for key in before if before[key] != description.get(key)]:
+            what = "init_from holds another model" if different == ["init_from"] else "the data are others"
+            shown = ", ".join(f"{key} was {before[key]}, is {description.get(key)}" for key in different)
+            raise UserError(f"out: {what} than when {self.path} began ({shown}); name what it began with, or choose another out")
 
     def finish(self, step: int, metrics: dict[str, Any], seconds: float) -> None:
-        self.write_text(COMPLETE, json.dumps({"step": step, "metrics": metrics, "seconds": round(seconds, 3)}) + "\n")
+        self.write_text(COMPLETE, to_json({"step": step, "metrics": metrics, "seconds": round(seconds, 3)}))
 
     def write_text(self, name: str, text: str) -> None:
         """Replaces a file of the folder at once."""
@@ -106,17 +130,21 @@ class RunFolder:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Replaces a file of the folder at once."""
-        temporary = self.path / _partial(name)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(self.path / name)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(self.path / name, data)
 
 
-def _partial(name: str) -> str:
-    return f".{name}.tmp"
+def _is_partial(path: Path) -> bool:
+    return path.name.startswith(f".{CONFIG}.") and path.name.endswith(PART)
+
+
+def _under(key: str, prefixes: tuple[str, ...]) -> bool:
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _equal(key: str, theirs: Any, ours: Any) -> bool:
+    if key == "init_from" and theirs and ours:
+        return os.path.realpath(theirs) == os.path.realpath(ours)
+    return theirs == ours
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

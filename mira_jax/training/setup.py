@@ -76,7 +76,12 @@ def open_tokenizer(
     Nothing is written.
     """
     if find_tokenizer([run]):
-        return _read(run)
+        own = _read(run)
+        if config.path and Path(config.path).exists() and _read(config.path)[0].sha256 != own[0].sha256:
+            raise UserError(
+                f"tokenizer.path: {config.path} is not the tokenizer that {run} began with; name that one, or choose another out"
+            )
+        return own
     if config.path or (init_from and not config.train):
         return _read(config.path or init_from)
     if not config.train:

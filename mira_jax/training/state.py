@@ -92,6 +92,16 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, sharding
     return state if shardings is None else jax.device_put(state, shardings)
 
 
+def all_finite(state: TrainState) -> bool:
+    """Whether every number of the parameters and of the optimizer is finite; waits for the device."""
+    check = jax.jit(_all_finite, out_shardings=state.step.sharding)
+    return bool(jax.device_get(check(state)))
+
+
+def _all_finite(state: TrainState) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+
+
 def abstract_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes and dtypes of `init_state`."""
     return TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), jnp.int32))

@@ -1,9 +1,11 @@
 """The command as a process: killed, stopped, started again, given bad input."""
 
+import contextlib
 import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 from mira_jax import commands
 from mira_jax.data.pipeline import batches_of
 from mira_jax.errors import UserError
+from mira_jax.files import sole_writer
 from mira_jax.models import huggingface
 from mira_jax.train import TrainConfig, main
 from mira_jax.training.checkpoint import Checkpoints, latest_checkpoint
@@ -100,7 +103,19 @@ def test_a_run_leaves_what_the_others_read(folder):
     assert complete["metrics"]["loss"] == lines[-1]["loss"] and complete["seconds"] > 0
     assert "holdout/loss" in lines[-1] and lines[-1]["holdout/loss"] < lines[0]["loss"]
     assert checkpoint_steps(out) == [complete["step"] // 7 * 7, complete["step"]]
-    assert (out / "restart.txt").read_text() == f"python -m mira_jax.train --config {out / 'config.yaml'}\n"
+    restart = shlex.split((out / "restart.txt").read_text())
+    assert restart == [
+        "cd",
+        os.getcwd(),
+        "&&",
+        sys.executable,
+        "-m",
+        "mira_jax.train",
+        "--config",
+        str(out / "config.yaml"),
+        "--out",
+        str(out),
+    ]
     assert list((out / "tensorboard").glob("events*"))
     model, config = load_model(out)
     assert config.width == 32 and config.vocabulary_size <= 320
@@ -129,8 +144,7 @@ def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_ru
     assert f"stopped after update {step}, which is saved" in stderr and f"--config {out / 'config.yaml'}" in stderr
     assert not (out / "complete.json").exists() and losses(out)[-1][0] == step
 
-    again = (out / "restart.txt").read_text().replace("python", sys.executable, 1).split()
-    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["sh", "-c", (out / "restart.txt").read_text()], cwd="/", capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert losses(out) == losses(folder / "undisturbed")
     ours, theirs = (json.loads((folder / name / "complete.json").read_text())["metrics"] for name in ("disturbed", "undisturbed"))
@@ -162,8 +176,6 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder
     out = folder / "all_but_finished"
     shutil.copytree(folder / "undisturbed", out)
     (out / "complete.json").unlink()
-    for name in ("config.yaml", "restart.txt"):
-        (out / name).write_text((out / name).read_text().replace("undisturbed", "all_but_finished"))
     assert run(folder, "all_but_finished") == 0
     ours, theirs = (json.loads((folder / name / "complete.json").read_text()) for name in ("all_but_finished", "undisturbed"))
     assert (ours["step"], ours["metrics"]) == (theirs["step"], theirs["metrics"])
@@ -256,21 +268,168 @@ def test_a_checkpoint_that_can_not_be_written_is_one_message_and_leaves_nothing(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("part", ["params", "optimizer"])
-def test_a_damaged_checkpoint_is_named(folder, tmp_path, part, monkeypatch, capsys):
-    for hook in ("excepthook", "unraisablehook"):
-        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+@pytest.mark.parametrize("part", ["params", "optimizer", "data"])
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_damaged_newest_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(folder, tmp_path, part, complete, capsys):
     out = tmp_path / "damaged"
     shutil.copytree(folder / "undisturbed", out)
-    (out / "complete.json").unlink()
-    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace(str(folder / "undisturbed"), str(out)))
-    newest = latest_checkpoint(out)
-    largest = max((path for path in (newest / part).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    if not complete:
+        (out / "complete.json").unlink()
+    before, newest = checkpoint_steps(out)
+    flip(largest(out / "checkpoints" / str(newest) / part), 77)
+    with pytest.raises(UserError, match=f"{newest}: the checkpoint is damaged") if part == "params" else contextlib.nullcontext():
+        load_model(out)
+    assert run(folder, str(out)) == 0
+    said = capsys.readouterr().err
+    assert f"{newest}: the checkpoint is damaged: {part}/" in said and "differs from its checksum" in said
+    assert f"it is now {newest}.damaged, and the run goes on from update {before}" in said
+    assert losses(out) == losses(folder / "undisturbed")
+    assert checkpoint_steps(out) == [before, newest] and (out / "checkpoints" / f"{newest}.damaged").is_dir()
+    ours, theirs = (params_of(load_model(run)[0]) for run in (out, folder / "undisturbed"))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_what_is_said_of_a_damaged_checkpoint_works(folder, tmp_path):
+    out = tmp_path / "it's damaged"
+    shutil.copytree(folder / "undisturbed", out)
+    before, newest = checkpoint_steps(out)
+    flip(largest(out / "checkpoints" / str(newest) / "params"), 5)
+    with pytest.raises(UserError) as refusal:
+        load_model(out)
+    command = str(refusal.value).partition(f"to use the one before it, of update {before}, run: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert latest_checkpoint(out).name == str(before)
+    load_model(out)
+
+
+def test_a_run_never_begins_again_because_all_its_checkpoints_are_damaged(folder, tmp_path, capsys):
+    out = tmp_path / "damaged"
+    shutil.copytree(folder / "undisturbed", out)
+    for step in checkpoint_steps(out):
+        flip(largest(out / "checkpoints" / str(step) / "params"), 5)
+    kept = sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".yaml")
     assert run(folder, str(out)) == 2
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"error: {newest}: cannot restore this checkpoint, which is damaged")
-    assert "move it away to go on from the one before it" in message
+    assert "every checkpoint is damaged" in capsys.readouterr().err
+    assert sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".yaml") == kept
+
+
+def test_a_checkpoint_that_another_update_is_named_after_is_refused(folder, tmp_path, capsys):
+    out = tmp_path / "renamed"
+    shutil.copytree(folder / "undisturbed", out)
+    newest = checkpoint_steps(out)[-1]
+    (out / "complete.json").unlink()
+    (out / "checkpoints" / str(newest)).rename(out / "checkpoints" / str(newest - 1))
+    (out / "checkpoints" / str(newest - 1) / "checksums.json").unlink()
+    assert run(folder, str(out)) == 2
+    assert f"{newest - 1}: holds update {newest} and batch {newest}, not those of its name" in capsys.readouterr().err
+
+
+def largest(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8 % len(data)] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def all_but_complete(folder: Path, out: Path) -> tuple[int, int]:
+    """Copies the undisturbed run without its end to `out`; the steps of (the checkpoint that is left, the last update)."""
+    shutil.copytree(folder / "undisturbed", out)
+    (out / "complete.json").unlink()
+    before, newest = checkpoint_steps(out)
+    shutil.rmtree(out / "checkpoints" / str(newest))
+    return before, newest
+
+
+def test_a_run_that_was_moved_with_what_it_reads_goes_on(folder, tmp_path, capsys, monkeypatch):
+    before, newest = all_but_complete(folder, tmp_path / "the moved" / "run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("the moved")
+    shutil.copytree(folder / "data", tmp_path / "data")
+    shutil.copyfile(folder / "tokenizer.model", tmp_path / "other name.model")
+    for out in (f"{tmp_path}/the moved/run", "the moved/run/", "./the moved/../the moved/run", "link/run"):
+        config = ["--config", str(folder / "config.yaml"), "--out", out, "--set", "seed=1"]
+        assert commands.run(main, TrainConfig, "", flags=("out",), argv=config) == 2
+        assert "another config: seed is 0 there and 1 now; choose" in capsys.readouterr().err
+    config = ["--config", str(folder / "config.yaml"), "--out", "link/run/"]
+    moved = ["--set", "data.folders=[data]", "--set", "tokenizer.path=other name.model"]
+    assert commands.run(main, TrainConfig, "", flags=("out",), argv=[*config, *moved]) == 0
+    assert f"goes on after update {before} of {newest}" in capsys.readouterr().err
+    assert losses(tmp_path / "the moved" / "run") == losses(folder / "undisturbed")
+    assert sorted(os.listdir(tmp_path)) == ["data", "link", "other name.model", "the moved"]
+
+
+def test_what_is_said_of_a_run_with_another_config_goes_on_there(folder, tmp_path, capsys):
+    before, newest = all_but_complete(folder, tmp_path / "run")
+    assert run(folder, str(tmp_path / "run"), "optimizer.learning_rate=1e-4") == 2
+    command = capsys.readouterr().err.partition("go on with the old config: ")[2]
+    done = subprocess.run(["sh", "-c", command], cwd="/", capture_output=True, text=True, timeout=240)
+    assert f"goes on after update {before} of {newest}" in done.stderr, done.stderr
+    assert losses(tmp_path / "run") == losses(folder / "undisturbed")
+
+
+def test_other_data_or_another_tokenizer_under_a_new_name_are_refused(folder, tmp_path, capsys):
+    all_but_complete(folder, tmp_path / "run")
+    synthetic.write_folder(tmp_path / "data", count=31, infra_every=6)
+    assert run(folder, str(tmp_path / "run"), f"data.folders=[{tmp_path / 'data'}]") == 2
+    assert "the data are others than when" in capsys.readouterr().err
+    (tmp_path / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes()[:-1])
+    assert run(folder, str(tmp_path / "run"), f"tokenizer.path={tmp_path / 'tokenizer.model'}") == 2
+    assert "tokenizer.model" in capsys.readouterr().err
+    assert run(folder, str(tmp_path / "run"), f"init_from={folder / 'undisturbed'}", "model={}") == 2
+    assert "another config" in capsys.readouterr().err
+
+
+def test_two_trainers_never_share_a_folder(folder, tmp_path, capsys):
+    with sole_writer(tmp_path / "run", "a training run"):
+        assert run(folder, str(tmp_path / "run")) == 2
+    assert f"{tmp_path / 'run'}: another process is writing a training run here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", [b"", b'{"step": NaN}', b'{"st', b"[1]", b"\xff\x00", b"null", b"{}"])
+@pytest.mark.parametrize("name", ["complete.json", "data.json", "config.yaml", "metrics.jsonl", "model.json"])
+def test_odd_files_in_a_run_are_one_message_that_names_them(folder, tmp_path, name, text, capsys):
+    out = tmp_path / "run"
+    if name == "complete.json":
+        shutil.copytree(folder / "undisturbed", out)
+    else:
+        all_but_complete(folder, out)
+    (out / name).write_bytes(text + (b"\n{}\n" if name == "metrics.jsonl" and text else b""))
+    if name == "model.json":
+        with pytest.raises(UserError, match=r"model\.json: .*; put a copy back"):
+            load_model(out)
+        return
+    if (name, text) in {("metrics.jsonl", b""), ("data.json", b"{}")}:
+        return
+    assert run(folder, str(out)) == 2
+    said = capsys.readouterr().err
+    assert sum(line.startswith("error: ") for line in said.splitlines()) == 1 and str(out / name) in said, said
+    if name == "complete.json" and text == b"":
+        assert "remove it and run the same command again" in said
+        (out / name).unlink()
+        assert run(folder, str(out)) == 0
+        assert json.loads((out / name).read_text())["step"] == checkpoint_steps(out)[-1]
+
+
+@pytest.mark.parametrize(("every", "log_every", "times"), [(1, 10, 2), (100, 10, 1)])
+def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_good_checkpoint_is_kept(folder, tmp_path, every, log_every, times, capsys):
+    out = tmp_path / "run"
+    divergent = f"checkpoint.every={every}", f"log_every={log_every}", "optimizer.learning_rate=1e30", "updates=20"
+    for _ in range(times):
+        assert run(folder, str(out), *divergent) == 2
+        said = capsys.readouterr().err
+        errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and re.match(r"error: update \d+: .* (is nan|is inf|not finite); training stops", errors[0]), said
+        assert "lower optimizer.learning_rate" in errors[0] and not (out / "complete.json").exists()
+        kept = checkpoint_steps(out)
+        assert (f"the checkpoint of update {kept[-1]} is kept" if kept else "there is no checkpoint yet") in errors[0]
+        if kept:
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params_of(load_model(out)[0]))))
+    for line in (out / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
 def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
@@ -281,7 +440,7 @@ def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
 
 
 def test_a_run_killed_while_its_folder_was_made_begins_again(tmp_path):
-    (tmp_path / ".config.yaml.tmp").write_text("half a con")
+    (tmp_path / ".config.yaml.77.part").write_text("half a con")
     RunFolder(tmp_path, TrainConfig()).create()
     assert sorted(os.listdir(tmp_path)) == ["config.yaml", "restart.txt"]
 
