@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 
 import jax.numpy as jnp
-import yaml
 
 from mira_jax import commands
+from mira_jax import config as configs
 from mira_jax.errors import UserError
+from mira_jax.files import sole_writer
 from mira_jax.models import huggingface
 from mira_jax.models.huggingface import peft
 from mira_jax.models.lora import TARGETS
@@ -59,6 +60,11 @@ def main(config: ExportConfig) -> None:
         raise UserError("vision and text_only=true exclude each other; give one of them")
     if config.adapter and config.dtype == "bfloat16":
         raise UserError("adapter=true writes float32; leave out dtype")
+    with sole_writer(config.out, "an export"):
+        _export(config)
+
+
+def _export(config: ExportConfig) -> None:
     weights = open_weights(config.checkpoint)
     origin = find_origin(config.checkpoint)
     vision = None if config.text_only else config.vision
@@ -154,7 +160,7 @@ def find_origin(folder: str | Path) -> Path | None:
         return folder / load.ORIGIN
     if not (folder / CONFIG).is_file():
         return None
-    init_from = (yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) or {}).get("init_from")
+    init_from = configs.read(folder / CONFIG).get("init_from")
     return find_origin(init_from) if init_from else None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from mira_jax import commands
 from mira_jax.errors import UserError
+from mira_jax.files import sole_writer
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
 from mira_jax.training import load, run_weights
@@ -40,7 +41,12 @@ def main(config: ImportConfig) -> None:
         raise UserError("import_model needs model=FOLDER and out=RUN")
     out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is already there; give another folder or remove it")
+        raise UserError(f"{out}: is already there; give another folder")
+    with sole_writer(out, "a run"):
+        _import(config, out)
+
+
+def _import(config: ImportConfig, out: Path) -> None:
     weights = open_source(config)
     tokenizer = open_tokenizer(config)
     if tokenizer:

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import yaml
 
 from mira_jax import commands, host_memory
 from mira_jax import config as configs
 from mira_jax.data.steps import StepExamples, tokenize
 from mira_jax.errors import UserError
+from mira_jax.files import sole_writer
 from mira_jax.recipes.scoring import score_critic, score_policy
 from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
@@ -63,6 +63,11 @@ class ScoreConfig:
 def main(config: ScoreConfig) -> None:
     host_memory.keep()
     _check(config)
+    with sole_writer(config.out, "scores"):
+        _score_all(config)
+
+
+def _score_all(config: ScoreConfig) -> None:
     reader = ShardReader(config.episodes)
     keys = _keys(reader)
     if config.policy:
@@ -188,8 +193,10 @@ def _prompt(folder: str) -> PromptConfig:
     path = Path(folder) / CONFIG
     if not path.exists():
         return PromptConfig()
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return configs.build(PromptConfig, tree.get("data", {}).get("prompt", {}), source=str(path))
+    data = configs.read(path).get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("prompt"), dict):
+        raise UserError(f"{path}: damaged: says no data.prompt; put a copy back, or set prompt")
+    return configs.build(PromptConfig, data["prompt"], source=f"{path}: data.prompt")
 
 
 def _describe(columns: dict[str, np.ndarray]) -> str:

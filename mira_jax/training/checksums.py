@@ -20,7 +20,7 @@ THREADS = 4
 
 
 def write(checkpoint: Path) -> None:
-    """Hashes all files of FOLDER/checkpoints/STEP, 1.5 to 4 s per GB and thread, and lists them. Raises UserError if the disk is full."""
+    """Hashes all files of FOLDER/checkpoints/STEP and lists them in it. Raises UserError if the disk is full."""
     names = [path.relative_to(checkpoint).as_posix() for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     files = dict(zip(names, _digests(checkpoint, names), strict=True))
     tree = {"format": FORMAT, "algorithm": "sha256", "step": int(checkpoint.name), "files": files}

@@ -292,7 +292,7 @@ def _verify(path: Path, sidecar: Sidecar) -> None:
     if _sha256(path) != sidecar.sha256:
         raise UserError(
             f"{path}: the shard is cut short or altered: its checksum differs from {_sidecar_path(path).name}; "
-            "copy both again, or remove both and make its episodes again"
+            "copy both again, or move both out of the folder and make its episodes again"
         )
     if _count(path) != sidecar.count:
         raise UserError(f"{path}: the shard holds {_count(path)} records where its sidecar says {sidecar.count}")

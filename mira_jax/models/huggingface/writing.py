@@ -56,7 +56,7 @@ def write(
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is already there; give another folder or remove it")
+        raise UserError(f"{folder}: is already there; give another folder")
     plan = _Plan(weights, tokenizer_path, dtype, origin, vision)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -41,7 +41,7 @@ def main(settings: CheckConfig) -> int:
         raise UserError("out: name the file to write, for example --out infinity.json")
     out = Path(settings.out)
     if out.exists():
-        raise UserError(f"{out}: exists already; choose another file, or remove it")
+        raise UserError(f"{out}: exists already; choose another file")
     checks = asyncio.run(_check(suite, settings.browser))
     write_atomically(out, msgspec.json.format(msgspec.json.encode(checks), indent=1))
     passed = [name for checked in checks.values() for name in checked.passed]
