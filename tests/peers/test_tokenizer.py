@@ -60,6 +60,7 @@ def test_no_token_is_outside_the_embedding(pair):
     ours, theirs = pair
     assert len(theirs) == ours.vocabulary_size
     assert max(theirs("text with <mask> in it <|im_end|>")["input_ids"]) < ours.vocabulary_size
+    assert set(theirs("a")) == {"input_ids", "attention_mask"}, "what generate takes"
     assert theirs("a")["input_ids"] == [ours.bos_id, *ours.encode("a")]
     named = (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id, theirs.unk_token_id)
     assert named == (ours.bos_id, ours.eos_id, ours.pad_id, 3)

@@ -68,6 +68,8 @@ def _settings(names: Mapping[str, str], max_positions: int) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: names[name] for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
+        # Without these transformers 4.57 makes token_type_ids too, which Gemma3's `generate` refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_positions,
     }
