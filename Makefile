@@ -3,8 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+EXTRAS ?= dev
+# What means something on an accelerator: parity, attention, the sampler, adapters, precision, and the step.
+DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_precision.py models/test_lora.py \
+	models/test_sampler.py training/test_step.py training/test_precision.py recipes/test_scoring.py)
 
-.PHONY: demo test test-peers test-lowest test-ray bench-peers lint setup clean
+.PHONY: demo test test-device test-peers test-lowest test-ray bench-peers lint setup clean
 
 demo: setup
 	$(BIN)/python -m mira_jax.phases --config configs/demo/phases.yaml $(if $(SEED),--set seed=$(SEED))
@@ -12,6 +16,10 @@ demo: setup
 test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# The same mathematics on the GPU or TPU of this machine, one process at a time: make test-device EXTRAS=dev,cuda
+test-device: setup
+	XLA_FLAGS= XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -p no:xdist -o addopts='-q --strict-markers --import-mode=importlib' $(DEVICE_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -48,7 +56,7 @@ bench-peers:
 	.venv-browsergym/bin/python -m pip install --quiet --disable-pip-version-check browsergym-miniwob==0.14.3
 
 setup:
-	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev
+	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh $(EXTRAS)
 
 clean:
 	rm -rf $(VENV) .venv-peers .venv-peers-oldest .venv-lowest .venv-ray .venv-tunix .venv-browsergym *.egg-info

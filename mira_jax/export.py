@@ -156,6 +156,8 @@ def find_origin(folder: str | Path) -> Path | None:
         return None
     if not (folder / load.MODEL).exists():
         return folder
+    if load.read_lora(folder):
+        return find_origin(load.lora_base(folder))
     if (folder / load.ORIGIN).is_dir():
         return folder / load.ORIGIN
     if not (folder / CONFIG).is_file():

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +27,7 @@ from mira_jax import config as configs
 from mira_jax.data.steps import StepExamples, tokenize
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
+from mira_jax.models.precision import use_precision
 from mira_jax.recipes.scoring import score_critic, score_policy
 from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
@@ -57,11 +59,16 @@ class ScoreConfig:
     row_length: int = 0
     """Tokens per row; 0 for as many as the longest step needs."""
     dtype: str = "float32"
-    """Of activations: float32 or bfloat16."""
+    """Of activations: float32 or bfloat16. With `param_dtype` and `precision` as `model` of the run that will read the table."""
+    param_dtype: str = "float32"
+    """Of parameters, critics' heads and adapters excepted: float32 or bfloat16."""
+    precision: Literal["highest", "high", "default"] = "highest"
+    """Of matrix products of float32 (`mira_jax.models.precision`)."""
 
 
 def main(config: ScoreConfig) -> None:
     host_memory.keep()
+    use_precision(config.precision)
     _check(config)
     with sole_writer(config.out, "scores"):
         _score_all(config)
@@ -85,8 +92,9 @@ def _check(config: ScoreConfig) -> None:
         raise UserError(f"out: {config.out} is not a folder; choose another")
     if not config.policy and not config.critic:
         raise UserError("policy, critic: name at least one model to score with")
-    if config.dtype not in DTYPES:
-        raise UserError(f"dtype: {config.dtype!r} is none of {', '.join(DTYPES)}")
+    for key in ("dtype", "param_dtype"):
+        if getattr(config, key) not in DTYPES:
+            raise UserError(f"{key}: {getattr(config, key)!r} is none of {', '.join(DTYPES)}")
     if config.rows < 1 or config.row_length < 0:
         raise UserError("rows must be at least 1, and row_length at least 0")
 
@@ -151,6 +159,8 @@ def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
         prompt=config.prompt or _prompt(folder),
         tokenizer=tokenizer.sha256,
         dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        precision=config.precision,
     )
 
 
@@ -183,7 +193,7 @@ def _folder(checkpoint: str) -> str:
 
 
 def _score(score: Callable[..., dict[str, np.ndarray]], folder: str, reader: ShardReader, config: ScoreConfig) -> dict[str, np.ndarray]:
-    model, _ = load_model(folder, dtype=DTYPES[config.dtype])
+    model, _ = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
     examples: StepExamples = tokenize(reader, config.prompt or _prompt(folder), Tokenizer(folder))
     return score(model, examples, row_length=config.row_length, rows=config.rows)
 

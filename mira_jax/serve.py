@@ -18,6 +18,7 @@ import jax
 from mira_jax import commands, host_memory
 from mira_jax.errors import UserError
 from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.precision import use_precision
 from mira_jax.models.sampler import SHORTEST, Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
@@ -47,7 +48,9 @@ class ServeConfig:
     prefix_cache_mb: int = 1024
     """Memory, in MiB, for the keys and values of prompts read lately: what a new one begins with is not read again. 0: none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of parameters, activations and cache."""
+    """Of parameters, activations and cache. Adapters are float32."""
+    precision: Literal["highest", "high", "default"] = "highest"
+    """Of matrix products of float32 (`mira_jax.models.precision`)."""
     warm_up: tuple[int, ...] = ()
     """Prompt lengths to compile for before the first request; others are compiled when they come."""
     compilation_cache: str = ""
@@ -94,6 +97,7 @@ def main(config: ServeConfig) -> int:
 
 def make_engine(config: ServeConfig) -> Engine:
     """Reads the model and its tokenizer, and compiles for the lengths in `warm_up`."""
+    use_precision(config.precision)
     model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
     if not isinstance(model, Gemma3):
         raise UserError(f"{config.model}: a critic, which has no words to say; serve a policy")

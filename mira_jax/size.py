@@ -17,6 +17,7 @@ import jax
 from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.models.config import PRESETS
+from mira_jax.models.precision import use_precision
 from mira_jax.recipes import make_recipe
 from mira_jax.sizing import flops, report
 from mira_jax.sizing.chips import Topology, parse_topology
@@ -60,6 +61,7 @@ class SizeConfig(TrainConfig):
 def main(config: SizeConfig) -> int:
     """Prints the table. 1 if the step fits neither as it is nor otherwise."""
     jax.config.update("jax_platforms", "cpu")
+    use_precision(config.model.precision)
     topology = parse_topology(config.topology)
     if config.json and not Path(config.json).absolute().parent.is_dir():
         raise UserError(f"json: there is no folder {Path(config.json).parent} to write in")

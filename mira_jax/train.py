@@ -14,6 +14,7 @@ from mira_jax.data.packing import Share
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import UserError
 from mira_jax.models.lora import LoraConfig
+from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, processes, setup
@@ -23,10 +24,11 @@ from mira_jax.training.load import lora_run, model_fingerprint, weights_identity
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig
+from mira_jax.training.reference import check_first
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
-from mira_jax.training.state import abstract_state, init_state
-from mira_jax.training.step import cut, make_evaluation, make_step
+from mira_jax.training.state import TrainState, abstract_state, init_state
+from mira_jax.training.step import Metrics, cut, make_evaluation, make_step
 from mira_jax.trajectories import side_tables
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
@@ -82,6 +84,7 @@ def main(config: TrainConfig) -> int:
     """Reads the data, builds the model, trains, and leaves a run folder. 130 if it was stopped before the end."""
     host_memory.keep()
     _require(config)
+    use_precision(config.model.precision)
     processes.start(config.distributed)
     with processes.sole_writer(config.out, "a training run"):
         return _train(config)
@@ -155,12 +158,19 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
             "holdout/",
         )
     writer = MetricsWriter(run.path, step) if processes.first() else None
-    update = make_step(model.skeleton, recipe.loss, optimizer, learning_rate(config.optimizer, updates), layout.of(abstract))
+    rate = learning_rate(config.optimizer, updates)
+    step_of = make_step(model.skeleton, recipe.loss, optimizer, rate, layout.of(abstract), config.optimizer.sum_dtype)
+
+    def update(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        return step_of(state, batch, frozen)
+
+    if not step:
+        update = check_first(update, config.model.dtype, _say)
     with layout.active():
         result = loop.train(
             state,
             step,
-            lambda state, batch: update(state, batch, frozen),
+            update,
             data,
             lambda batch: layout.put_batch(cut(batch, parts), at_once),
             loop.LoopConfig(updates, config.log_every, config.checkpoint.every, evaluate_at=[*packed.train.epoch_ends, updates]),
@@ -188,12 +198,14 @@ def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardRea
     if not config.init_from:
         raise UserError(f"{references[0][0].source}: holds the reference of a policy, but the run starts from none; set init_from")
     fingerprint, base = weights_identity(config.init_from)
+    numbers = {key: getattr(config.model, key) for key in ("dtype", "param_dtype", "precision")}
+    sets = " ".join(f"--set {key}={value}" for key, value in numbers.items())
     for table, made in references:
-        start = dataclasses.replace(made, fingerprint=fingerprint, base=base, dtype=config.model.dtype)
+        start = dataclasses.replace(made, fingerprint=fingerprint, base=base, **numbers)
         if difference := made.difference(start):
             raise UserError(
                 f"{table.source}: the reference, computed by {made.checkpoint}, is not the policy that the run starts from, "
-                f"{config.init_from} ({difference}); score with --policy {config.init_from} --set dtype={config.model.dtype}"
+                f"{config.init_from} ({difference}); score with --policy {config.init_from} {sets}"
             )
 
 

@@ -1,0 +1,7 @@
+import jax
+
+from mira_jax.models.precision import use_precision
+
+# Unless JAX was given another one, by JAX_DEFAULT_MATMUL_PRECISION or jax.config. Commands set what their config says.
+if jax.config.jax_default_matmul_precision is None:
+    use_precision("highest")

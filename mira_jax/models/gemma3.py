@@ -257,7 +257,7 @@ class Gemma3(nnx.Module):
         )
         # Of the embedding a device has some columns: it looks them up for the rows of all that share it, and then they
         # exchange rows for columns. Gathering the embedding, or the rows, would cost far more.
-        x = constrain(self.embedding[...][tokens_BxT], "copies", "tokens", "width")
+        x = constrain(look_up(self.embedding[...], tokens_BxT), "copies", "tokens", "width")
         x = x.astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
         x = constrain(x, "batch", "tokens", None)
         x, groups = self._scan_groups(x, context, cache)
@@ -272,8 +272,7 @@ class Gemma3(nnx.Module):
 
     def logits(self, hidden_xD: jax.Array) -> jax.Array:
         """Words for hidden states of any leading shape, fp32."""
-        embedding = self.embedding[...].astype(hidden_xD.dtype)
-        return jnp.einsum("...d,vd->...v", hidden_xD, embedding, preferred_element_type=jnp.float32)
+        return unembed(hidden_xD, self.embedding[...].astype(hidden_xD.dtype))
 
     def init_cache(self, batch: int, length: int, dtype=None) -> Cache:
         """An empty cache with `length` slots a row, padding of the prompt included."""
@@ -305,6 +304,42 @@ class Gemma3(nnx.Module):
             return self._run(blocks, x, context, caches)
 
         return jax.lax.scan(step, x, (self.groups, None if cache is None else cache.groups))
+
+
+@jax.custom_vjp
+def look_up(embedding_VxD: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
+    """The rows of the embedding, BxTxD. Its gradient sums in fp32: a word may stand in a row thousands of times."""
+    return embedding_VxD[tokens_BxT]
+
+
+def _look_up_backward(residuals, gradient_BxTxD):
+    embedding_VxD, tokens_BxT = residuals
+    _, transpose = jax.vjp(lambda embedding: embedding[tokens_BxT], embedding_VxD.astype(jnp.float32))
+    return transpose(gradient_BxTxD.astype(jnp.float32))[0].astype(embedding_VxD.dtype), None
+
+
+look_up.defvjp(lambda embedding, tokens: (embedding[tokens], (embedding, tokens)), _look_up_backward)
+
+
+@jax.custom_vjp
+def unembed(hidden_xD: jax.Array, embedding_VxD: jax.Array) -> jax.Array:
+    """hidden embedding^T, fp32.
+
+    In bfloat16 the gradient of the logits is rounded to bfloat16 before its two products, which sum in fp32: left in fp32 it
+    would make them products of float32, the largest of the model and many times slower.
+    """
+    return jnp.einsum("...d,vd->...v", hidden_xD, embedding_VxD, preferred_element_type=jnp.float32)
+
+
+def _unembed_backward(residuals, gradient_xV):
+    hidden_xD, embedding_VxD = residuals
+    gradient_xV = gradient_xV.astype(hidden_xD.dtype)
+    d_hidden = jnp.einsum("...v,vd->...d", gradient_xV, embedding_VxD, preferred_element_type=jnp.float32)
+    d_embedding = jnp.einsum("...v,...d->vd", gradient_xV, hidden_xD, preferred_element_type=jnp.float32)
+    return d_hidden.astype(hidden_xD.dtype), d_embedding.astype(embedding_VxD.dtype)
+
+
+unembed.defvjp(lambda hidden, embedding: (unembed(hidden, embedding), (hidden, embedding)), _unembed_backward)
 
 
 def matrix(rngs: nnx.Rngs, stack: tuple[int, ...], shape: tuple[int, ...], fan_in: int, param_dtype) -> nnx.Param:

@@ -31,6 +31,7 @@ from mira_jax.rl import advantages, objectives
 from mira_jax.rl.shaping import AtEnd, shaped_rewards
 from mira_jax.training.log_probs import response_log_probs, sum_by_step
 from mira_jax.training.metrics import Mean
+from mira_jax.training.reference import SQUARES
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.side_tables import SideTable
 
@@ -144,6 +145,7 @@ def _moves(log_ratio: jax.Array, advantage: jax.Array | None, mask: jax.Array) -
     steps = jnp.sum(mask)
     metrics = {
         "log_ratio": Mean(jnp.sum(log_ratio * mask), steps),
+        SQUARES: Mean(jnp.sum(jnp.square(log_ratio) * mask), steps),
         "moved_up": Mean(jnp.sum((log_ratio > MOVED) * mask), steps),
         "moved_down": Mean(jnp.sum((log_ratio < -MOVED) * mask), steps),
     }

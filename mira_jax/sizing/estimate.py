@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh
 
@@ -62,8 +63,11 @@ class Estimator:
         parts = parts or plan.workload.parts
         rows = plan.workload.rows // parts // (size["data"] * size["fsdp"])
         parameters, optimizer = _shard_bytes(plan.skeleton.parameters, mesh), _shard_bytes(plan.state.optimizer, mesh)
-        # Gradients are summed over parts beside those of the part at hand.
-        gradients = _shard_bytes(plan.state.params, mesh) * (2 if parts > 1 else 1)
+        gradients = _shard_bytes(plan.state.params, mesh)
+        if parts > 1:
+            # The sum over parts, while there are those of one part too.
+            wide = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), plan.state.params)
+            gradients += _shard_bytes(wide, mesh) if plan.sum_dtype == "float32" else gradients
         saved = _spread(plan, self._saved, rows / self._rows, size)
         block = max(_spread(plan, leaves, rows / self._rows, size) for leaves in self._blocks)
         layer = _matrices(plan) * plan.dtype.itemsize // plan.model.layers // size["tensor"]

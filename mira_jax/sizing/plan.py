@@ -100,6 +100,8 @@ class Plan:
     remat: str
     dtype: jnp.dtype
     """Of activations."""
+    sum_dtype: str
+    """Of the sum of bfloat16 gradients over parts."""
 
     @functools.cached_property
     def _row(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -115,13 +117,13 @@ class Plan:
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         """The real train step, for the devices of `mesh`, which need not be there."""
         layout = Layout(mesh)
-        step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate, layout.of(self.state))
+        step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate, layout.of(self.state), self.sum_dtype)
         with layout.active():
             return step.lower(layout.abstract(self.state), self._batch(mesh), layout.abstract(self.skeleton.frozen))
 
     def trace(self) -> Any:
         """The step of all rows on one device, as a jaxpr."""
-        step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate)
+        step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate, sum_dtype=self.sum_dtype)
         return jax.make_jaxpr(step)(self.state, self._batch(None), self.skeleton.frozen)
 
     def _batch(self, mesh: Mesh | None) -> dict[str, jax.ShapeDtypeStruct]:
@@ -151,7 +153,7 @@ def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload) -> Plan:
     bones = skeleton(build, lora.trained if config.lora else None)
     optimizer = make_optimizer(config.optimizer, updates)
     state = abstract_state(bones.params, optimizer)
-    options = config.model.remat, jnp.dtype(config.model.dtype)
+    options = config.model.remat, jnp.dtype(config.model.dtype), config.optimizer.sum_dtype
     return Plan(sizes, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *options)
 
 

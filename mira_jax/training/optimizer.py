@@ -40,6 +40,9 @@ class OptimizerConfig:
     """The largest global norm of a gradient; 0 for none."""
     accumulate: int = 1
     """Cut each batch into this many parts, one after another on the device. The update is that of the whole batch."""
+    sum_dtype: str = "float32"
+    """What the gradients of bfloat16 parameters are summed in over the parts of `accumulate`: float32, or bfloat16, which takes
+    2 bytes a parameter less and rounds the sum after each part. Those of float32 parameters are summed in float32."""
     state_dtype: str = "float32"
     """What the moments are kept in: float32, or bfloat16 rounded at random. They are computed in float32."""
     master: bool = False
@@ -47,7 +50,7 @@ class OptimizerConfig:
     bfloat16 parameters are changed themselves and rounded at random."""
 
     def __post_init__(self) -> None:
-        for key, names in (("name", NAMES), ("schedule", SCHEDULES), ("state_dtype", DTYPES)):
+        for key, names in (("name", NAMES), ("schedule", SCHEDULES), ("state_dtype", DTYPES), ("sum_dtype", DTYPES)):
             if getattr(self, key) not in names:
                 raise UserError(f"optimizer.{key}: {getattr(self, key)!r} is none of {', '.join(names)}")
         for key in ("learning_rate", "weight_decay", "clip"):

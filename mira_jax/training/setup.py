@@ -18,6 +18,7 @@ from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import REMAT
 from mira_jax.models.lora import LoraConfig
+from mira_jax.models.precision import PRECISIONS
 from mira_jax.training.layout import Layout
 from mira_jax.training.load import build_model, load_config, load_model, lora_configs
 from mira_jax.training.optimizer import DTYPES
@@ -37,6 +38,8 @@ class ModelConfig:
     param_dtype: str = "float32"
     """Of parameters: float32, or bfloat16, which halves their memory and that of their gradients. What then becomes of
     small updates: `optimizer.master`. A critic's heads and the adapters of `lora` are float32 in any case."""
+    precision: str = "highest"
+    """Of matrix products of float32: highest, high or default (`mira_jax.models.precision`). The faster ones are not float32."""
     remat: str = "none"
     """What the backward pass computes again: a key of `mira_jax.models.gemma3.REMAT`."""
 
@@ -46,6 +49,8 @@ class ModelConfig:
                 raise UserError(f"model.{key}: {getattr(self, key)!r} is none of {', '.join(DTYPES)}")
         if self.preset is not None and self.preset not in PRESETS:
             raise UserError(f"model.preset: {self.preset!r} is none of {', '.join(PRESETS)}")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"model.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if self.remat not in REMAT:
             raise UserError(f"model.remat: {self.remat!r} is none of {', '.join(REMAT)}")
 

@@ -23,13 +23,14 @@ def make_step(
     optimizer: optax.GradientTransformation,
     rate: Callable[[Array], Array],
     shardings: TrainState | None = None,
+    sum_dtype: str = "float32",
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
     """(state, batch, frozen) -> (new state, metrics), jitted; the old state is donated.
 
     `frozen`: the parameters that are not trained, if there are any; they stay, and have no gradients.
     Arrays of `batch` have an axis of parts before that of rows (see `cut`). The gradient is that of
     (sum of the parts' totals) / (sum of their weights): the same however many parts. `shardings`: of the state,
-    which stays where it is.
+    which stays where it is. `sum_dtype`: `OptimizerConfig.sum_dtype`.
     """
 
     def total(params: Params, frozen: Params | None, part: Mapping[str, Array]) -> tuple[Array, tuple[Mean, dict[str, Mean]]]:
@@ -42,11 +43,15 @@ def make_step(
         parts = next(iter(batch.values())).shape[0]
         gradients, sums = gradient(state.params, frozen, jax.tree.map(lambda x: x[0], batch))
         if parts > 1:
-            rest = jax.tree.map(lambda x: x[1:], batch)
-            add = lambda carry, part: (jax.tree.map(jnp.add, carry, gradient(state.params, frozen, part)), None)  # noqa: E731
-            (gradients, sums), _ = jax.lax.scan(add, (gradients, sums), rest)
+
+            def add(carry: tuple, part: Mapping[str, Array]) -> tuple[tuple, None]:
+                return jax.tree.map(_plus, carry, gradient(state.params, frozen, part)), None
+
+            if sum_dtype == "float32":
+                gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
+            (gradients, sums), _ = jax.lax.scan(add, (gradients, sums), jax.tree.map(lambda x: x[1:], batch))
         loss, metrics = sums
-        gradients = jax.tree.map(lambda g: g / jnp.maximum(loss.weight, 1e-9), gradients)
+        gradients = jax.tree.map(lambda g: g.astype(jnp.float32) / jnp.maximum(loss.weight, 1e-9), gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         report = {"loss": _mean(loss), **{name: _mean(value) for name, value in metrics.items()}}
@@ -71,6 +76,11 @@ def make_evaluation(skeleton: Skeleton, loss_of: Loss) -> Callable[[Params, Mapp
 def cut(batch: Mapping[str, np.ndarray], parts: int) -> dict[str, np.ndarray]:
     """Splits the rows of a batch into `parts` of equal size, on a new first axis."""
     return {name: array.reshape(parts, array.shape[0] // parts, *array.shape[1:]) for name, array in batch.items()}
+
+
+def _plus(total: Array, new: Array) -> Array:
+    """Added in float32, and kept as `total` is."""
+    return (total.astype(jnp.float32) + new.astype(jnp.float32)).astype(total.dtype)
 
 
 def _mean(value: Mean) -> Array:

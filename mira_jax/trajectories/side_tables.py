@@ -36,6 +36,10 @@ class Provenance:
     """SHA-256 of the tokenizer's file."""
     dtype: str
     """Of activations."""
+    param_dtype: str = "float32"
+    """Of parameters."""
+    precision: str = "highest"
+    """Of matrix products of float32."""
 
     def difference(self, other: "Provenance") -> str:
         """How `other` differs in what numbers depend on: "" or, for example, "dtype float32, not bfloat16"."""

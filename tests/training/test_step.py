@@ -122,6 +122,36 @@ def test_accumulated_parts_give_the_update_of_the_whole_batch(batch):
     assert int(report["tokens"]) == (batch["segment_ids"] > 0).sum()
 
 
+def test_gradients_of_bfloat16_parameters_are_summed_in_float32(examples):
+    """Of 20 parts, a step or two in nearly all. Expected: the parts' own gradients, summed by NumPy in float64."""
+    packed = PackedBatches(examples, np.arange(len(examples)), {}, row_length=104, rows=len(examples))
+    batch, loss_of = cut(packed[0], len(examples)), SFT().loss
+    assert batch["step_mask"].any((1, 2)).sum() > 16
+    bones = skeleton(lambda rngs: Gemma3(SMALL, rngs=rngs, param_dtype=jnp.bfloat16))
+    params = init_params(lambda rngs: Gemma3(SMALL, rngs=rngs, param_dtype=jnp.bfloat16), seed=0)
+    one = jax.jit(jax.grad(lambda params, part: loss_of(bones.merge(params), part)[0].total))
+    expected = jax.tree.map(lambda leaf: np.zeros(leaf.shape), params)
+    nearest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jnp.bfloat16), params)
+    for part in range(len(examples)):
+        gradients = jax.device_get(one(params, {name: array[part] for name, array in batch.items()}))
+        expected = jax.tree.map(lambda total, new: total + new.astype(np.float64), expected, gradients)
+        nearest = jax.tree.map(np.add, nearest, gradients)
+
+    def error(tree) -> float:
+        squares = jax.tree.map(lambda ours, exact: np.square(np.asarray(ours, np.float64) - exact).sum(), tree, expected)
+        return np.sqrt(sum(jax.tree.leaves(squares)) / sum(np.square(leaf).sum() for leaf in jax.tree.leaves(expected)))
+
+    keep = optax.GradientTransformation(lambda params: params, lambda given, _, params: (jax.tree.map(jnp.zeros_like, params), given))
+    errors = {"nearest": error(nearest)}
+    for sum_dtype in ("float32", "bfloat16"):
+        step = make_step(bones, loss_of, keep, lambda count: count, sum_dtype=sum_dtype)
+        state, _ = step(init_state(jax.tree.map(jnp.array, params), keep), batch)
+        weight = batch["response_mask"].sum()
+        errors[sum_dtype] = error(jax.tree.map(lambda leaf, weight=weight: leaf * weight, state.optimizer))
+    # The parts' own gradients are rounded to bfloat16 once, in this program and in that.
+    assert errors["float32"] < min(1e-3, errors["nearest"] / 4) and errors["bfloat16"] < 2 * errors["nearest"], errors
+
+
 def test_no_update_after_the_first_compiles_again(batch):
     bones, optimizer = skeleton(build_small), optax.adam(1e-3)
     given = jax.device_put({"embedding": jnp.ones((320, 32))}, jax.devices()[0])
