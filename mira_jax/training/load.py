@@ -124,13 +124,21 @@ def lora_base(folder: str | Path) -> Path:
     )
 
 
+def _placeless(folder: Path) -> bytes:
+    """A run's model.json without the places of the base, which may be moved."""
+    tree = _read_description(folder)
+    lora = {key: value for key, value in tree["lora"].items() if key not in ("base", "relative")}
+    return to_json(tree | {"lora": lora}).encode()
+
+
 def model_fingerprint(folder: str | Path) -> str:
     """Of the weights that `load_model` would read. Raises UserError if there is no model."""
     folder = _model_folder(folder).absolute()
     if (folder / MODEL).exists():
         checkpoint = latest_checkpoint(folder)
         part = checkpoint / parameters_part(checkpoint)
-        return fingerprint(folder, [folder / MODEL, *(path for path in part.rglob("*") if path.is_file())])
+        files = [folder / MODEL, *(path for path in part.rglob("*") if path.is_file())]
+        return fingerprint(folder, files, {folder / MODEL: _placeless(folder)} if read_lora(folder) else None)
     return fingerprint(folder, [folder / "config.json", *folder.glob("*.safetensors")])
 
 

@@ -1,10 +1,13 @@
 """The two libraries that cut text into pieces, behind one interface."""
 
+import codecs
 import functools
+import itertools
 from pathlib import Path
 from typing import Any, Protocol
 
 import sentencepiece
+import tokenizers
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories import sentencepiece_model
@@ -12,6 +15,10 @@ from mira_jax.trajectories.sentencepiece_model import Kind, SentencePieceModel
 
 MARKS = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 """Special tokens of Gemma3 that its SentencePiece model lists as ordinary symbols."""
+
+_BYTE_BY_BYTE = "mira_jax.byte_by_byte"
+"""The error handler that replaces each byte that is no UTF-8 by U+FFFD."""
+codecs.register_error(_BYTE_BY_BYTE, lambda error: ("\ufffd", error.start + 1))
 
 
 class Pieces(Protocol):
@@ -82,9 +89,6 @@ class FastPieces:
 
     def __init__(self, path: Path):
         """Raises UserError if the file is no tokenizer, or its special tokens can't be kept apart from text."""
-        # Only folders with a tokenizer.json need it.
-        import tokenizers
-
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # The library raises nothing more special.
@@ -111,7 +115,23 @@ class FastPieces:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        """As SentencePiece decodes: of bytes that are no UTF-8, `tokenizers` would drop the valid characters among them too."""
+        text = self._tokenizer.decode(ids, skip_special_tokens=False)
+        if "\ufffd" not in text:
+            return text
+        runs = itertools.groupby(ids, key=lambda token: token in self._bytes)
+        return "".join(
+            bytes(self._bytes[token] for token in run).decode("utf-8", _BYTE_BY_BYTE)
+            if is_bytes
+            else self._tokenizer.decode(list(run), skip_special_tokens=False)
+            for is_bytes, run in runs
+        )
+
+    @functools.cached_property
+    def _bytes(self) -> dict[int, int]:
+        """The byte that each byte token stands for."""
+        found = {self.find(f"<0x{byte:02X}>"): byte for byte in range(256)}
+        return {token: byte for token, byte in found.items() if token is not None}
 
     def find(self, piece: str) -> int | None:
         return self._tokenizer.token_to_id(piece)

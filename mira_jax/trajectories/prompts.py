@@ -56,10 +56,28 @@ def token_problem(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> str:
     """What is wrong with `ids` as the tokens of `text`; "" if nothing is."""
     if not all(0 <= token < tokenizer.vocabulary_size for token in ids):
         return f"are not all in the vocabulary of {tokenizer.vocabulary_size}"
-    # Half a character at the end of a response that was cut is replaced, by each decoder in its own way.
-    if tokenizer.decode(ids).replace("\ufffd", "") != text.replace("\ufffd", ""):
-        return f"decode to {tokenizer.decode(ids)[:60]!r}, but its text is {text[:60]!r}"
-    return ""
+    decoded = tokenizer.decode(ids)
+    if decoded == text:
+        return ""
+    # Bytes that are no UTF-8, such as half a character where a response was cut, are replaced by each engine in its own way,
+    # by some with valid characters next to them.
+    if "\ufffd" in decoded and "\ufffd" in text and _in_order(text.split("\ufffd"), decoded):
+        return ""
+    return f"decode to {decoded[:60]!r}, but its text is {text[:60]!r}"
+
+
+def _in_order(parts: Sequence[str], text: str) -> bool:
+    """Whether `text` is the two or more `parts` with anything between them."""
+    first, *middle, last = parts
+    if not text.startswith(first):
+        return False
+    position = len(first)
+    for part in middle:
+        found = text.find(part, position)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return text.endswith(last) and position + len(last) <= len(text)
 
 
 def response_ids(response: str, tokenizer: Tokenizer, cut: bool = False) -> list[int]:

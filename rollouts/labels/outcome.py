@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mira_jax.errors import UserError
 from mira_jax.files import PART, sole_writer, write_atomically
 from mira_jax.trajectories.records import Status, Trajectory
-from mira_jax.trajectories.shards import ShardReader, write_shard
+from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
 from rollouts.suites import Suite
 
 PER_SHARD = 1024
@@ -57,6 +57,8 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
         if not difference:
             return False
         raise UserError(f"{out}: {difference}; choose another out, or set overwrite=true to replace it")
+    if out.exists() and (other := _other_file(out)):
+        raise UserError(f"{out}: holds {other}, which is none of the files that labels are kept in; choose another out")
     # Always the same name: what a process that was killed left there is replaced by the next one, under the lock.
     temporary = out.with_name(f".{out.name}{PART}")
     with sole_writer(temporary, f"labels of {out}"):
@@ -73,6 +75,13 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
         finally:
             _empty(temporary)
     return True
+
+
+def _other_file(out: Path) -> str:
+    """The first entry that replacing the labels in `out` would destroy and that labels do not have; "" if there is none."""
+    shards = {path.stem for path in out.glob("*" + RECORDS)}
+    known = {SETTINGS, *(stem + end for stem in shards for end in (RECORDS, ".json"))}
+    return next((entry.name for entry in sorted(out.iterdir()) if entry.name not in known), "")
 
 
 def _empty(folder: Path) -> None:

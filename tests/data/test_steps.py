@@ -110,6 +110,8 @@ def test_half_a_character_at_the_cut_is_no_error(tokenizer):
     byte = next(token for token in range(tokenizer.vocabulary_size) if tokenizer.piece(token) == "<0xC3>")
     ids = [*tokenizer.encode("exit"), byte]
     assert token_problem(ids, "exit\ufffd", tokenizer) == token_problem(ids, "exit\ufffd\ufffd", tokenizer) == ""
+    assert "decode to" in token_problem(ids, "exi\ufffdx", tokenizer)
+    assert "decode to" in token_problem(ids[:-1], "ex\ufffd", tokenizer)
 
 
 def test_attempts_at_one_task_are_on_one_side_of_the_holdout(tokenizer):

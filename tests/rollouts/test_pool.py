@@ -113,6 +113,10 @@ def test_episodes_that_were_collected_again_are_labelled_again(use, tmp_path):
     assert not is_labelled(tmp_path / "raw", tmp_path / "out", {"name": suite.name})
     with pytest.raises(UserError, match="holds something else already, the labels of other episodes"):
         label_folder(tmp_path / "raw", tmp_path / "out", suite)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds notes.txt, which is none of the files that labels are kept in"):
+        label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True)
+    (tmp_path / "out" / "notes.txt").unlink()
     assert label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True)
     assert ShardReader(tmp_path / "raw").ids() == ShardReader(tmp_path / "out").ids()
 

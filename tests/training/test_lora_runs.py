@@ -21,7 +21,7 @@ from mira_jax.models.gemma3 import Gemma3
 from mira_jax.recipes import make_recipe
 from mira_jax.train import TrainConfig, main
 from mira_jax.training import loop
-from mira_jax.training.load import load_adapters, load_config, load_model
+from mira_jax.training.load import load_adapters, load_config, load_model, model_fingerprint
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.state import params_of, skeleton
 from tests import synthetic
@@ -218,6 +218,7 @@ def test_a_base_that_is_gone_or_changed_is_named(folder, tmp_path):
     record["lora"]["base"] = str(tmp_path / "nowhere")
     (both / "adapted" / "model.json").write_text(json.dumps(record))
     assert load_config(both / "adapted")[0].width == 32
+    assert model_fingerprint(both / "adapted") == model_fingerprint(folder / "adapted"), "the same weights wherever the base lies"
     load_model(both / "adapted")
     files = (both / "base" / "checkpoints" / "12" / "params").rglob("*")
     part = next(path for path in files if path.is_file() and path.stat().st_size > 5000)

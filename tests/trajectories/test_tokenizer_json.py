@@ -50,6 +50,18 @@ def test_any_text_has_sentencepieces_ids(pair, text):
     assert pair[2].encode(text) == pair[1].encode(text)
 
 
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_ids_that_no_text_has_decode_as_sentencepiece_decodes_them(pair, data):
+    reference, ours, fast = pair
+    first = reference.PieceToId("<0x00>")
+    some_bytes = st.integers(first, first + 255)
+    plain = [token for token in range(reference.GetPieceSize()) if not reference.IsControl(token) and not reference.IsUnknown(token)]
+    plain = [token for token in plain if reference.IdToPiece(token) not in (*MARKS, "<end_of_image>")]
+    ids = data.draw(st.lists(st.one_of(some_bytes, st.sampled_from(plain)), max_size=12))
+    assert fast.decode(ids) == ours.decode(ids) == reference.DecodeIds(ids)
+
+
 def test_marks_come_from_ids_only(pair):
     _, ours, fast = pair
     for tokenizer in (ours, fast):
