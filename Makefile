@@ -31,7 +31,7 @@ test-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
 	.venv-peers/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers tests/serving/test_lm_eval.py
 	VENV=.venv-peers-oldest PYTHON=$(PYTHON) scripts/setup.sh dev,transformers transformers==4.57.1 tokenizers==0.22.0 huggingface_hub==0.36.2
-	.venv-peers-oldest/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers/test_tokenizer.py tests/peers/test_generation.py \
+	.venv-peers-oldest/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers/test_configs.py tests/peers/test_tokenizer.py tests/peers/test_generation.py \
 		tests/trajectories/test_tokenizer_json.py
 
 # The whole loop in miniature on the oldest versions that pyproject.toml allows of what we import, in an environment of its own.

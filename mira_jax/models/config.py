@@ -169,7 +169,7 @@ class Gemma3Config:
             "rope_theta": float(self.rope_base_global),
             "rope_local_base_freq": float(self.rope_base_local),
             "rope_scaling": scaling if self.rope_factor_global != 1 else None,
-            # SGLang 0.5.10 and its neighbours take the factor of global layers for granted: linear by 1 is no scaling.
+            # SGLang 0.5.13 takes the factor of global layers for granted: linear by 1 is no scaling.
             "rope_parameters": {
                 GLOBAL: {"rope_theta": float(self.rope_base_global), **scaling},
                 LOCAL: {"rope_theta": float(self.rope_base_local), "rope_type": "default"},

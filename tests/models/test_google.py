@@ -91,6 +91,14 @@ def test_nested_names_dtypes_and_vision_are_read_as_they_are(write):
     np.testing.assert_array_equal(release.read(("tail", 1, "mlp", "up")), hub["model.layers.1.mlp.up_proj.weight"].T)
 
 
+def test_links_out_of_the_release_are_refused(write, tmp_path):
+    folder = write(release_of("tail")[0])
+    (tmp_path / "secret").write_text("x")
+    (folder / "d" / "link").symlink_to("../../secret")
+    with pytest.raises(UserError, match=r"d/link: is a link to .*secret, outside of the model's folder"):
+        google.is_release(folder)
+
+
 def test_a_release_of_other_sizes_asks_for_what_shapes_do_not_say(write):
     folder = write(release_of("tail")[0])
     with pytest.raises(UserError, match=r"none of Google's sizes .*sizes\.window"):
