@@ -75,6 +75,8 @@ def open_source(config: ImportConfig) -> Weights:
     if config.sizes:
         raise UserError(f"sizes: {folder} is no release of Google's; its config.json states all sizes")
     if not (folder / huggingface.CONFIG).exists():
+        if (folder / huggingface.ADAPTER_CONFIG).exists():
+            raise UserError(f"{folder}: holds an adapter without its model; merge it into its model first with PEFT (merge_and_unload)")
         raise UserError(f"{folder}: no model here; expected a Hugging Face folder ({huggingface.CONFIG}) or Google's Orbax release")
     return huggingface.HubFolder(folder)
 

@@ -215,3 +215,10 @@ def test_a_run_whose_parameters_do_not_fit_is_named(tmp_path, capsys):
     (tmp_path / "run" / "model.json").write_text(json.dumps(about))
     assert run(export, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'out'}") == 2
     assert "parameter tail.0.mlp.down has shape (40, 24); model.json says (41, 24)" in capsys.readouterr().err
+
+
+def test_an_adapter_without_its_model_is_named(tmp_path, capsys):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+    assert run(import_model, f"model={tmp_path / 'adapter'}", f"out={tmp_path / 'run'}") == 2
+    assert "adapter: holds an adapter without its model; merge it" in capsys.readouterr().err

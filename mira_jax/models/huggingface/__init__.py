@@ -4,7 +4,19 @@ Reads text-only checkpoints (`model.*`) and the text part of multimodal ones, na
 (`language_model.model.*`) or as transformers holds them (`model.language_model.*`). Writes the names of the Hub.
 """
 
-from mira_jax.models.huggingface.reading import CONFIG, HubFolder, check, load, load_config, vision_tensors
+from mira_jax.models.huggingface.reading import ADAPTER_CONFIG, CONFIG, HubFolder, check, load, load_config, vision_tensors
 from mira_jax.models.huggingface.writing import holds, keep_origin, save, write
 
-__all__ = ["CONFIG", "HubFolder", "check", "holds", "keep_origin", "load", "load_config", "save", "vision_tensors", "write"]
+__all__ = [
+    "ADAPTER_CONFIG",
+    "CONFIG",
+    "HubFolder",
+    "check",
+    "holds",
+    "keep_origin",
+    "load",
+    "load_config",
+    "save",
+    "vision_tensors",
+    "write",
+]

@@ -160,7 +160,7 @@ def _merge(headers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         for name, tensor in header.items():
             before = tensors.setdefault(name, tensor)
             if before is not tensor and not same(before, tensor):
-                raise UserError(f"{tensor.path}: tensor {name} is also in {before.path.name}, with other values; keep one of the two files")
+                raise UserError(f"{tensor.path}: tensor {name} is also in {before.path.name}, other there; take both from one checkpoint")
     return tensors
 
 
