@@ -15,15 +15,21 @@ from safetensors.numpy import load_file
 
 from mira_jax import commands, export, score
 from mira_jax import config as configs
+from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
 from mira_jax.models import lora
 from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.sampler import Sampler, Sampling
 from mira_jax.recipes import make_recipe
 from mira_jax.train import TrainConfig, main
 from mira_jax.training import loop
 from mira_jax.training.load import load_adapters, load_config, load_model, model_fingerprint
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.state import params_of, skeleton
+from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -120,8 +126,8 @@ def test_small_changes_are_not_lost_in_a_bfloat16_base(folder, small):
     assert np.abs(logits(cast(jnp.bfloat16, np.float32)) - expected).max() > 0.3 * effect
 
 
-def test_train_score_and_serve_agree_on_the_policy(folder, small):
-    """Log-probabilities of the same steps: in a side table, by the sampler that serves, and in a run that starts there."""
+def test_train_and_score_agree_on_the_policy(folder, small):
+    """Log-probabilities of the same steps, in a side table and in a run that starts there."""
     sets = {"episodes": [str(folder / "data")], "policy": str(small), "out": str(folder / "scores")}
     score.main(configs.build(score.ScoreConfig, {**sets, "dtype": "bfloat16", "param_dtype": "bfloat16"}))
     table = str(folder / "scores" / "policy.npz")
@@ -130,6 +136,32 @@ def test_train_score_and_serve_agree_on_the_policy(folder, small):
     first = read_metrics(folder / "again" / "metrics.jsonl")[0]
     assert first["log_ratio_squared"] < 0.05**2
     assert len(params_of(load_model(folder / "again")[0])["groups"][0]["mlp"]["lora"]["before"]) == 6
+
+
+def test_the_sampler_that_serves_agrees_with_score_and_with_the_whole_model(folder):
+    adapted = folder / "adapted"
+    score.main(configs.build(score.ScoreConfig, {"episodes": [str(folder / "data")], "policy": str(adapted), "out": str(folder / "wide")}))
+    table, (model, _) = SideTable.read(folder / "wide" / "policy.npz"), load_model(adapted)
+    sampler, base = Sampler(model, (1,), rows=1, max_length=256), Sampler(load_model(folder / "base")[0], (1,), rows=1, max_length=256)
+    examples = tokenize(ShardReader(folder / "data"), PromptConfig(version="compact"), Tokenizer(adapted), progress=False)
+
+    def log_prob(sampler: Sampler, step: int) -> float:
+        prompt, response = examples.prompt(step).tolist(), examples.response(step).tolist()
+        return float(sampler.score([*prompt, *response]).log_probs[-len(response) :].sum())
+
+    for step in range(3):
+        expected = table.lookup("log_prob", table.ids[step], int(table.steps[step]))
+        assert log_prob(sampler, step) == pytest.approx(expected, abs=1e-3)
+        assert abs(log_prob(base, step) - expected) > 0.05
+    tokens = examples.prompt(0).tolist()
+    row = sampler.insert(tokens, Sampling(4))
+    chunk = sampler.advance()
+    assert chunk.count[row] == 4
+    for token in chunk.tokens[row, :4]:
+        ids = jnp.asarray([tokens])
+        hidden = model(ids, jnp.arange(len(tokens))[None], jnp.ones_like(ids))
+        assert int(jnp.argmax(model.logits(hidden[0, -1]))) == token
+        tokens.append(int(token))
 
 
 def test_adapters_can_be_trained_on_top_of_adapters_and_dissolved_in_float32_only(folder, capsys):
