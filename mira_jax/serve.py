@@ -109,11 +109,17 @@ def make_engine(config: ServeConfig) -> Engine:
     return Engine(sampler, tokenizer, config.queue_limit)
 
 
+class _Stderr(logging.Handler):
+    """Writes to what `sys.stderr` is when a record comes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def log_to_stderr() -> None:
-    """What this package has to say, plainly; libraries keep their own settings."""
-    handler, log = logging.StreamHandler(), logging.getLogger("mira_jax")
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
+    """Messages of this package, as plain lines; libraries keep their own settings."""
+    log = logging.getLogger("mira_jax")
+    log.handlers = [_Stderr()]
     log.setLevel(logging.INFO)
     log.propagate = False
 

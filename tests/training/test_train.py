@@ -194,7 +194,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder
         ("log_every=0", "log_every: 0; it must be at least 1"),
         ("epochs=0", "epochs: 0.0; it must be above 0"),
         ("checkpoint.every=0", "checkpoint.every: 0; it must be at least 1"),
-        ("data.holdout=-1", "data.holdout: -1.0; it is a share of the episodes"),
+        ("data.holdout=-1", "data.holdout: -1.0; it is a share of the tasks"),
         ("mesh.data=-1", "mesh: data and fsdp are -1; only one axis can take the devices that are left"),
     ],
 )
@@ -216,7 +216,7 @@ def test_bad_data_and_sizes_are_refused_before_anything_is_written(folder, capsy
     assert "steps are longer than 20 tokens" in error("data.row_length=20")
     assert "no such folder of a model" in error("init_from=missing", "model={}")
     assert "sizes come from init_from" in error(f"init_from={folder / 'undisturbed'}")
-    assert "vocabulary has 10 words" in error("model.sizes.vocabulary_size=10")
+    assert "has 320 pieces, the model 10 words" in error("model.sizes.vocabulary_size=10")
     assert "can't share 2 kv heads" in error("model.sizes.query_heads=3", "model.sizes.kv_heads=2")
 
 
