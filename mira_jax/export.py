@@ -110,7 +110,7 @@ def export_adapter(run: str, weights: Weights, out: Path, multimodal: bool) -> N
             print(f"{out}: complete already")
             return
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out}: is already there; give another folder or remove it")
+            raise UserError(f"{out}: is already there; give another folder")
         if out.exists():
             out.rmdir()
         os.replace(partial, out)

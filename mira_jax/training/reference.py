@@ -11,7 +11,7 @@ from mira_jax.errors import UserError
 SQUARES = "log_ratio_squared"
 """The metric that a recipe with a reference gives: the mean over steps of (log pi - log pi_ref)^2, in nats^2."""
 BOUNDS = {"float32": 1e-3, "bfloat16": 0.5}
-"""Nats a step, root mean square, by the dtype of activations: see docs/algorithms.md for what was measured."""
+"""Nats a step, root mean square, by the dtype of activations: bounds on rounding, see docs/algorithms.md."""
 
 
 def check_first(update: Callable[[Any, Any], tuple[Any, Mapping[str, jax.Array]]], dtype: str, say: Callable[[str], None]) -> Callable:

@@ -36,9 +36,9 @@ class Provenance:
     """SHA-256 of the tokenizer's file."""
     dtype: str
     """Of activations."""
-    param_dtype: str = "float32"
+    param_dtype: str
     """Of parameters."""
-    precision: str = "highest"
+    precision: str
     """Of matrix products of float32."""
 
     def difference(self, other: "Provenance") -> str:

@@ -27,8 +27,9 @@ from mira_jax.trajectories.shards import ShardReader, Spool, pack
 from mira_jax.trajectories.side_tables import Provenance, SideTable
 
 CRITIC = Provenance(
-    columns=("value", "potential"), checkpoint="runs/critic@9", fingerprint="c", prompt=PromptConfig(), tokenizer="t", dtype="float32"
-)
+    columns=("value", "potential"), checkpoint="runs/critic@9", fingerprint="c", prompt=PromptConfig(), tokenizer="t",
+    dtype="float32", param_dtype="float32", precision="highest",
+)  # fmt: skip
 TEMPLATES = (
     "buy_cheapest_in_category",
     "buy_with_coupon",

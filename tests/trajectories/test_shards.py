@@ -37,8 +37,9 @@ TASK = Task(
 
 
 MADE = Provenance(
-    columns=("value",), checkpoint="run@7", fingerprint="f", base="b", prompt=PromptConfig("compact", 240), tokenizer="t", dtype="float32"
-)
+    columns=("value",), checkpoint="run@7", fingerprint="f", base="b", prompt=PromptConfig("compact", 240), tokenizer="t",
+    dtype="float32", param_dtype="float32", precision="highest",
+)  # fmt: skip
 
 
 def episode(attempt: int, steps: int = 2, text: str = "page") -> Trajectory:
