@@ -194,16 +194,16 @@ def export_to(folder: Path, checkpoint: Path, *overrides: str) -> int:
     return commands.run(export.main, export.ExportConfig, "", flags=("checkpoint", "out"), argv=arguments)
 
 
-def test_export_merges_in_float32_and_says_what_survives(folder, small, capsys):
-    assert export_to(folder / "export", folder / "adapted") == 0
+def test_export_merges_in_float32_and_says_what_survives(folder, small, tmp_path, capsys):
+    assert export_to(tmp_path / "export", folder / "adapted") == 0
     base = params_of(load_model(folder / "base")[0])
     exact = with_changes(base, load_adapters(folder / "adapted"), 8 / 4)
-    down = load_file(folder / "export" / "model.safetensors")["model.layers.1.mlp.down_proj.weight"]
+    down = load_file(tmp_path / "export" / "model.safetensors")["model.layers.1.mlp.down_proj.weight"]
     np.testing.assert_allclose(down.T, exact["groups"][0]["mlp"]["down"][1], atol=1e-6)
     printed = capsys.readouterr()
     assert "adapters: 100.0% of their change is in the export (query 100.0%, " in printed.out and "warning" not in printed.err
 
-    assert export_to(folder / "narrow", small, "dtype=bfloat16") == 0
+    assert export_to(tmp_path / "narrow", small, "dtype=bfloat16") == 0
     printed = capsys.readouterr()
     exact = with_changes(base, load_adapters(small), 32 / 4)
     squares = products = 0.0
@@ -214,11 +214,11 @@ def test_export_merges_in_float32_and_says_what_survives(folder, small, capsys):
     share = re.search(r"adapters: ([\d.]+)% of their change", printed.out)
     assert float(share[1]) == pytest.approx(100 * products / squares, abs=0.3)
     assert "give --set dtype=float32, or --set adapter=true" in printed.err
-    assert export_to(folder / "wide", small, "dtype=float32") == 0 and "adapters: 100.0%" in capsys.readouterr().out
+    assert export_to(tmp_path / "wide", small, "dtype=float32") == 0 and "adapters: 100.0%" in capsys.readouterr().out
 
 
-def test_adapters_are_exported_by_themselves(folder, capsys):
-    out = folder / "adapter"
+def test_adapters_are_exported_by_themselves(folder, tmp_path, capsys):
+    out = tmp_path / "adapter"
     assert export_to(out, folder / "adapted", "adapter=true") == 0
     assert "they belong to an export of" in capsys.readouterr().out
     document, tensors = json.loads((out / "adapter_config.json").read_text()), load_file(out / "adapter_model.safetensors")
