@@ -5,6 +5,7 @@ A config is a dataclass with a default for everything that has a good one. The Y
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Sequence
@@ -130,3 +131,14 @@ def _strip_optional(annotation: Any) -> Any:
         rest = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
         return rest[0] if len(rest) == 1 else annotation
     return annotation
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two trees of settings mean the same. The same path may be spelled in several ways."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, str) and isinstance(other, str) and one and other and "\0" not in one + other:
+        return one == other or os.path.realpath(one) == os.path.realpath(other)
+    return one == other

@@ -16,6 +16,7 @@ from typing import Any
 from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
+from mira_jax.model_files import digests_of
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
 from mira_jax.training import load, run_weights
@@ -92,9 +93,11 @@ def open_tokenizer(config: ImportConfig) -> Tokenizer | None:
 def _write(config: ImportConfig, weights: Weights, tokenizer: Tokenizer | None, run: Path) -> None:
     run.mkdir(parents=True)
     run_weights.write(weights, run / CHECKPOINTS / "0")
-    load.write_model_json(run, weights.config, ())
-    for name, content in tokenizer.contents().items() if tokenizer else ():
-        (run / name).write_bytes(content)
+    contents = tokenizer.contents() if tokenizer else {}
+    with digests_of(run, [load.MODEL, *contents]):
+        load.write_model_json(run, weights.config, ())
+        for name, content in contents.items():
+            (run / name).write_bytes(content)
     if isinstance(weights, huggingface.HubFolder):
         huggingface.keep_origin(config.model, run / load.ORIGIN)
 

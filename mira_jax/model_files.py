@@ -3,17 +3,25 @@
 A folder that was downloaded is data of a stranger. A symbolic link in it may name any file of this machine, which an
 export would publish. Links inside the folder are followed, and those of huggingface_hub's cache:
 `models--ORG--NAME/snapshots/REVISION/FILE` links to `models--ORG--NAME/blobs/HASH`.
+
+A run keeps the SHA-256 of its small files in files.json, and none is read that differs from it: one flipped bit in a
+tokenizer or in model.json would make another model, and nothing else would notice.
 """
 
+import contextlib
 import errno
+import functools
+import hashlib
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mira_jax.errors import UserError
-from mira_jax.files import parse_json
+from mira_jax.files import parse_json, to_json, write_atomically
 
+DIGESTS = "files.json"
 MAX_JSON_BYTES = 100_000_000
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -22,7 +30,8 @@ def locate(path: str | Path) -> Path | None:
     """`path` if that file is there and may be opened, None if there is nothing of that name.
 
     Raises:
-        UserError: it is no regular file, a link that leads out of its folder or nowhere, or a pointer of Git LFS.
+        UserError: it is no regular file, a link that leads out of its folder or nowhere, a pointer of Git LFS, or differs
+            from its SHA-256 in files.json.
     """
     path = Path(path)
     if not os.path.lexists(path):
@@ -35,9 +44,43 @@ def locate(path: str | Path) -> Path | None:
         if not stat.S_ISREG(target.stat().st_mode):
             raise UserError(f"{path}: is not a regular file")
         refuse_pointer(path)
+        if os.path.lexists(path.parent / DIGESTS):
+            _compare(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {os.strerror(error.errno or 0)}") from None
     return path
+
+
+@contextlib.contextmanager
+def digests_of(folder: str | Path, names: Iterable[str]) -> Iterator[None]:
+    """While these files of a run are written, there is no files.json; afterwards it holds their SHA-256."""
+    folder = Path(folder)
+    (folder / DIGESTS).unlink(missing_ok=True)
+    yield
+    write_atomically(folder / DIGESTS, to_json({name: _sha256(folder / name) for name in sorted(names)}, indent=1).encode())
+
+
+def _compare(path: Path) -> None:
+    try:
+        digests = parse_object((path.parent / DIGESTS).read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path.parent / DIGESTS}: not valid JSON: {error}; put a copy back") from None
+    if path.name in digests and digests[path.name] != _sha256(path):
+        raise UserError(
+            f"{path}: was damaged or changed after the run wrote it: its SHA-256 is not the one in {DIGESTS}; put a copy back, "
+            f"or, if the change was meant, remove {DIGESTS}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    found = path.stat()
+    return _sha256_of(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of(path: Path, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_pointer(path: str | Path) -> None:

@@ -13,6 +13,7 @@ from mira_jax import commands, host_memory
 from mira_jax.data.packing import Share
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import UserError
+from mira_jax.model_files import digests_of
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
@@ -20,7 +21,7 @@ from mira_jax.recipes import Recipe, make_recipe, options_of
 from mira_jax.training import loop, processes, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, ends_at
 from mira_jax.training.layout import Layout, make_layout
-from mira_jax.training.load import lora_run, model_fingerprint, weights_identity, write_model_json
+from mira_jax.training.load import MODEL, lora_run, model_fingerprint, weights_identity, write_model_json
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig
@@ -119,9 +120,10 @@ def _train(config: TrainConfig) -> int:
             if processes.first():
                 run.create()
                 run.check_inputs({**packed.description, "summary": prepared.summary, "init_from": origin})
-                for name, content in tokenizer_files.items():
-                    run.write_bytes(name, content)
-                write_model_json(run.path, model.config, recipe.heads, lora)
+                with digests_of(run.path, [MODEL, *tokenizer_files]):
+                    for name, content in tokenizer_files.items():
+                        run.write_bytes(name, content)
+                    write_model_json(run.path, model.config, recipe.heads, lora)
         result = _fit(config, run, recipe, packed, model, layout)
         if not result.finished:
             _say(f"stopped after update {result.step}, which is saved; go on with: {run.restart}")

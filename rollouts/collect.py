@@ -39,7 +39,7 @@ def _same_collection(settings: CollectConfig, folder: Path) -> None:
     path = folder / CONFIG
     if path.exists():
         before, now = _way(config.load(CollectConfig, path)), _way(settings)
-        changed = [name for name in now if before[name] != now[name]]
+        changed = [name for name in now if not config.same(config.to_tree(before[name]), config.to_tree(now[name]))]
         if changed:
             raise UserError(f"{folder}: holds episodes collected with other settings ({', '.join(changed)}); choose another folder")
 

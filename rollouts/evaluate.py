@@ -90,7 +90,7 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
     if path.exists() and (folder / EPISODES).is_dir():
         before = config.load(EvaluateConfig, path)
         changed = [name for name in ("suite", "split", "templates", "episodes", "attempts", "seed", "policy", "observation", "limits")
-                   if _identity(getattr(before, name)) != _identity(getattr(settings, name))]  # fmt: skip
+                   if not config.same(_identity(getattr(before, name)), _identity(getattr(settings, name)))]  # fmt: skip
         if changed:
             raise UserError(f"{folder}: holds an evaluation with other settings ({', '.join(changed)}); choose another folder")
     elif any(entry.is_file() and entry != path for entry in folder.rglob("[!.]*")):
@@ -98,9 +98,12 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
 
 
 def _identity(value: Any) -> Any:
-    """What of a setting makes it another evaluation: not where its endpoint listens."""
+    """What of a setting makes it another evaluation: not where its endpoint listens, nor where its tokenizer lies.
+
+    The episodes themselves say which tokenizer they were made with, and `collect` compares it.
+    """
     tree = config.to_tree(value)
-    return {key: item for key, item in tree.items() if key != "endpoint"} if isinstance(tree, dict) else tree
+    return {key: item for key, item in tree.items() if key not in ("endpoint", "tokenizer")} if isinstance(tree, dict) else tree
 
 
 if __name__ == "__main__":

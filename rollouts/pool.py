@@ -145,7 +145,7 @@ async def _collect(
         spool.sweep()
         lost.sweep()
         done = spool.fingerprints()
-        _refuse_other_weights(folder, done, policy.record)
+        _refuse_other_model(spool, done, policy.record)
         waiting = [(task, attempt) for task, attempt in specs if episode_key(task, attempt, policy.record) not in done]
         tally = Tally(wanted=len(specs), skipped=len(specs) - len(waiting))
         if not waiting:
@@ -158,20 +158,29 @@ async def _collect(
         return tally
 
 
-def _refuse_other_weights(folder: Path, done: Mapping[str, str], policy: records.Policy) -> None:
-    """Episodes that other weights wrote under this policy's name are neither skipped nor added to.
+def _refuse_other_model(spool: Spool, done: Mapping[str, str], policy: records.Policy) -> None:
+    """Episodes that other weights or another tokenizer wrote under this policy's name are neither skipped nor added to.
 
     Args:
         done: as `Spool.fingerprints` returns it.
     """
-    before = {mark for key, mark in done.items() if f"|{policy.name}@{policy.checkpoint}|" in key}
-    if others := before - {policy.fingerprint}:
+    before = {key: mark for key, mark in done.items() if f"|{policy.name}@{policy.checkpoint}|" in key}
+    if others := set(before.values()) - {policy.fingerprint}:
         raise UserError(
-            f"{folder}: holds episodes of {policy.name} by other weights: fingerprint {_mark(min(others))} there, "
+            f"{spool.folder}: holds episodes of {policy.name} by other weights: fingerprint {_mark(min(others))} there, "
             f"{_mark(policy.fingerprint)} at the endpoint; choose another out"
         )
-    if before and policy.tokenizer and not policy.fingerprint:
-        print(f"{folder}: the endpoint does not say which weights it serves; taken for those of the episodes here", file=sys.stderr)
+    if not before or not policy.tokenizer:
+        return
+    # All episodes of a folder were compared with those before them: any one stands for all.
+    known = spool.read(next(iter(before))).policy.tokenizer
+    if known and known != policy.tokenizer:
+        raise UserError(
+            f"{spool.folder}: holds episodes of {policy.name} with another tokenizer than policy.tokenizer names "
+            f"(sha256 {_mark(known)} there, {_mark(policy.tokenizer)} now); name that one, or choose another out"
+        )
+    if not policy.fingerprint:
+        print(f"{spool.folder}: the endpoint does not say which weights it serves; taken for those of the episodes here", file=sys.stderr)
 
 
 def _mark(fingerprint: str) -> str:

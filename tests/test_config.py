@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from mira_jax import commands
-from mira_jax.config import load, to_yaml
+from mira_jax.config import load, same, to_yaml
 from mira_jax.errors import UserError
 
 
@@ -113,3 +113,15 @@ def test_addresses_of_stores_are_refused_by_name_in_every_key(key, address):
 
 def test_addresses_of_sites_are_no_stores():
     assert load(Example, None, ["out=http://127.0.0.1:8000/v1"]).out == "http://127.0.0.1:8000/v1"
+
+
+def test_the_same_settings_with_a_path_spelled_in_another_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "link").symlink_to("sites")
+    spellings = ["sites", "./sites", "sites/", str(tmp_path / "sites"), "link", "sites/../link"]
+    for one in spellings:
+        assert same({"name": "a", "options": {"folders": [one]}}, {"name": "a", "options": {"folders": ("sites",)}})
+    for other in ("site", "", "sites/more", None, 1, ["sites"], "si\0tes"):
+        assert not same({"folder": "sites"}, {"folder": other})
+    assert not same({"folder": "sites"}, {"folder": "sites", "seed": 0})

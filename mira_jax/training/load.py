@@ -13,6 +13,7 @@ from orbax.checkpoint import v1 as ocp
 from mira_jax import config as configs
 from mira_jax.errors import UserError
 from mira_jax.files import read_json, to_json, write_atomically
+from mira_jax.model_files import locate
 from mira_jax.models import lora as adapters
 from mira_jax.models import weights
 from mira_jax.models.config import Gemma3Config
@@ -88,6 +89,7 @@ def read_lora(folder: str | Path) -> LoraRun | None:
 
 
 def _read_description(folder: str | Path) -> dict[str, Any]:
+    locate(Path(folder) / MODEL)
     return read_json(Path(folder) / MODEL, REWRITE)
 
 

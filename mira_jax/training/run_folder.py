@@ -4,6 +4,7 @@ config.yaml      the config, without out   metrics.jsonl   a line per update
 model.json       sizes and heads           tensorboard/    the same numbers
 tokenizer.*, and templates with it         checkpoints/    STEP/ each
 data.json        what it began with        restart.txt     the command that goes on
+files.json       SHA-256 of model.json and of the tokenizer's files
 complete.json    {step, metrics, seconds}, once the run is over
 """
 
@@ -60,7 +61,7 @@ class RunFolder:
         ours = _flat(configs.to_tree(self._config))
         # Older runs have not recorded what init_from held: there it must lie where it lay.
         free = (*FREE, *PLACES, *(("init_from",) if "init_from" in self._inputs else ()))
-        different = [key for key in {**theirs, **ours} if not _equal(key, theirs.get(key), ours.get(key)) and not _under(key, free)]
+        different = [key for key in {**theirs, **ours} if not configs.same(theirs.get(key), ours.get(key)) and not _under(key, free)]
         if different:
             key = different[0]
             others = f" (and {len(different) - 1} more keys)" if len(different) > 1 else ""
@@ -139,12 +140,6 @@ def _is_partial(path: Path) -> bool:
 
 def _under(key: str, prefixes: tuple[str, ...]) -> bool:
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
-
-
-def _equal(key: str, theirs: Any, ours: Any) -> bool:
-    if key == "init_from" and theirs and ours:
-        return os.path.realpath(theirs) == os.path.realpath(ours)
-    return theirs == ours
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

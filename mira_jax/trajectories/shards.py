@@ -74,6 +74,15 @@ class Spool:
         packed = {key: mark for sidecar in _sidecars(self.folder).values() for key, mark in _marks(sidecar)}
         return packed | {trajectory.key: trajectory.policy.fingerprint for trajectory in self.trajectories()}
 
+    def read(self, key: str) -> Trajectory:
+        """A spooled or packed episode. Raises KeyError if there is none of this key, UserError if it is damaged."""
+        if (path := self._path(key)).exists():
+            return decode(path.read_bytes(), str(path))
+        for path, sidecar in _sidecars(self.folder).items():
+            if key in sidecar.keys:
+                return _read(array_record_module.ArrayRecordReader(str(path)), path, sidecar.keys.index(key))
+        raise KeyError(key)
+
     def paths(self) -> list[Path]:
         return sorted(self._spool.glob("*.episode"))
 
@@ -187,8 +196,7 @@ class ShardReader(Sequence[Trajectory]):
         path = self._shards[shard][0]
         if shard not in self._readers:
             self._readers[shard] = array_record_module.ArrayRecordReader(str(path))
-        record = index - int(self._starts[shard])
-        return decode(self._readers[shard].read([record])[0], f"{path}, record {record}")
+        return _read(self._readers[shard], path, index - int(self._starts[shard]))
 
     def keys(self) -> list[str]:
         return [key for _, sidecar in self._shards for key in sidecar.keys]
@@ -296,6 +304,10 @@ def _verify(path: Path, sidecar: Sidecar) -> None:
         )
     if _count(path) != sidecar.count:
         raise UserError(f"{path}: the shard holds {_count(path)} records where its sidecar says {sidecar.count}")
+
+
+def _read(reader: array_record_module.ArrayRecordReader, path: Path, record: int) -> Trajectory:
+    return decode(reader.read([record])[0], f"{path}, record {record}")
 
 
 def _sidecar_path(path: Path) -> Path:

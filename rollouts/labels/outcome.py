@@ -12,6 +12,7 @@ import msgspec
 import yaml
 from tqdm import tqdm
 
+from mira_jax import config
 from mira_jax.errors import UserError
 from mira_jax.files import PART, sole_writer, write_atomically
 from mira_jax.trajectories.records import Status, Trajectory
@@ -118,6 +119,6 @@ def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> 
     path = out / SETTINGS
     if not path.exists():
         return "does not say how it was labelled, as by older versions"
-    if yaml.safe_load(path.read_text(encoding="utf-8")) != dict(settings):
+    if not config.same(yaml.safe_load(path.read_text(encoding="utf-8")), dict(settings)):
         return "was labelled with other settings of the suite"
     return ""

@@ -175,6 +175,16 @@ def test_episodes_of_other_weights_are_neither_skipped_nor_added_to(tmp_path, ca
         capsys.readouterr()
         assert collect(run, tmp_path / "out").skipped == 2
         assert "does not say which weights it serves" in capsys.readouterr().err
+        # Nor are episodes that were tokenised otherwise, spooled or packed.
+        for name, number in (("spooled", 0), ("packed", 1)):
+            policy = records.Policy(name="small", checkpoint="small", tokenizer="c" * 64)
+            episode = Trajectory(id=str(number), task=tasks[number], policy=policy, status=Status.HORIZON)
+            Spool(tmp_path / name).add(episode)
+            if name == "packed":
+                pack(tmp_path / name)
+            assert Spool(tmp_path / name).read(episode.key) == episode
+            with pytest.raises(UserError, match=rf"{name}: holds episodes of small with another tokenizer than policy.tokenizer names"):
+                collect(run, tmp_path / name)
 
 
 @contextlib.contextmanager

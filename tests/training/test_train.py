@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import resource
 import shlex
@@ -412,6 +413,21 @@ def test_odd_files_in_a_run_are_one_message_that_names_them(folder, tmp_path, na
         (out / name).unlink()
         assert run(folder, str(out)) == 0
         assert json.loads((out / name).read_text())["step"] == checkpoint_steps(out)[-1]
+
+
+@pytest.mark.parametrize("name", ["model.json", "tokenizer.model"])
+def test_a_flipped_bit_in_a_small_file_of_a_run_is_found(folder, tmp_path, name):
+    """Most of them would read as another model, or as another tokenizer of the same size."""
+    out = tmp_path / "run"
+    shutil.copytree(folder / "undisturbed", out)
+    whole, draw = (out / name).read_bytes(), random.Random(0)
+    for _ in range(20):
+        (out / name).write_bytes(whole)
+        flip(out / name, draw.randrange(8 * len(whole)))
+        with pytest.raises(UserError, match=rf"{re.escape(name)}: was damaged or changed after the run wrote it.* put a copy back"):
+            Tokenizer(out) if name == "tokenizer.model" else load_model(out)
+    (out / name).write_bytes(whole)
+    Tokenizer(out), load_model(out)
 
 
 @pytest.mark.parametrize(("every", "log_every", "times"), [(1, 10, 2), (100, 10, 1)])
