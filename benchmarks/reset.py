@@ -12,8 +12,8 @@ import statistics
 import time
 from pathlib import Path
 
-from rollouts.suites.arena.apps import APPS
-from rollouts.suites.arena.world import World
+from mira_arena.sites.registry import APPLICATIONS
+from mira_arena.sites.world import World
 
 FIRST = 50_000
 """The first seed: beyond those that drawing tasks would have made content for."""
@@ -28,7 +28,7 @@ def main() -> None:
     print(machine)
     print("| application | new seed, median ms | 95th percentile | seen before, median | 95th percentile |\n|---|---|---|---|---|")
     figures = {}
-    for app in APPS:
+    for app in APPLICATIONS:
         measured = {"new": [], "seen": []}
         for seed in range(FIRST, FIRST + arguments.seeds):
             for kind in measured:

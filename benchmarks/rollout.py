@@ -34,15 +34,16 @@ from random import Random
 from playwright.async_api import Browser, async_playwright
 
 import rollouts.pool
+from mira_arena.sites.registry import APPLICATIONS
+from mira_arena.tasks.registry import TEMPLATES
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.shards import SPOOL, ShardReader
+from mira_jax.trajectories.tasks import PAGES
 from rollouts.agents.policy import Agent, Policy, PolicyConfig, Reply, make_policy
 from rollouts.pool import RolloutConfig, Tally, collect
 from rollouts.suites import Suite, make_suite
-from rollouts.suites.arena.apps import APPS
-from rollouts.suites.arena.tasks import instances, templates
-from rollouts.suites.base import PAGES, to_address
+from rollouts.suites.base import to_address
 from rollouts.suites.miniwob.suite import MiniwobSuite
 from rollouts.web.browser import BrowserConfig, find_executables
 from rollouts.web.observation import Observation, ObservationConfig
@@ -63,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contexts", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--domains", nargs="+", choices=list(APPS), default=list(APPS), help="of the arena; default: all")
+    parser.add_argument("--domains", nargs="+", choices=APPLICATIONS, default=list(APPLICATIONS), help="of the arena; default: all")
     parser.add_argument("--episodes", type=int, help="in each run; default: one of each template")
     parser.add_argument("--draw", action="store_true", help="paint the pages, as sites with animation need")
     parser.add_argument("--screenshots", action="store_true", help="keep a JPEG of every page")
@@ -72,12 +73,12 @@ def main() -> None:
     parser.add_argument("--memory", type=int, metavar="EPISODES", help="run so many, tell the memory at every 100, and nothing else")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write every figure here")
     arguments = parser.parse_args()
-    arguments.templates = [name for name, made in templates().items() if made.apps[0] in arguments.domains and not made.held_out]
+    arguments.templates = [name for name, made in TEMPLATES.items() if made.applications[0] in arguments.domains and not made.held_out]
     arguments.episodes = arguments.memory or arguments.episodes or len(arguments.templates)
     machine = f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}, playwright {importlib.metadata.version('playwright')}")
     print(f"{arguments.episodes} episodes of {len(arguments.templates)} templates: {', '.join(arguments.domains)}")
-    instances("train", arguments.templates, arguments.episodes, 0)  # Drawing the tasks is no part of a step.
+    make_suite("arena").tasks("train", arguments.templates, arguments.episodes, 0)  # Drawing the tasks is no part of a step.
     figures = memory_over_episodes(arguments) if arguments.memory else compare(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "episodes": arguments.episodes} | figures, indent=1) + "\n")

@@ -14,10 +14,11 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import rounds
 from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory, encode
 from mira_jax.trajectories.shards import now
+from mira_jax.trajectories.tasks import PAGES
 from rollouts.agents.policy import Policy
 from rollouts.errors import InfraError, SiteError
 from rollouts.suites import Session, Suite
-from rollouts.suites.base import PAGES, to_address, to_placeholder
+from rollouts.suites.base import to_address, to_placeholder
 from rollouts.web.actions import EXIT, ParseError, parse
 from rollouts.web.browser import BrowserPool, first_line
 from rollouts.web.executor import ActionError, Executor

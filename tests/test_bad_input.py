@@ -156,7 +156,7 @@ def test_no_browser(module, tmp_path):
 
 def test_a_port_in_use():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = process("rollouts.suites.arena", ["--port", str(taken.getsockname()[1])])
+        done = process("mira_arena", ["--port", str(taken.getsockname()[1])])
     assert done.returncode == 2
     assert done.stderr.startswith("error: port ") and "choose another" in done.stderr and done.stderr.count("\n") == 1
 

@@ -11,12 +11,7 @@ from playwright.async_api import Page as BrowserPage
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
-
-SPLITS = ("train", "validation", "test")
-PAGES = " |AND| "
-"""Between the addresses of a task that starts with several pages, as in WebArena."""
-FIRST_SEED = {"train": 0, "validation": 10**15, "test": 2 * 10**15}
-"""Where the range of a split's own begins, for suites whose sites are drawn from a seed."""
+from mira_jax.trajectories.tasks import SPLITS
 
 _INSTANCES_PER_SEED = 10_000
 _MAX_SEED = 10**8

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Evidence, Outcome
+from mira_jax.trajectories.tasks import clean
 
 OR = " |OR| "
 NOT_POSSIBLE = "n/a"
@@ -159,14 +160,6 @@ def _needed(reader: Reader | None, reference: str) -> Reader:
     if reader is None:
         raise UserError(f"fuzzy_match: only N/A can be judged by rule; {_short(reference)} needs a judge model")
     return reader
-
-
-def clean(text: str) -> str:
-    """Lower case, without white space at the ends, and then without one pair of quotes around the whole."""
-    text = text.strip()
-    if text[:1] in ("'", '"') and text[-1:] == text[:1]:
-        text = text[1:-1]
-    return text.lower()
 
 
 def _short(text: str) -> str:

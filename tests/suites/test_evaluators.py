@@ -4,7 +4,8 @@ import pytest
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Evidence, Page
-from rollouts.suites.evaluators import clean, judge, program_html, select_text, string_match, url_match
+from mira_jax.trajectories.tasks import clean
+from rollouts.suites.evaluators import judge, program_html, select_text, string_match, url_match
 
 HTML = """<html><head><title>orders</title><style>.x {}</style></head><body>
 <h1>order <b id="number">12</b></h1>

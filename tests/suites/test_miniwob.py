@@ -10,9 +10,10 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Action, Policy, Status, Step, Trajectory
 from mira_jax.trajectories.records import Page as SeenPage
 from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.tasks import FIRST_SEED, SPLITS
 from rollouts import evaluate
 from rollouts.suites import make_suite
-from rollouts.suites.base import FIRST_SEED, SPLITS, to_address
+from rollouts.suites.base import to_address
 from rollouts.suites.miniwob.expert import SCRIPTS
 from rollouts.suites.miniwob.suite import INSTRUCTION
 from rollouts.web.actions import format_action

@@ -1,1 +1,1 @@
-"""Sites that ship with the package: small, real web applications, and tasks on them."""
+"""The suite of `mira_arena`: joins its sites and tasks to the rollout engine."""

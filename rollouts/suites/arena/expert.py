@@ -1,29 +1,16 @@
-"""The scripted expert, and the bad habits that make a demonstrator of it."""
+"""Turns the expert's moves into actions on the observed page."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
+from mira_arena.tasks.habits import HABITS
+from mira_arena.tasks.moves import Move
+from mira_arena.tasks.templates import Instance
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Task
-from rollouts.suites.arena.moves import Move
-from rollouts.suites.arena.tasks import Instance
 from rollouts.web.actions import EXIT, format_action
-
-HABITS = {
-    "takes_first_result": "opens the first product, place or article of a list, whichever it is",
-    "takes_first_order": "opens the first order of a list, whichever it is",
-    "takes_first_issue": "opens the first issue of a list, whichever it is",
-    "forgets_option": "leaves a choice, such as colour, stars, label or role, as it is",
-    "forgets_quantity": "leaves the quantity (in the admin panel, the stock) as it is",
-    "forgets_removal": "leaves what should be removed, from the cart for example",
-    "forgets_coupon": "applies no coupon",
-    "forgets_shipping": "leaves the shipping method as it is",
-    "forgets_address": "leaves the address, or the town of one, as it is",
-    "stops_early": "says it is done before the button that makes it so",
-}
-"""Each is drawn once for a whole episode."""
 
 _ELEMENT = re.compile(r'<(?P<tag>[a-z]+) id="(?P<handle>[^"]*)"(?P<attributes>[^>]*)>')
 _UNKNOWN = "N/A"

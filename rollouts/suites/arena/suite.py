@@ -9,16 +9,17 @@ from playwright.async_api import BrowserContext
 from playwright.async_api import Page as BrowserPage
 from starlette.applications import Starlette
 
+from mira_arena.sites.registry import APPLICATIONS, application, placeholder
+from mira_arena.sites.server import COOKIE, serve
+from mira_arena.sites.world import Visits, World
+from mira_arena.tasks import milestones
+from mira_arena.tasks.registry import TEMPLATES, instance, task_id, webarena_task
+from mira_arena.tasks.templates import SUITE, Instance
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
-from rollouts.suites.arena import milestones
-from rollouts.suites.arena.app import COOKIE
-from rollouts.suites.arena.apps import APPS, placeholder
 from rollouts.suites.arena.expert import Expert, draw_habits
-from rollouts.suites.arena.tasks import SUITE, Instance, instance, instances
-from rollouts.suites.arena.world import Visits, World
-from rollouts.suites.base import to_address
+from rollouts.suites.base import take_turns, to_address
 from rollouts.suites.server import LocalServer
 
 OPTIONS = ("port",)
@@ -31,7 +32,7 @@ class ArenaSuite:
 
     def __init__(self, port: int = 0):
         self._visits: Visits = {}
-        self.apps = {name: app.serve(self._visits) for name, app in APPS.items()}
+        self.apps = {name: serve(application(name), self._visits) for name in APPLICATIONS}
         self._servers = {name: LocalServer(app, port and port + i) for i, (name, app) in enumerate(self.apps.items())}
 
     @property
@@ -39,14 +40,15 @@ class ArenaSuite:
         return frozenset(server.host for server in self._servers.values() if server.host)
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
-        return [made.task for made in instances(split, templates, count, seed)]
+        known = [template.name for template in TEMPLATES.values() if split == "test" or not template.held_out]
+        return [self.task(task_id(name, split, number)) for name, number in take_turns(known, templates, split, count, seed)]
 
     def task(self, task_id: str) -> Task:
         return instance(task_id).task
 
     def webarena_task(self, task_id: str) -> dict[str, Any]:
         """The task in WebArena's JSON form. Raises UserError if there is none."""
-        return instance(task_id).webarena()
+        return webarena_task(instance(task_id))
 
     async def reset(self) -> None:
         return None
@@ -80,7 +82,7 @@ class ArenaSuite:
         if not self.hosts:
             raise RuntimeError("start() comes before a session")
         made = instance(task.id)
-        return ArenaSession(made, self._visits, {name: (self.apps[name], self._servers[name].host) for name in made.template.apps})
+        return ArenaSession(made, self._visits, {name: (self.apps[name], self._servers[name].host) for name in made.template.applications})
 
     def judge(self, trajectory: Trajectory) -> Outcome:
         return evaluators.judge(instance(trajectory.task.id).draft.evaluation, trajectory.evidence)
@@ -90,7 +92,7 @@ class ArenaSuite:
         return tuple(milestone.subgoal for milestone in wanted), milestones.reached(wanted, trajectory)
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> Expert:
-        """See `rollouts.suites.arena.expert.HABITS` for the habits there are."""
+        """`habits`: see `mira_arena.tasks.habits`."""
         return Expert(instance(task.id), draw_habits(habits or {}, task, seed, attempt))
 
 
@@ -102,7 +104,7 @@ class ArenaSession:
         self.task = made.task
         self.hosts = frozenset(host for _, host in apps.values())
         self.addresses = {
-            placeholder(site): f"http://{host}{path}" for name, (_, host) in apps.items() for site, path in APPS[name].sites.items()
+            placeholder(site): f"http://{host}{path}" for name, (_, host) in apps.items() for site, path in application(name).sites.items()
         }
         self.token = secrets.token_urlsafe(16)
         self._draft = made.draft

@@ -17,7 +17,8 @@ from starlette.staticfiles import StaticFiles
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
-from rollouts.suites.base import FIRST_SEED, take_turns, to_address
+from mira_jax.trajectories.tasks import FIRST_SEED
+from rollouts.suites.base import take_turns, to_address
 from rollouts.suites.miniwob.expert import Expert
 from rollouts.suites.server import LocalServer
 

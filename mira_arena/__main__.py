@@ -1,0 +1,90 @@
+"""Serves the arena to a browser: an index of sites and tasks, and every application on a port of its own."""
+
+import argparse
+import socket
+import sys
+from collections.abc import Iterable
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+
+from mira_arena import index
+from mira_arena.sites import registry
+from mira_arena.sites.server import serve
+from mira_arena.sites.world import Visits, World
+from mira_jax.errors import UserError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m mira_arena", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="draws the content (default 1)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="first port on 127.0.0.1, the others follow it; 0 takes free ones (default 8000)"
+    )
+    parser.add_argument("--site", choices=list(registry.SITES), help="serve only the application of this site, without the index")
+    parser.add_argument("--count", action="store_true", help="print how many templates of tasks there are, and serve nothing")
+    arguments = parser.parse_args()
+    if arguments.count:
+        print(index.counts())
+        return 0
+    try:
+        _serve(arguments.seed, arguments.port, arguments.site)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _serve(seed: int, port: int, site: str | None) -> None:
+    visits: Visits = {}
+    addresses: dict[str, str] = {}
+    names = [registry.SITES[site]] if site else registry.APPLICATIONS
+    applications = [registry.application(name) for name in names]
+    apps = [serve(application, visits, fallback=lambda: World(seed)) for application in applications]
+    if not site:
+        apps.insert(0, index.serve(visits, seed, addresses))
+    listeners = [_listen(port and port + place) for place in range(len(apps))]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for application, own in zip(applications, ports[-len(applications) :], strict=True):
+        addresses |= {site: f"http://127.0.0.1:{own}{path}/" for site, path in application.sites.items()}
+    if not site:
+        print(f"{'index':14} http://127.0.0.1:{ports[0]}/")
+    for name, address in addresses.items():
+        print(f"{name:14} {address}")
+    print("each browser gets sites of its own; stop with ctrl-c", flush=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _ByPort(zip(ports, apps, strict=True)),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
+    server.run(sockets=listeners)
+
+
+def _listen(port: int) -> socket.socket:
+    """Accepts connections from here on; they wait until the server runs."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"port {port}: {error}; choose another, or 0 for any that is free") from None
+
+
+class _ByPort:
+    """Sends a request to the application of the port that it came to."""
+
+    def __init__(self, apps: Iterable[tuple[int, Starlette]]):
+        self._apps = dict(apps)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._apps[scope["server"][1]](scope, receive, send)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The web applications: one package each, listed in `registry`."""

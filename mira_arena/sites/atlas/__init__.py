@@ -1,0 +1,1 @@
+"""The map and the encyclopedia: two sites about one made-up country, one application."""

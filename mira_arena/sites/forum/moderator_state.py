@@ -1,0 +1,85 @@
+"""What a moderator may do in a community."""
+
+from mira_arena.sites.forum import vocabulary
+from mira_arena.sites.forum.state import ForumState
+from mira_arena.sites.state import Refused, Row
+
+
+class ModeratedForum(ForumState):
+    """The forum as its members and its moderators see it."""
+
+    def moderates(self, community: str) -> bool:
+        """Whether who is signed in is a moderator there."""
+        return self.viewer in self.moderators(community)
+
+    def check_moderator(self, community: str) -> None:
+        self.me()
+        if not self.moderates(community):
+            raise Refused("only a moderator can do that")
+
+    def remove(self, thing: Row, reason: str) -> None:
+        """Settles the reports of it, too, even if they were approved."""
+        self.check_moderator(thing["community"])
+        if reason not in vocabulary.REASONS:
+            raise Refused("please choose a reason")
+        self._do(f"UPDATE {thing['kind']} SET removed = ? WHERE id = ?", reason, thing["id"])
+        self._do("UPDATE report SET status = 'removed' WHERE kind = ? AND id = ?", thing["kind"], thing["id"])
+
+    def restore(self, thing: Row) -> None:
+        """Opens the reports of it again, too."""
+        self.check_moderator(thing["community"])
+        self._do(f"UPDATE {thing['kind']} SET removed = '' WHERE id = ?", thing["id"])
+        self._do("UPDATE report SET status = 'open' WHERE kind = ? AND id = ? AND status = 'removed'", thing["kind"], thing["id"])
+
+    def lock(self, thread: Row, on: bool) -> None:
+        self.check_moderator(thread["community"])
+        self._do("UPDATE thread SET locked = ? WHERE id = ?", on, thread["id"])
+
+    def stick(self, thread: Row, on: bool) -> None:
+        self.check_moderator(thread["community"])
+        self._do("UPDATE thread SET sticky = ? WHERE id = ?", on, thread["id"])
+
+    def set_flair(self, thread: Row, flair: str) -> None:
+        """An author may do it, too. The flair '' is none."""
+        if thread["author"] != self.me():
+            self.check_moderator(thread["community"])
+        if flair and flair not in self.flairs(thread["community"]):
+            raise Refused("please choose from the flairs")
+        self._do("UPDATE thread SET flair = ? WHERE id = ?", flair, thread["id"])
+
+    def describe(self, community: str, text: str) -> None:
+        self.check_moderator(community)
+        if not text:
+            raise Refused("a community needs a description")
+        self._do("UPDATE community SET description = ? WHERE name = ?", text, community)
+
+    def banned(self, community: str) -> list[str]:
+        return [name for (name,) in self._all("SELECT member FROM banned WHERE community = ? ORDER BY member", community)]
+
+    def ban(self, community: str, member: str) -> None:
+        self.check_moderator(community)
+        if not self.member(member):
+            raise Refused("there is no such member")
+        if member in self.moderators(community):
+            raise Refused("a moderator can't be banned")
+        if member in self.banned(community):
+            raise Refused(f"{member} is banned already")
+        self._do("INSERT INTO banned VALUES (?, ?)", community, member)
+
+    def unban(self, community: str, member: str) -> None:
+        self.check_moderator(community)
+        self._do("DELETE FROM banned WHERE community = ? AND member = ?", community, member)
+
+    def reports(self, community: str) -> list[Row]:
+        """Those that nobody has settled yet."""
+        return self._all(
+            "SELECT * FROM report JOIN thing USING (kind, id) WHERE community = ? AND status = 'open' ORDER BY number", community
+        )
+
+    def open_report(self, community: str, number: int) -> Row | None:
+        return next((row for row in self.reports(community) if row["number"] == number), None)
+
+    def approve(self, report: Row) -> None:
+        """Settles the report: what it is about may stay."""
+        self.check_moderator(report["community"])
+        self._do("UPDATE report SET status = 'approved' WHERE number = ?", report["number"])

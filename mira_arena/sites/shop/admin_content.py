@@ -1,0 +1,162 @@
+"""What the admin panel alone holds before an episode begins, drawn from a source of its own, so that the shop stays as it is."""
+
+import dataclasses
+import datetime
+import functools
+from random import Random
+
+from mira_arena.sites.shop import vocabulary
+from mira_arena.sites.shop.content import Content, make_content
+
+PAST_MONTHS = 5
+"""Before the month of the shop's orders."""
+PAST_ORDERS = 44
+OTHER_ACCOUNTS = 5
+"""People who have an account and ordered nothing this month."""
+PENDING_REVIEWS = 10
+ENDED_COUPONS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    name: str
+    email: str
+    phone: str
+    group: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PastOrder:
+    """An order of the months before, as reports count it."""
+
+    number: int
+    customer: str
+    status: str
+    """Delivered or cancelled."""
+    day: str
+    """Such as 2026-03-14, like every day here."""
+    product: str
+    quantity: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PendingReview:
+    """A review that the shop does not show yet."""
+
+    number: int
+    product: str
+    author: str
+    stars: int
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Coupon:
+    code: str
+    percent: int
+    ends: str
+    status: str
+    """Active or ended. Those of the shop's content are the active ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdminContent:
+    day: str
+    """Today."""
+    accounts: tuple[Account, ...]
+    """By name."""
+    past_orders: tuple[PastOrder, ...]
+    """By number."""
+    reviews: tuple[PendingReview, ...]
+    """By number. One author wrote three of them."""
+    coupons: tuple[Coupon, ...]
+    """By code."""
+    info_pages: dict[str, str]
+    """Title to text."""
+
+    @property
+    def first_day(self) -> str:
+        """Of what reports know."""
+        return month_before(self.day, PAST_MONTHS)
+
+
+@functools.lru_cache(maxsize=128)
+def make_admin_content(seed: int) -> AdminContent:
+    """What the panel of that seed's shop holds, always the same."""
+    content, random = make_content(seed), Random(f"shop admin {seed}")
+    day, month = content.day.split()
+    today = f"{random.randrange(2021, 2030)}-{vocabulary.MONTHS.index(month) + 1:02}-{day}"
+    accounts = _accounts(random, content)
+    return AdminContent(
+        day=today,
+        accounts=accounts,
+        past_orders=_past_orders(random, content, [account.name for account in accounts], today),
+        reviews=_reviews(random, content),
+        coupons=_coupons(random, content, today),
+        info_pages={title: random.choice(texts) for title, texts in vocabulary.INFO_PAGES.items()},
+    )
+
+
+def month_before(day: str, months: int) -> str:
+    """The first day of the month that many months before the one of `day`."""
+    month = int(day[:4]) * 12 + int(day[5:7]) - 1 - months
+    return f"{month // 12}-{month % 12 + 1:02}-01"
+
+
+def days_after(day: str, days: int) -> str:
+    return (datetime.date.fromisoformat(day) + datetime.timedelta(days=days)).isoformat()
+
+
+def _accounts(random: Random, content: Content) -> tuple[Account, ...]:
+    names = {order.customer for order in content.orders}
+    others = [f"{first} {last}" for first in vocabulary.FIRST_NAMES for last in vocabulary.LAST_NAMES if f"{first} {last}" not in names]
+    names |= set(random.sample(others, OTHER_ACCOUNTS))
+    phones = random.sample(range(1000, 10_000), len(names))
+    return tuple(
+        Account(name, f"{name.replace(' ', '.')}@{random.choice(vocabulary.MAIL_HOSTS)}", f"555 {phone}", random.choice(vocabulary.GROUPS))
+        for name, phone in zip(sorted(names), phones, strict=True)
+    )
+
+
+def _past_orders(random: Random, content: Content, names: list[str], today: str) -> tuple[PastOrder, ...]:
+    """Most of them of a few products and of a few people, so that there are best sellers and good customers."""
+    first = month_before(today, PAST_MONTHS)
+    span = (datetime.date.fromisoformat(month_before(today, 0)) - datetime.date.fromisoformat(first)).days
+    days = sorted(random.randrange(span) for _ in range(PAST_ORDERS))
+    products, customers = random.sample(content.products, 8), random.sample(names, 5)
+    orders = []
+    for position, day in enumerate(days):
+        product, quantity = random.choice(products), random.randrange(1, 5)
+        orders.append(
+            PastOrder(
+                number=content.orders[0].number - PAST_ORDERS + position,
+                customer=random.choice(customers),
+                status="cancelled" if random.random() < 0.25 else "delivered",
+                day=days_after(first, day),
+                product=product.name,
+                quantity=quantity,
+                total=product.price * quantity + random.choice(list(vocabulary.SHIPPING.values())),
+            )
+        )
+    return tuple(orders)
+
+
+def _reviews(random: Random, content: Content) -> tuple[PendingReview, ...]:
+    often, *others = random.sample(vocabulary.FIRST_NAMES, PENDING_REVIEWS - 2)
+    authors = [often] * 3 + others
+    random.shuffle(authors)
+    numbers = sorted(random.sample(range(200, 1000), PENDING_REVIEWS))
+    reviews = []
+    for number, author, product in zip(numbers, authors, random.sample(content.products, PENDING_REVIEWS), strict=True):
+        stars = random.randrange(1, 6)
+        reviews.append(PendingReview(number, product.name, author, stars, random.choice(vocabulary.REVIEWS[stars])))
+    return tuple(reviews)
+
+
+def _coupons(random: Random, content: Content, today: str) -> tuple[Coupon, ...]:
+    coupons = [Coupon(code, percent, days_after(today, random.randrange(5, 90)), "active") for code, percent in content.coupons.items()]
+    codes = [f"{season} {kind}" for season in vocabulary.COUPON_SEASONS for kind in vocabulary.COUPON_KINDS]
+    for code in random.sample([code for code in codes if code not in content.coupons], ENDED_COUPONS):
+        coupons.append(Coupon(code, random.choice((10, 15, 20, 25)), days_after(today, -random.randrange(5, 90)), "ended"))
+    return tuple(sorted(coupons, key=lambda coupon: coupon.code))

@@ -1,0 +1,40 @@
+"""The sites of one episode, isolated from those of every other episode."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mira_arena.sites.registry import application
+from mira_arena.sites.state import State
+
+
+class World:
+    """The state of each application, made when it is first asked for. All are drawn from one seed."""
+
+    def __init__(self, seed: int, setup: Mapping[str, Mapping[str, Any]] | None = None):
+        """`setup`: name of an application to the setup that its `make_state` is given."""
+        self.seed, self._setup = seed, setup or {}
+        self._states: dict[str, State] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._states:
+            self._states[name] = application(name).make_state(self.seed, self._setup.get(name, {}))
+        return self._states[name]
+
+    def snapshot(self, names: Iterable[str]) -> dict[str, Any]:
+        """Application to its snapshot."""
+        return {name: self[name].snapshot() for name in names}
+
+    def copy(self) -> "World":
+        """An independent copy: reading its pages leaves no trace in the original."""
+        copy = World(self.seed, self._setup)
+        copy._states = {name: state.copy() for name, state in self._states.items()}
+        return copy
+
+    def close(self) -> None:
+        for state in self._states.values():
+            state.close()
+        self._states.clear()
+
+
+Visits = dict[str, World]
+"""Cookie to the world of its visitor."""

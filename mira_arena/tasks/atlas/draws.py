@@ -1,0 +1,27 @@
+"""What several templates of the map and the encyclopedia draw."""
+
+import dataclasses
+from random import Random
+
+from mira_arena.sites.atlas import vocabulary
+from mira_arena.sites.atlas.content import Content, Place
+from mira_arena.sites.atlas.roads import kilometres
+
+
+def pick(random: Random, content: Content, count: int, kind: str = "") -> list[Place]:
+    """Different places that are no towns, of one kind if it is given."""
+    return random.sample([place for place in content.places if place.kind != "town" and kind in ("", place.kind)], count)
+
+
+def nearest(content: Content, name: str, kind: str) -> Place | None:
+    """The nearest place of that kind; None if another is shown with the same distance."""
+    (first, metres), (_, other), *_ = content.near(name, kind)
+    return first if kilometres(metres) != kilometres(other) else None
+
+
+def labels(random: Random, count: int) -> list[str]:
+    return random.sample(vocabulary.NEW_LABELS, count)
+
+
+def saved_before(content: Content) -> list[tuple[str, str, str]]:
+    return [dataclasses.astuple(row) for row in content.saved]

@@ -1,0 +1,36 @@
+"""What several templates of the code host draw."""
+
+import datetime
+from collections.abc import Iterable
+from random import Random
+
+from mira_arena.sites.code import vocabulary
+from mira_arena.sites.code.content import MAIN, TITLES, Content, File, Project
+
+
+def draw_title(random: Random, content: Content) -> str:
+    """Of an issue or merge request that is not there yet."""
+    return random.choice([title for title in TITLES if title not in content.titles])
+
+
+def draw_day(random: Random, content: Content, first: int = 3, last: int = 80) -> str:
+    """A day between `first` and `last` days from now."""
+    return (datetime.date.fromisoformat(content.day) + datetime.timedelta(days=random.randrange(first, last))).isoformat()
+
+
+def draw_setting(random: Random, project: Project, branch: str = MAIN) -> tuple[File, int, str]:
+    """A config file with another value in one line, the place of that line from 1 on, and its name."""
+    file = next(file for file in project.files if file.path in vocabulary.CONFIG_FILES and file.branch == MAIN)
+    place = random.randrange(len(file.lines))
+    key, value = file.lines[place].split(" = ")
+    new = random.choice([other for other in vocabulary.SETTINGS[key] if other != value])
+    return File(branch, file.path, (*file.lines[:place], f"{key} = {new}", *file.lines[place + 1 :])), place + 1, key
+
+
+def people_below(project: Project) -> list[str]:
+    """The teammates whose role the person who is signed in may change."""
+    return [name for name, role in project.teammates if role != "owner" or project.role == "owner"]
+
+
+def pick_other(random: Random, options: Iterable[str], *known: str) -> str:
+    return random.choice([option for option in options if option not in known])

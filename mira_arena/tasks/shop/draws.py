@@ -1,0 +1,17 @@
+"""What several templates of the shop draw."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from mira_arena.sites.shop.content import Content, Order
+
+
+def pick(random: Random, content: Content, colours: bool = False, sizes: bool = False, other_than: str = "") -> Any:
+    """A product with exactly these options, or None."""
+    found = [p for p in content.products if bool(p.colours) == colours and bool(p.sizes) == sizes and p.name != other_than]
+    return random.choice(found) if found else None
+
+
+def pending(orders: Sequence[Order]) -> list[Order]:
+    return [order for order in orders if order.status == "pending"]
