@@ -1,4 +1,4 @@
-"""The page that a person begins with: every site, and every template of tasks with an example on just these sites."""
+"""The index page: every site, and every template of tasks with an example on the sites of one seed."""
 
 import base64
 import dataclasses

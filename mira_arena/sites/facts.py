@@ -7,7 +7,7 @@ from typing import TypeVar
 from mira_arena.sites.state import State
 
 Sources = Sequence[tuple[str, str, tuple[str, ...]]]
-"""How a row is called (an SQL expression), its table, its attributes."""
+"""An SQL expression that names a row, its table, its attributes."""
 AnyState = TypeVar("AnyState", bound=State)
 
 

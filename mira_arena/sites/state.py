@@ -8,7 +8,7 @@ Row = sqlite3.Row
 
 
 class Refused(Exception):
-    """The site can't do what a form asked for; the message is shown on the page."""
+    """A form was refused; the message is shown on the page."""
 
 
 class State:
@@ -27,7 +27,7 @@ class State:
         self._database.close()
 
     def copy(self) -> Self:
-        """The same state, to be looked at without a trace."""
+        """An independent copy: reading its pages leaves no trace in the original."""
         copy = type(self).__new__(type(self))
         State.__init__(copy, self._database.serialize())
         copy.say("")

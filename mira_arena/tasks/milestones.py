@@ -1,4 +1,4 @@
-"""What tells that a part of a task is done: tests of the sites' snapshots and of the page after a step."""
+"""Milestones: tests of the sites' snapshots and of the page after each step."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the expert does, in the terms of a page."""
+"""The expert's plan, in terms of the elements of a page. `rollouts.suites.arena.expert` turns it into actions."""
 
 import dataclasses
 

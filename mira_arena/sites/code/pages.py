@@ -1,4 +1,4 @@
-"""The pages that are about no one project: home, search, to-dos, people, groups. What every project's pages share."""
+"""Pages that belong to no single project (home, search, to-dos, people, groups), and helpers for all project pages."""
 
 import functools
 from typing import Any

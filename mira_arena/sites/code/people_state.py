@@ -1,4 +1,4 @@
-"""Who there is on the code host, and who may do what: people, groups, projects and their members."""
+"""The part of the code host's state about people, groups, projects, members and their roles."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a moderator may do in a community."""
+"""The part of the forum's state that only moderators change."""
 
 from mira_arena.sites.forum import vocabulary
 from mira_arena.sites.forum.state import ForumState

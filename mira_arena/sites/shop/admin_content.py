@@ -1,4 +1,4 @@
-"""What the admin panel alone holds before an episode begins, drawn from a source of its own, so that the shop stays as it is."""
+"""The initial content that only the admin panel shows. Its random source is its own, so that it does not affect the shop's content."""
 
 import dataclasses
 import datetime

@@ -1,4 +1,4 @@
-"""What the admin panel does beside orders and stock: reviews, coupons, customers, shipments, messages, pages of text, reports."""
+"""The state of the admin panel beyond orders and stock: reviews, coupons, customers, shipments, messages, pages of text, reports."""
 
 import datetime
 import functools

@@ -1,4 +1,4 @@
-"""The closed vocabulary of the arena: every name that a seed can draw is made of these words."""
+"""The closed vocabulary of the shop and its admin panel: every name that a seed can draw is made of these words."""
 
 ADJECTIVES = (
     "round", "soft", "little", "tall", "quiet", "plain", "oak", "woven", "linen", "old", "folding", "striped",

@@ -1,4 +1,4 @@
-"""What a shopkeeper may be asked to do in the admin panel."""
+"""What a shopkeeper may be asked to do with orders, prices and stock."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""How tasks on the admin panel are judged: what its list of changes must read. And the addresses of its pages."""
+"""How tasks on the admin panel are judged: what its list of changes must read. Also the addresses of its pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
