@@ -1,9 +1,11 @@
 """Serves the arena to a browser: an index of sites and tasks, and every application on a port of its own."""
 
-import argparse
+import contextlib
+import dataclasses
 import socket
 import sys
 from collections.abc import Iterable
+from typing import Literal
 
 import uvicorn
 from starlette.applications import Starlette
@@ -13,29 +15,29 @@ from mira_arena import index
 from mira_arena.sites import registry
 from mira_arena.sites.server import serve
 from mira_arena.sites.world import Visits, World
+from mira_jax import commands
+from mira_jax.config import Natural, Port
 from mira_jax.errors import UserError
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mira_arena", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="draws the content (default 1)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="first port on 127.0.0.1, the others follow it; 0 takes free ones (default 8000)"
-    )
-    parser.add_argument("--site", choices=list(registry.SITES), help="serve only the application of this site, without the index")
-    parser.add_argument("--count", action="store_true", help="print how many templates of tasks there are, and serve nothing")
-    arguments = parser.parse_args()
-    if arguments.count:
+@dataclasses.dataclass(frozen=True)
+class ArenaConfig:
+    seed: Natural = 1
+    """Draws the content."""
+    port: Port = 8000
+    """The first port on 127.0.0.1, the others follow it; 0 takes free ones."""
+    site: Literal[tuple(registry.SITES)] | None = None
+    """Serve only the application of this site, without the index."""
+    count: bool = False
+    """Print how many templates of tasks there are, and serve nothing."""
+
+
+def main(config: ArenaConfig) -> None:
+    if config.count:
         print(index.counts())
-        return 0
-    try:
-        _serve(arguments.seed, arguments.port, arguments.site)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass
-    return 0
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        _serve(config.seed, config.port, config.site)
 
 
 def _serve(seed: int, port: int, site: str | None) -> None:
@@ -86,5 +88,7 @@ class _ByPort:
         await self._apps[scope["server"][1]](scope, receive, send)
 
 
+COMMAND = commands.Command("arena", main, ArenaConfig, __doc__, flags=("seed", "port", "site", "count"))
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.run())

@@ -1,50 +1,114 @@
-"""How every command reads its config, and how it fails."""
+"""What every command is: a config class, flags, and a function that takes the config."""
 
 import argparse
+import dataclasses
+import logging
 import sys
 import typing
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
-from mira_jax.config import load
+from tqdm import tqdm
+
+from mira_jax import config as configs
+from mira_jax import extras, schema
 from mira_jax.errors import UserError
 
-Config = TypeVar("Config")
+PACKAGES = ("mira_jax", "rollouts")
 
 
-def run(
-    main: Callable[[Config], int | None],
-    config_type: type[Config],
-    description: str,
-    flags: Sequence[str] = (),
-    argv: Sequence[str] | None = None,
-    positional: Sequence[str] = (),
-) -> int:
-    """Reads `--config` and `--set`, calls `main(config)` and returns the exit code.
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command, run by `mira NAME` and by `python -m` of its module."""
 
-    `flags` names top-level config fields that also get a flag of their own: `out` gives `--out DIR`,
-    which means the same as `--set out=DIR`; a field that is true or false takes no value. `positional` names
-    fields that are given by their place. A `UserError` is printed as one message, with exit code 2.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="YAML", help="what differs from the defaults")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one key, dots between levels; repeatable")
-    kinds = typing.get_type_hints(config_type)
-    for name in positional:
-        parser.add_argument("flag_" + name, metavar=name.upper(), nargs="?", help=f"short for --set {name}={name.upper()}")
-    for flag in flags:
-        value = {"action": "store_const", "const": "true"} if kinds[flag] is bool else {"metavar": "VALUE"}
-        parser.add_argument(
-            "--" + flag.replace("_", "-"), dest="flag_" + flag, help=f"short for --set {flag}={value.get('const', 'VALUE')}", **value
-        )
-    arguments = parser.parse_intermixed_args(argv)
-    overrides = list(arguments.set)
-    overrides += [f"{name}={value}" for name in (*positional, *flags) if (value := getattr(arguments, "flag_" + name)) is not None]
-    try:
-        return main(load(config_type, arguments.config, overrides)) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    name: str
+    main: Callable[[Any], int | None]
+    """Takes the config and returns the exit code, None for 0."""
+    config_type: type
+    description: str | None
+    flags: tuple[str, ...] = ()
+    """Keys of the first level that are flags too: `out` gives `--out DIR`, which means the same as `--set out=DIR`; one that is
+    true or false takes no value."""
+    positional: tuple[str, ...] = ()
+    """Keys of the first level that are arguments without a flag."""
+
+    def run(self, argv: Sequence[str] | None = None, config: str | None = None) -> int:
+        """Reads the config, calls `main` and returns the exit code. A `UserError` is printed as one message, with exit code 2.
+
+        Args:
+            argv: without the program; that of this process by default.
+            config: the file to read if `--config` is not given.
+        """
+        arguments = self.parser().parse_intermixed_args(argv)
+        log_to_stderr()
+        overrides = [(text, "--set") for text in arguments.set]
+        for name in (*self.positional, *self.flags):
+            value = getattr(arguments, "flag_" + name)
+            if value is not None:
+                overrides.append((f"{name}={value}", name.upper() if name in self.positional else _flag(name)))
+        try:
+            if "rollouts" in sys.modules:
+                extras.refuse_foreign_rollouts()
+            tree, origins = configs.gather(arguments.config or config, overrides)
+            with origins.named():
+                settings = configs.build(self.config_type, tree)
+                if arguments.print_config:
+                    print(configs.to_yaml(settings), end="")
+                    return 0
+                return self.main(settings) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+            return 130
+
+    def parser(self) -> argparse.ArgumentParser:
+        parser = _Parser(self.config_type, prog=f"mira {self.name}", description=self.description)
+        parser.add_argument("--config", metavar="YAML", help="what differs from the defaults")
+        parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key, dots between levels; repeatable")
+        parser.add_argument("--print-config", action="store_true", help="print the whole config as YAML for --config, and do nothing else")
+        kinds = typing.get_type_hints(self.config_type)
+        for name in self.positional:
+            parser.add_argument("flag_" + name, metavar=name.upper(), nargs="?", help=f"short for --set {name}={name.upper()}")
+        for name in self.flags:
+            value = {"action": "store_const", "const": "true"} if kinds[name] is bool else {"metavar": "VALUE"}
+            parser.add_argument(_flag(name), dest="flag_" + name, help=f"short for --set {name}={value.get('const', 'VALUE')}", **value)
+        return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its help ends with the keys of the config."""
+
+    def __init__(self, config_type: type, **options: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self._config_type = config_type
+
+    def format_help(self) -> str:
+        return super().format_help() + "\n" + schema.help_text(self._config_type)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what `sys.stderr` is when a record comes, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+        sys.stderr.flush()
+
+
+def log_to_stderr() -> None:
+    """Messages of our packages, as plain lines; libraries keep their own settings."""
+    for name in PACKAGES:
+        log = logging.getLogger(name)
+        log.handlers = [_Stderr()]
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def flags_of(command: Command) -> list[str]:
+    """All of its flags."""
+    return [flag for action in command.parser()._actions for flag in action.option_strings if flag.startswith("--")]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,26 +1,73 @@
 """Typed configs from YAML: strict, small, with overrides.
 
-A config is a dataclass with a default for everything that has a good one. The YAML states what differs.
+A config is a dataclass with a default for everything that has a good one. The YAML states what differs. The annotation of a key
+states its choices by `Literal` and its range by `msgspec.Meta`; `__post_init__` checks what concerns several keys, and raises
+`ConfigError`.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import os
-import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import yaml
+from msgspec import Meta
 
-from mira_jax.errors import UserError
+from mira_jax import schema
+from mira_jax.errors import ConfigError, UnknownKeyError, UserError
 from mira_jax.files import is_url
 
 Config = TypeVar("Config")
 WEB = ("http", "https", "ws", "wss", "ray")
 """Schemes of addresses that keys may hold: of sites, endpoints and a Ray cluster."""
+
+Natural = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+ProperFraction = Annotated[float, Meta(ge=0, lt=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Level = Annotated[float, Meta(gt=0, lt=1)]
+"""Of a confidence interval."""
+
+
+class Origins:
+    """Where the values of a config are from: `--set` or a flag, the file, or the defaults."""
+
+    def __init__(self, path: str | Path | None = None, tree: Mapping[str, Any] | None = None, overrides: Mapping[str, str] | None = None):
+        """`tree` is what the file at `path` holds, `overrides` maps keys to the flags that set them."""
+        self._path, self._tree, self._overrides = path, tree or {}, overrides or {}
+
+    def of(self, key: str) -> str:
+        for given, flag in reversed(self._overrides.items()):
+            if key == given or key.startswith(f"{given}.") or given.startswith(f"{key}."):
+                return flag
+        value: Any = self._tree
+        for part in key.split("."):
+            if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+                value = value[int(part)]
+            elif isinstance(value, dict) and (part in value or (part.isdigit() and int(part) in value)):
+                value = value[part] if part in value else value[int(part)]
+            elif not isinstance(value, dict | list) and value is not None:
+                break
+            else:
+                return "default"
+        return str(self._path)
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Names the origin of the value in every ConfigError that is raised inside it."""
+        try:
+            yield
+        except ConfigError as error:
+            raise error if error.origin else error.given_by(self.of(error.path)) from None
 
 
 def load(config_type: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -28,24 +75,42 @@ def load(config_type: type[Config], path: str | Path | None = None, overrides: S
 
     Raises:
         UserError: a missing file, YAML that does not parse, an unknown key (the nearest known one is
-            named), or a value of the wrong type.
+            named), or a wrong value. The message says whether it is from the file, from `--set` or a default.
     """
-    tree = read(Path(path)) if path else {}
-    for override in overrides:
+    tree, origins = gather(path, [(override, "--set") for override in overrides])
+    with origins.named():
+        return build(config_type, tree)
+
+
+def gather(path: str | Path | None, overrides: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], Origins]:
+    """What the file and the overrides give together.
+
+    Args:
+        overrides: `KEY=VALUE`, and the flag that a message names for it.
+    """
+    written = read(Path(path)) if path else {}
+    tree = _copy(written)
+    flags: dict[str, str] = {}
+    for override, flag in overrides:
         _set(tree, override)
-    return build(config_type, tree, source=str(path or "--set"))
+        key = override.partition("=")[0]
+        flags.pop(key, None)
+        flags[key] = flag
+    return tree, Origins(path, written, flags)
 
 
-def build(config_type: type[Config], tree: dict[str, Any], source: str = "config") -> Config:
-    """Converts plain data to `config_type`. Raises UserError as `load` does; `source` names the origin."""
-    _refuse_unknown(config_type, tree, source, prefix="")
-    _refuse_stores(tree, source, prefix="")
+def build(config_type: type[Config], tree: dict[str, Any], source: str = "", prefix: str = "") -> Config:
+    """Converts plain data to `config_type`. Raises UserError as `load` does.
+
+    Args:
+        source: where the data are from, for messages.
+        prefix: of the keys in messages, with a dot at its end.
+    """
     try:
-        return msgspec.convert(tree, config_type, strict=False)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{source}: {error}") from None
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from None
+        _refuse_stores(tree, prefix)
+        return _make(config_type, tree, prefix)
+    except ConfigError as error:
+        raise error.given_by(source) if source and not error.origin else error from None
 
 
 def to_tree(config: Any) -> dict[str, Any]:
@@ -61,6 +126,7 @@ def to_yaml(config: Any) -> str:
 
 def read(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError as `load` does."""
+    path = find(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -74,6 +140,19 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values, not a {type(tree).__name__}")
     return tree
+
+
+def find(path: Path) -> Path:
+    """`path`, or where it is not there the file of that name that comes with the package: `configs/demo/sft.yaml` works anywhere."""
+    packaged = Path(__file__).parent / path
+    return packaged if not path.exists() and path.parts[:1] == ("configs",) and packaged.is_file() else path
+
+
+def _copy(tree: Any) -> Any:
+    """Containers anew, so that overrides leave the original as it is."""
+    if isinstance(tree, dict):
+        return {key: _copy(value) for key, value in tree.items()}
+    return [_copy(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -91,46 +170,111 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree[last] = text
 
 
-def _refuse_unknown(config_type: Any, tree: Any, source: str, prefix: str) -> None:
-    """Walks dataclasses (also inside Optional, list and dict) beside the tree."""
-    config_type = _strip_optional(config_type)
-    origin, arguments = typing.get_origin(config_type), typing.get_args(config_type)
-    if origin in (list, tuple) and isinstance(tree, list):
-        for index, item in enumerate(tree):
-            _refuse_unknown(arguments[0], item, source, f"{prefix}{index}.")
-    elif origin is dict and isinstance(tree, dict):
-        for key, item in tree.items():
-            _refuse_unknown(arguments[1], item, source, f"{prefix}{key}.")
-    elif dataclasses.is_dataclass(config_type) and isinstance(tree, dict):
-        known = typing.get_type_hints(config_type)
-        names = [field.name for field in dataclasses.fields(config_type)]
-        for key, item in tree.items():
-            if key not in names:
-                near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
-                raise UserError(f"{source}: unknown key {prefix}{key!s}; did you mean {prefix}{near[0]}?")
-            _refuse_unknown(known[key], item, source, f"{prefix}{key}.")
+def _make(config_type: Any, tree: dict[Any, Any], prefix: str) -> Any:
+    """A config class from its keys."""
+    fields = {field.name: field for field in dataclasses.fields(config_type) if field.init}
+    for key in tree:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)
+            raise UnknownKeyError(str(key), near[0] if near else "nothing", prefix)
+    hints = schema.hints_of(config_type)
+    values = {key: _value(hints[key], item, prefix + key, tree) for key, item in tree.items()}
+    for name, field in fields.items():
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(name, f"missing; give {schema.describe(hints[name])}", prefix)
+    _check_options(config_type, values, prefix)
+    try:
+        return config_type(**values)
+    except ConfigError as error:
+        raise error.below(prefix) from None
+    except (UserError, ValueError) as error:
+        # One that names the whole path of its key already.
+        path, colon, problem = str(error).partition(": ")
+        named = colon and prefix and path.startswith(prefix)
+        raise (ConfigError(path.removeprefix(prefix), problem, prefix) if named else ConfigError("", str(error), prefix)) from None
 
 
-def _refuse_stores(value: Any, source: str, prefix: str) -> None:
+def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> None:
+    """Refuses wrong options of what is chosen by name, before it is made."""
+    for field in dataclasses.fields(config_type):
+        options = schema.options_in(schema.hints_of(config_type)[field.name])
+        if not options or not options.chosen_by:
+            continue
+        given = dict(values.get(field.name, {} if field.default_factory is dataclasses.MISSING else field.default_factory()))
+        if options.beside:
+            chooser = options.chosen_by
+            name = values.get(chooser, next(one.default for one in dataclasses.fields(config_type) if one.name == chooser))
+        else:
+            chooser = f"{field.name}.{options.chosen_by}"
+            name = given.pop(options.chosen_by, None)
+        if name not in options.classes:
+            raise ConfigError(chooser, f"{name!r} is none of {', '.join(options.classes)}", prefix)
+        _make(options.load(name), given, f"{prefix}{field.name}.")
+
+
+def _value(annotation: Any, value: Any, key: str, beside: Mapping[str, Any]) -> Any:
+    """One value as its annotation has it. Raises ConfigError with the path of what is wrong."""
+    plain = schema.strip(annotation)
+    group, _ = schema.group_in(annotation)
+    if group and value is not None:
+        if plain is group:
+            if not isinstance(value, dict):
+                raise _wrong(annotation, value, key)
+            return _make(group, value, f"{key}.")
+        container = typing.get_origin(plain)
+        if container is dict and isinstance(value, dict):
+            return {str(name): _value(group, item, f"{key}.{name}", {}) for name, item in value.items()}
+        if container in (list, tuple) and isinstance(value, list | tuple):
+            return container(_value(group, item, f"{key}.{place}", {}) for place, item in enumerate(value))
+        raise _wrong(annotation, value, key)
+    try:
+        made = msgspec.convert(value, annotation, strict=False)
+    except msgspec.ValidationError:
+        raise _wrong(annotation, value, key) from None
+    if isinstance(made, float) and not math.isfinite(made):
+        raise ConfigError(key, f"{value}; it must be a finite number")
+    return made
+
+
+def _wrong(annotation: Any, value: Any, key: str) -> ConfigError:
+    """What is wrong with a value that does not convert; of a list or mapping, with its first wrong item."""
+    plain = schema.strip(annotation)
+    container, arguments = typing.get_origin(plain), typing.get_args(plain)
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if container in (list, tuple, dict) and isinstance(value, dict) == (container is dict):
+        for name, item in items:
+            if not _converts(item, arguments[container is dict]):
+                return _wrong(arguments[container is dict], item, f"{key}.{name}")
+    choices, limits = schema.choices_of(annotation), schema.range_of(annotation)
+    if choices and not isinstance(value, dict | list):
+        return ConfigError(key, f"{value!r} is none of {', '.join(choices)}")
+    if limits and _converts(value, plain):
+        return ConfigError(key, f"{msgspec.convert(value, plain, strict=False)}; it must be {limits}")
+    return ConfigError(key, f"{value!r}; expected: {schema.describe(annotation)}")
+
+
+def _converts(value: Any, annotation: Any) -> bool:
+    try:
+        msgspec.convert(value, annotation, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _refuse_stores(value: Any, key: str) -> None:
     """No key takes the address of an object store: every folder is one of a mounted file system."""
     if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_stores(item, source, f"{prefix}{key}.")
+        for name, item in value.items():
+            _refuse_stores(item, f"{key}{name}.")
     elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _refuse_stores(item, source, f"{prefix}{index}.")
+        for place, item in enumerate(value):
+            _refuse_stores(item, f"{key}{place}.")
     elif isinstance(value, str) and is_url(value) and value.partition(":")[0].lower() not in WEB:
-        raise UserError(
-            f"{source}: {prefix.rstrip('.')}: {value!r} is the address of a store; only paths of mounted file systems are read and "
-            "written: mount the store, or copy the folder, and give its path"
+        raise ConfigError(
+            key.rstrip("."),
+            f"{value!r} is the address of a store; only paths of mounted file systems are read and written: mount the store, or copy the "
+            "folder, and give its path",
         )
-
-
-def _strip_optional(annotation: Any) -> Any:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        rest = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
-        return rest[0] if len(rest) == 1 else annotation
-    return annotation
 
 
 def same(one: Any, other: Any) -> bool:

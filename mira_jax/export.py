@@ -14,12 +14,13 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax.numpy as jnp
 
 from mira_jax import commands
 from mira_jax import config as configs
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer
 from mira_jax.models import huggingface
 from mira_jax.models.huggingface import peft
@@ -40,8 +41,8 @@ class ExportConfig:
     """A run's folder, of which the newest checkpoint is taken, or a Hugging Face folder."""
     out: str = ""
     """The folder to write. If it is there already, it must hold this very export, and is left as it is."""
-    dtype: str | None = None
-    """Of the text model's tensors on disk: float32 or bfloat16. Default: as the checkpoint has them."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the text model's tensors on disk. Default: as the checkpoint has them."""
     vision: str | None = None
     """A multimodal Hugging Face folder whose vision tower is exported with the model. Default: that of the folder from
     which the run began, by way of any number of runs."""
@@ -52,14 +53,14 @@ class ExportConfig:
 
 
 def main(config: ExportConfig) -> None:
-    if not config.checkpoint or not config.out:
-        raise UserError("export needs checkpoint=RUN and out=FOLDER")
-    if config.dtype not in (None, "float32", "bfloat16"):
-        raise UserError(f"dtype is {config.dtype!r}; expected float32 or bfloat16")
+    if not config.checkpoint:
+        raise ConfigError("checkpoint", "name the run to export, for example --checkpoint runs/demo/mira")
+    if not config.out:
+        raise ConfigError("out", "name the folder to write, for example --out runs/export")
     if config.vision and config.text_only:
-        raise UserError("vision and text_only=true exclude each other; give one of them")
+        raise ConfigError("vision", "vision and text_only=true exclude each other; give one of them")
     if config.adapter and config.dtype == "bfloat16":
-        raise UserError("adapter=true writes float32; leave out dtype")
+        raise ConfigError("dtype", "adapter=true writes float32; leave out dtype")
     with sole_writer(config.out, "an export"):
         _export(config)
 
@@ -96,7 +97,7 @@ def export_adapter(run: str, weights: Weights, out: Path, multimodal: bool) -> N
     """
     chain = load.lora_chain(run)
     if not chain:
-        raise UserError(f"{run}: has no adapters; leave out adapter=true")
+        raise ConfigError("adapter", f"{run}: has no adapters; leave out adapter=true")
     base = load.lora_base(chain[0][0])
     loadable = not (base / load.MODEL).exists()
     layers = [(load.load_adapters(folder), settings) for folder, settings in chain]
@@ -166,5 +167,7 @@ def find_origin(folder: str | Path) -> Path | None:
     return find_origin(init_from) if init_from else None
 
 
+COMMAND = commands.Command("export", main, ExportConfig, __doc__, flags=("checkpoint", "out"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, ExportConfig, __doc__, flags=("checkpoint", "out")))
+    sys.exit(COMMAND.run())

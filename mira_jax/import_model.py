@@ -11,14 +11,15 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mira_jax import commands
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer
 from mira_jax.model_files import digests_of
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
+from mira_jax.schema import Options
 from mira_jax.training import load, run_weights
 from mira_jax.training.checkpoint import CHECKPOINTS
 from mira_jax.trajectories.tokenizer import Tokenizer, find_tokenizer
@@ -33,13 +34,15 @@ class ImportConfig:
     tokenizer: str | None = None
     """A folder with a tokenizer, a tokenizer.json or a SentencePiece model. Default: that of the model's folder; Google's
     release has it one folder up."""
-    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sizes: Annotated[dict[str, Any], Options({"": "mira_jax.models.config:Gemma3Config"})] = dataclasses.field(default_factory=dict)
     """For a release that is none of Google's sizes: fields of Gemma3Config that shapes do not say, such as window."""
 
 
 def main(config: ImportConfig) -> None:
-    if not config.model or not config.out:
-        raise UserError("import_model needs model=FOLDER and out=RUN")
+    if not config.model:
+        raise ConfigError("model", "name the folder to import, for example --model path/to/gemma-3-12b-it")
+    if not config.out:
+        raise ConfigError("out", "name the run's folder to make, for example --out runs/gemma")
     out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is already there; give another folder")
@@ -74,7 +77,7 @@ def open_source(config: ImportConfig) -> Weights:
     if google.is_release(folder):
         return google.GoogleRelease(folder, config.sizes)
     if config.sizes:
-        raise UserError(f"sizes: {folder} is no release of Google's; its config.json states all sizes")
+        raise ConfigError("sizes", f"{folder} is no release of Google's; its config.json states all sizes")
     if not (folder / huggingface.CONFIG).exists():
         if (folder / huggingface.ADAPTER_CONFIG).exists():
             raise UserError(f"{folder}: holds an adapter without its model; merge it into its model first with PEFT (merge_and_unload)")
@@ -102,5 +105,7 @@ def _write(config: ImportConfig, weights: Weights, tokenizer: Tokenizer | None, 
         huggingface.keep_origin(config.model, run / load.ORIGIN)
 
 
+COMMAND = commands.Command("import-model", main, ImportConfig, __doc__, flags=("model", "out", "tokenizer"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, ImportConfig, __doc__, flags=("model", "out", "tokenizer")))
+    sys.exit(COMMAND.run())

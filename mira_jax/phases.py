@@ -23,8 +23,9 @@ from typing import Any
 import msgspec
 
 from mira_jax import commands
-from mira_jax.config import to_tree
-from mira_jax.errors import UserError
+from mira_jax import config as configs
+from mira_jax.config import Natural
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.summary import Summary
@@ -40,11 +41,13 @@ class Stage:
     """One command. In `set` and `serve`, `{out}` and `{seed}` stand for the run's values."""
 
     name: str
+    """Of its record, its log and its line in the table of minutes."""
     module: str
     """Run as `python -m MODULE`."""
     about: str = ""
     """What it does, for the person who watches."""
     config: str | None = None
+    """Its `--config`."""
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Overrides of the stage's config; written as JSON, which YAML contains."""
     serve: str | None = None
@@ -54,18 +57,23 @@ class Stage:
 @dataclasses.dataclass(frozen=True)
 class PhasesConfig:
     stages: list[Stage]
+    """The commands, in order."""
     out: str = "runs/demo"
-    seed: int = 0
+    """Folder of the run."""
+    seed: Natural = 0
+    """Stands for {seed} in the stages."""
     serve_config: str | None = None
     """Config of `mira_jax.serve`."""
     table: str = "{out}/summary.json"
     """Printed at the end, if the stages wrote it; the minutes of every stage are added to it."""
     report: str = "{out}/report.html"
+    """The page whose path is printed at the end, if the stages wrote it."""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
-            raise UserError("stages: two stages have the same name")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError("stages", f"two stages have the same name, {twice}; give each its own")
 
 
 def main(config: PhasesConfig) -> int:
@@ -224,12 +232,12 @@ def _fill(value: Any, config: PhasesConfig) -> Any:
 
 def _fingerprint(config: PhasesConfig) -> str:
     """Changes with the seed, the stages, and the text of every config they name."""
-    parts = [json.dumps({key: value for key, value in to_tree(config).items() if key != "out"}, sort_keys=True)]
+    parts = [json.dumps({key: value for key, value in configs.to_tree(config).items() if key != "out"}, sort_keys=True)]
     named = [(f"stage {stage.name}", stage.config) for stage in config.stages] + [("serve_config", config.serve_config)]
     for where, path in named:
         if path:
             try:
-                parts.append(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
+                parts.append(configs.find(Path(path)).read_text(encoding="utf-8", errors="surrogateescape"))
             except OSError as error:
                 raise UserError(f"{where}: {path}: cannot read the config: {error.strerror}") from None
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
@@ -297,5 +305,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+COMMAND = commands.Command("phases", main, PhasesConfig, __doc__, flags=("out",))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, PhasesConfig, __doc__, flags=("out",)))
+    sys.exit(COMMAND.run())

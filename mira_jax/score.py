@@ -17,20 +17,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
 from mira_jax import commands, host_memory
 from mira_jax import config as configs
+from mira_jax.config import Count, Natural
 from mira_jax.data.steps import StepExamples, tokenize
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer
-from mira_jax.models.precision import use_precision
+from mira_jax.models.precision import Precision, use_precision
 from mira_jax.recipes.scoring import score_critic, score_policy
 from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
+from mira_jax.training.optimizer import DType
 from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
@@ -54,15 +55,15 @@ class ScoreConfig:
     """A folder for the tables."""
     prompt: PromptConfig | None = None
     """How steps are turned into prompts. Default: as each model was trained, by the config of its run."""
-    rows: int = 8
+    rows: Count = 8
     """Rows per batch."""
-    row_length: int = 0
+    row_length: Natural = 0
     """Tokens per row; 0 for as many as the longest step needs."""
-    dtype: str = "float32"
-    """Of activations: float32 or bfloat16. With `param_dtype` and `precision` as `model` of the run that will read the table."""
-    param_dtype: str = "float32"
-    """Of parameters, critics' heads and adapters excepted: float32 or bfloat16."""
-    precision: Literal["highest", "high", "default"] = "highest"
+    dtype: DType = "float32"
+    """Of activations. With `param_dtype` and `precision` as `model` of the run that will read the table."""
+    param_dtype: DType = "float32"
+    """Of parameters, critics' heads and adapters excepted."""
+    precision: Precision = "highest"
     """Of matrix products of float32 (`mira_jax.models.precision`)."""
 
 
@@ -85,18 +86,13 @@ def _score_all(config: ScoreConfig) -> None:
 
 def _check(config: ScoreConfig) -> None:
     if not config.episodes:
-        raise UserError("episodes: name at least one folder of episodes")
+        raise ConfigError("episodes", "name at least one folder of episodes")
     if not config.out:
-        raise UserError("out: name a folder for the tables")
+        raise ConfigError("out", "name a folder for the tables")
     if Path(config.out).exists() and not Path(config.out).is_dir():
-        raise UserError(f"out: {config.out} is not a folder; choose another")
+        raise ConfigError("out", f"{config.out} is not a folder; choose another")
     if not config.policy and not config.critic:
-        raise UserError("policy, critic: name at least one model to score with")
-    for key in ("dtype", "param_dtype"):
-        if getattr(config, key) not in DTYPES:
-            raise UserError(f"{key}: {getattr(config, key)!r} is none of {', '.join(DTYPES)}")
-    if config.rows < 1 or config.row_length < 0:
-        raise UserError("rows must be at least 1, and row_length at least 0")
+        raise ConfigError("policy", "name at least one model to score with, by policy or critic")
 
 
 def _critics(config: ScoreConfig) -> list[str]:
@@ -124,7 +120,7 @@ def _write(
     made_by = [_provenance(folder, critic, config) for folder in folders]
     for number, made in enumerate(made_by):
         if both := sorted({column for before in made_by[:number] for column in before.columns} & set(made.columns)):
-            raise UserError(f"critic: {folders[number]} and another both have the head {both[0]}; name one critic per head")
+            raise ConfigError("critic", f"{folders[number]} and another both have the head {both[0]}; name one critic per head")
     if path.exists():
         stale = _stale(SideTable.read(path), made_by, keys, reader.sha256)
         if not stale:
@@ -147,7 +143,7 @@ def _write(
 def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
     sizes, heads = load_config(folder)
     if bool(heads) != critic:
-        raise UserError(f"{'critic' if critic else 'policy'}: {folder} holds a {'critic' if heads else 'policy'}")
+        raise ConfigError("critic" if critic else "policy", f"{folder} holds a {'critic' if heads else 'policy'}")
     tokenizer = Tokenizer(folder)
     tokenizer.fit(sizes.vocabulary_size, folder)
     fingerprint, base = weights_identity(folder)
@@ -206,7 +202,7 @@ def _prompt(folder: str) -> PromptConfig:
     data = configs.read(path).get("data")
     if not isinstance(data, dict) or not isinstance(data.get("prompt"), dict):
         raise UserError(f"{path}: damaged: says no data.prompt; put a copy back, or set prompt")
-    return configs.build(PromptConfig, data["prompt"], source=f"{path}: data.prompt")
+    return configs.build(PromptConfig, data["prompt"], source=str(path), prefix="data.prompt.")
 
 
 def _describe(columns: dict[str, np.ndarray]) -> str:
@@ -216,5 +212,7 @@ def _describe(columns: dict[str, np.ndarray]) -> str:
     return ", ".join(parts)
 
 
+COMMAND = commands.Command("score", main, ScoreConfig, __doc__, flags=("policy", "critic", "out"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, ScoreConfig, __doc__, flags=("policy", "critic", "out")))
+    sys.exit(COMMAND.run())

@@ -6,25 +6,27 @@ The model is a training run's folder, or a folder in Hugging Face's format.
 """
 
 import dataclasses
-import logging
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import jax
+from msgspec import Meta
 
 from mira_jax import commands, host_memory
-from mira_jax.errors import UserError
+from mira_jax.config import Count, Natural, Port
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.precision import use_precision
+from mira_jax.models.precision import Precision, use_precision
 from mira_jax.models.sampler import SHORTEST, Sampler
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
 from mira_jax.serving.protocol import Served
 from mira_jax.serving.server import Server, allow_connections, bind, write_ready_file
 from mira_jax.training.load import load_model, model_fingerprint
+from mira_jax.training.optimizer import DType
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 
@@ -35,21 +37,22 @@ class ServeConfig:
     name: str = ""
     """What clients call the model. Default: the folder's name."""
     host: str = "127.0.0.1"
-    port: int = 8000
+    """The address to listen at."""
+    port: Port = 8000
     """0 picks a free one."""
     ready_file: str = ""
     """Written once requests are taken: JSON with url, model and pid. Removed at the end."""
-    rows: int = 8
+    rows: Count = 8
     """Completions decoded together."""
-    queue_limit: int = 256
+    queue_limit: Count = 256
     """Prompts that may wait for a row; more are answered with status 429."""
-    max_length: int = 4096
+    max_length: Annotated[int, Meta(ge=SHORTEST)] = 4096
     """The most tokens of a prompt and its completion. Never more than the model's own limit."""
-    prefix_cache_mb: int = 1024
+    prefix_cache_mb: Natural = 1024
     """Memory, in MiB, for the keys and values of prompts read lately: what a new one begins with is not read again. 0: none."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: DType = "float32"
     """Of parameters, activations and cache. Adapters are float32."""
-    precision: Literal["highest", "high", "default"] = "highest"
+    precision: Precision = "highest"
     """Of matrix products of float32 (`mira_jax.models.precision`)."""
     warm_up: tuple[int, ...] = ()
     """Prompt lengths to compile for before the first request; others are compiled when they come."""
@@ -58,18 +61,14 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise UserError("model: name a folder to serve, for example --model runs/demo/sft")
-        for name, least in (("rows", 1), ("queue_limit", 1), ("max_length", SHORTEST), ("prefix_cache_mb", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}: {getattr(self, name)} is too little; give at least {least}")
+            raise ConfigError("model", "name a folder to serve, for example --model runs/demo/sft")
         for length in self.warm_up:
             if not 1 <= length <= self.max_length - 2:
-                raise UserError(f"warm_up: {length}: with max_length {self.max_length}, prompts have 1 to {self.max_length - 2} tokens")
+                raise ConfigError("warm_up", f"{length}: with max_length {self.max_length}, prompts have 1 to {self.max_length - 2} tokens")
 
 
 def main(config: ServeConfig) -> int:
     host_memory.keep()
-    log_to_stderr()
     allow_connections()
     bound = bind(config.host, config.port)
     if config.ready_file:
@@ -109,21 +108,6 @@ def make_engine(config: ServeConfig) -> Engine:
     return Engine(sampler, tokenizer, config.queue_limit)
 
 
-class _Stderr(logging.Handler):
-    """Writes to what `sys.stderr` is when a record comes."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
-
-
-def log_to_stderr() -> None:
-    """Messages of this package, as plain lines; libraries keep their own settings."""
-    log = logging.getLogger("mira_jax")
-    log.handlers = [_Stderr()]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-
 def keep_compiled(folder: str) -> None:
     """Turns on JAX's cache of compiled programs."""
     if folder:
@@ -132,5 +116,7 @@ def keep_compiled(folder: str) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+COMMAND = commands.Command("serve", main, ServeConfig, __doc__, flags=("model", "port", "host"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, ServeConfig, __doc__, flags=("model", "port", "host")))
+    sys.exit(COMMAND.run())

@@ -11,12 +11,15 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import jax
+from msgspec import Meta
 
 from mira_jax import commands
+from mira_jax.config import Count
 from mira_jax.errors import UserError
-from mira_jax.models.config import PRESETS
+from mira_jax.models.config import Preset
 from mira_jax.models.precision import use_precision
 from mira_jax.recipes import make_recipe
 from mira_jax.sizing import flops, report
@@ -34,28 +37,18 @@ class SizeConfig(TrainConfig):
 
     topology: str = ""
     """KIND:SHAPE, as v5p:4x4x4, v5e:4x4, v6e:16x16 or h200:8. (A slice that is sold as v5p-128 has 64 chips.)"""
-    preset: str | None = None
-    """Size this model in place of `init_from` and `model.sizes`: 270m, 1b, 4b, 12b or 27b."""
-    prompt_tokens: int = 2000
+    preset: Preset | None = None
+    """Size this model in place of `init_from` and `model.sizes`."""
+    prompt_tokens: Count = 2000
     """Of each step."""
-    response_tokens: int = 40
+    response_tokens: Count = 40
     """Of each step, end token included. A critic's rows hold none."""
     compile: bool = True
     """False: the estimate alone, for TPUs too."""
-    efficiency: float = 1.0
+    efficiency: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the chips' peak that matrix products are taken to reach."""
     json: str | None = None
     """Write all figures here."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("prompt_tokens", "response_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.efficiency <= 1:
-            raise UserError(f"efficiency: {self.efficiency}; it must be above 0 and at most 1")
-        if self.preset is not None and self.preset not in PRESETS:
-            raise UserError(f"preset: {self.preset!r} is none of {', '.join(PRESETS)}")
 
 
 def main(config: SizeConfig) -> int:
@@ -107,5 +100,7 @@ def size(config: SizeConfig, plan: Plan, topology: Topology, compiles: bool) -> 
     )
 
 
+COMMAND = commands.Command("size", main, SizeConfig, __doc__, flags=("topology", "preset", "json"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, SizeConfig, __doc__, flags=("topology", "preset", "json")))
+    sys.exit(COMMAND.run())

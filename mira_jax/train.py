@@ -7,17 +7,19 @@ Killed at any moment, the same command goes on from the last checkpoint with the
 
 import dataclasses
 import sys
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 from mira_jax import commands, host_memory
+from mira_jax.config import Count, Natural, Positive
 from mira_jax.data.packing import Share
 from mira_jax.data.pipeline import DataConfig, batches_of
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.model_files import digests_of
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
-from mira_jax.recipes import Recipe, make_recipe, options_of
+from mira_jax.recipes import RECIPES, Recipe, make_recipe, options_of
+from mira_jax.schema import Options
 from mira_jax.training import loop, processes, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, ends_at
 from mira_jax.training.layout import Layout, make_layout
@@ -40,8 +42,8 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 class TrainConfig:
     out: str = ""
     """Folder of the run."""
-    recipe: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "sft"})
-    """`name` (sft, critic, actor) and the options of that recipe."""
+    recipe: Annotated[dict[str, Any], Options(RECIPES, chosen_by="name")] = dataclasses.field(default_factory=lambda: {"name": "sft"})
+    """`name`, and the options of that recipe."""
     init_from: str | None = None
     """A run's folder or a Hugging Face folder to start from. A critic takes a policy's trunk."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -51,34 +53,25 @@ class TrainConfig:
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    epochs: float = 1.0
+    epochs: Positive = 1.0
     """Passes over the data."""
-    updates: int | None = None
+    updates: Count | None = None
     """If given, the number of updates, in place of `epochs`."""
-    seed: int = 0
+    seed: Natural = 0
     """Draws the parameters, the order of the data and the holdout."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """How the devices share the work, where there are several. May change when a run goes on."""
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     """For several processes that train together. May change when a run goes on."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    log_every: int = 10
+    log_every: Count = 10
     """Updates between two fetches of the metrics; each update has its line all the same."""
 
     def __post_init__(self) -> None:
-        least = {"data.rows": self.data.rows, "data.row_length": self.data.row_length, "log_every": self.log_every,
-                 "checkpoint.keep": self.checkpoint.keep, "checkpoint.every": self.checkpoint.every, "updates": self.updates}  # fmt: skip
-        for name, value in least.items():
-            if value is not None and value < 1:
-                raise UserError(f"{name}: {value}; it must be at least 1")
         if self.optimizer.master and self.model.param_dtype == "float32":
-            raise UserError("optimizer.master: the parameters are float32 already; leave it out, or set model.param_dtype=bfloat16")
-        if self.seed < 0:
-            raise UserError(f"seed: {self.seed}; it must be at least 0")
-        if not self.epochs > 0:
-            raise UserError(f"epochs: {self.epochs}; it must be above 0")
+            raise ConfigError("optimizer.master", "the parameters are float32 already; leave it out, or set model.param_dtype=bfloat16")
         if self.data.rows % self.optimizer.accumulate:
-            raise UserError(f"optimizer.accumulate: {self.data.rows} rows can't be cut into {self.optimizer.accumulate} equal parts")
+            raise ConfigError("optimizer.accumulate", f"{self.data.rows} rows can't be cut into {self.optimizer.accumulate} equal parts")
 
 
 def main(config: TrainConfig) -> int:
@@ -213,10 +206,12 @@ def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardRea
 
 def _require(config: TrainConfig) -> None:
     if not config.out:
-        raise UserError("out: give the folder of the run, for example --out runs/sft")
+        raise ConfigError("out", "give the folder of the run, for example --out runs/sft")
     if not config.data.folders:
-        raise UserError("data.folders: give at least one folder of episodes")
+        raise ConfigError("data.folders", "give at least one folder of episodes")
 
+
+COMMAND = commands.Command("train", main, TrainConfig, __doc__, flags=("out", "init_from"))
 
 if __name__ == "__main__":
-    sys.exit(commands.run(main, TrainConfig, __doc__, flags=("out", "init_from")))
+    sys.exit(COMMAND.run())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mira_jax import commands, config
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import write_atomically
 from rollouts.pool import LOST, RolloutConfig, Tally, collect
 
@@ -26,7 +26,7 @@ class CollectConfig(RolloutConfig):
 
 def main(settings: CollectConfig) -> int:
     if not settings.out:
-        raise UserError("out: name the folder to write, for example --out runs/rollouts")
+        raise ConfigError("out", "name the folder to write, for example --out runs/rollouts")
     folder = Path(settings.out)
     _same_collection(settings, folder)
     tally = collect(settings, folder, begun=lambda: write_atomically(folder / CONFIG, config.to_yaml(settings).encode()))
@@ -69,5 +69,7 @@ def summary_line(tally: Tally, folder: Path) -> str:
     return line
 
 
+COMMAND = commands.Command("collect", main, CollectConfig, __doc__, flags=("out",))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, CollectConfig, __doc__, flags=("out",)))
+    sys.exit(COMMAND.run())

@@ -14,7 +14,8 @@ import sys
 import msgspec
 
 from mira_jax import commands
-from mira_jax.errors import UserError
+from mira_jax.config import Level
+from mira_jax.errors import ConfigError
 from mira_jax.files import to_json, write_atomically
 from mira_jax.trajectories.summary import Rate, SeedComparison, p_value, points, verdict
 from rollouts.analysis.episodes import visible
@@ -34,25 +35,24 @@ class CompareConfig:
     """Of training: each stands in turn for {seed} in both folders, and the evaluations of one seed are paired."""
     json: str | None = None
     """Also write everything here, every task of each list included."""
-    level: float = 0.95
+    level: Level = 0.95
     """Of the intervals."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise UserError(f"level: {self.level} is not between 0 and 1")
         if len(set(self.seeds)) != len(self.seeds):
-            raise UserError(f"seeds: {self.seeds} names one twice; a run counts once")
+            raise ConfigError("seeds", f"{self.seeds} names one twice; a run counts once")
         for name in ("baseline", "treatment"):
             folder = getattr(self, name)
             if folder and self.seeds and PLACE not in folder:
-                raise UserError(f"{name}: {folder} is the same run for every seed; write {PLACE} in place of the number")
+                raise ConfigError(name, f"{folder} is the same run for every seed; write {PLACE} in place of the number")
             if not self.seeds and PLACE in folder:
-                raise UserError(f"seeds: {folder} has a place for one; name them, for example --set seeds=[0,1,2]")
+                raise ConfigError("seeds", f"{folder} has a place for one; name them, for example --set seeds=[0,1,2]")
 
 
 def main(config: CompareConfig) -> int:
     if not config.baseline or not config.treatment:
-        raise UserError("name two evaluations, the baseline first: python -m rollouts.compare runs/a runs/b")
+        missing = "treatment" if config.baseline else "baseline"
+        raise ConfigError(missing, "name two evaluations, the baseline first: mira compare runs/a runs/b")
     if config.seeds:
         tree = _compare_seeds(config)
     else:
@@ -125,7 +125,7 @@ def _refuse_known_models(known: dict[str, str], evaluation: Evaluation) -> None:
     """One model under two seeds is one run. Adds the evaluation's models to `known`, fingerprint to folder."""
     for fingerprint in {one.policy.fingerprint for one in evaluation.judged} - {""}:
         if fingerprint in known:
-            raise UserError(f"seeds: {known[fingerprint]} and {evaluation.name} are of the same model; name runs of different seeds")
+            raise ConfigError("seeds", f"{known[fingerprint]} and {evaluation.name} are of the same model; name runs of different seeds")
         known[fingerprint] = evaluation.name
 
 
@@ -150,5 +150,7 @@ def _counts(task: PairedTask) -> str:
     return f" ({task.baseline} of {task.baseline_attempts} to {task.treatment} of {task.treatment_attempts})"
 
 
+COMMAND = commands.Command("compare", main, CompareConfig, __doc__, flags=("json",), positional=("baseline", "treatment"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, CompareConfig, __doc__, flags=("json",), positional=("baseline", "treatment")))
+    sys.exit(COMMAND.run())

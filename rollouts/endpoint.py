@@ -2,17 +2,17 @@
 
 import asyncio
 import dataclasses
-import math
 import os
 import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
-from mira_jax.errors import UserError
+from mira_jax.config import Count, Natural, NonNegative, Positive
+from mira_jax.errors import ConfigError, UserError
 from rollouts import answers
 from rollouts.answers import Card, Completion
 from rollouts.errors import EndpointError
@@ -23,53 +23,48 @@ _REFUSED = frozenset({401, 403, 404})
 _INVALID = frozenset({400, 422})
 _SHOWN = 300
 """Characters of a server's words that a message shows."""
-LOG_PROBS = ("", "raw", "processed")
 
 
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig:
     base_url: str = "http://127.0.0.1:8000/v1"
+    """Its address, up to /v1."""
     model: str = ""
     """Empty: the first that the endpoint lists."""
     api_key_env: str = ""
     """The environment variable that holds the key. Empty: no key is sent."""
-    timeout: float = 120.0
+    timeout: Positive = 120.0
     """Seconds that one request may take."""
-    retries: int = 5
+    retries: Natural = 5
     """How often a request that failed in passing is sent again."""
-    backoff: float = 0.5
+    backoff: NonNegative = 0.5
     """Seconds before the first retry; doubled each time, with jitter. A Retry-After header goes before it."""
-    max_backoff: float = 30.0
-    concurrency: int = 64
+    max_backoff: NonNegative = 30.0
+    """The most seconds between two tries."""
+    concurrency: Count = 64
     """The most requests under way at once."""
-    requests_per_minute: float = 0.0
+    requests_per_minute: NonNegative = 0.0
     """The most requests begun in a minute; 0: no limit."""
-    log_probs: str = ""
+    log_probs: Literal["", "raw", "processed"] = ""
     """What the endpoint's `logprobs` are, where it does not say, as mira_jax.serve does. raw: under the model itself, at
     temperature 1, as of vLLM and OpenAI. processed: under the distribution that is drawn from, as of vLLM with
     --logprobs-mode processed_logprobs. Empty: unknown; they are kept where both are the same."""
-    prompt_price: float = 0.0
+    prompt_price: NonNegative = 0.0
     """USD per million tokens of prompt, for what an evaluation says of cost."""
-    response_price: float = 0.0
+    response_price: NonNegative = 0.0
     """USD per million tokens of response."""
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
-            raise UserError(f"endpoint.base_url: {self.base_url!r} is not an http address, such as http://127.0.0.1:8000/v1")
+            raise ConfigError("base_url", f"{self.base_url!r} is not an http address, such as http://127.0.0.1:8000/v1")
         url = httpx.URL(self.base_url)
         # Neither message shows the address: it holds what they are about.
         if url.userinfo:
-            raise UserError("endpoint.base_url: holds a user name or password; a key goes into a variable that endpoint.api_key_env names")
+            raise ConfigError("base_url", "holds a user name or password; put the key into a variable and name it in $.api_key_env")
         if url.query or url.fragment:
-            raise UserError("endpoint.base_url: ends in ?... or #...; a key goes into a variable that endpoint.api_key_env names")
+            raise ConfigError("base_url", "ends in ?... or #...; put the key into a variable and name it in $.api_key_env")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):
-            raise UserError("endpoint.api_key_env: is no name of an environment variable; it takes the name, never the key itself")
-        if self.log_probs not in LOG_PROBS:
-            raise UserError(f"endpoint.log_probs: {self.log_probs!r} is neither raw nor processed, nor empty for unknown")
-        if self.retries < 0 or self.timeout <= 0 or self.concurrency < 1:
-            raise UserError("endpoint: retries must be at least 0, timeout above 0, concurrency at least 1")
-        if not all(0 <= price < math.inf for price in (self.prompt_price, self.response_price)):
-            raise UserError("endpoint: prompt_price and response_price are USD per million tokens, 0 or more")
+            raise ConfigError("api_key_env", "is no name of an environment variable; it takes the name, never the key itself")
 
 
 class _InvalidRequest(EndpointError):

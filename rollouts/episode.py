@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from playwright.async_api import BrowserContext, Error
 
-from mira_jax.errors import UserError
+from mira_jax.config import Count, Positive
 from mira_jax.trajectories.prompts import rounds
 from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory, encode
 from mira_jax.trajectories.shards import now
@@ -36,24 +36,18 @@ CLOSE_SECONDS = 10.0
 class LimitConfig:
     """When an episode ends that the policy does not end."""
 
-    horizon: int | None = None
+    horizon: Count | None = None
     """The most steps. Default: the task's own."""
-    stuck_after: int = 5
+    stuck_after: Count = 5
     """So many equal actions in a row."""
-    parse_failures: int = 5
+    parse_failures: Count = 5
     """So many unreadable responses in a row."""
-    episode_seconds: float = 900.0
+    episode_seconds: Positive = 900.0
     """The most that one episode may take, all its tries together. Longer is an infrastructure error."""
-    tries: int = 3
+    tries: Count = 3
     """How often an episode is begun anew after an infrastructure error before it is given up."""
-    give_up_after: int = 8
+    give_up_after: Count = 8
     """So many episodes in a row lost to infrastructure errors end the run."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None and value <= 0:
-                raise UserError(f"limits.{field.name}: {value} is not above 0")
 
 
 async def run_episode(

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from mira_jax import commands, config
-from mira_jax.errors import UserError
+from mira_jax.config import Count
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import write_atomically
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Trajectory
@@ -39,14 +40,14 @@ PAGE = "evaluation.html"
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig(RolloutConfig):
     split: str = "test"
-    episodes: int = 150
+    episodes: Count = 150
     dry_run: bool = False
     """Prints what would run, and how much of it is there, and touches nothing."""
 
 
 def main(settings: EvaluateConfig) -> int:
     if not settings.out:
-        raise UserError("out: name the folder to write, for example --out runs/evaluation")
+        raise ConfigError("out", "name the folder to write, for example --out runs/evaluation")
     folder = Path(settings.out)
     _refuse_other_evaluation(settings, folder)
     if settings.dry_run:
@@ -106,5 +107,7 @@ def _identity(value: Any) -> Any:
     return {key: item for key, item in tree.items() if key not in ("endpoint", "tokenizer")} if isinstance(tree, dict) else tree
 
 
+COMMAND = commands.Command("evaluate", main, EvaluateConfig, __doc__, flags=("out", "dry_run"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, EvaluateConfig, __doc__, flags=("out", "dry_run")))
+    sys.exit(COMMAND.run())

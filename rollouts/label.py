@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mira_jax import commands
 from mira_jax.config import to_tree
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.labels.outcome import label_folder
 from rollouts.suites import make_suite
@@ -23,13 +23,16 @@ class LabelConfig:
     out: str = ""
     """The folder to write the labelled ones to."""
     suite: SuiteConfig = dataclasses.field(default_factory=SuiteConfig)
+    """As the episodes were collected with."""
     overwrite: bool = False
     """Replaces what is in `out`."""
 
 
 def main(config: LabelConfig) -> int:
-    if not config.folder or not config.out:
-        raise UserError("folder and out: name the folder of episodes and the one to write")
+    if not config.folder:
+        raise ConfigError("folder", "name the folder of collected episodes, for example --folder runs/rollouts")
+    if not config.out:
+        raise ConfigError("out", "name the folder to write, for example --out runs/labelled")
     suite = make_suite(config.suite.name, **config.suite.options)
     if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, to_tree(config.suite)):
         print(f"{config.out}: labelled already")
@@ -40,5 +43,7 @@ def main(config: LabelConfig) -> int:
     return 0
 
 
+COMMAND = commands.Command("label", main, LabelConfig, __doc__, flags=("folder", "out"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, LabelConfig, __doc__, flags=("folder", "out")))
+    sys.exit(COMMAND.run())

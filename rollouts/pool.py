@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
+from mira_jax.config import Count, Natural
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.trajectories import records
@@ -27,7 +28,6 @@ from rollouts.suites import Suite, make_suite
 from rollouts.worker import Places, WorkerConfig, quieter, work
 
 Result = TypeVar("Result")
-POOLS = ("local", "ray")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,23 +37,18 @@ class RolloutConfig(WorkerConfig):
     out: str = ""
     """The folder to write."""
     split: str = "train"
+    """Which tasks of the suite: train, validation or test."""
     templates: list[str] | None = None
     """Only these task templates. Default: all of the suite."""
-    episodes: int = 100
+    episodes: Count = 100
     """How many tasks are drawn."""
-    attempts: int = 1
+    attempts: Count = 1
     """How often each of them is tried."""
-    seed: int = 0
+    seed: Natural = 0
     """Draws the tasks."""
-    pool: str = "local"
+    pool: Literal["local", "ray"] = "local"
     """local: the episodes run in this process. ray: in the workers of a Ray cluster."""
     ray: RayConfig = dataclasses.field(default_factory=RayConfig)
-
-    def __post_init__(self) -> None:
-        if self.episodes < 1 or self.attempts < 1:
-            raise UserError("episodes and attempts must be at least 1")
-        if self.pool not in POOLS:
-            raise UserError(f"pool: {self.pool!r} is none of {', '.join(POOLS)}")
 
 
 @dataclasses.dataclass

@@ -19,7 +19,9 @@ from typing import Any
 
 import msgspec
 
-from mira_jax.errors import UserError
+from mira_jax.config import Count
+from mira_jax.errors import ConfigError, UserError
+from mira_jax.extras import install
 from mira_jax.trajectories.records import Policy, Task, Trajectory, decode, encode
 from rollouts.agents.policy import make_policy
 from rollouts.errors import InfraError, WorkerError
@@ -40,16 +42,14 @@ class RayConfig:
     address: str = ""
     """HOST:PORT of the cluster's head. Empty: the variable RAY_ADDRESS, else the cluster that this machine is a node of,
     else a new one of this machine alone."""
-    workers: int | None = None
+    workers: Count | None = None
     """How many, each with a browser and `browser.contexts` episodes at once. Default: as many as there are CPUs for."""
-    cpus: int = 2
+    cpus: Count = 2
     """How many CPUs of a node one worker takes up."""
 
     def __post_init__(self) -> None:
         if "://" in self.address:
-            raise UserError(f"ray.address: {self.address} is a Ray client's; run the command on a node of the cluster, with HOST:PORT")
-        if self.cpus < 1 or (self.workers is not None and self.workers < 1):
-            raise UserError("ray: workers and cpus must be at least 1")
+            raise ConfigError("address", f"{self.address} is a Ray client's; run the command on a node of the cluster, with HOST:PORT")
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +65,7 @@ async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) 
     try:
         import ray
     except ImportError:
-        raise UserError("pool: Ray is not installed: pip install -c constraints.txt -e '.[ray]'") from None
+        raise ConfigError("pool", f"Ray is not installed; {install('ray')}") from None
     _connect(ray, options.address)
     try:
         workers = options.workers or _room(ray, options.cpus)

@@ -10,9 +10,13 @@ import io
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from mira_jax import commands
-from mira_jax.errors import UserError
+from mira_jax.config import Level, Natural
+from mira_jax.errors import ConfigError
 from mira_jax.files import write_atomically
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.summary import Summary
@@ -24,6 +28,7 @@ from rollouts.analysis.summary import summarise, to_rows
 @dataclass(frozen=True)
 class ReportConfig:
     title: str = "Web agents, evaluated"
+    """Of the page."""
     about: str = ""
     """A sentence or two under the title: what was done, and what a reader should know of it."""
     evaluations: dict[str, str] = field(default_factory=dict)
@@ -40,15 +45,16 @@ class ReportConfig:
     """Metrics to draw of each run; empty: up to six, losses first."""
     stages: str = ""
     """A JSON file with the minutes of each stage, itself or under `minutes`; or the folder of stage records of `mira_jax.phases`."""
-    trajectories: int = 6
+    trajectories: Natural = 6
     """Tasks shown step by step, with every method's episode of each."""
-    page_characters: int = 4000
+    page_characters: Natural = 4000
     """The most of a page's text shown at a step."""
-    max_megabytes: float = 4.5
+    max_megabytes: Annotated[float, Meta(ge=1)] = 4.5
     """Size of the page: screenshots, then tasks, are left out to keep it."""
-    level: float = 0.95
+    level: Level = 0.95
     """Of the intervals."""
     out: str = "report.html"
+    """The file to write."""
     summary: str = ""
     """Also write the numbers here, as JSON: every method, and every two of them paired (docs/formats.md)."""
     table: str = ""
@@ -56,17 +62,11 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         if not self.evaluations:
-            raise UserError("evaluations: name at least one, for example {sft: runs/demo/evaluations/sft}")
+            raise ConfigError("evaluations", "name at least one, for example {sft: runs/demo/evaluations/sft}")
         for key, names in (("baseline", [self.baseline]), ("treatment", [self.treatment]), ("scores", self.scores)):
             for name in names:
                 if name and name not in self.evaluations:
-                    raise UserError(f"{key}: {name!r} is none of the evaluations {', '.join(self.evaluations)}")
-        if not 0 < self.level < 1:
-            raise UserError(f"level: {self.level} is not between 0 and 1")
-        if self.max_megabytes < 1:
-            raise UserError(f"max_megabytes: {self.max_megabytes} is too small for a report; 1 is the least")
-        if self.trajectories < 0 or self.page_characters < 0:
-            raise UserError("trajectories and page_characters can't be negative")
+                    raise ConfigError(key, f"{name!r} is none of the evaluations {', '.join(self.evaluations)}")
 
 
 def main(config: ReportConfig) -> None:
@@ -97,9 +97,9 @@ def main(config: ReportConfig) -> None:
 def _refuse_other_files(out: Path) -> None:
     """An older report may be replaced; anything else may not."""
     if out.is_dir():
-        raise UserError(f"out: {out} is a folder; expected the path of an HTML file")
+        raise ConfigError("out", f"{out} is a folder; expected the path of an HTML file")
     if out.exists() and pages.MARKER.encode() not in out.read_bytes()[:200]:
-        raise UserError(f"out: {out} exists and is not a report; choose another name")
+        raise ConfigError("out", f"{out} exists and is not a report; choose another name")
 
 
 def _csv(summary: Summary) -> str:
@@ -111,5 +111,7 @@ def _csv(summary: Summary) -> str:
     return table.getvalue()
 
 
+COMMAND = commands.Command("report", main, ReportConfig, __doc__, flags=("out",))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, ReportConfig, __doc__, flags=("out",)))
+    sys.exit(COMMAND.run())

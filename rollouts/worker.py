@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import traceback
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from playwright.async_api import Error
 
@@ -14,7 +14,7 @@ from mira_jax.trajectories.records import Task, Trajectory
 from rollouts.agents.policy import Policy, PolicyConfig
 from rollouts.episode import LimitConfig, run_episode
 from rollouts.errors import InfraError
-from rollouts.suites import Suite
+from rollouts.suites import OPTIONS, Suite
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.observation import ObservationConfig
 
@@ -22,7 +22,8 @@ from rollouts.web.observation import ObservationConfig
 @dataclasses.dataclass(frozen=True)
 class SuiteConfig:
     name: str = "arena"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Which tasks, on which sites."""
+    options: Annotated[dict[str, Any], OPTIONS] = dataclasses.field(default_factory=dict)
     """What the suite itself takes."""
 
 

@@ -35,4 +35,4 @@ def main(config: StageConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(commands.run(main, StageConfig, __doc__))
+    sys.exit(commands.Command("stage", main, StageConfig, __doc__).run())

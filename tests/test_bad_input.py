@@ -13,7 +13,6 @@ import msgspec
 import pytest
 from flax import nnx
 
-from mira_jax import commands
 from mira_jax.models import huggingface
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
@@ -22,18 +21,18 @@ from mira_jax.trajectories.shards import ShardReader, write_shard
 from rollouts.suites import make_suite
 from tests import synthetic
 
-CONFIGS = {
-    "rollouts.collect": "CollectConfig",
-    "rollouts.label": "LabelConfig",
-    "rollouts.evaluate": "EvaluateConfig",
-    "rollouts.report": "ReportConfig",
-    "mira_jax.train": "TrainConfig",
-    "mira_jax.score": "ScoreConfig",
-    "mira_jax.serve": "ServeConfig",
-    "mira_jax.export": "ExportConfig",
-    "mira_jax.import_model": "ImportConfig",
-    "mira_jax.phases": "PhasesConfig",
-}
+MODULES = (
+    "rollouts.collect",
+    "rollouts.label",
+    "rollouts.evaluate",
+    "rollouts.report",
+    "mira_jax.train",
+    "mira_jax.score",
+    "mira_jax.serve",
+    "mira_jax.export",
+    "mira_jax.import_model",
+    "mira_jax.phases",
+)
 TINY = {"width": 16, "layers": 1, "query_heads": 1, "kv_heads": 1, "head_dim": 16, "mlp_width": 32}
 SHARD = "episodes-00000.array_record"
 ENDPOINT = ["policy.kind=endpoint", "policy.tokenizer={data}/model", "policy.endpoint.base_url=http://127.0.0.1:9/v1"]
@@ -72,8 +71,7 @@ def refuse(data, tmp_path, capsys):
         fill = {"data": str(data), "out": str(tmp_path / "out")}
         argv = [part for setting in settings for part in ("--set", _fill(setting, fill))]
         argv += ["--config", _fill(config, fill)] if config else []
-        command = importlib.import_module(module)
-        assert commands.run(command.main, getattr(command, CONFIGS[module]), "", argv=argv) == 2
+        assert importlib.import_module(module).COMMAND.run(argv) == 2
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and message in errors[0]
         assert not list(tmp_path.iterdir())
@@ -95,13 +93,16 @@ def _fill(text: str, values: dict[str, str]) -> str:
     return text
 
 
-@pytest.mark.parametrize("module", CONFIGS)
+@pytest.mark.parametrize("module", MODULES)
 def test_configs(refuse, module):
     refuse(module, ["sead=1"], "unknown key sead; did you mean")
     refuse(module, [], "nowhere.yaml: cannot read the config", config="{data}/nowhere.yaml")
     refuse(module, [], "cannot read the config: Is a directory", config="{data}")
     refuse(module, [], "latin.yaml: not a config, which is YAML in UTF-8", config="{data}/latin.yaml")
-    refuse(module, ["out=[1]"] if module != "mira_jax.serve" else ["port=x"], "Expected `")
+    if module == "mira_jax.serve":
+        refuse(module, ["port=x"], "--set: port: 'x'; expected: integer")
+    else:
+        refuse(module, ["out=[1]"], "--set: out: [1]; expected: string")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_models(refuse, folder, message):
 def test_no_endpoint_and_no_tokenizer(refuse, module):
     refuse(module, [*ENDPOINT, "out={out}"], "cannot reach the endpoint")
     refuse(module, ["policy.kind=endpoint", "policy.tokenizer={data}/nowhere", "out={out}"], "no tokenizer")
-    refuse(module, [*EXPERT, "browser.width=-5", "out={out}"], "must be above 0")
+    refuse(module, [*EXPERT, "browser.width=-5", "out={out}"], "--set: browser.width: -5; it must be at least 1")
 
 
 @pytest.mark.parametrize("module", ["rollouts.collect", "rollouts.evaluate", "rollouts.web.browser"])
@@ -202,6 +203,14 @@ def test_a_full_disk(data, tmp_path, module, settings):
 
 def test_numbers_that_can_not_be(refuse):
     refuse("mira_jax.serve", ["model={data}/model", "warm_up=[0]"], "warm_up: 0: with max_length 4096, prompts have 1 to 4094 tokens")
-    refuse("mira_jax.score", ["episodes=[{data}/episodes]", "policy={data}/model", "out={out}", "rows=0"], "rows must be at least 1")
-    refuse("rollouts.collect", ["episodes=-1", *EXPERT[:1], "out={out}"], "must be at least 1")
-    refuse("rollouts.collect", [*EXPERT, "browser.screenshot_quality=500", "out={out}"], "is not from 0 to 100")
+    refuse(
+        "mira_jax.score",
+        ["episodes=[{data}/episodes]", "policy={data}/model", "out={out}", "rows=0"],
+        "--set: rows: 0; it must be at least 1",
+    )
+    refuse("rollouts.collect", ["episodes=-1", *EXPERT[:1], "out={out}"], "--set: episodes: -1; it must be at least 1")
+    refuse(
+        "rollouts.collect",
+        [*EXPERT, "browser.screenshot_quality=500", "out={out}"],
+        "screenshot_quality: 500; it must be at least 0 and at most 100",
+    )

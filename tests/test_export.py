@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mira_jax import commands, export, import_model
+from mira_jax import export, import_model
 from mira_jax.models import huggingface
 
 FIXTURE = Path(__file__).parent / "fixtures" / "gemma3" / "tail"
@@ -14,7 +14,7 @@ FIXTURE = Path(__file__).parent / "fixtures" / "gemma3" / "tail"
 
 def run(*settings):
     argv = [part for setting in settings for part in ("--set", setting)]
-    return commands.run(export.main, export.ExportConfig, "", flags=("checkpoint", "out"), argv=argv)
+    return export.COMMAND.run(argv)
 
 
 def test_export_gives_the_same_logits(tmp_path):
@@ -72,7 +72,7 @@ def test_nothing_outside_the_folder_is_copied(tmp_path, capsys, name):
     (folder / name).symlink_to("../secret")
     assert run(f"checkpoint={folder}", f"out={tmp_path / 'out'}") == 2
     argv = ["--set", f"model={folder}", "--set", f"out={tmp_path / 'run'}"]
-    assert commands.run(import_model.main, import_model.ImportConfig, "", argv=argv) == 2
+    assert import_model.COMMAND.run(argv) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
     for line in errors:

@@ -8,7 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mira_jax import commands, export, import_model
+from mira_jax import export, import_model
 from mira_jax.models import huggingface
 from mira_jax.training.load import load_config, load_model
 from mira_jax.trajectories.tokenizer import FILES, Tokenizer
@@ -19,9 +19,8 @@ FIXTURES = Path(__file__).parent / "fixtures" / "gemma3"
 
 
 def run(module, *settings):
-    config = import_model.ImportConfig if module is import_model else export.ExportConfig
     argv = [part for setting in settings for part in ("--set", setting)]
-    return commands.run(module.main, config, "", argv=argv)
+    return module.COMMAND.run(argv)
 
 
 def bits(folder):

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from mira_jax import commands, export, import_model
+from mira_jax import export, import_model
 from mira_jax.errors import UserError
 from mira_jax.models import google, huggingface, weights
 from mira_jax.training import run_weights
@@ -22,8 +22,8 @@ FIXTURES = Path(__file__).parent / "fixtures" / "gemma3"
 NAME = "model.layers.3.mlp.up_proj.weight"
 
 
-def run(module, config, *settings):
-    return commands.run(module.main, config, "", argv=[part for setting in settings for part in ("--set", setting)])
+def run(module, *settings):
+    return module.COMMAND.run([part for setting in settings for part in ("--set", setting)])
 
 
 def hub_folder(tmp_path, fixture, name, values):
@@ -50,8 +50,8 @@ def test_a_hub_folder(tmp_path, fixture, name, scan_layers):
 
 def test_import_and_export_leave_nothing_behind(tmp_path, capsys):
     folder, _ = hub_folder(tmp_path, "tail", NAME, [np.nan])
-    assert run(import_model, import_model.ImportConfig, f"model={folder}", f"out={tmp_path / 'run'}") == 2
-    assert run(export, export.ExportConfig, f"checkpoint={folder}", f"out={tmp_path / 'out'}") == 2
+    assert run(import_model, f"model={folder}", f"out={tmp_path / 'run'}") == 2
+    assert run(export, f"checkpoint={folder}", f"out={tmp_path / 'out'}") == 2
     assert all(f"tensor {NAME}: 1 of" in line for line in capsys.readouterr().err.splitlines())
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
     with pytest.raises(UserError, match=f"tensor {NAME}: 1 of"):
@@ -67,7 +67,7 @@ def test_a_run(tmp_path, capsys):
     message = rf"{CHECKPOINTS}/7: parameter norm\.scale: 2 of {norm.size} values are NaN or infinite"
     with pytest.raises(UserError, match=message):
         load_model(tmp_path / "run")
-    assert run(export, export.ExportConfig, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'out'}") == 2
+    assert run(export, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'out'}") == 2
     assert "parameter norm.scale: 2 of" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -2,24 +2,24 @@
 
 import pytest
 
-from mira_jax import commands, export, import_model, score
+from mira_jax import export, import_model, score
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.training.run_folder import CONFIG
 
 
 @pytest.mark.parametrize(
-    ("module", "config", "flags"),
+    ("module", "flags"),
     [
-        (export, export.ExportConfig, ["--set", "checkpoint=x"]),
-        (score, score.ScoreConfig, ["--set", "episodes=[x]", "--set", "policy=x"]),
-        (import_model, import_model.ImportConfig, ["--set", "model=x"]),
+        (export, ["--set", "checkpoint=x"]),
+        (score, ["--set", "episodes=[x]", "--set", "policy=x"]),
+        (import_model, ["--set", "model=x"]),
     ],
 )
-def test_one_writer_at_a_time_in_every_output_folder(tmp_path, capsys, module, config, flags):
+def test_one_writer_at_a_time_in_every_output_folder(tmp_path, capsys, module, flags):
     out = tmp_path / "out"
     with sole_writer(out, "something"):
-        assert commands.run(module.main, config, "", (), [*flags, "--set", f"out={out}"]) == 2
+        assert module.COMMAND.run([*flags, "--set", f"out={out}"]) == 2
     assert f"{out}: another process is writing" in capsys.readouterr().err
     assert not out.exists()
 

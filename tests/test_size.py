@@ -3,16 +3,15 @@ import json
 
 import pytest
 
-from mira_jax import commands
 from mira_jax.models.config import PRESETS
-from mira_jax.size import SizeConfig, main
+from mira_jax.size import COMMAND
 
 SMALL = ["--set", "model.sizes={vocabulary_size: 96, width: 32, layers: 2, query_heads: 4, kv_heads: 2, head_dim: 8, mlp_width: 64}"]
 ROWS = ["--set", "data.rows=8", "--set", "data.row_length=64", "--set", "prompt_tokens=20", "--set", "response_tokens=10"]
 
 
 def size(*arguments):
-    return commands.run(main, SizeConfig, "", flags=("topology", "preset", "json"), argv=[*SMALL, *ROWS, *arguments])
+    return COMMAND.run([*SMALL, *ROWS, *arguments])
 
 
 @pytest.mark.parametrize("recipe", ["sft", "actor", "critic"])

@@ -1,0 +1,3 @@
+from mira_jax import extras
+
+extras.require("train")

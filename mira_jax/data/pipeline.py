@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import grain
 import numpy as np
 
+from mira_jax.config import Count, ProperFraction
 from mira_jax.data.packing import Batch
-from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import PromptConfig
 
 
@@ -17,21 +18,17 @@ class DataConfig:
     """Folders of shards."""
     side_tables: list[str] = dataclasses.field(default_factory=list)
     """Files that `mira_jax.score` wrote, for recipes that read them."""
-    only: str = "all"
-    """all, or success: the steps of successful episodes."""
+    only: Literal["all", "success"] = "all"
+    """success: the steps of successful episodes alone."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
-    row_length: int = 1024
+    row_length: Count = 1024
     """Tokens per row. Several steps are packed in one."""
-    rows: int = 8
+    rows: Count = 8
     """Rows per batch, over all devices."""
     drop_too_long: bool = False
     """Leave out steps longer than a row; otherwise they are an error."""
-    holdout: float = 0.0
+    holdout: ProperFraction = 0.0
     """Share of the tasks whose episodes are kept from training, to measure the loss on."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.holdout < 1:
-            raise UserError(f"data.holdout: {self.holdout}; it is a share of the tasks, at least 0 and below 1")
 
 
 def batches_of(batches: Sequence[Batch]) -> grain.DatasetIterator[Batch]:

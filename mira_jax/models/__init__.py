@@ -1,6 +1,10 @@
-import jax
+from mira_jax import extras
 
-from mira_jax.models.precision import use_precision
+extras.require("train")
+
+import jax  # noqa: E402
+
+from mira_jax.models.precision import use_precision  # noqa: E402
 
 # Unless JAX was given another one, by JAX_DEFAULT_MATMUL_PRECISION or jax.config. Commands set what their config says.
 if jax.config.jax_default_matmul_precision is None:

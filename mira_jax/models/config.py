@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from mira_jax.errors import UserError
 
@@ -38,6 +38,7 @@ class Gemma3Config:
     width: int
     """D: of the residual stream."""
     layers: int
+    """How many."""
     query_heads: int
     """N."""
     kv_heads: int
@@ -53,11 +54,15 @@ class Gemma3Config:
     layer_types: tuple[str, ...] | None = None
     """sliding_attention or full_attention, per layer. Default: every sixth is full."""
     rope_base_local: float = 10_000.0
+    """Base of the rotary embedding in local layers."""
     rope_base_global: float = 1_000_000.0
+    """The same in global layers."""
     rope_factor_global: float = 1.0
     """Positions are divided by it in global layers: 8 from 4B on."""
     max_positions: int = 32_768
+    """The most tokens of a sequence."""
     norm_eps: float = 1e-6
+    """Added to the mean square under the root of RMSNorm."""
     scan_layers: bool | None = None
     """Stack the parameters of repeated layers and scan over them. Default: from 12 layers on."""
 
@@ -343,7 +348,8 @@ _FIXED = {
 }
 """The values that are implemented; the first is what transformers takes for a key that is left out."""
 
-PRESETS = {
+Preset = Literal["270m", "1b", "4b", "12b", "27b"]
+PRESETS: dict[Preset, Gemma3Config] = {
     "270m": Gemma3Config(262_144, 640, 18, 4, 1, 256, 2048, window=512),
     "1b": Gemma3Config(262_144, 1152, 26, 4, 1, 256, 6912, window=512),
     "4b": Gemma3Config(262_208, 2560, 34, 8, 4, 256, 10_240, window=1024, rope_factor_global=8.0, max_positions=131_072),

@@ -6,6 +6,7 @@ R chosen tokens of a row.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from mira_jax.models import attention, sequence
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
 from mira_jax.models.sharding import constrain, whole_width
 
-REMAT = {
+Remat = Literal["none", "block", "mlp", "products"]
+REMAT: dict[Remat, Any] = {
     "none": None,
     "block": jax.checkpoint_policies.nothing_saveable,
     "mlp": jax.checkpoint_policies.save_anything_except_these_names("mlp_gate", "mlp_up", "mlp_product"),

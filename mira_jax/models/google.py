@@ -146,7 +146,7 @@ def sizes_of(folder: str | Path, shapes: Mapping[str, tuple[int, ...]], sizes: M
     layers = len({name.split("/")[1] for name in shapes if name.startswith("transformer/layer_")})
     known = dict(zip(_SAID_BY_SHAPES, (vocabulary_size, width, layers, query_heads, kv_heads, head_dim, mlp_width), strict=True))
     if sizes:
-        return configs.build(Gemma3Config, {**sizes, **known}, source="sizes")
+        return configs.build(Gemma3Config, {**sizes, **known}, prefix="sizes.")
     for preset in PRESETS.values():
         sized = dataclasses.replace(preset, vocabulary_size=vocabulary_size)
         if all(getattr(sized, name) == value for name, value in known.items()):

@@ -12,13 +12,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from msgspec import Meta
 
-from mira_jax.errors import UserError
+from mira_jax.config import Count, Positive
 from mira_jax.models.gemma3 import INPUT_AXES, Gemma3, matrix, project
 from mira_jax.models.sharding import PARAMETERS, whole_width
 
@@ -27,22 +28,12 @@ TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    rank: int = 16
+    rank: Count = 16
     """R: columns of A, rows of B."""
-    alpha: float = 32.0
+    alpha: Positive = 32.0
     """The product counts alpha / rank times."""
-    targets: tuple[str, ...] = TARGETS
+    targets: Annotated[tuple[Literal["query", "key", "value", "output", "gate", "up", "down"], ...], Meta(min_length=1)] = TARGETS
     """The matrices of every layer that get adapters."""
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"lora.rank: {self.rank}; it must be at least 1")
-        if not 0 < self.alpha < math.inf:
-            raise UserError(f"lora.alpha: {self.alpha}; it must be above 0")
-        if unknown := [name for name in self.targets if name not in TARGETS]:
-            raise UserError(f"lora.targets: {unknown[0]!r} is none of {', '.join(TARGETS)}")
-        if not self.targets:
-            raise UserError(f"lora.targets: name at least one of {', '.join(TARGETS)}")
 
     @property
     def scale(self) -> float:

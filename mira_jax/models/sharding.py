@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from msgspec import Meta
 
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 
@@ -53,24 +54,28 @@ PARAMETERS: dict[str, tuple[str | None, ...]] = {
 is not here (norms, critic heads) is whole on every device; a scanned one has an axis more, in front, which is never split."""
 
 
+Parts = Annotated[int, Meta(ge=-1)]
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    data: int = 1
+    data: Parts = 1
     """Copies of the parameters, each on its own rows."""
-    fsdp: int = -1
+    fsdp: Parts = -1
     """Parts that parameters and optimizer are split into, each with its own rows. -1: all devices that are left."""
-    tensor: int = 1
+    tensor: Parts = 1
     """Parts that heads, mlp and vocabulary are split into."""
-    sequence: int = 1
+    sequence: Parts = 1
     """Parts that the tokens of a row are split into."""
 
     def __post_init__(self) -> None:
         rest = [axis for axis in AXES if getattr(self, axis) == -1]
         if len(rest) > 1:
-            raise UserError(f"mesh: {' and '.join(rest)} are -1; only one axis can take the devices that are left, so give the others")
+            both = " and ".join(rest)
+            raise ConfigError("", f"{both} are -1; only one axis can take the devices that are left, so give the others")
         for axis in AXES:
-            if getattr(self, axis) < 1 and axis not in rest:
-                raise UserError(f"mesh.{axis}: {getattr(self, axis)}; it is at least 1, or -1 for all devices that are left")
+            if not getattr(self, axis):
+                raise ConfigError(axis, "0; it is at least 1, or -1 for all devices that are left")
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:

@@ -80,7 +80,7 @@ def make_recipe(options: dict[str, Any]) -> Recipe:
     if name not in RECIPES:
         raise UserError(f"recipe.name: {name!r} is none of {', '.join(RECIPES)}")
     module, _, attribute = RECIPES[name].partition(":")
-    return configs.build(getattr(importlib.import_module(module), attribute), options, source=f"recipe {name}")
+    return configs.build(getattr(importlib.import_module(module), attribute), options, prefix="recipe.")
 
 
 def options_of(name: str, recipe: Recipe) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def _sizes(config: TrainConfig) -> Gemma3Config:
         sizes = preset | sizes
     elif "vocabulary_size" not in sizes:
         raise UserError("model: its sizes are unknown; give --preset 12b, init_from, or model.sizes with vocabulary_size")
-    return configs.build(Gemma3Config, sizes, source="model.sizes")
+    return configs.build(Gemma3Config, sizes, prefix="model.sizes.")
 
 
 def abstract_mesh(config: MeshConfig, chips: int) -> AbstractMesh:

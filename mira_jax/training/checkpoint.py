@@ -18,6 +18,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
+from mira_jax.config import Count
 from mira_jax.errors import UserError
 from mira_jax.files import parse_json
 from mira_jax.training import checksums, processes
@@ -31,9 +32,9 @@ CHUNK_BYTES = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    every: int = 500
+    every: Count = 500
     """Updates between checkpoints. One is always written at the end, and on SIGTERM."""
-    keep: int = 2
+    keep: Count = 2
     """How many are kept."""
 
 

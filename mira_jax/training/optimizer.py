@@ -1,71 +1,52 @@
 """AdamW and Adafactor with a schedule and global-norm clipping, in the precision that is asked for."""
 
 import dataclasses
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mira_jax.errors import UserError
+from mira_jax.config import Count, Fraction, NonNegative, Positive, ProperFraction
 from mira_jax.training.precision import mixed_precision
 
-NAMES = ("adamw", "adafactor")
-SCHEDULES = ("constant", "linear", "cosine")
-DTYPES = ("float32", "bfloat16")
+DType = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    name: str = "adamw"
+    name: Literal["adamw", "adafactor"] = "adamw"
     """adamw: Loshchilov and Hutter, arXiv 1711.05101. adafactor: Shazeer and Stern, arXiv 1804.04235, without momentum
     and with the learning rate below as it is; of the second moment of a matrix it keeps row and column means alone."""
-    learning_rate: float = 1e-5
+    learning_rate: NonNegative = 1e-5
     """The peak."""
-    schedule: str = "cosine"
-    """constant, linear or cosine: the way from the peak to `end` after the warm-up."""
-    warmup: float = 0.1
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """The way from the peak to `end` after the warm-up."""
+    warmup: Fraction = 0.1
     """Share of the updates over which the rate rises linearly."""
-    end: float = 0.0
+    end: Fraction = 0.0
     """Share of the peak that linear and cosine end at."""
-    beta1: float = 0.9
-    """Of adamw, as are beta2 and epsilon."""
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
+    beta1: ProperFraction = 0.9
+    """Of adamw: the decay of the mean of gradients."""
+    beta2: ProperFraction = 0.999
+    """Of adamw: the decay of the mean of squared gradients."""
+    epsilon: Positive = 1e-8
+    """Of adamw: added to the root of the mean of squared gradients."""
+    weight_decay: NonNegative = 0.0
     """Of matrices; norm scales and biases do not decay."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """The largest global norm of a gradient; 0 for none."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Cut each batch into this many parts, one after another on the device. The update is that of the whole batch."""
-    sum_dtype: str = "float32"
+    sum_dtype: DType = "float32"
     """What the gradients of bfloat16 parameters are summed in over the parts of `accumulate`: float32, or bfloat16, which takes
     2 bytes a parameter less and rounds the sum after each part. Those of float32 parameters are summed in float32."""
-    state_dtype: str = "float32"
+    state_dtype: DType = "float32"
     """What the moments are kept in: float32, or bfloat16 rounded at random. They are computed in float32."""
     master: bool = False
     """With `model.param_dtype: bfloat16`: keep the parameters in float32 too, and change those. Without it the
     bfloat16 parameters are changed themselves and rounded at random."""
-
-    def __post_init__(self) -> None:
-        for key, names in (("name", NAMES), ("schedule", SCHEDULES), ("state_dtype", DTYPES), ("sum_dtype", DTYPES)):
-            if getattr(self, key) not in names:
-                raise UserError(f"optimizer.{key}: {getattr(self, key)!r} is none of {', '.join(names)}")
-        for key in ("learning_rate", "weight_decay", "clip"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise UserError(f"optimizer.{key}: {getattr(self, key)}; it must be a number of at least 0")
-        for key in ("warmup", "end"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"optimizer.{key}: {getattr(self, key)} is not a share between 0 and 1")
-        for key in ("beta1", "beta2"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UserError(f"optimizer.{key}: {getattr(self, key)}; it must be at least 0 and below 1")
-        if not 0 < self.epsilon < math.inf:
-            raise UserError(f"optimizer.epsilon: {self.epsilon}; it must be above 0")
-        if self.accumulate < 1:
-            raise UserError(f"optimizer.accumulate: {self.accumulate} is less than 1")
 
 
 def learning_rate(config: OptimizerConfig, updates: int) -> Callable[[jax.Array], jax.Array]:

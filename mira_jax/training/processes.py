@@ -14,7 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mira_jax import files
-from mira_jax.errors import UserError
+from mira_jax.config import Count, Natural
+from mira_jax.errors import ConfigError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,19 +27,20 @@ class DistributedConfig:
     three keys below do."""
     coordinator: str | None = None
     """HOST:PORT of process 0, which the others can reach."""
-    processes: int | None = None
+    processes: Count | None = None
     """How many there are."""
-    process: int | None = None
+    process: Natural | None = None
     """The number of this one, from 0."""
 
     def __post_init__(self) -> None:
         given = self.coordinator, self.processes, self.process
         if not self.enabled and given != (None, None, None):
-            raise UserError("distributed: coordinator, processes and process say nothing without distributed.enabled=true")
+            name = next(name for name, value in zip(("coordinator", "processes", "process"), given, strict=True) if value is not None)
+            raise ConfigError(name, "has no effect without $.enabled=true")
         if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdigit():
-            raise UserError(f"distributed.coordinator: {self.coordinator!r} is not HOST:PORT")
-        if self.processes is not None and self.process is not None and not 0 <= self.process < self.processes:
-            raise UserError(f"distributed.process: {self.process}; of {self.processes} processes it is 0 to {self.processes - 1}")
+            raise ConfigError("coordinator", f"{self.coordinator!r} is not HOST:PORT")
+        if self.processes is not None and self.process is not None and self.process >= self.processes:
+            raise ConfigError("process", f"{self.process}; of {self.processes} processes it is 0 to {self.processes - 1}")
 
     def anywhere(self) -> "DistributedConfig":
         """What of it is the same in every process, and when the run goes on elsewhere."""

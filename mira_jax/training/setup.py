@@ -4,24 +4,26 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
 from mira_jax import config as configs
+from mira_jax.config import Count
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.pipeline import DataConfig, split
 from mira_jax.data.steps import choose, corpus, tokenize
 from mira_jax.errors import UserError
 from mira_jax.models import lora as adapters
-from mira_jax.models.config import PRESETS, Gemma3Config
-from mira_jax.models.gemma3 import REMAT
+from mira_jax.models.config import PRESETS, Gemma3Config, Preset
+from mira_jax.models.gemma3 import Remat
 from mira_jax.models.lora import LoraConfig
-from mira_jax.models.precision import PRECISIONS
+from mira_jax.models.precision import Precision
+from mira_jax.schema import Options
 from mira_jax.training.layout import Layout
 from mira_jax.training.load import build_model, load_config, load_model, lora_configs
-from mira_jax.training.optimizer import DTYPES
+from mira_jax.training.optimizer import DType
 from mira_jax.training.state import Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, find_tokenizer, train_tokenizer
@@ -29,39 +31,28 @@ from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, find_tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    preset: str | None = None
-    """270m, 1b, 4b, 12b or 27b: the sizes to start from scratch with. With `init_from` the sizes are the old model's."""
-    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preset: Preset | None = None
+    """The sizes to start from scratch with. With `init_from` the sizes are the old model's."""
+    sizes: Annotated[dict[str, Any], Options({"": "mira_jax.models.config:Gemma3Config"})] = dataclasses.field(default_factory=dict)
     """Fields of `mira_jax.models.config.Gemma3Config`, over the preset. The vocabulary is the tokenizer's unless given."""
-    dtype: str = "float32"
-    """Of activations: float32 or bfloat16."""
-    param_dtype: str = "float32"
+    dtype: DType = "float32"
+    """Of activations."""
+    param_dtype: DType = "float32"
     """Of parameters: float32, or bfloat16, which halves their memory and that of their gradients. What then becomes of
     small updates: `optimizer.master`. A critic's heads and the adapters of `lora` are float32 in any case."""
-    precision: str = "highest"
-    """Of matrix products of float32: highest, high or default (`mira_jax.models.precision`). The faster ones are not float32."""
-    remat: str = "none"
-    """What the backward pass computes again: a key of `mira_jax.models.gemma3.REMAT`."""
-
-    def __post_init__(self) -> None:
-        for key in ("dtype", "param_dtype"):
-            if getattr(self, key) not in DTYPES:
-                raise UserError(f"model.{key}: {getattr(self, key)!r} is none of {', '.join(DTYPES)}")
-        if self.preset is not None and self.preset not in PRESETS:
-            raise UserError(f"model.preset: {self.preset!r} is none of {', '.join(PRESETS)}")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"model.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
-        if self.remat not in REMAT:
-            raise UserError(f"model.remat: {self.remat!r} is none of {', '.join(REMAT)}")
+    precision: Precision = "highest"
+    """Of matrix products of float32 (`mira_jax.models.precision`). The faster ones are not float32."""
+    remat: Remat = "none"
+    """What the backward pass computes again (`mira_jax.models.gemma3.REMAT`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerTraining:
-    vocabulary_size: int = 1024
+    vocabulary_size: Count = 1024
     """At most so many pieces."""
     symbols: list[str] = dataclasses.field(default_factory=list)
     """Strings that are always one piece."""
-    texts: int = 20_000
+    texts: Count = 20_000
     """The most intents, responses and pages, each, to train on."""
 
 
@@ -182,7 +173,7 @@ def describe_model(
         preset = configs.to_tree(PRESETS[config.preset]) if config.preset else {}
         for derived in ("layer_types", "scan_layers", "vocabulary_size"):
             preset.pop(derived, None)
-        sizes = configs.build(Gemma3Config, {"vocabulary_size": tokenizer.vocabulary_size, **preset, **config.sizes}, source="model.sizes")
+        sizes = configs.build(Gemma3Config, {"vocabulary_size": tokenizer.vocabulary_size, **preset, **config.sizes}, prefix="model.sizes.")
     tokenizer.fit(sizes.vocabulary_size, init_from or "model")
 
     def build(rngs):

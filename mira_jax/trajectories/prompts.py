@@ -9,9 +9,11 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from mira_jax.config import Count
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Step
 from mira_jax.trajectories.tokenizer import Tokenizer
@@ -19,19 +21,14 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 OLD_PAGE = "** Simplified html **"
 PAGE_CUT = "\n[page cut]"
 HISTORY_CUT = "[earlier rounds left out]\n"
-VERSIONS = ("webrl", "compact")
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    version: str = "webrl"
+    version: Literal["webrl", "compact"] = "webrl"
     """webrl: one chat turn per round, as in WebRL's data. compact: the same content with few marks, for small models."""
-    max_tokens: int = 16_384
+    max_tokens: Count = 16_384
     """The most tokens of a prompt. Older rounds are left out first, then the page is cut."""
-
-    def __post_init__(self) -> None:
-        if self.version not in VERSIONS:
-            raise UserError(f"prompt.version: {self.version!r} is none of {', '.join(VERSIONS)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,12 @@ import dataclasses
 import hashlib
 import random
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
-from mira_jax.errors import UserError
+from msgspec import Meta
+
+from mira_jax.config import Count, Fraction, Natural, NonNegative
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories import records
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, token_problem
 from mira_jax.trajectories.records import Action, Task, TokenCounts, episode_key
@@ -19,25 +22,23 @@ from rollouts.suites.base import ScriptedPolicy
 from rollouts.web.actions import EXIT, GO_BACKWARD, format_action
 from rollouts.web.observation import Observation
 
-KINDS = ("endpoint", "expert", "random", "idle")
-
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    kind: str = ""
+    kind: Literal["", "endpoint", "expert", "random", "idle"] = ""
     """endpoint: a model. expert: the suite's own script. random: any valid action. idle: gives up at once.
     Default: endpoint if a tokenizer is named, else expert."""
     name: str = ""
     """What the episodes and the report call it. Empty: the model's name, or the kind."""
     checkpoint: str = ""
     """Which weights wrote the episodes. Empty: the model's name."""
-    temperature: float = 0.0
+    temperature: NonNegative = 0.0
     """0 takes the most likely token. Exploration needs more: 1.0."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Draws from the most likely tokens that have this probability together. 1: off."""
-    top_k: int = 0
+    top_k: Natural = 0
     """Draws from this many of the most likely tokens. 0: off."""
-    max_tokens: int = 256
+    max_tokens: Count = 256
     """The most tokens of one response."""
     seed: int = 0
     """Another seed is another policy: its episodes are collected apart."""
@@ -45,20 +46,14 @@ class PolicyConfig:
     """A SentencePiece model, or the folder of a run or checkpoint that holds one. Needed by an endpoint policy."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
-    habits: dict[str, float] = dataclasses.field(default_factory=dict)
+    habits: dict[str, Fraction] = dataclasses.field(default_factory=dict)
     """expert: the probability of each bad habit, drawn once per episode."""
 
     def __post_init__(self) -> None:
         if not self.kind:
             object.__setattr__(self, "kind", "endpoint" if self.tokenizer else "expert")
-        if self.kind not in KINDS:
-            raise UserError(f"policy.kind: {self.kind!r} is none of {', '.join(KINDS)}")
-        if self.temperature < 0 or self.max_tokens < 1:
-            raise UserError("policy: temperature must be at least 0 and max_tokens at least 1")
-        if not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise UserError("policy: top_p must be above 0 and at most 1, top_k at least 0")
         if self.kind == "endpoint" and not self.tokenizer:
-            raise UserError("policy.tokenizer: prompts are sent as tokens; name the folder of the model that the endpoint serves")
+            raise ConfigError("tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +108,7 @@ class EndpointPolicy:
     def __init__(self, config: PolicyConfig):
         self.config = config
         self.tokenizer = Tokenizer(config.tokenizer)
-        self.endpoint = Endpoint(config.endpoint)
+        self.endpoint = Endpoint(config.endpoint, "policy.endpoint")
         self.record = self._record()
 
     async def __aenter__(self) -> "EndpointPolicy":

@@ -1,40 +1,39 @@
 """Suites of tasks, by name."""
 
-from collections.abc import Iterable
+import importlib
 from typing import Any
 
-from mira_jax.errors import UserError
+from mira_jax import config
+from mira_jax.errors import ConfigError
+from mira_jax.schema import Options
 from rollouts.suites.base import Session, Suite
 
-__all__ = ["NAMES", "Session", "Suite", "make_suite"]
+__all__ = ["OPTIONS", "SUITES", "Session", "Suite", "make_suite"]
 
-NAMES = ("arena", "miniwob", "webarena_infinity", "webarena_lite")
+SUITES = {
+    "arena": "rollouts.suites.arena.suite:ArenaSuite",
+    "miniwob": "rollouts.suites.miniwob.suite:MiniwobSuite",
+    "webarena_infinity": "rollouts.suites.infinity.suite:InfinitySuite",
+    "webarena_lite": "rollouts.suites.webarena.suite:WebArenaLiteSuite",
+}
+"""Name in the config to `module:Class`, imported when it is asked for. The class takes the fields of its options by name."""
+OPTIONS = Options(
+    {
+        "arena": "rollouts.suites.arena.suite:ArenaOptions",
+        "miniwob": "rollouts.suites.miniwob.suite:MiniwobOptions",
+        "webarena_infinity": "rollouts.suites.infinity.suite:InfinityOptions",
+        "webarena_lite": "rollouts.suites.webarena.suite:WebArenaOptions",
+    },
+    chosen_by="name",
+    beside=True,
+)
+"""The config classes of `suite.options`."""
 
 
 def make_suite(name: str, **options: Any) -> Suite:
-    """The suite of that name. Raises UserError if there is none, or if it has no such option."""
-    if name == "arena":
-        from rollouts.suites.arena import suite as arena
-
-        _refuse_unknown(options, arena.OPTIONS)
-        return arena.ArenaSuite(**options)
-    if name == "miniwob":
-        from rollouts.suites.miniwob import suite as miniwob
-
-        _refuse_unknown(options, miniwob.OPTIONS)
-        return miniwob.MiniwobSuite(**options)
-    if name == "webarena_infinity":
-        from rollouts.suites.infinity.suite import InfinitySuite
-
-        return InfinitySuite(**options)
-    if name == "webarena_lite":
-        from rollouts.suites.webarena.suite import WebArenaLiteSuite
-
-        return WebArenaLiteSuite(**options)
-    raise UserError(f"suite: {name!r} is none of {', '.join(NAMES)}")
-
-
-def _refuse_unknown(options: Iterable[str], known: Iterable[str]) -> None:
-    for option in options:
-        if option not in known:
-            raise UserError(f"suite.options: {option!r} is none of {', '.join(known)}")
+    """The suite of that name. Raises UserError if there is none, or for a wrong option."""
+    if name not in SUITES:
+        raise ConfigError("suite.name", f"{name!r} is none of {', '.join(SUITES)}")
+    config.build(OPTIONS.load(name), options, prefix="suite.options.")
+    module, _, attribute = SUITES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(**options)

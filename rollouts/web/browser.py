@@ -11,11 +11,13 @@ import shutil
 import sys
 from collections.abc import Awaitable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from msgspec import Meta
 from playwright.async_api import Browser, BrowserContext, Error, Playwright, async_playwright
 
-from mira_jax.errors import UserError
+from mira_jax.config import Count, NonNegative, Positive
+from mira_jax.errors import ConfigError, UserError
 from rollouts.errors import BrowserError
 from rollouts.web.fence import Fence
 
@@ -68,35 +70,33 @@ ENVIRONMENT_PREFIXES = ("LC_", "XDG_", "FONTCONFIG_", "PLAYWRIGHT_BROWSERS_", "P
 class BrowserConfig:
     executable: str | None = None
     """Path of a Chromium. If not given: chromium-headless-shell or chromium on PATH, else Playwright's own."""
-    contexts: int = 4
+    contexts: Count = 4
     """Episodes at once, each in a browser context of its own."""
-    width: int = 1280
-    height: int = 720
+    width: Count = 1280
+    """Of the page, in pixels."""
+    height: Count = 720
+    """Of the part of the page that is seen at once, in pixels."""
     draw: bool = True
     """Whether pages are painted. Without, a step costs about a third less processor time, but pages get no animation
     frames and there are no screenshots: for sites whose pages come whole from the server."""
     screenshots: bool = False
     """Keeps a JPEG of every page that the policy saw."""
-    screenshot_quality: int = 50
+    screenshot_quality: Annotated[int, Meta(ge=0, le=100)] = 50
+    """Of the JPEG, in percent."""
     sandbox: bool = True
     """Chromium's own sandbox. If it can't start, the command ends. Chromium has none for root."""
-    launch_seconds: float = 30.0
-    call_seconds: float = 10.0
+    launch_seconds: Positive = 30.0
+    """The most that the browser may take to start."""
+    call_seconds: Positive = 10.0
     """The most that one call to the browser may take."""
-    load_seconds: float = 15.0
+    load_seconds: Positive = 15.0
     """The most that a page may take to load after an action."""
-    settle_seconds: float = 1.5
+    settle_seconds: NonNegative = 1.5
     """How long, after an action, requests that a page sends by script are waited for."""
 
     def __post_init__(self) -> None:
-        if self.contexts < 1:
-            raise UserError(f"browser.contexts: {self.contexts} is less than 1")
         if self.screenshots and not self.draw:
-            raise UserError("browser.screenshots needs browser.draw: a page that is not painted has no picture")
-        if min(self.width, self.height, self.launch_seconds, self.call_seconds, self.load_seconds) <= 0:
-            raise UserError("browser: width, height, launch_seconds, call_seconds and load_seconds must be above 0")
-        if not 0 <= self.screenshot_quality <= 100:
-            raise UserError(f"browser.screenshot_quality: {self.screenshot_quality} is not from 0 to 100")
+            raise ConfigError("screenshots", "needs $.draw: a page that is not painted has no picture")
 
 
 async def bounded(awaitable: Awaitable[Result], seconds: float, what: str) -> Result:
@@ -126,7 +126,7 @@ def find_executables(configured: str | None) -> list[str | None]:
     if configured:
         path = shutil.which(configured) or configured
         if not (Path(path).is_file() and os.access(path, os.X_OK)):
-            raise UserError(f"browser.executable: {configured} is not an executable file")
+            raise ConfigError("browser.executable", f"{configured} is not an executable file")
         return [path]
     return [*(path for name in EXECUTABLES if (path := shutil.which(name))), None]
 

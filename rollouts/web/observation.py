@@ -16,9 +16,11 @@ import importlib.resources
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from mira_jax.errors import UserError
+from msgspec import Meta
+
+from mira_jax.config import Natural
 from mira_jax.trajectories.prompts import PAGE_CUT
 from rollouts.text import sanitize
 
@@ -41,22 +43,16 @@ _PLAIN_TYPES = frozenset({"text", "search", "email", "tel", "url", "number", "pa
 
 @dataclasses.dataclass(frozen=True)
 class ObservationConfig:
-    handles: str = "integer"
+    handles: Literal["integer", "name"] = "integer"
     """integer: 1, 2, 3 in page order. name: the accessible name in lower case, made unique by a trailing number."""
     compact: bool = False
     """Leaves out what the rest of the line says already: with name handles `<a id="blue lamp">` has no text of its own."""
-    max_characters: int = 40_000
+    max_characters: Annotated[int, Meta(ge=100)] = 40_000
     """The page is cut at the end of a line before this, and the cut is marked."""
-    max_text: int = 600
+    max_text: Natural = 600
     """The most characters of one piece of text or one value."""
-    max_options: int = 40
+    max_options: Natural = 40
     """The most options shown of one select."""
-
-    def __post_init__(self) -> None:
-        if self.handles not in ("integer", "name"):
-            raise UserError(f"observation.handles: {self.handles!r} is neither integer nor name")
-        if self.max_characters < 100:
-            raise UserError(f"observation.max_characters: {self.max_characters} is less than 100")
 
     def script_limits(self) -> dict[str, Any]:
         """The argument of the page script."""

@@ -5,7 +5,6 @@ import json
 import pytest
 import scipy.stats
 
-from mira_jax import commands
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import Spool
 from rollouts import compare
@@ -32,7 +31,7 @@ def write(folder, outcomes, method="m", template="buy"):
 @pytest.fixture
 def run(capsys):
     def run(*argv):
-        code = commands.run(compare.main, compare.CompareConfig, "", ("json",), argv, positional=("baseline", "treatment"))
+        code = compare.COMMAND.run(argv)
         said = capsys.readouterr()
         return code, said.out if code == 0 else said.err
 
@@ -179,7 +178,7 @@ def test_seeds_without_spread_give_no_interval(run, tmp_path):
         (("--set", "seeds=[0,1,7]"), "seed-7/sft: no such folder"),
         (("--set", "seeds=[0,1,2]"), "seed-2/mira: no such folder"),
         (("--set", "seeds=[0,1]", "--set", "treatment=runs/mira"), "treatment: runs/mira is the same run for every seed"),
-        (("--set", "seeds=zero"), "Expected `array`"),
+        (("--set", "seeds=zero"), "--set: seeds: 'zero'; expected: list of integers"),
     ],
 )
 def test_seeds_that_do_not_fit_are_refused(run, tmp_path, changes, message):

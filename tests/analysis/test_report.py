@@ -7,7 +7,7 @@ import re
 import pytest
 import scipy.stats
 
-from mira_jax import commands, phases
+from mira_jax import phases
 from mira_jax.config import build
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Page, Status, Subgoal
@@ -41,7 +41,7 @@ def written(tmp_path_factory):
         "out": str(root / "report.html"),
     }
     (root / "config.yaml").write_text(json.dumps(tree))
-    assert commands.run(report.main, report.ReportConfig, "", argv=["--config", str(root / "config.yaml")]) == 0
+    assert report.COMMAND.run(["--config", str(root / "config.yaml")]) == 0
     return root, made
 
 
@@ -279,7 +279,7 @@ def test_tasks_that_do_not_fit_are_left_out_and_counted(tmp_path):
 def test_the_same_input_gives_the_same_page_and_replaces_it(written):
     root, _ = written
     before = (root / "report.html").read_bytes()
-    assert commands.run(report.main, report.ReportConfig, "", argv=["--config", str(root / "config.yaml")]) == 0
+    assert report.COMMAND.run(["--config", str(root / "config.yaml")]) == 0
     assert (root / "report.html").read_bytes() == before
 
 
@@ -297,7 +297,7 @@ def test_the_same_input_gives_the_same_page_and_replaces_it(written):
         ({"stages": "{root}/numbers.csv"}, "not JSON"),
         ({"out": "{root}/config.yaml"}, "exists and is not a report"),
         ({"out": "{root}"}, "is a folder"),
-        ({"level": 1.5}, "not between 0 and 1"),
+        ({"level": 1.5}, "changed.yaml: level: 1.5; it must be above 0 and below 1"),
         ({"evaluations": {"sft": "{root}/sft", "other": "{root}/other"}, "scores": {}}, "not the same tasks: 67 only in sft"),
         ({"titel": "x"}, "did you mean title?"),
     ],
@@ -307,7 +307,7 @@ def test_bad_input_gets_one_message_and_exit_code_2(written, capsys, changes, me
     tree = json.loads((root / "config.yaml").read_text()) | {"out": str(root / "new.html")}
     tree |= json.loads(json.dumps(changes).replace("{root}", str(root)))
     (root / "changed.yaml").write_text(json.dumps(tree))
-    assert commands.run(report.main, report.ReportConfig, "", argv=["--config", str(root / "changed.yaml")]) == 2
+    assert report.COMMAND.run(["--config", str(root / "changed.yaml")]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and message in errors and errors.count("\n") == 1
     assert not (root / "new.html").exists()

@@ -206,8 +206,8 @@ def test_a_demonstrator_draws_its_habits_once_from_seed_and_attempt():
         (lambda suite: suite.task("shop.buy.train.01"), "no task"),
         (lambda suite: suite.expert(suite.task("shop.buy.train.1"), {"forgets_all": 1}), "habits: 'forgets_all' is none of"),
         (lambda suite: suite.expert(suite.task("shop.buy.train.1"), {"stops_early": 1.5}), "no probability"),
-        (lambda suite: make_suite("arena", seed=3), "suite.options: 'seed' is none of port"),
-        (lambda suite: make_suite("bazaar"), "suite: 'bazaar' is none of arena"),
+        (lambda suite: make_suite("arena", seed=3), "unknown key suite.options.seed; did you mean suite.options.port"),
+        (lambda suite: make_suite("bazaar"), "suite.name: 'bazaar' is none of arena"),
     ],
 )
 def test_what_is_unknown_is_named(call, message):

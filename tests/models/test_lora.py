@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.models import lora
 from mira_jax.models.config import Gemma3Config
@@ -139,4 +140,4 @@ def test_adapters_are_split_as_their_matrices_are():
 @pytest.mark.parametrize("options", [{"rank": 0}, {"alpha": 0.0}, {"targets": ("embedding",)}, {"targets": ()}])
 def test_impossible_settings_are_refused(options):
     with pytest.raises(UserError, match="lora." + next(iter(options))):
-        LoraConfig(**options)
+        build(LoraConfig, options, prefix="lora.")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.models.sharding import AXES, MeshConfig, _partition, make_mesh
 
@@ -86,4 +87,4 @@ def test_a_mesh_takes_all_devices_or_says_why_not():
 )
 def test_sizes_that_say_nothing_are_refused(sizes, message):
     with pytest.raises(UserError, match=message):
-        MeshConfig(**sizes)
+        build(MeshConfig, sizes, prefix="mesh.")

@@ -8,19 +8,19 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from mira_jax import commands, export, import_model  # noqa: E402
+from mira_jax import export, import_model  # noqa: E402
 
 MULTIMODAL = Path(__file__).parents[1] / "fixtures" / "gemma3" / "multimodal"
 
 
-def run(module, config, *settings):
-    return commands.run(module.main, config, "", argv=[part for setting in settings for part in ("--set", setting)])
+def run(module, *settings):
+    return module.COMMAND.run([part for setting in settings for part in ("--set", setting)])
 
 
 def test_a_multimodal_model_comes_back_whole(tmp_path):
     """Through an import and an export: the same class, the same numbers of the vision tower, the same logits of text."""
-    assert run(import_model, import_model.ImportConfig, f"model={MULTIMODAL}", f"out={tmp_path / 'run'}") == 0
-    assert run(export, export.ExportConfig, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'out'}") == 0
+    assert run(import_model, f"model={MULTIMODAL}", f"out={tmp_path / 'run'}") == 0
+    assert run(export, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'out'}") == 0
     ours, theirs = (
         transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         for folder in (tmp_path / "out", MULTIMODAL)

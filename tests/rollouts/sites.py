@@ -244,13 +244,12 @@ class CountingSession:
 
 WORKER = """
 import sys, rollouts.pool
-from mira_jax import commands
 from rollouts import collect
 from tests.rollouts.sites import CountingSuite
 suite = CountingSuite()
 suite.page = sys.argv.pop(1) or suite.page
 rollouts.pool.make_suite = lambda *_, **__: suite
-sys.exit(commands.run(collect.main, collect.CollectConfig, "", ("out",)))
+sys.exit(collect.COMMAND.run())
 """
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import PromptConfig, prompt_ids
 from mira_jax.trajectories.records import Task
@@ -138,7 +139,7 @@ async def test_an_endpoint_out_of_reach_is_named_at_once():
         with pytest.raises(UserError, match="no OpenAI-compatible endpoint"):
             await ask(url)
     with pytest.raises(UserError, match="is not an http address"):
-        EndpointConfig(base_url="localhost:80")
+        build(EndpointConfig, {"base_url": "localhost:80"})
 
 
 async def test_a_slow_answer_is_given_up_in_time():
@@ -323,15 +324,15 @@ async def test_a_key_in_any_other_answer_is_not_kept(monkeypatch):
     [
         ({"base_url": "https://user:URLSECRET@host/v1"}, "holds a user name or password"),
         ({"base_url": "https://URLSECRET@host/v1"}, "holds a user name or password"),
-        ({"base_url": "https://host/v1?api_key=URLSECRET"}, "a key goes into a variable"),
-        ({"base_url": "https://host/v1#URLSECRET"}, "a key goes into a variable"),
+        ({"base_url": "https://host/v1?api_key=URLSECRET"}, "put the key into a variable and name it in policy.endpoint.api_key_env"),
+        ({"base_url": "https://host/v1#URLSECRET"}, "put the key into a variable and name it in policy.endpoint.api_key_env"),
         ({"api_key_env": "sk-URLSECRET"}, "it takes the name, never the key itself"),
-        ({"log_probs": "some"}, "neither raw nor processed"),
+        ({"log_probs": "some"}, "policy.endpoint.log_probs: 'some' is none of '', raw, processed"),
     ],
 )
 def test_secrets_in_a_config_are_refused_and_not_shown(settings, message):
     with pytest.raises(UserError, match=message) as refusal:
-        EndpointConfig(**settings)
+        build(EndpointConfig, settings, prefix="policy.endpoint.")
     assert "URLSECRET" not in str(refusal.value)
 
 

@@ -18,7 +18,6 @@ import pytest
 
 import rollouts.episode
 import rollouts.worker
-from mira_jax import commands
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.trajectories.records import Status, episode_key
@@ -424,7 +423,7 @@ def test_an_evaluation_that_was_killed_before_its_first_episode_can_be_begun_aga
     (tmp_path / evaluate.EPISODES).mkdir()
     (tmp_path / f".{evaluate.CONFIG}.1.part").write_text("episodes: 1")
     arguments = ["--out", str(tmp_path), "--dry-run", "--set", "policy.kind=expert"]
-    assert commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out", "dry_run"), arguments) == 0
+    assert evaluate.COMMAND.run(arguments) == 0
 
 
 def test_two_processes_never_collect_into_one_folder(use, tmp_path):

@@ -8,6 +8,7 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mira_jax.config import build
 from mira_jax.errors import UserError
 from rollouts.web.browser import BrowserPool
 from rollouts.web.observation import ELEMENTS_KEY, ObservationConfig, name_handle, read, unique
@@ -191,8 +192,8 @@ async def test_style_sheets_that_come_late_are_waited_for(pool):
 
 
 async def test_unknown_handles_are_refused():
-    with pytest.raises(UserError, match="neither integer nor name"):
-        ObservationConfig(handles="slug")
+    with pytest.raises(UserError, match=r"observation\.handles: 'slug' is none of integer, name"):
+        build(ObservationConfig, {"handles": "slug"}, prefix="observation.")
 
 
 def _page(names):

@@ -1,6 +1,5 @@
 """What a dry run says, and that it leaves everything as it is."""
 
-from mira_jax import commands
 from mira_jax.trajectories.records import Policy, Status, Trajectory
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts import evaluate
@@ -12,7 +11,7 @@ SETTINGS = ["policy.kind=expert", "templates=[buy, set_status]", "episodes=4", "
 
 def run(out, *settings):
     argv = ["--out", str(out), "--dry-run", *(part for one in [*SETTINGS, *settings] for part in ("--set", one))]
-    return commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out", "dry_run"), argv)
+    return evaluate.COMMAND.run(argv)
 
 
 def tree(folder):

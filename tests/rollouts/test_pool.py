@@ -12,7 +12,6 @@ import threading
 
 import pytest
 
-from mira_jax import commands
 from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
@@ -57,7 +56,7 @@ def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys
     use(CountingSuite(trouble))
     settings = ["episodes=2", f"browser={json.dumps(BROWSER)}", "limits.tries=1"]
     arguments = ["--out", str(tmp_path / "out"), *(part for setting in settings for part in ("--set", setting))]
-    assert commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out",), arguments) == 2
+    assert evaluate.COMMAND.run(arguments) == 2
     assert "all 2 episodes were lost to infrastructure errors" in capsys.readouterr().err
     assert not (tmp_path / "out" / "summary.json").exists()
 
@@ -238,7 +237,7 @@ def test_an_evaluation_counts_by_template_and_can_be_paired(use, tmp_path, capsy
     arguments = ["--set", "episodes=4", "--set", f"browser={json.dumps(BROWSER)}", "--set", "observation={handles: name}"]
 
     def run(*more):
-        return commands.run(evaluate.main, evaluate.EvaluateConfig, "", ("out", "dry_run"), [*arguments, *more])
+        return evaluate.COMMAND.run([*arguments, *more])
 
     assert run("--out", str(out), "--dry-run") == 0 and "0 are there, 4 to run" in capsys.readouterr().out
     assert not out.exists()
@@ -272,7 +271,7 @@ def test_episodes_of_another_way_are_not_mixed_nor_taken_for_these(use, tmp_path
 
     def run(*more):
         more = [part for setting in more for part in ("--set", setting)]
-        return commands.run(collect_command.main, collect_command.CollectConfig, "", ("out",), [*arguments, *more])
+        return collect_command.COMMAND.run([*arguments, *more])
 
     assert run("episodes=2") == 0
     assert run("episodes=3", "limits.tries=2", "policy={kind: expert, seed: 1}") == 0

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from mira_jax import commands, serve
+from mira_jax import serve
 from mira_jax.errors import UserError
 from mira_jax.serving.server import Server, bind
 from mira_jax.training.load import model_fingerprint
@@ -55,7 +55,7 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path, capsys):
 
         # A second server on its port is refused before it reads the model.
         port = told["url"].rpartition(":")[2]
-        assert commands.run(serve.main, serve.ServeConfig, "", argv=["--set", f"port={port}", "--set", "model=/nowhere"]) == 2
+        assert serve.COMMAND.run(["--set", f"port={port}", "--set", "model=/nowhere"]) == 2
         assert capsys.readouterr().err.startswith(f"error: port {port} on 127.0.0.1 is in use")
 
         process.send_signal(signal.SIGTERM)
@@ -76,7 +76,7 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path, capsys):
         (["model={tmp}", "port=70000"], "70000"),
         (["model={tmp}", "host=256.1.1.1"], "256.1.1.1"),
         (["model={tmp}", "rows=0"], "rows"),
-        (["model={tmp}", "max_length=2"], "max_length: 2 is too little; give at least 64"),
+        (["model={tmp}", "max_length=2"], "--set: max_length: 2; it must be at least 64"),
         (["model={tmp}", "prefix_cache_mb=-1"], "prefix_cache_mb"),
         (["model={tmp}", "max_length=64", "warm_up=[63]"], "prompts have 1 to 62 tokens"),
         (["model={tmp}", "max_lenght=5"], "max_length"),
@@ -84,7 +84,7 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path, capsys):
 )
 def test_bad_settings_are_one_message_and_exit_code_2(overrides, word, tmp_path, capsys):
     arguments = [part for override in overrides for part in ("--set", override.format(tmp=tmp_path))]
-    assert commands.run(serve.main, serve.ServeConfig, "", argv=["--set", "port=0", *arguments]) == 2
+    assert serve.COMMAND.run(["--set", "port=0", *arguments]) == 2
     message = capsys.readouterr().err
     assert word in message and message.startswith("error: ") and message.count("\n") == 1
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mira_jax import commands
 from mira_jax.config import load
 from mira_jax.errors import UserError
 from mira_jax.trajectories.shards import ShardReader
@@ -266,7 +265,7 @@ def test_the_check_finds_what_passes_untouched(checkout, checked, tmp_path, caps
     argv = ["--checkout", str(checkout), "--out", str(out)]
 
     def run():
-        return commands.run(check.main, check.CheckConfig, "", ("checkout", "out", "python"), argv)
+        return check.COMMAND.run(argv)
 
     assert run() == 0
     assert json.loads(out.read_text()) == json.loads(checked.read_text()) and files(checkout) == before
@@ -291,7 +290,7 @@ def test_an_evaluation_takes_the_tasks_that_do_not_pass_untouched(checkout, chec
         ({"checkout": ""}, None, r"suite.options.checkout is not set: name .* https://github.com/web-arena-x/webarena-infinity"),
         ({"checkout": "{}/apps"}, None, r"suite.options.checkout: no apps/\*/real-tasks.json in .*/apps"),
         ({"python": "no-such-python"}, None, "suite.options.python: 'no-such-python' is not an executable file"),
-        ({"verify_seconds": 0}, None, "suite.options.verify_seconds: 0.0 is not above 0"),
+        ({"verify_seconds": 0}, None, "suite.options.verify_seconds: 0.0; it must be above 0"),
         ({"chekout": "x"}, None, "chekout.*checkout"),
         ({"check": ""}, lambda suite: suite.tasks("test", None, 1, 0), "suite.options.check is not set: run `python -m .* once"),
         ({"check": "{}/none"}, lambda suite: suite.tasks("test", None, 1, 0), "suite.options.check: .*none: .*No such file"),

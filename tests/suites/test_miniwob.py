@@ -136,8 +136,8 @@ def test_a_partial_reward_is_the_score_and_no_success_unless_the_threshold_says_
         (lambda suite: suite.task("miniwob.click-tests.test.1"), "no task 'miniwob.click-tests.test.1'"),
         (lambda suite: suite.expert(suite.task("miniwob.drag-box.test.1")), "no script for 'drag-box'; it has for choose-list"),
         (lambda suite: suite.expert(suite.task("miniwob.click-test.test.1"), {"stops_early": 1.0}), "habits: .* none, not stops_early"),
-        (lambda suite: make_suite("miniwob", threshold=0), "suite.options.threshold: 0 is not above 0"),
-        (lambda suite: make_suite("miniwob", pages="all"), "suite.options: 'pages' is none of port, threshold"),
+        (lambda suite: make_suite("miniwob", threshold=0), "suite.options.threshold: 0.0; it must be above 0 and at most 1"),
+        (lambda suite: make_suite("miniwob", pages="all"), "unknown key suite.options.pages; did you mean suite.options"),
     ],
 )
 def test_what_is_unknown_is_named(call, message):

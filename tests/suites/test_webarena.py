@@ -195,10 +195,10 @@ def test_what_are_not_its_tasks_is_refused(content, message, tmp_path):
         ({"sites": {"shopping": "ftp://127.0.0.1"}}, "is the address of a store"),
         ({"sites": {"shopping": "http://me:secret@127.0.0.1"}}, "is not an address"),
         ({"sites": {"shopping": "http://127.0.0.1:port"}}, "is not an address"),
-        ({"site": {}}, "unknown key site; did you mean sites"),
+        ({"site": {}}, r"unknown key suite\.options\.site; did you mean suite\.options\.sites"),
         ({"accounts": {"gitlab": {"user": "A_USER"}}}, "accounts.gitlab: name the environment variables"),
         ({"reset": {"shopping": []}}, "reset.shopping: name a command"),
-        ({"reset_seconds": 0}, "reset_seconds must be above 0"),
+        ({"reset_seconds": 0}, r"suite\.options\.reset_seconds: 0\.0; it must be above 0"),
     ],
 )
 def test_bad_options_are_refused(changes, message, options):

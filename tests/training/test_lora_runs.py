@@ -13,15 +13,15 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from mira_jax import commands, export, score
 from mira_jax import config as configs
+from mira_jax import export, score
 from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
 from mira_jax.models import lora
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sampler import Sampler, Sampling
 from mira_jax.recipes import make_recipe
-from mira_jax.train import TrainConfig, main
+from mira_jax.train import COMMAND, TrainConfig
 from mira_jax.training import loop
 from mira_jax.training.load import load_adapters, load_config, load_model, model_fingerprint
 from mira_jax.training.metrics import read_metrics
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 def run(folder: Path, out: str, *overrides: str) -> int:
     sets = [part for override in overrides for part in ("--set", override)]
     arguments = ["--config", str(folder / "config.yaml"), "--out", str(folder / out), *sets]
-    return commands.run(main, TrainConfig, "", flags=("out",), argv=arguments)
+    return COMMAND.run(arguments)
 
 
 def losses(folder: Path) -> list[float]:
@@ -191,7 +191,7 @@ def test_stopped_and_started_again_it_has_the_same_losses(folder, monkeypatch):
 def export_to(folder: Path, checkpoint: Path, *overrides: str) -> int:
     sets = [part for override in overrides for part in ("--set", override)]
     arguments = ["--checkpoint", str(checkpoint), "--out", str(folder), *sets]
-    return commands.run(export.main, export.ExportConfig, "", flags=("checkpoint", "out"), argv=arguments)
+    return export.COMMAND.run(arguments)
 
 
 def test_export_merges_in_float32_and_says_what_survives(folder, small, tmp_path, capsys):

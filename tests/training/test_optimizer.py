@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.training.optimizer import OptimizerConfig, decays, learning_rate, make_optimizer
 
@@ -109,5 +110,5 @@ def test_norms_and_biases_do_not_decay():
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(options):
-    with pytest.raises(UserError, match=next(iter(options))):
-        OptimizerConfig(**options)
+    with pytest.raises(UserError, match="optimizer." + next(iter(options))):
+        build(OptimizerConfig, options, prefix="optimizer.")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from mira_jax import commands
+from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.models.sharding import MeshConfig, make_mesh
-from mira_jax.train import TrainConfig, main
+from mira_jax.train import COMMAND
 from mira_jax.training.layout import Layout
 from mira_jax.training.metrics import read_metrics
 from mira_jax.training.processes import DistributedConfig, together
@@ -80,7 +80,7 @@ def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
 
 def alone(folder: Path, out: str) -> int:
     """The exit code of the command in this process, on its one device."""
-    return commands.run(main, TrainConfig, "", flags=("out",), argv=["--config", str(folder / "config.yaml"), "--out", str(folder / out)])
+    return COMMAND.run(["--config", str(folder / "config.yaml"), "--out", str(folder / out)])
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -137,14 +137,14 @@ def test_rows_of_a_batch_are_put_part_by_part_where_they_are_computed():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"coordinator": "host:1"}, "say nothing without distributed.enabled=true"),
+        ({"coordinator": "host:1"}, "coordinator: has no effect without distributed.enabled=true"),
         ({"enabled": True, "coordinator": "host"}, "'host' is not HOST:PORT"),
         ({"enabled": True, "processes": 2, "process": 2}, "of 2 processes it is 0 to 1"),
     ],
 )
 def test_how_processes_meet_is_checked(keys, message):
     with pytest.raises(UserError, match=message):
-        DistributedConfig(**keys)
+        build(DistributedConfig, keys, prefix="distributed.")
 
 
 def test_alone_what_fails_together_fails_as_it_is():

@@ -21,12 +21,11 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from mira_jax import commands
 from mira_jax.data.pipeline import batches_of
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.models import huggingface
-from mira_jax.train import TrainConfig, main
+from mira_jax.train import COMMAND, TrainConfig
 from mira_jax.training.checkpoint import Checkpoints, latest_checkpoint
 from mira_jax.training.layout import Layout
 from mira_jax.training.load import load_model
@@ -69,7 +68,7 @@ def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
 
 def run(folder: Path, out: str, *overrides: str) -> int:
     """The exit code of the command, in this process."""
-    return commands.run(main, TrainConfig, "", flags=("out",), argv=arguments(folder, out, *overrides))
+    return COMMAND.run(arguments(folder, out, *overrides))
 
 
 def start(folder: Path, out: str, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
@@ -189,13 +188,13 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder
         ("optimizer.learning_rate=1e-4", "optimizer.learning_rate is 0.003 there and 0.0001 now"),
         ("optimizer.learningrate=1", "did you mean optimizer.learning_rate?"),
         ("recipe.name=sgd", "recipe.name: 'sgd' is none of sft, critic, actor"),
-        ("recipe.normalise=step", "did you mean normalize?"),
+        ("recipe.normalise=step", "--set: unknown key recipe.normalise; did you mean recipe.normalize?"),
         ("optimizer.accumulate=3", "2 rows can't be cut into 3 equal parts"),
         ("updates=0", "updates: 0; it must be at least 1"),
         ("log_every=0", "log_every: 0; it must be at least 1"),
         ("epochs=0", "epochs: 0.0; it must be above 0"),
         ("checkpoint.every=0", "checkpoint.every: 0; it must be at least 1"),
-        ("data.holdout=-1", "data.holdout: -1.0; it is a share of the tasks"),
+        ("data.holdout=-1", "--set: data.holdout: -1.0; it must be at least 0 and below 1"),
         ("mesh.data=-1", "mesh: data and fsdp are -1; only one axis can take the devices that are left"),
     ],
 )
@@ -352,11 +351,11 @@ def test_a_run_that_was_moved_with_what_it_reads_goes_on(folder, tmp_path, capsy
     shutil.copyfile(folder / "tokenizer.model", tmp_path / "other name.model")
     for out in (f"{tmp_path}/the moved/run", "the moved/run/", "./the moved/../the moved/run", "link/run"):
         config = ["--config", str(folder / "config.yaml"), "--out", out, "--set", "seed=1"]
-        assert commands.run(main, TrainConfig, "", flags=("out",), argv=config) == 2
+        assert COMMAND.run(config) == 2
         assert "another config: seed is 0 there and 1 now; choose" in capsys.readouterr().err
     config = ["--config", str(folder / "config.yaml"), "--out", "link/run/"]
     moved = ["--set", "data.folders=[data]", "--set", "tokenizer.path=other name.model"]
-    assert commands.run(main, TrainConfig, "", flags=("out",), argv=[*config, *moved]) == 0
+    assert COMMAND.run([*config, *moved]) == 0
     assert f"goes on after update {before} of {newest}" in capsys.readouterr().err
     assert losses(tmp_path / "the moved" / "run") == losses(folder / "undisturbed")
     assert sorted(os.listdir(tmp_path)) == ["data", "link", "other name.model", "the moved"]

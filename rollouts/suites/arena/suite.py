@@ -1,5 +1,6 @@
 """The arena as a suite: its servers, the sessions of its episodes, its judge."""
 
+import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from mira_arena.sites.world import Visits, World
 from mira_arena.tasks import milestones
 from mira_arena.tasks.registry import TEMPLATES, instance, task_id, webarena_task
 from mira_arena.tasks.templates import SUITE, Instance
+from mira_jax.config import Port
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
@@ -22,11 +24,15 @@ from rollouts.suites.arena.expert import Expert, draw_habits
 from rollouts.suites.base import take_turns, to_address
 from rollouts.suites.server import LocalServer
 
-OPTIONS = ("port",)
+
+@dataclasses.dataclass(frozen=True)
+class ArenaOptions:
+    port: Port = 0
+    """Where the first application is served, on 127.0.0.1, the others after it; 0 takes free ones."""
 
 
 class ArenaSuite:
-    """The arena. Each application is served on a free port of 127.0.0.1; the first on `port`, the others after it, if that is given."""
+    """The arena. Each application is served on a port of its own."""
 
     name = SUITE
 

@@ -80,5 +80,7 @@ async def _passed(suite: InfinitySuite, app: str, browsers: BrowserPool) -> tupl
     return tuple(item.task.id for item, verdict in zip(items, verdicts, strict=True) if verdict["passed"])
 
 
+COMMAND = commands.Command("infinity-check", main, CheckConfig, __doc__, flags=("checkout", "out", "python"))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, CheckConfig, __doc__, flags=("checkout", "out", "python")))
+    sys.exit(COMMAND.run())

@@ -20,7 +20,8 @@ from playwright.async_api import BrowserContext, Request
 from playwright.async_api import Page as BrowserPage
 
 from mira_jax import config
-from mira_jax.errors import UserError
+from mira_jax.config import Positive
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites.base import spread
@@ -48,14 +49,12 @@ class InfinityOptions:
     """The file that `python -m rollouts.suites.infinity` wrote."""
     python: str = sys.executable
     """The interpreter of servers and verifiers. It needs what verifiers import: requests."""
-    verify_seconds: float = 60.0
+    verify_seconds: Positive = 60.0
     """The most that a verifier may take."""
 
     def __post_init__(self) -> None:
         if not shutil.which(self.python):
-            raise UserError(f"suite.options.python: {self.python!r} is not an executable file")
-        if self.verify_seconds <= 0:
-            raise UserError(f"suite.options.verify_seconds: {self.verify_seconds} is not above 0")
+            raise ConfigError("python", f"{self.python!r} is not an executable file")
 
 
 class InfinitySuite:
@@ -66,7 +65,7 @@ class InfinitySuite:
 
     def __init__(self, **options: Any):
         """The options are those of `InfinityOptions`. Raises UserError."""
-        self.options = config.build(InfinityOptions, options, source="suite.options")
+        self.options = config.build(InfinityOptions, options, prefix="suite.options.")
         # Servers and verifiers run in other folders than this process.
         self._python = os.path.abspath(str(shutil.which(self.options.python)))
         self.apps = read_apps(self.options.checkout)

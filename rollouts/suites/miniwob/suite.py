@@ -3,26 +3,29 @@
 The instruction is known only once a page is drawn, so a task has no intent before its session.
 """
 
+import dataclasses
 import importlib.resources
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from playwright.async_api import BrowserContext
 from playwright.async_api import Page as BrowserPage
 from starlette.staticfiles import StaticFiles
 
+from mira_jax.config import Port
 from mira_jax.errors import UserError
+from mira_jax.extras import install
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import FIRST_SEED
 from rollouts.suites.base import take_turns, to_address
 from rollouts.suites.miniwob.expert import Expert
 from rollouts.suites.server import LocalServer
 
-OPTIONS = ("port", "threshold")
 SUITE = "miniwob"
 PLACEHOLDER = "__MINIWOB__"
 HORIZON = 20
@@ -43,22 +46,24 @@ def find_pages() -> Path:
     spec = importlib.util.find_spec("miniwob")
     folder = Path(spec.origin).parent / "html" if spec and spec.origin else None
     if folder is None or not (folder / "miniwob").is_dir():
-        raise UserError("suite: the pages of MiniWoB++ are not installed; pip install -c constraints.txt -e '.[miniwob]'")
+        raise UserError(f"suite.name: the pages of MiniWoB++ are not installed; {install('miniwob')}")
     return folder
 
 
-class MiniwobSuite:
-    """MiniWoB++. Its pages are served on a free port of 127.0.0.1, unless `port` is given.
+@dataclasses.dataclass(frozen=True)
+class MiniwobOptions:
+    port: Port = 0
+    """Where the pages are served, on 127.0.0.1; 0 takes a free one."""
+    threshold: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """The least score of a success; below 1 partial answers count."""
 
-    An episode's score is the page's own reward, without the part that decays with time. It is a success if the score
-    is at least `threshold`; below 1 that counts partial answers.
-    """
+
+class MiniwobSuite:
+    """MiniWoB++. An episode's score is the page's own reward, without the part that decays with time."""
 
     name = SUITE
 
     def __init__(self, port: int = 0, threshold: float = 1.0):
-        if not (isinstance(threshold, (int, float)) and 0 < threshold <= 1):
-            raise UserError(f"suite.options.threshold: {threshold!r} is not above 0 and at most 1")
         folder = find_pages()
         self.pages = tuple(sorted(path.stem for path in (folder / "miniwob").glob("*.html")))
         self._threshold = threshold

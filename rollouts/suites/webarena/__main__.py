@@ -38,5 +38,7 @@ def main(settings: ReportConfig) -> int:
     return 0
 
 
+COMMAND = commands.Command("webarena-report", main, ReportConfig, __doc__, flags=("folder",))
+
 if __name__ == "__main__":
-    sys.exit(commands.run(main, ReportConfig, __doc__, flags=("folder",)))
+    sys.exit(COMMAND.run())

@@ -14,7 +14,8 @@ from playwright.async_api import BrowserContext, Error
 from playwright.async_api import Page as BrowserPage
 
 from mira_jax import config
-from mira_jax.errors import UserError
+from mira_jax.config import NonNegative, Positive
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.endpoint import EndpointConfig
 from rollouts.errors import BrowserError, SiteError
@@ -51,9 +52,9 @@ class WebArenaOptions:
     """Site to account, and `shopping_site_admin` for the shop's web API, which some tasks are judged by."""
     reset: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     """Site to the command, without a shell, that puts it into its first state: run once, when a run starts."""
-    reset_seconds: float = 900.0
+    reset_seconds: Positive = 900.0
     """The most that all resets may take, until every site answers again."""
-    settle_seconds: float = 3.0
+    settle_seconds: NonNegative = 3.0
     """How long a page that the evaluator opens is left to draw itself."""
     judge: EndpointConfig | None = None
     """The chat model for fuzzy matches."""
@@ -62,15 +63,13 @@ class WebArenaOptions:
         for key, known in (("sites", SITES), ("accounts", (*FORMS, SHOP_API)), ("reset", SITES)):
             for name in getattr(self, key):
                 if name not in known:
-                    raise UserError(f"suite.options.{key}: {name!r} is none of {', '.join(known)}")
+                    raise ConfigError(f"{key}.{name}", f"{name!r} is none of {', '.join(known)}")
         for site, account in self.accounts.items():
             if not (account.user and account.password):
-                raise UserError(f"suite.options.accounts.{site}: name the environment variables that hold user and password")
+                raise ConfigError(f"accounts.{site}", "name the environment variables that hold user and password")
         for site, command in self.reset.items():
             if not command:
-                raise UserError(f"suite.options.reset.{site}: name a command as a list of its parts")
-        if self.reset_seconds <= 0 or self.settle_seconds < 0:
-            raise UserError("suite.options: reset_seconds must be above 0, settle_seconds at least 0")
+                raise ConfigError(f"reset.{site}", "name a command as a list of its parts")
 
 
 class WebArenaLiteSuite:
@@ -80,7 +79,7 @@ class WebArenaLiteSuite:
 
     def __init__(self, reader: evaluators.Reader | None = None, /, **options: Any):
         """The options are those of `WebArenaOptions`; `reader` goes before their judge. Raises UserError."""
-        self.options = config.build(WebArenaOptions, options, source="suite.options")
+        self.options = config.build(WebArenaOptions, options, prefix="suite.options.")
         self.sites = {site: _address(site, url) for site, url in self.options.sites.items()}
         self.addresses = {placeholder(site): url for site, url in self.sites.items()}
         self._reader = reader or (ModelReader(self.options.judge) if self.options.judge else None)

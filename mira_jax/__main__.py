@@ -1,0 +1,8 @@
+"""`python -m mira_jax COMMAND` is `mira COMMAND`, for where the script is not on PATH."""
+
+import sys
+
+from mira_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The `mira` console script: one table of commands, each a module that `python -m` runs too."""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+from mira_jax import extras
+from mira_jax.commands import Command
+from mira_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the table."""
+
+    module: str
+    """It holds the `COMMAND`. Imported when the command runs."""
+    about: str
+    extra: str = ""
+    """What has to be installed for it."""
+    config: str | None = None
+    """Read if no `--config` is given."""
+
+    def load(self) -> Command:
+        return importlib.import_module(self.module).COMMAND
+
+
+COMMANDS = {
+    "demo": Entry("mira_jax.phases", "one phase of MiRA on the sites that ship", "train", "configs/demo/phases.yaml"),
+    "phases": Entry("mira_jax.phases", "run a list of stages from end to end"),
+    "collect": Entry("rollouts.collect", "try tasks in a browser and write the episodes as shards"),
+    "label": Entry("rollouts.label", "judge outcome and milestones of collected episodes"),
+    "train": Entry("mira_jax.train", "train a policy or a critic", "train"),
+    "score": Entry("mira_jax.score", "compute log-probs, V and P of every step", "train"),
+    "serve": Entry("mira_jax.serve", "serve a policy as an OpenAI-compatible endpoint", "train"),
+    "evaluate": Entry("rollouts.evaluate", "measure a policy on held-out tasks"),
+    "compare": Entry("rollouts.compare", "compare two evaluations task by task, or two methods over seeds"),
+    "report": Entry("rollouts.report", "write the HTML page of several evaluations"),
+    "export": Entry("mira_jax.export", "write a policy as a Hugging Face folder", "train"),
+    "import-model": Entry("mira_jax.import_model", "bring in weights of Hugging Face or Google", "train"),
+    "size": Entry("mira_jax.size", "compute memory and time of a training step on given accelerators", "train"),
+    "arena": Entry("mira_arena.__main__", "serve the sites that ship to your own browser"),
+    "webarena-report": Entry("rollouts.suites.webarena.__main__", "tabulate an evaluation of WebArena-Lite"),
+    "infinity-check": Entry("rollouts.suites.infinity.__main__", "find tasks of WebArena-Infinity that pass untouched"),
+    "completion": Entry("mira_jax.completion", "print a script for shell completion"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name == "--version":
+        print(f"mira {version()}")
+        return 0
+    try:
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.0)[0]
+            raise UserError(f"mira {name}: no such command; did you mean mira {near}? mira --help lists all")
+        entry = COMMANDS[name]
+        command = load(name)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return command.run(rest, config=entry.config)
+
+
+def load(name: str) -> Command:
+    """Imports a command. Raises UserError if what it needs is not installed."""
+    entry = COMMANDS[name]
+    extras.require(entry.extra)
+    try:
+        command = entry.load()
+    except ImportError:
+        extras.refuse_foreign_rollouts()
+        raise
+    return dataclasses.replace(command, name=name)
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("mira-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a source tree that is not installed"
+
+
+def help_text() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        (
+            "usage: mira COMMAND [options]",
+            "",
+            "Train web agents that finish long tasks: MiRA in JAX.",
+            "",
+            "commands:",
+            *(f"  {name:{width}}  {entry.about}" for name, entry in COMMANDS.items()),
+            "",
+            "mira COMMAND --help lists the command's flags and every key of its config. mira --version prints the version.",
+        )
+    )
