@@ -11,7 +11,7 @@ DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.p
 .PHONY: demo test test-device test-peers test-lowest test-ray bench-peers lint setup clean
 
 demo: setup
-	$(BIN)/python -m mira_jax.phases --config configs/demo/phases.yaml $(if $(SEED),--set seed=$(SEED))
+	$(BIN)/mira demo $(if $(SEED),--set seed=$(SEED))
 
 test: setup
 	$(BIN)/lint-imports

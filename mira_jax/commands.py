@@ -49,7 +49,7 @@ class Command:
         try:
             if "rollouts" in sys.modules:
                 extras.refuse_foreign_rollouts()
-            tree, origins = configs.gather(arguments.config or config, overrides)
+            tree, origins = configs.gather(self.config_type, arguments.config or config, overrides)
             with origins.named():
                 settings = configs.build(self.config_type, tree)
                 if arguments.print_config:

@@ -41,9 +41,9 @@ Level = Annotated[float, Meta(gt=0, lt=1)]
 class Origins:
     """Where the values of a config are from: `--set` or a flag, the file, or the defaults."""
 
-    def __init__(self, path: str | Path | None = None, tree: Mapping[str, Any] | None = None, overrides: Mapping[str, str] | None = None):
+    def __init__(self, config_type: type, path: str | Path | None, tree: Mapping[str, Any], overrides: Mapping[str, str]):
         """`tree` is what the file at `path` holds, `overrides` maps keys to the flags that set them."""
-        self._path, self._tree, self._overrides = path, tree or {}, overrides or {}
+        self._config_type, self._path, self._tree, self._overrides = config_type, path, tree, overrides
 
     def of(self, key: str) -> str:
         for given, flag in reversed(self._overrides.items()):
@@ -61,13 +61,26 @@ class Origins:
                 return "default"
         return str(self._path)
 
+    def _knows(self, key: str) -> bool:
+        """Whether `key` is a key or a group of the config."""
+        paths = [known.path.split(".") for known in schema.keys(self._config_type)]
+        parts = key.split(".")
+        return any(
+            all(one in (part, "NAME", "N") for one, part in zip(path, parts, strict=False)) and len(parts) <= len(path) for path in paths
+        )
+
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Names the origin of the value in every ConfigError that is raised inside it."""
+        """Names the origin of the value in an error that is raised inside it: a ConfigError, or one whose message begins with a key."""
         try:
             yield
         except ConfigError as error:
             raise error if error.origin else error.given_by(self.of(error.path)) from None
+        except UserError as error:
+            key, colon, problem = str(error).partition(": ")
+            if not colon or not self._knows(key):
+                raise
+            raise ConfigError(key, problem, origin=self.of(key)) from error
 
 
 def load(config_type: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -77,12 +90,12 @@ def load(config_type: type[Config], path: str | Path | None = None, overrides: S
         UserError: a missing file, YAML that does not parse, an unknown key (the nearest known one is
             named), or a wrong value. The message says whether it is from the file, from `--set` or a default.
     """
-    tree, origins = gather(path, [(override, "--set") for override in overrides])
+    tree, origins = gather(config_type, path, [(override, "--set") for override in overrides])
     with origins.named():
         return build(config_type, tree)
 
 
-def gather(path: str | Path | None, overrides: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], Origins]:
+def gather(config_type: type, path: str | Path | None, overrides: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], Origins]:
     """What the file and the overrides give together.
 
     Args:
@@ -96,7 +109,7 @@ def gather(path: str | Path | None, overrides: Sequence[tuple[str, str]]) -> tup
         key = override.partition("=")[0]
         flags.pop(key, None)
         flags[key] = flag
-    return tree, Origins(path, written, flags)
+    return tree, Origins(config_type, path, written, flags)
 
 
 def build(config_type: type[Config], tree: dict[str, Any], source: str = "", prefix: str = "") -> Config:

@@ -1,6 +1,6 @@
 """Writes a policy as a Hugging Face folder, for transformers, vLLM and every other engine.
 
-    python -m mira_jax.export --checkpoint runs/demo/mira --out runs/demo/export
+    mira export --checkpoint runs/demo/mira --out runs/demo/export
 
 A policy that came from a multimodal Gemma3 gets its vision tower back. One parameter is in memory at a time.
 

@@ -1,6 +1,6 @@
 """Brings a Gemma3 in: a Hugging Face folder or Google's Orbax release becomes a run's folder.
 
-    python -m mira_jax.import_model --model path/to/gemma-3-12b-it --out runs/gemma-3-12b-it
+    mira import-model --model path/to/gemma-3-12b-it --out runs/gemma-3-12b-it
 
 The parameters keep their dtype; whatever reads the run casts them. Of a multimodal folder the vision tower is kept, for
 exports. One parameter is in memory at a time.

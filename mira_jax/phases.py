@@ -1,6 +1,6 @@
 """Runs a phase from end to end: a list of commands, each a process, each skipped if it is complete.
 
-    python -m mira_jax.phases --config configs/demo/phases.yaml --set seed=1
+    mira demo --set seed=1
 
 Interrupted and started again, it goes on where it was. A run folder of other settings is moved aside, never overwritten.
 """

@@ -80,7 +80,14 @@ def _keys(config_type: type, prefix: str, instance: Any, when: str) -> Iterator[
 def _option_keys(options: Options, path: str, when: str) -> Iterator[Key]:
     chooser = options.chosen_by
     if chooser and not options.beside:
-        yield Key(f"{path}.{chooser}", "one of " + ", ".join(options.classes), "", "", tuple(options.classes), when)
+        yield Key(
+            f"{path}.{chooser}",
+            "one of " + ", ".join(options.classes),
+            "",
+            f"Chooses the other keys of {path}.",
+            tuple(options.classes),
+            when,
+        )
         parent = path
     else:
         parent = path.rpartition(".")[0]

@@ -1,6 +1,6 @@
 """Scores every step of recorded episodes: reference log-probabilities, V(s) and P(s).
 
-    python -m mira_jax.score --set episodes=[runs/demo/rollouts] --policy runs/demo/sft --critic runs/demo/critic --out runs/demo/scores
+    mira score --set episodes=[runs/demo/rollouts] --policy runs/demo/sft --critic runs/demo/critic --out runs/demo/scores
 
 writes side tables, which the actor's training reads:
 

@@ -1,6 +1,6 @@
 """Serves a model over HTTP, in OpenAI's form: /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics.
 
-    python -m mira_jax.serve --model runs/demo/sft --port 8000
+    mira serve --model runs/demo/sft --port 8000
 
 The model is a training run's folder, or a folder in Hugging Face's format.
 """

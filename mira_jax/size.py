@@ -1,6 +1,6 @@
 """Says what a training step takes of given accelerators, without having them: memory, traffic, time at best.
 
-    python -m mira_jax.size --config configs/12b/actor.yaml --topology v5p:4x4x4 --preset 12b
+    mira size --config configs/12b/actor.yaml --topology v5p:4x4x4 --preset 12b
 
 For TPUs (v5p, v5e, v6e) it compiles the real step with the compiler of libtpu, which takes minutes; for GPUs (h200:8) it
 estimates. Neither data nor tokenizer nor weights are read: a row holds as many steps of `prompt_tokens` and

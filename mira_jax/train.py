@@ -1,6 +1,6 @@
 """Trains a policy or a critic on shards of episodes.
 
-    python -m mira_jax.train --config configs/demo/sft.yaml --set optimizer.learning_rate=1e-5
+    mira train --config configs/demo/sft.yaml --set optimizer.learning_rate=1e-5
 
 Killed at any moment, the same command goes on from the last checkpoint with the same numbers.
 """

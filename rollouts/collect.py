@@ -1,6 +1,6 @@
 """Collects episodes: tasks of a suite, tried by a policy in a real browser, written as trajectory shards.
 
-    python -m rollouts.collect --config configs/demo/collect.yaml --out runs/demo/rollouts
+    mira collect --config configs/demo/collect.yaml --out runs/demo/rollouts
 
 The same command again goes on where the last one ended: episodes that are there are skipped.
 """

@@ -1,11 +1,11 @@
 """Compares evaluations of the same tasks, task by task: wins, losses, ties, and whether chance could explain them.
 
-    python -m rollouts.compare runs/demo/evaluations/sft runs/demo/evaluations/mira
+    mira compare runs/demo/evaluations/sft runs/demo/evaluations/mira
 
-The first is the baseline. A folder is what `python -m rollouts.evaluate` wrote, or labelled shards. That compares two
+The first is the baseline. A folder is what `mira evaluate` wrote, or labelled shards. That compares two
 policies. To compare two methods of training, name the runs of several seeds, with {seed} for the number:
 
-    python -m rollouts.compare 'runs/seed-{seed}/evaluations/sft' 'runs/seed-{seed}/evaluations/mira' --set seeds=[0,1,2]
+    mira compare 'runs/seed-{seed}/evaluations/sft' 'runs/seed-{seed}/evaluations/mira' --set seeds=[0,1,2]
 """
 
 import dataclasses

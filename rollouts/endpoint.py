@@ -74,8 +74,10 @@ class _InvalidRequest(EndpointError):
 class Endpoint:
     """`async with` opens it: the endpoint is asked for its models, so that a wrong address is found at once."""
 
-    def __init__(self, config: EndpointConfig):
+    def __init__(self, config: EndpointConfig, key: str = "endpoint"):
+        """`key`: where the config stands, for messages."""
         self.config = config
+        self._key = key
         self.model = config.model
         self.card = Card(config.model)
         """What the endpoint says of the model, once it is open."""
@@ -220,10 +222,10 @@ class Endpoint:
             return {}
         key = os.environ.get(name, "").strip()
         if not key:
-            raise UserError(f"endpoint.api_key_env: the environment variable {name} is not set")
+            raise ConfigError(f"{self._key}.api_key_env", f"the environment variable {name} is not set")
         if not (key.isascii() and key.isprintable()):
             # Said here, without the key: the HTTP library's own message would show it.
-            raise UserError(f"endpoint.api_key_env: the environment variable {name} holds characters that no key has")
+            raise ConfigError(f"{self._key}.api_key_env", f"the environment variable {name} holds characters that no key has")
         self._secrets = (key,)
         return {"Authorization": f"Bearer {key}"}
 
@@ -252,21 +254,23 @@ class Endpoint:
                     break
                 failure = self._shown(answers.failure(response))
                 if response.status_code not in _RETRIED:
-                    hint = "; base_url should end with /v1" if not self.config.base_url.rstrip("/").endswith("/v1") else ""
-                    raise UserError(f"{url}: {failure}{hint}")
+                    hint = "; the address should end with /v1" if not self.config.base_url.rstrip("/").endswith("/v1") else ""
+                    raise ConfigError(f"{self._key}.base_url", f"{url}: {failure}{hint}")
             except httpx.HTTPError as error:
                 failure = self._shown(f"{type(error).__name__}: {error}".rstrip(": "))
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{url}: this is no OpenAI-compatible endpoint: the answer is no list of models") from None
+                raise ConfigError(
+                    f"{self._key}.base_url", f"{url}: this is no OpenAI-compatible endpoint: the answer is no list of models"
+                ) from None
             if attempt < 2:
                 await asyncio.sleep(self._delay(attempt))
         else:
-            raise UserError(
-                f"{url}: cannot reach the endpoint ({failure}); start it (`python -m mira_jax.serve`), or set policy.endpoint.base_url"
+            raise ConfigError(
+                f"{self._key}.base_url", f"{url}: cannot reach the endpoint ({failure}); start it (`mira serve`), or give another address"
             )
         if not self.model:
             if not listed:
-                raise UserError(f"{url}: the endpoint lists no model; set policy.endpoint.model")
+                raise ConfigError(f"{self._key}.model", f"{url}: the endpoint lists no model; name one")
             self.model = listed[0].name
         self.card = next((card for card in listed if card.name == self.model), self.card)
 

@@ -1,10 +1,10 @@
 """Measures a policy: collects one episode per held-out task, labels them, and writes the success rates.
 
-    python -m rollouts.evaluate --config configs/demo/evaluate.yaml --out runs/demo/evaluation/mira
+    mira evaluate --config configs/demo/evaluate.yaml --out runs/demo/evaluation/mira
 
 DIR/episodes holds the episodes, DIR/labelled the judged ones. DIR/summary.json has the figures, DIR/episodes.csv a line
 per episode, DIR/evaluation.html the page. Two policies that are evaluated with the same suite, split, templates, episodes
-and seed get the same tasks, so that they can be paired (`python -m rollouts.compare`). The same command again goes on
+and seed get the same tasks, so that they can be paired (`mira compare`). The same command again goes on
 where the last one ended.
 """
 

@@ -1,6 +1,6 @@
 """Judges collected episodes: the outcome of each, and its milestones after every step. Needs no site and no browser.
 
-python -m rollouts.label --set folder=runs/demo/rollouts --out runs/demo/labelled
+mira label --set folder=runs/demo/rollouts --out runs/demo/labelled
 """
 
 import dataclasses

@@ -4,22 +4,22 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import logging
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from tqdm import tqdm
-
 from mira_jax.config import Count, Natural
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
+from mira_jax.progress import Progress
 from mira_jax.trajectories import records
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts.agents.policy import Policy, make_policy
+from rollouts.analysis.episodes import visible
 from rollouts.analysis.evaluation import LOST
 from rollouts.episode import LimitConfig, failed_episode
 from rollouts.errors import InfraError
@@ -28,6 +28,9 @@ from rollouts.suites import Suite, make_suite
 from rollouts.worker import Places, WorkerConfig, quieter, work
 
 Result = TypeVar("Result")
+MESSAGE = 300
+"""Characters of a reason in the log."""
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +178,7 @@ def _refuse_other_model(spool: Spool, done: Mapping[str, str], policy: records.P
             f"(sha256 {_mark(known)} there, {_mark(policy.tokenizer)} now); name that one, or choose another out"
         )
     if not policy.fingerprint:
-        print(f"{spool.folder}: the endpoint does not say which weights it serves; taken for those of the episodes here", file=sys.stderr)
+        log.warning("%s: the endpoint does not say which weights it serves; taken for those of the episodes here", spool.folder)
 
 
 def _mark(fingerprint: str) -> str:
@@ -191,7 +194,7 @@ class _Run:
     async def all(self, specs: Sequence[tuple[Task, int]]) -> None:
         queue = iter(specs)
         started = time.perf_counter()
-        with _bar(self.tally) as bar:
+        with Progress("collect", "episodes", self.tally.wanted, self.tally.skipped) as progress:
 
             def report(trajectory: Trajectory) -> None:
                 self.tally.seconds = time.perf_counter() - started
@@ -200,8 +203,8 @@ class _Run:
                 self.tally.untokenised += sum(bool(trajectory.policy.tokenizer) and step.token_ids is None for step in trajectory.steps)
                 self.tally.status[trajectory.status.value] += 1
                 counts = " ".join(f"{name} {count}" for name, count in sorted(self.tally.status.items()))
-                bar.set_postfix_str(f"{self.tally.steps_per_second:.1f} steps/s, {counts}", refresh=False)
-                bar.update()
+                progress.note(f"{self.tally.steps_per_second:.1f} steps/s, {counts}")
+                progress.update()
 
             workers = [asyncio.create_task(self._work(queue, report)) for _ in range(min(self.places.count, len(specs)))]
             try:
@@ -233,7 +236,7 @@ class _Run:
                 )
 
     async def _episode(self, task: Task, attempt: int) -> Trajectory:
-        left = self.limits.episode_seconds
+        left, name = self.limits.episode_seconds, f"episode {task.id}, seed {task.seed}, attempt {attempt}"
         for try_ in range(self.limits.tries):
             async with self.places.free() as place:
                 began = time.monotonic()
@@ -246,9 +249,12 @@ class _Run:
                     break
                 left -= time.monotonic() - began
             self.tally.retries += 1
+            if try_ + 1 < self.limits.tries:
+                log.warning("%s: try %d of %d failed and is repeated: %s", name, try_ + 1, self.limits.tries, _line(failure))
             await asyncio.sleep(min(0.1 * 4**try_, 5.0))
+        log.warning("%s: lost to an infrastructure error: %s", name, _line(failure))
         return failed_episode(task, attempt, self.policy, failure)
 
 
-def _bar(tally: Tally) -> tqdm:
-    return tqdm(total=tally.wanted, initial=tally.skipped, desc="episodes", unit="ep", mininterval=1.0, file=sys.stderr, dynamic_ncols=True)
+def _line(failure: InfraError) -> str:
+    return " ".join(visible(str(failure)).split())[:MESSAGE]

@@ -8,10 +8,10 @@ goes to whichever place is free next.
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import AsyncIterator
 from types import ModuleType
@@ -29,6 +29,7 @@ from rollouts.suites import make_suite
 from rollouts.web.browser import first_line
 from rollouts.worker import Place, Places, WorkerConfig, quieter, work
 
+log = logging.getLogger(__name__)
 ANSWER_SECONDS = 60.0
 """How much longer than its episode may take a worker may be silent before it is ended."""
 STOP_SECONDS = 20.0
@@ -147,7 +148,7 @@ class _RayPlaces:
             await asyncio.sleep(0.1 * 4**failures)
         self._kept -= 1
         if self._kept:
-            print(f"a Ray worker does not start and is left out: {problem}", file=sys.stderr)
+            log.warning("a Ray worker does not start and is left out: %s", problem)
         else:
             self._free.put_nowait(UserError(f"no Ray worker starts: {problem}"))
 

@@ -2,7 +2,7 @@
 
 The page needs nothing but itself: it opens from a file, in any browser, without a network.
 
-    python -m rollouts.report --config configs/demo/report.yaml
+    mira report --config configs/demo/report.yaml
 """
 
 import csv
@@ -32,13 +32,13 @@ class ReportConfig:
     about: str = ""
     """A sentence or two under the title: what was done, and what a reader should know of it."""
     evaluations: dict[str, str] = field(default_factory=dict)
-    """Method to folder, in the order shown: what `python -m rollouts.evaluate` wrote, or labelled shards. All of the same tasks."""
+    """Method to folder, in the order shown: what `mira evaluate` wrote, or labelled shards. All of the same tasks."""
     baseline: str = ""
     """A name in `evaluations`; the first if empty."""
     treatment: str = ""
     """A name in `evaluations`, whose comparison with the baseline comes first; the last if empty."""
     scores: dict[str, list[str]] = field(default_factory=dict)
-    """Method to side tables with `value` and `potential` for its episodes (`python -m mira_jax.score`)."""
+    """Method to side tables with `value` and `potential` for its episodes (`mira score`)."""
     training: dict[str, str] = field(default_factory=dict)
     """Name to run folder with `metrics.jsonl`, in the order shown."""
     metrics: list[str] = field(default_factory=list)

@@ -70,14 +70,14 @@ def leaves(tree, prefix=""):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_printed_config_reads_back_to_the_same(name, tmp_path, capsys):
     command = cli.load(name)
-    given = ["--config", CONFIGS[name], "--set", "out=x" if name != "serve" else "model=x"]
-    assert command.run([*given, "--print-config"]) == 0
+    more = {"serve": ["model=x"], "evaluate": ["policy.tokenizer=x"], "report": ["evaluations={sft: a, mira: b}"]}.get(name, ["out=x"])
+    sets = [part for one in more for part in ("--set", one)]
+    assert command.run(["--config", CONFIGS[name], *sets, "--print-config"]) == 0
     printed = capsys.readouterr().out
     (tmp_path / "c.yaml").write_text(printed)
     assert command.run(["--config", str(tmp_path / "c.yaml"), "--print-config"]) == 0
     assert capsys.readouterr().out == printed
-    overrides = ["model=x"] if name == "serve" else ["out=x"]
-    assert config.load(command.config_type, CONFIGS[name], overrides) == config.load(command.config_type, tmp_path / "c.yaml")
+    assert config.load(command.config_type, CONFIGS[name], more) == config.load(command.config_type, tmp_path / "c.yaml")
 
 
 def test_a_print_of_the_demo_names_its_stages_in_any_folder(tmp_path):

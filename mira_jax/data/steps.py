@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from mira_jax.errors import UserError
+from mira_jax.progress import track
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, response_ids, token_problem
 from mira_jax.trajectories.records import Policy, Status, Step, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
@@ -68,7 +68,7 @@ def tokenize(reader: Sequence[Trajectory], prompt: PromptConfig, tokenizer: Toke
     tasks: dict[tuple[str, int], int] = {}
     parts: list[np.ndarray] = []
     lengths, prompt_lengths, usable, successful, episode, task = [], [], [], [], [], []
-    for record, trajectory in enumerate(tqdm(reader, desc="tokenize", unit="episode", mininterval=1.0, disable=not progress)):
+    for record, trajectory in enumerate(track(reader, "tokenize", "episodes", len(reader), shown=progress)):
         count = len(trajectory.steps)
         sound = trajectory.status is not Status.INFRA_ERROR
         encoded = _steps(trajectory, prompt, encoder) if sound else [([], [])] * count

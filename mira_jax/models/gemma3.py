@@ -206,7 +206,7 @@ class Gemma3(nnx.Module):
     def __init__(self, config: Gemma3Config, *, rngs: nnx.Rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
         """`dtype`: of activations. `param_dtype`: of parameters. `remat`: a key of `REMAT`."""
         if remat not in REMAT:
-            raise UserError(f"model: remat is {remat!r}; expected one of {', '.join(REMAT)}")
+            raise UserError(f"model.remat: {remat!r} is none of {', '.join(REMAT)}")
         period, groups = config.grouping
         types = config.layer_types
         self.config = config

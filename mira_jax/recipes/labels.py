@@ -50,7 +50,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
             continue
         is_sound = trajectory.status is not Status.INFRA_ERROR
         if is_sound and trajectory.outcome is None:
-            raise UserError(f"trajectory {trajectory.id} has no outcome; label these episodes first (`python -m rollouts.label`)")
+            raise UserError(f"trajectory {trajectory.id} has no outcome; label these episodes first (`mira label`)")
         ids += [trajectory.id] * count
         numbers += range(count)
         last += [False] * (count - 1) + [True]
@@ -76,7 +76,7 @@ def _progress(trajectory: Trajectory) -> np.ndarray:
         if len(step.milestones) != subgoals:
             raise UserError(
                 f"trajectory {trajectory.id}: step {step.index} has {len(step.milestones)} milestones for {subgoals} subgoals; "
-                "label these episodes again (`python -m rollouts.label`)"
+                "label these episodes again (`mira label`)"
             )
     milestones_TxK = np.array([step.milestones for step in trajectory.steps], bool)
     return progress_labels(completion_times(milestones_TxK), count, trajectory.success)[:-1]
@@ -90,7 +90,7 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
     """
     having = [table for table in tables if name in table.columns]
     if not having:
-        raise UserError(f"data.side_tables: none has a column {name}; make one with `python -m mira_jax.score`")
+        raise UserError(f"data.side_tables: none has a column {name}; make one with `mira score`")
     values: dict[tuple[str, int], float] = {}
     for table in having:
         values.update(zip(zip(table.ids, table.steps.tolist(), strict=True), table.columns[name].tolist(), strict=True))
@@ -99,9 +99,7 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
     for j in np.flatnonzero(labels.sound):
         key = labels.ids[j], int(labels.numbers[j])
         if key not in values:
-            raise UserError(
-                f"{sources}: no {name} for step {key[1]} of trajectory {key[0]}; score these episodes again (`python -m mira_jax.score`)"
-            )
+            raise UserError(f"{sources}: no {name} for step {key[1]} of trajectory {key[0]}; score these episodes again (`mira score`)")
         result_N[j] = values[key]
     if not np.isfinite(result_N).all():
         j = int(np.flatnonzero(~np.isfinite(result_N))[0])

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.steps import StepExamples
+from mira_jax.progress import track
 from mira_jax.training.log_probs import response_log_probs, sum_by_step
 
 ROUND_LENGTH = 64
@@ -53,7 +53,7 @@ def _score(
     graph, state = nnx.split(model)
     compiled = jax.jit(lambda state, batch: score(nnx.merge(graph, state), batch))
     columns: dict[str, np.ndarray] = {}
-    for batch in tqdm(packed, desc=f"score {title}", unit="batch", mininterval=1.0):
+    for batch in track(packed, f"score {title}", "batches", len(packed)):
         arrays = {name: array for name, array in batch.items() if name != "step_id"}
         present_BxS = batch["step_id"] >= 0
         for name, values_BxS in compiled(state, arrays).items():

@@ -11,6 +11,7 @@ import jax
 from jax.experimental import topologies
 
 from mira_jax.errors import UserError
+from mira_jax.extras import install
 from mira_jax.models import sharding
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.sizing import hlo
@@ -24,7 +25,7 @@ LIBTPU = {
     "TPU_ACCELERATOR_TYPE": "v5p-8",
 }
 """So that libtpu neither looks for TPUs nor complains that there are none."""
-INSTALL = 'pip install -c constraints.txt -e ".[tpu]"'
+INSTALL = install("tpu")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from mira_jax.errors import UserError
+from mira_jax.progress import Progress
 from mira_jax.training.checkpoint import Checkpoints
 from mira_jax.training.metrics import Mean, MetricsWriter
 from mira_jax.training.processes import StopSignal
@@ -95,7 +95,7 @@ def train(
             for name, value in values.items():
                 if name.rpartition("/")[2] in FINITE and not math.isfinite(value):
                     raise _diverged(number, f"{name} is {value}", checkpoints)
-        bar.set_postfix_str(f"loss {last['loss']:.4f}, {speed:,.0f} tokens/s", refresh=False)
+        bar.note(f"loss {last['loss']:.4f}, {speed:,.0f} tokens/s")
 
     def save() -> None:
         # The metrics are those of before the update, the parameters those of after it.
@@ -106,7 +106,7 @@ def train(
     with (
         _closed_if_diverged(checkpoints),
         StopSignal() as stop,
-        tqdm(total=config.updates, initial=step, desc="train", unit="update", mininterval=1.0, disable=not writer) as bar,
+        Progress("train", "updates", config.updates, step, shown=writer is not None) as bar,
     ):
         while step < config.updates and not stop.asked(step):
             state, values = update(state, place(next(data)))

@@ -175,7 +175,7 @@ class ShardReader(Sequence[Trajectory]):
                 raise UserError(f"{folder}: no such folder of episodes")
             found = _sidecars(folder)
             if not found:
-                raise UserError(f"{folder}: no shards here; collect episodes first (`python -m rollouts.collect`)")
+                raise UserError(f"{folder}: no shards here; collect episodes first (`mira collect`)")
             for path, sidecar in found.items():
                 _verify(path, sidecar)
                 self._shards.append((path, sidecar))

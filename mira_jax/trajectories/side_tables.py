@@ -17,7 +17,7 @@ from mira_jax.files import write_atomically
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.shards import now
 
-REMEDY = "score these episodes again (`python -m mira_jax.score`)"
+REMEDY = "score these episodes again (`mira score`)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,9 +101,7 @@ class SideTable:
             raise UserError(f"{self.source}: no column {column}; it has {', '.join(self.columns)}")
         row = self._rows.get((trajectory_id, step))
         if row is None:
-            raise UserError(
-                f"{self.source}: no row for step {step} of trajectory {trajectory_id}; score again (`python -m mira_jax.score`)"
-            )
+            raise UserError(f"{self.source}: no row for step {step} of trajectory {trajectory_id}; score again (`mira score`)")
         return float(self.columns[column][row])
 
     def write(self, path: str | Path) -> None:
@@ -126,7 +124,7 @@ class SideTable:
                 ids = [str(item) for item in data["ids"]]
                 return cls(ids, data["steps"], columns, made_by, head.get("shards", []), str(path))
         except FileNotFoundError:
-            raise UserError(f"{path}: no such side table; make it with `python -m mira_jax.score`") from None
+            raise UserError(f"{path}: no such side table; make it with `mira score`") from None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not a side table: {error}") from None
 

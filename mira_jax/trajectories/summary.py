@@ -15,7 +15,7 @@ from mira_jax.files import read_json, write_atomically
 
 FORMAT = 2
 """1 had no number, and two layouts."""
-WRITE_AGAIN = "write it again with the command that made it (`python -m rollouts.evaluate` or `python -m rollouts.report`)"
+WRITE_AGAIN = "write it again with the command that made it (`mira evaluate` or `mira report`)"
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -66,7 +66,7 @@ class Evaluation:
         """Reads every episode once.
 
         Args:
-            folder: of an evaluation, as `python -m rollouts.evaluate` leaves it, or of labelled shards.
+            folder: of an evaluation, as `mira evaluate` leaves it, or of labelled shards.
             scores: side tables.
 
         Raises:
@@ -84,7 +84,7 @@ class Evaluation:
         self.lost = read_episodes(list(Spool(lost).trajectories()), lost) if lost.is_dir() else []
         """Given up after infrastructure errors; not among the shards."""
         if not self.judged:
-            raise UserError(f"{shards}: no episode here has an outcome; label them first (`python -m rollouts.label`)")
+            raise UserError(f"{shards}: no episode here has an outcome; label them first (`mira label`)")
 
     @property
     def judged(self) -> list[Episode]:
@@ -113,7 +113,7 @@ def read_episodes(trajectories: Sequence[Trajectory], source: Path) -> list[Epis
         if episode.key in episodes:
             raise UserError(f"{source}: two episodes of {episode.key}; an evaluation has one policy, and one episode per task and attempt")
         if not all(map(math.isfinite, (episode.score, episode.seconds.browser, episode.seconds.policy))):
-            raise UserError(f"{source}: the score or the seconds of {episode.key} are not finite; label again (`python -m rollouts.label`)")
+            raise UserError(f"{source}: the score or the seconds of {episode.key} are not finite; label again (`mira label`)")
         episodes[episode.key] = episode
     return list(episodes.values())
 
@@ -158,7 +158,7 @@ def read_stages(path: str | Path) -> dict[str, float]:
     """Minutes per stage, in order.
 
     `path`: a JSON object of stage to minutes, itself or under `minutes`; or the folder of stage records that
-    `python -m mira_jax.phases` keeps, of which the complete ones are read.
+    `mira phases` keeps, of which the complete ones are read.
 
     Raises:
         UserError: a missing file, or one that is neither.

@@ -3,18 +3,17 @@
 import contextlib
 import os
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
-from tqdm import tqdm
 
 from mira_jax import config
 from mira_jax.errors import UserError
 from mira_jax.files import PART, sole_writer, write_atomically
+from mira_jax.progress import track
 from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
 from rollouts.suites import Suite
@@ -92,9 +91,7 @@ def _empty(folder: Path) -> None:
 
 
 def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
-    records: Iterable[int] = range(len(reader))
-    for record in tqdm(records, desc="labels", unit="ep", mininterval=1.0, file=sys.stderr, dynamic_ncols=True):
-        trajectory = reader[record]
+    for trajectory in track(map(reader.__getitem__, range(len(reader))), "labels", "episodes", len(reader)):
         if trajectory.task.suite != suite.name:
             raise UserError(
                 f"{trajectory.task.id}: an episode of the suite {trajectory.task.suite!r}, not of {suite.name!r}; set suite.name"

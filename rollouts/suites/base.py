@@ -130,7 +130,7 @@ def take_turns(known: Sequence[str], names: Sequence[str] | None, split: str, co
     if not 0 <= seed < _MAX_SEED:
         raise UserError(f"seed: {seed} is not from 0 to {_MAX_SEED - 1}")
     if count > len(names) * _INSTANCES_PER_SEED:
-        raise UserError(f"count: {count} is more than {_INSTANCES_PER_SEED} instances of each template; ask with another seed for more")
+        raise UserError(f"episodes: {count} is more than {_INSTANCES_PER_SEED} of each template; ask with another seed for more")
     return [(names[i % len(names)], seed * _INSTANCES_PER_SEED + i // len(names)) for i in range(count)]
 
 

@@ -4,10 +4,11 @@ import asyncio
 import json
 import re
 
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from rollouts.endpoint import Endpoint, EndpointConfig
 from rollouts.errors import EndpointError, InfraError
 
+KEY = "suite.options.judge"
 MAX_TOKENS = 768
 TRIES = 3
 """How often one question is put until there is a verdict; after the first time with sampling."""
@@ -67,11 +68,13 @@ class ModelReader:
         ]
         try:
             return asyncio.run(self._ask(messages, verdicts))
+        except ConfigError as error:
+            raise ConfigError(error.path, f"{error.problem}; the episodes are kept, the same command judges them") from None
         except (EndpointError, UserError) as error:
-            raise UserError(f"suite.options.judge: {error}; the episodes are kept, the same command judges them") from None
+            raise ConfigError(KEY, f"{error}; the episodes are kept, the same command judges them") from None
 
     async def _ask(self, messages: list[dict[str, str]], verdicts: tuple[str, ...]) -> str:
-        async with Endpoint(self.config) as endpoint:
+        async with Endpoint(self.config, KEY) as endpoint:
             for try_ in range(TRIES):
                 reply = await endpoint.chat(messages, max_tokens=MAX_TOKENS, temperature=min(try_, 1.0), seed=try_)
                 verdict = read_verdict(reply.text, verdicts)

@@ -254,7 +254,7 @@ sys.exit(collect.COMMAND.run())
 
 
 def start_worker(out, episodes: int, page: str = "", **environment: str) -> subprocess.Popen:
-    """`python -m rollouts.collect` on the counting suite, in a process of its own; `page` is its first page."""
+    """`mira collect` on the counting suite, in a process of its own; `page` is its first page."""
     settings = [f"episodes={episodes}", f"browser={json.dumps(BROWSER | {'contexts': 3})}", "observation={handles: name}"]
     arguments = ["--out", str(out), *(part for setting in settings for part in ("--set", setting))]
     command = [sys.executable, "-c", WORKER, page, *arguments]

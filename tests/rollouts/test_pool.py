@@ -6,12 +6,14 @@ import dataclasses
 import http.server
 import json
 import os
+import re
 import shutil
 import sys
 import threading
 
 import pytest
 
+from mira_jax.commands import log_to_stderr
 from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
@@ -59,6 +61,18 @@ def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys
     assert evaluate.COMMAND.run(arguments) == 2
     assert "all 2 episodes were lost to infrastructure errors" in capsys.readouterr().err
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_retried_and_a_lost_episode_are_a_line_of_the_log_each(use, tmp_path, capsys):
+    async def trouble(session):
+        raise OSError("no route\nto host")
+
+    use(CountingSuite(trouble))
+    log_to_stderr()
+    collect(config(episodes=1, limits={"tries": 2}), tmp_path)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("episode ")]
+    said = [re.fullmatch(r"episode press\.train\.\S+, seed \d+, attempt 0: (.*): \w+: .*no route to host.*", line)[1] for line in lines]
+    assert said == ["try 1 of 2 failed and is repeated", "lost to an infrastructure error"]
 
 
 def test_the_scripted_expert_is_the_policy_that_needs_no_model():
@@ -171,6 +185,7 @@ def test_episodes_of_other_weights_are_neither_skipped_nor_added_to(tmp_path, ca
         for number, task in enumerate(tasks):
             policy = records.Policy(name="small", checkpoint="small")
             Spool(tmp_path / "out").add(Trajectory(id=str(number), task=task, policy=policy, status=Status.HORIZON))
+        log_to_stderr()
         capsys.readouterr()
         assert collect(run, tmp_path / "out").skipped == 2
         assert "does not say which weights it serves" in capsys.readouterr().err

@@ -280,7 +280,7 @@ def test_an_evaluation_takes_the_tasks_that_do_not_pass_untouched(checkout, chec
     (episode,) = ShardReader(tmp_path / "out" / "labelled")
     assert episode.task.id == LIT and episode.outcome.detail == "lamp is off" and not episode.success
     (checkout / "apps" / "lamp" / "index.html").write_text(PAGE + " ")
-    with pytest.raises(UserError, match=r"checked.json is not of lamp as it is now; run `python -m rollouts.suites.infinity .* again"):
+    with pytest.raises(UserError, match=r"checked.json is not of lamp as it is now; run `mira infinity-check .* again"):
         make_suite("webarena_infinity", checkout=str(checkout), check=str(checked)).tasks("test", ["lamp"], 1, 0)
 
 
@@ -292,7 +292,7 @@ def test_an_evaluation_takes_the_tasks_that_do_not_pass_untouched(checkout, chec
         ({"python": "no-such-python"}, None, "suite.options.python: 'no-such-python' is not an executable file"),
         ({"verify_seconds": 0}, None, "suite.options.verify_seconds: 0.0; it must be above 0"),
         ({"chekout": "x"}, None, "chekout.*checkout"),
-        ({"check": ""}, lambda suite: suite.tasks("test", None, 1, 0), "suite.options.check is not set: run `python -m .* once"),
+        ({"check": ""}, lambda suite: suite.tasks("test", None, 1, 0), "suite.options.check is not set: run `mira .* once"),
         ({"check": "{}/none"}, lambda suite: suite.tasks("test", None, 1, 0), "suite.options.check: .*none: .*No such file"),
         ({}, lambda suite: suite.tasks("train", None, 1, 0), "webarena_infinity has nothing but test"),
         ({}, lambda suite: suite.tasks("test", ["oven"], 1, 0), "templates: 'oven' is none of lamp"),

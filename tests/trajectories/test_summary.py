@@ -78,7 +78,7 @@ def test_a_damaged_or_older_summary_is_one_message_with_a_remedy(tmp_path, text,
     with pytest.raises(UserError) as caught:
         summaries.read(path)
     said = str(caught.value)
-    assert said.startswith(f"{path}: ") and message in said and "python -m rollouts.report" in said
+    assert said.startswith(f"{path}: ") and message in said and "mira report" in said
     with pytest.raises(UserError, match=r"nowhere\.json: cannot be read"):
         summaries.read(tmp_path / "nowhere.json")
 

@@ -1,6 +1,6 @@
 """Finds the tasks of WebArena-Infinity that pass untouched, before anything was done: no measure of a policy.
 
-    python -m rollouts.suites.infinity --checkout DIR --out FILE
+    mira infinity-check --checkout DIR --out FILE
 
 Every application is opened once, untouched, and all of its verifiers are run on it. FILE is what `suite.options.check`
 names: `rollouts.evaluate` takes no task that is listed there.

@@ -46,7 +46,7 @@ class InfinityOptions:
     checkout: str = ""
     """The folder of the checkout. Nothing is written there."""
     check: str = ""
-    """The file that `python -m rollouts.suites.infinity` wrote."""
+    """The file that `mira infinity-check` wrote."""
     python: str = sys.executable
     """The interpreter of servers and verifiers. It needs what verifiers import: requests."""
     verify_seconds: Positive = 60.0
@@ -127,7 +127,7 @@ class InfinitySuite:
 
     def _checked(self, app: str) -> Checked:
         """Raises UserError if the application was not checked as it is now."""
-        command = f"python -m rollouts.suites.infinity --checkout {self.options.checkout} --out FILE"
+        command = f"mira infinity-check --checkout {self.options.checkout} --out FILE"
         if not self.options.check:
             raise UserError(f"suite.options.check is not set: run `{command}` once, which finds tasks that pass untouched, and name FILE")
         path = Path(self.options.check)

@@ -118,7 +118,7 @@ class MiniwobSuite:
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> Expert:
         """See `rollouts.suites.miniwob.expert.SCRIPTS` for the pages that have one. Raises UserError for the others."""
         if habits:
-            raise UserError(f"habits: the experts of MiniWoB++ have none, not {', '.join(habits)}")
+            raise UserError(f"policy.habits: the experts of MiniWoB++ have none, not {', '.join(habits)}")
         return Expert(task.template)
 
     def _solved(self, state: Mapping[str, Any]) -> bool:

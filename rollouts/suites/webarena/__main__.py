@@ -1,6 +1,6 @@
 """Tells an evaluation of WebArena-Lite in the paper's convention and by sets of sites.
 
-python -m rollouts.suites.webarena --folder runs/webarena
+mira webarena-report --folder runs/webarena
 """
 
 import dataclasses
