@@ -191,7 +191,7 @@ def _make(config_type: Any, tree: dict[Any, Any], prefix: str) -> Any:
             near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)
             raise UnknownKeyError(str(key), near[0] if near else "nothing", prefix)
     hints = schema.hints_of(config_type)
-    values = {key: _value(hints[key], item, prefix + key, tree) for key, item in tree.items()}
+    values = {key: _value(hints[key], item, prefix + key) for key, item in tree.items()}
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(name, f"missing; give {schema.describe(hints[name])}", prefix)
@@ -225,7 +225,7 @@ def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> Non
         _make(options.load(name), given, f"{prefix}{field.name}.")
 
 
-def _value(annotation: Any, value: Any, key: str, beside: Mapping[str, Any]) -> Any:
+def _value(annotation: Any, value: Any, key: str) -> Any:
     """One value as its annotation has it. Raises ConfigError with the path of what is wrong."""
     plain = schema.strip(annotation)
     group, _ = schema.group_in(annotation)
@@ -236,9 +236,9 @@ def _value(annotation: Any, value: Any, key: str, beside: Mapping[str, Any]) -> 
             return _make(group, value, f"{key}.")
         container = typing.get_origin(plain)
         if container is dict and isinstance(value, dict):
-            return {str(name): _value(group, item, f"{key}.{name}", {}) for name, item in value.items()}
+            return {str(name): _value(group, item, f"{key}.{name}") for name, item in value.items()}
         if container in (list, tuple) and isinstance(value, list | tuple):
-            return container(_value(group, item, f"{key}.{place}", {}) for place, item in enumerate(value))
+            return container(_value(group, item, f"{key}.{place}") for place, item in enumerate(value))
         raise _wrong(annotation, value, key)
     try:
         made = msgspec.convert(value, annotation, strict=False)

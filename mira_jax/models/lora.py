@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ from mira_jax.config import Count, Positive
 from mira_jax.models.gemma3 import INPUT_AXES, Gemma3, matrix, project
 from mira_jax.models.sharding import PARAMETERS, whole_width
 
-TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
+Target = Literal["query", "key", "value", "output", "gate", "up", "down"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LoraConfig:
     """R: columns of A, rows of B."""
     alpha: Positive = 32.0
     """The product counts alpha / rank times."""
-    targets: Annotated[tuple[Literal["query", "key", "value", "output", "gate", "up", "down"], ...], Meta(min_length=1)] = TARGETS
+    targets: Annotated[tuple[Target, ...], Meta(min_length=1)] = TARGETS
     """The matrices of every layer that get adapters."""
 
     @property

@@ -1,12 +1,13 @@
 import dataclasses
+from typing import get_args
 
 import jax
 import pytest
 from flax import nnx
 
 from mira_jax.errors import UserError
-from mira_jax.models.config import GLOBAL, LOCAL, PRESETS, Gemma3Config
-from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.config import GLOBAL, LOCAL, PRESETS, Gemma3Config, Preset
+from mira_jax.models.gemma3 import REMAT, Gemma3, Remat
 
 
 @pytest.mark.parametrize(
@@ -179,3 +180,8 @@ def test_sizes_that_transformers_5_refuses_are_not_written():
 def test_sizes_have_bounds(field, value):
     with pytest.raises(UserError, match=f"model: {field} is "):
         dataclasses.replace(PRESETS["270m"], **{field: value, "layer_types": None})
+
+
+def test_the_presets_are_those_that_a_config_may_name():
+    assert tuple(PRESETS) == get_args(Preset)
+    assert tuple(REMAT) == get_args(Remat)
