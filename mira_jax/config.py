@@ -220,7 +220,7 @@ def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> Non
         else:
             chooser = f"{field.name}.{options.chosen_by}"
             name = given.pop(options.chosen_by, None)
-        if name not in options.classes:
+        if not isinstance(name, str) or name not in options.classes:
             raise ConfigError(chooser, f"{name!r} is none of {', '.join(options.classes)}", prefix)
         _make(options.load(name), given, f"{prefix}{field.name}.")
 

@@ -131,7 +131,7 @@ def test_every_key_that_a_message_names_is_one():
                 plain = name.partition(".{}")[0]
                 if plain not in every and plain not in NO_KEYS | ELSEWHERE and not plain.endswith((".py", ".json", ".yaml", ".html")):
                     wrong.append(f"{place}: {name}: {text[:80]}")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_every_check_of_a_config_class_names_a_key_of_it():

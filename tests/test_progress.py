@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 from mira_jax.progress import Progress, track
 
@@ -28,6 +29,7 @@ def test_in_a_log_it_is_a_plain_line_now_and_then():
 
 def test_on_a_terminal_it_is_a_bar():
     master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 100))
     process = subprocess.Popen([sys.executable, "-c", LOOP], stderr=slave)
     os.close(slave)
     shown = b""
