@@ -214,15 +214,17 @@ def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> Non
         if not options or not options.chosen_by:
             continue
         given = dict(values.get(field.name, {} if field.default_factory is dataclasses.MISSING else field.default_factory()))
-        if options.beside:
-            chooser = options.chosen_by
-            name = values.get(chooser, next(one.default for one in dataclasses.fields(config_type) if one.name == chooser))
-        else:
-            chooser = f"{field.name}.{options.chosen_by}"
-            name = given.pop(options.chosen_by, None)
-        if not isinstance(name, str) or name not in options.classes:
-            raise ConfigError(chooser, f"{name!r} is none of {', '.join(options.classes)}", prefix)
-        _make(options.load(name), given, f"{prefix}{field.name}.")
+        beside = {one.name: one.default for one in dataclasses.fields(config_type)} | values
+        chosen: Any = options.classes
+        for key in options.chosen_by:
+            if isinstance(chosen, str):
+                break
+            name = beside.get(key) if options.beside else given.pop(key, options.defaults.get(key))
+            if not isinstance(name, str) or name not in chosen:
+                path = key if options.beside else f"{field.name}.{key}"
+                raise ConfigError(path, f"{name!r} is none of {', '.join(chosen)}", prefix)
+            chosen = chosen[name]
+        _make(schema.load_class(chosen), given, f"{prefix}{field.name}.")
 
 
 def _value(annotation: Any, value: Any, key: str) -> Any:

@@ -26,16 +26,29 @@ import yaml
 class Options:
     """Marks a mapping whose keys are the fields of a class: `Annotated[dict[str, Any], Options({...})]`."""
 
-    classes: Mapping[str, str]
-    """Name to `module:Class`, imported when it is needed."""
-    chosen_by: str = ""
-    """The key whose value is that name; empty: there is one class."""
+    classes: Mapping[str, str | Mapping[str, str]]
+    """Name to `module:Class`, imported when it is needed, or to a table of such names."""
+    chosen_by: tuple[str, ...] = ()
+    """The keys whose values are these names, one for each level of tables. Empty: there is one class."""
+    defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of the keys in `chosen_by`."""
     beside: bool = False
-    """That key is next to the mapping, not in it."""
+    """Those keys are next to the mapping, not in it."""
 
-    def load(self, name: str) -> type:
-        module, _, attribute = self.classes[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+    def places(self) -> Iterator[tuple[dict[str, str], str]]:
+        """The values of `chosen_by` and the class that they choose, for all classes."""
+        for name, place in self.classes.items():
+            first = dict(zip(self.chosen_by[:1], [name], strict=False))
+            if isinstance(place, str):
+                yield first, place
+            else:
+                yield from (({**first, self.chosen_by[1]: other}, inner) for other, inner in place.items())
+
+
+def load_class(place: str) -> type:
+    """`place`: module:Class."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Key:
     doc: str = ""
     choices: tuple[str, ...] = ()
     when: str = ""
-    """The choice that the key belongs to, for example recipe.name=sft."""
+    """The choices that the key belongs to, for example recipe.name=sft."""
 
 
 def keys(config_type: type) -> list[Key]:
@@ -78,26 +91,22 @@ def _keys(config_type: type, prefix: str, instance: Any, when: str) -> Iterator[
 
 
 def _option_keys(options: Options, path: str, when: str) -> Iterator[Key]:
-    chooser = options.chosen_by
-    if chooser and not options.beside:
-        yield Key(
-            f"{path}.{chooser}",
-            "one of " + ", ".join(options.classes),
-            "",
-            f"Chooses the other keys of {path}.",
-            tuple(options.classes),
-            when,
-        )
-        parent = path
-    else:
-        parent = path.rpartition(".")[0]
-    chosen = ".".join(filter(None, (parent, chooser)))
-    for name in options.classes:
+    parent = path.rpartition(".")[0] if options.beside else path
+    chooser = {name: ".".join(filter(None, (parent, name))) for name in options.chosen_by}
+    tables = [((), options.classes)]
+    tables += [((name,), table) for name, table in options.classes.items() if not isinstance(table, str)]
+    for outer, table in tables if not options.beside else ():
+        if options.chosen_by:
+            key = options.chosen_by[len(outer)]
+            condition = " ".join(f"{chooser[one]}={name}" for one, name in zip(options.chosen_by, outer, strict=False))
+            kind, default = "one of " + ", ".join(table), options.defaults.get(key, "")
+            yield Key(chooser[key], kind, default, f"Chooses the other keys of {path}.", tuple(table), condition or when)
+    for chosen, place in options.places():
         try:
-            found = options.load(name)
+            found = load_class(place)
         except ImportError:
             continue
-        yield from _keys(found, f"{path}.", None, f"{chosen}={name}" if chooser else when)
+        yield from _keys(found, f"{path}.", None, " ".join(f"{chooser[key]}={name}" for key, name in chosen.items()) or when)
 
 
 @functools.cache

@@ -1,11 +1,10 @@
 """Suites of tasks, by name."""
 
-import importlib
 from typing import Any
 
 from mira_jax import config
 from mira_jax.errors import ConfigError
-from mira_jax.schema import Options
+from mira_jax.schema import Options, load_class
 from rollouts.suites.base import Session, Suite
 
 __all__ = ["OPTIONS", "SUITES", "Session", "Suite", "make_suite"]
@@ -24,7 +23,7 @@ OPTIONS = Options(
         "webarena_infinity": "rollouts.suites.infinity.suite:InfinityOptions",
         "webarena_lite": "rollouts.suites.webarena.suite:WebArenaOptions",
     },
-    chosen_by="name",
+    chosen_by=("name",),
     beside=True,
 )
 """The config classes of `suite.options`."""
@@ -34,6 +33,5 @@ def make_suite(name: str, **options: Any) -> Suite:
     """The suite of that name. Raises UserError if there is none, or for a wrong option."""
     if name not in SUITES:
         raise ConfigError("suite.name", f"{name!r} is none of {', '.join(SUITES)}")
-    config.build(OPTIONS.load(name), options, prefix="suite.options.")
-    module, _, attribute = SUITES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(**options)
+    config.build(load_class(OPTIONS.classes[name]), options, prefix="suite.options.")
+    return load_class(SUITES[name])(**options)

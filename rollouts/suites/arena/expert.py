@@ -24,9 +24,9 @@ def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int
     """
     for name, probability in habits.items():
         if name not in HABITS:
-            raise UserError(f"habits: {name!r} is none of {', '.join(HABITS)}")
+            raise UserError(f"policy.habits: {name!r} is none of {', '.join(HABITS)}")
         if not 0 <= probability <= 1:
-            raise UserError(f"habits: {name} is {probability}, which is no probability")
+            raise UserError(f"policy.habits: {name} is {probability}, which is no probability")
     return frozenset(name for name, chance in habits.items() if Random(f"{name} {task.id} {task.seed} {seed} {attempt}").random() < chance)
 
 
