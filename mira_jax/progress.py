@@ -63,5 +63,8 @@ def track(items: Iterable[Item], name: str, unit: str, total: int, shown: bool =
     """Yields the items and counts them."""
     with Progress(name, unit, total, shown=shown) as progress:
         for item in items:
-            yield item
-            progress.update()
+            try:
+                yield item
+            finally:
+                # Also of the last item, if the consumer asks for no more.
+                progress.update()

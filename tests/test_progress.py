@@ -49,6 +49,10 @@ def test_a_short_loop_says_one_line_and_a_hidden_one_none(capsys):
     assert list(track("abc", "label", "episodes", 3)) == ["a", "b", "c"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("label: 3 of 3 episodes, ")
+    taken = iter(track("abc", "label", "episodes", 3))
+    assert [next(taken) for _ in range(3)] == ["a", "b", "c"]
+    taken.close()
+    assert capsys.readouterr().err.startswith("label: 3 of 3 episodes, ")
     with Progress("train", "updates", 3, shown=False) as progress:
         progress.update(3)
     with Progress("train", "updates", 3, done=3):
