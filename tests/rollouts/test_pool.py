@@ -326,7 +326,7 @@ def test_bad_settings_are_one_message_before_any_work(tmp_path, monkeypatch):
 def test_without_ray_its_pool_says_what_to_install(use, tmp_path, monkeypatch):
     use(CountingSuite())
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install .* '\.\[ray\]'"):
+    with pytest.raises(UserError, match=r"^pool: Ray is not installed; pip install 'mira-jax\[ray\]'"):
         collect(config(pool="ray"), tmp_path)
     assert not list(tmp_path.iterdir())
 

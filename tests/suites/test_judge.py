@@ -95,6 +95,13 @@ def test_a_judge_without_a_verdict_is_asked_again_and_then_has_none():
     assert len(asked) == TRIES
 
 
+def test_a_judge_that_is_down_is_named_by_its_own_key():
+    reader = ModelReader(EndpointConfig(base_url="http://127.0.0.1:9/v1", backoff=0.01))
+    down = r"^suite\.options\.judge\.base_url: http://127\.0\.0\.1:9/v1/models: cannot reach the endpoint .*same command judges them$"
+    with pytest.raises(UserError, match=down):
+        reader.same("question", "reference", "answer")
+
+
 def test_an_endpoint_that_fails_is_told_of():
     with model("", status=503) as (reader, _), pytest.raises(UserError, match=r"suite\.options\.judge: .*no answer after 2 requests"):
         reader.same("q", "a", "b")

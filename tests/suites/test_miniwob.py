@@ -147,7 +147,7 @@ def test_what_is_unknown_is_named(call, message):
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"not installed; pip install .* -e '\.\[miniwob\]'$"):
+    with pytest.raises(UserError, match=r"not installed; pip install 'mira-jax\[miniwob\]'$"):
         make_suite("miniwob")
 
 
