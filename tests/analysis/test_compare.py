@@ -126,7 +126,7 @@ def test_bad_input_gets_one_message(run, tmp_path):
         ((), "name two evaluations"),
         ((folder,), "name two evaluations"),
         ((folder, str(tmp_path / "nowhere")), "nowhere: no such folder"),
-        ((folder, folder, "--set", "level=1"), "not between 0 and 1"),
+        ((folder, folder, "--set", "level=1"), "--set: level: 1.0; it must be above 0 and below 1"),
         ((folder, folder, "--set", "sead=1"), "unknown key sead"),
         (disjoint, "no task has an outcome in both"),
     ):

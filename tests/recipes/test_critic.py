@@ -22,7 +22,7 @@ def test_options_are_the_config_s():
     assert make_recipe(options_of("critic", critic)) == critic
     with pytest.raises(UserError, match="expected one or both of value, potential"):
         make_recipe({"name": "critic", "heads": ["worth"]})
-    with pytest.raises(UserError, match="unknown key head; did you mean heads"):
+    with pytest.raises(UserError, match=r"unknown key recipe\.head; did you mean recipe\.heads"):
         make_recipe({"name": "critic", "head": "value"})
 
 
