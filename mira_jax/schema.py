@@ -87,10 +87,10 @@ def _keys(config_type: type, prefix: str, instance: Any, when: str) -> Iterator[
             below = value if dataclasses.is_dataclass(value) else None
             yield from _keys(inner, f"{path}.{suffix}", below, when)
         if options := options_in(annotation):
-            yield from _option_keys(options, path, when)
+            yield from _option_keys(options, path, when, value if isinstance(value, dict) else {})
 
 
-def _option_keys(options: Options, path: str, when: str) -> Iterator[Key]:
+def _option_keys(options: Options, path: str, when: str, given: Mapping[str, Any]) -> Iterator[Key]:
     parent = path.rpartition(".")[0] if options.beside else path
     chooser = {name: ".".join(filter(None, (parent, name))) for name in options.chosen_by}
     tables = [((), options.classes)]
@@ -99,7 +99,7 @@ def _option_keys(options: Options, path: str, when: str) -> Iterator[Key]:
         if options.chosen_by:
             key = options.chosen_by[len(outer)]
             condition = " ".join(f"{chooser[one]}={name}" for one, name in zip(options.chosen_by, outer, strict=False))
-            kind, default = "one of " + ", ".join(table), options.defaults.get(key, "")
+            kind, default = "one of " + ", ".join(table), given.get(key, options.defaults.get(key, ""))
             yield Key(chooser[key], kind, default, f"Chooses the other keys of {path}.", tuple(table), condition or when)
     for chosen, place in options.places():
         try:
