@@ -62,11 +62,11 @@ class Origins:
         return str(self._path)
 
     def _knows(self, key: str) -> bool:
-        """Whether `key` is a key or a group of the config."""
+        """Whether `key` is a key of the config or below one; a message about a whole group is not about a value."""
         paths = [known.path.split(".") for known in schema.keys(self._config_type)]
         parts = key.split(".")
         return any(
-            all(one in (part, "NAME", "N") for one, part in zip(path, parts, strict=False)) and len(parts) <= len(path) for path in paths
+            all(one in (part, "NAME", "N") for one, part in zip(path, parts, strict=False)) and len(path) <= len(parts) for path in paths
         )
 
     @contextlib.contextmanager
