@@ -34,7 +34,7 @@ from flax import nnx
 
 from mira_jax.models.config import GLOBAL, LOCAL, PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.recipes.sft import SFT
+from mira_jax.recipes.objectives.sft import SFT
 from mira_jax.training.log_probs import token_log_probs
 from mira_jax.training.metrics import Mean
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer

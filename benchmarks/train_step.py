@@ -228,7 +228,7 @@ def ours(folder: Path, case: Case, batch: dict[str, np.ndarray]) -> tuple[str, C
     import jax.numpy as jnp
 
     from mira_jax.models import huggingface
-    from mira_jax.recipes.actor import Actor
+    from mira_jax.recipes.objectives.mira import Mira
     from mira_jax.training.log_probs import token_log_probs
     from mira_jax.training.metrics import Mean
     from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
@@ -247,7 +247,7 @@ def ours(folder: Path, case: Case, batch: dict[str, np.ndarray]) -> tuple[str, C
     settings = OptimizerConfig(learning_rate=RATE, schedule="constant", warmup=0.0, weight_decay=DECAY, clip=CLIP)
     optimizer = make_optimizer(settings, 1)
     packed = cut(pack(batch, case) if case.response else plain(batch), 1)
-    loss = Actor(objective="mira", beta=BETA).loss if case.response else all_tokens
+    loss = Mira(beta=BETA).loss if case.response else all_tokens
     step = make_step(bones, loss, optimizer, learning_rate(settings, 1))
     held = [init_state(params, optimizer)]
 

@@ -18,7 +18,8 @@ from mira_jax.model_files import digests_of
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
-from mira_jax.recipes import RECIPES, Recipe, make_recipe, options_of
+from mira_jax.recipes import DEFAULT_OBJECTIVE, RECIPES, make_recipe, options_of
+from mira_jax.recipes.base import Recipe
 from mira_jax.schema import Options
 from mira_jax.training import loop, processes, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, ends_at
@@ -42,8 +43,10 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 class TrainConfig:
     out: str = ""
     """Folder of the run."""
-    recipe: Annotated[dict[str, Any], Options(RECIPES, chosen_by=("name",))] = dataclasses.field(default_factory=lambda: {"name": "sft"})
-    """`name`, and the options of that recipe."""
+    recipe: Annotated[
+        dict[str, Any], Options(RECIPES, chosen_by=("name", "objective"), defaults={"objective": DEFAULT_OBJECTIVE})
+    ] = dataclasses.field(default_factory=lambda: {"name": "sft"})
+    """`name`, the actor's `objective`, and the options of that recipe."""
     init_from: str | None = None
     """A run's folder or a Hugging Face folder to start from. A critic takes a policy's trunk."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -87,7 +90,7 @@ def main(config: TrainConfig) -> int:
 def _train(config: TrainConfig) -> int:
     with processes.together():
         recipe = make_recipe(config.recipe)
-        config = dataclasses.replace(config, recipe=options_of(config.recipe["name"], recipe), distributed=config.distributed.anywhere())
+        config = dataclasses.replace(config, recipe=options_of(recipe), distributed=config.distributed.anywhere())
         run = RunFolder(config.out, config)
         if (ended := run.complete) and ends_at(run.path, ended["step"]):
             _say(f"{run.path}: complete already, at update {ended['step']}", sys.stdout)

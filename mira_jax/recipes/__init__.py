@@ -1,88 +1,62 @@
-"""What can be trained: one short module per recipe, behind one small protocol.
+"""What can be trained: one short module per recipe, behind one small protocol (`mira_jax.recipes.base`).
 
 A recipe is a frozen dataclass whose fields are the options of the config's `recipe` section:
-`recipe: {name: sft, normalize: token}` builds `SFT(normalize="token")`.
+`recipe: {name: sft, normalize: token}` builds `SFT(normalize="token")`, and
+`recipe: {name: actor, objective: mira, beta: 0.2}` builds `Mira(beta=0.2)`.
 """
 
-import dataclasses
 import importlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from mira_jax import config as configs
 from mira_jax.errors import UserError
+from mira_jax.recipes.base import Recipe
+from mira_jax.recipes.objectives import OBJECTIVES
 
-if TYPE_CHECKING:
-    from flax import nnx
-    from jax import Array
-
-    from mira_jax.training.metrics import Mean
-    from mira_jax.trajectories.shards import ShardReader
-    from mira_jax.trajectories.side_tables import SideTable
-
-RECIPES = {
-    "sft": "mira_jax.recipes.sft:SFT",
+RECIPES: dict[str, str | dict[str, str]] = {
+    "sft": "mira_jax.recipes.objectives.sft:SFT",
     "critic": "mira_jax.recipes.critic:Critic",
-    "actor": "mira_jax.recipes.actor:Actor",
+    "actor": OBJECTIVES,
 }
-"""Name in the config to module and class; imported when asked for."""
+"""`recipe.name` to module and class, imported on first use; where there are several objectives, `recipe.objective` chooses."""
+DEFAULT_OBJECTIVE = "mira"
 
 
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """What a recipe makes of the data before training. N is the number of steps, in the order of the reader's `StepIndex`."""
+def recipe_class(options: dict[str, Any]) -> type[Recipe]:
+    """The class that `name`, and `objective` where there are several, name.
 
-    keep: np.ndarray
-    """bool [N]: which steps to train on. Steps of infra_error episodes are left out whatever this says."""
-    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """float32 [N] each: per-step numbers the loss reads, for example `advantage`. Finite wherever `keep` is true."""
-    summary: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Shown at the start and kept in the run's data.json: for example the mean advantage."""
-
-
-class Recipe(Protocol):
-    """One thing that can be trained."""
-
-    heads: tuple[str, ...]
-    """() trains a policy (`Gemma3`); names, for example ("value",), train a `Critic` with these heads. A field or a property."""
-    reads_responses: bool
-    """False: rows hold prompts alone (all a critic needs), which is cheaper; the `response_*` arrays are then empty (R = 0)."""
-
-    def prepare(self, reader: "ShardReader", tables: "Sequence[SideTable]") -> Prepared:
-        """Per-step columns and the choice of steps, in NumPy, once at the start.
-
-        Raises:
-            UserError: the data lacks what the recipe needs (labels, a side table's column ...).
-        """
-        ...
-
-    def loss(self, model: "nnx.Module", batch: "dict[str, Array]") -> "tuple[Mean, dict[str, Mean]]":
-        """The loss and the metrics of one batch, under jit.
-
-        `batch` holds the arrays of `mira_jax.data.packing` and one float32 BxS array per column of `prepare`.
-        Every returned value is a `Mean(total, weight)`; over accumulated batches and devices totals and weights
-        are summed before they are divided, so a loss that is a sum over steps or tokens does not depend on how a
-        batch was cut up. The weight of the loss says what it is normalised by: the count of steps, or of response tokens.
-        """
-        ...
+    Raises:
+        UserError: no name, or an unknown name or objective.
+    """
+    name = options.get("name")
+    if name not in list(RECIPES):
+        raise UserError(f"recipe.name: {name!r} is none of {', '.join(RECIPES)}")
+    place = RECIPES[name]
+    if isinstance(place, dict):
+        objective = options.get("objective", DEFAULT_OBJECTIVE)
+        if objective not in list(place):
+            raise UserError(f"recipe.objective: {objective!r} is none of {', '.join(place)}")
+        place = place[objective]
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def make_recipe(options: dict[str, Any]) -> Recipe:
-    """The recipe that `options["name"]` names, with the other keys as its options.
+    """The recipe that `name` and `objective` name, with the other keys as its options.
 
     Raises:
-        UserError: no name, an unknown name, or an option the recipe does not have.
+        UserError: no name, an unknown name or objective, or an option the recipe does not have.
     """
-    options = dict(options)
-    name = options.pop("name", None)
-    if name not in RECIPES:
-        raise UserError(f"recipe.name: {name!r} is none of {', '.join(RECIPES)}")
-    module, _, attribute = RECIPES[name].partition(":")
-    return configs.build(getattr(importlib.import_module(module), attribute), options, prefix="recipe.")
+    made = recipe_class(options)
+    identity = _identity(made)
+    return configs.build(made, {key: value for key, value in options.items() if key not in identity}, prefix="recipe.")
 
 
-def options_of(name: str, recipe: Recipe) -> dict[str, Any]:
+def options_of(recipe: Recipe) -> dict[str, Any]:
     """The inverse of `make_recipe`, defaults filled in."""
-    return {"name": name, **configs.to_tree(recipe)}
+    return {**_identity(type(recipe)), **configs.to_tree(recipe)}
+
+
+def _identity(made: type[Recipe]) -> dict[str, str]:
+    """The keys of the `recipe` section that name a class."""
+    return {key: getattr(made, key) for key in ("name", "objective") if hasattr(made, key)}

@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 
 from mira_jax.errors import UserError
-from mira_jax.recipes import Prepared
-from mira_jax.recipes.labels import read_labels
+from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.labels import mean, read_labels
 from mira_jax.rl import objectives
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.records import Trajectory
@@ -36,6 +36,7 @@ class Critic:
     potential_weight: float = 1.0
     """Of the potential's loss, when both heads share a trunk."""
 
+    name: ClassVar[str] = "critic"
     reads_responses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Critic:
         labels = read_labels(reader)
         keep = labels.sound.copy()
         columns = {"success": labels.success.astype(np.float32)}
-        summary = {"episodes": labels.episodes, "success_rate": _mean(labels.success[labels.last & labels.sound])}
+        summary = {"episodes": labels.episodes, "success_rate": mean(labels.success[labels.last & labels.sound])}
         if "potential" in self.heads:
             labelled = labels.sound & np.isfinite(labels.progress)
             if self.potential_from == "successes":
@@ -65,7 +66,7 @@ class Critic:
                 keep = labelled
             columns["progress"] = np.where(labelled, labels.progress, 0).astype(np.float32)
             columns["progress_weight"] = (labelled * (keep.sum() / labelled.sum())).astype(np.float32)
-            summary |= {"progress_labels": int(labelled.sum()), "progress_mean": _mean(labels.progress[labelled])}
+            summary |= {"progress_labels": int(labelled.sum()), "progress_mean": mean(labels.progress[labelled])}
         return Prepared(keep, columns, summary)
 
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
@@ -94,7 +95,3 @@ class Critic:
                 "potential": Mean(jnp.sum(weight * potential), jnp.sum(weight)),
             }
         return Mean(total, steps), metrics
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else 0.0

@@ -105,3 +105,8 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
         j = int(np.flatnonzero(~np.isfinite(result_N))[0])
         raise UserError(f"{sources}: {name} of step {labels.numbers[j]} of trajectory {labels.ids[j]} is {result_N[j]}")
     return result_N
+
+
+def mean(values: np.ndarray) -> float:
+    """For summaries: 0 where there are no values."""
+    return float(values.mean()) if len(values) else 0.0

@@ -19,7 +19,7 @@ from mira_jax.errors import UserError
 from mira_jax.models import lora, sharding
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.sharding import AXES, MeshConfig
-from mira_jax.recipes import Recipe
+from mira_jax.recipes.base import Recipe
 from mira_jax.sizing.flops import Text
 from mira_jax.train import TrainConfig
 from mira_jax.training.layout import Layout

@@ -66,7 +66,7 @@ class Sizing:
             "chips": self.topology.chips,
             "hbm": self.topology.chip.hbm,
             "mesh": self.mesh,
-            "recipe": type(self.plan.recipe).__name__.lower(),
+            "recipe": self.plan.recipe.name,
             "parameters": self.plan.model.parameters,
             "trained": _count(self.plan.state.params),
             "dtype": str(self.plan.dtype),
@@ -97,7 +97,7 @@ class Sizing:
         trained = f", {_count(plan.state.params) / 1e6:,.1f} M trained" if plan.skeleton.frozen else ""
         text = workload.texts[0]
         return [
-            f"{type(plan.recipe).__name__.lower()} step of Gemma3{preset}, {plan.model.parameters / 1e9:.3f} B parameters{trained}, "
+            f"{plan.recipe.name} step of Gemma3{preset}, {plan.model.parameters / 1e9:.3f} B parameters{trained}, "
             f"on {self.topology.name}: {self.topology.chips} x {self.topology.chip.name}",
             "mesh " + ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
             + f"; activations {plan.dtype}, remat {plan.remat}, {self.optimizer}",

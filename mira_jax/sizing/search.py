@@ -7,7 +7,7 @@ from typing import Any
 
 from mira_jax.models.gemma3 import REMAT
 from mira_jax.models.sharding import MeshConfig
-from mira_jax.recipes import Recipe
+from mira_jax.recipes.base import Recipe
 from mira_jax.sizing.chips import Topology
 from mira_jax.sizing.estimate import Estimate, Estimator
 from mira_jax.sizing.plan import Plan, abstract_mesh, make_plan

@@ -115,7 +115,7 @@ def pack_data(
     updates: int | None,
     seed: int,
 ) -> Packed:
-    """Tokenises all steps and plans all batches. `keep` and `columns` as in `mira_jax.recipes.Prepared`."""
+    """Tokenises all steps and plans all batches. `keep` and `columns` as in `mira_jax.recipes.base.Prepared`."""
     examples = tokenize(reader, config.prompt, tokenizer)
     steps = choose(examples, keep, config.only)
     for name, column in columns.items():

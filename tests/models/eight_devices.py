@@ -19,9 +19,9 @@ from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic as CriticModel
 from mira_jax.models.sharding import MeshConfig
-from mira_jax.recipes.actor import Actor
 from mira_jax.recipes.critic import Critic
-from mira_jax.recipes.sft import SFT
+from mira_jax.recipes.objectives.mira import Mira
+from mira_jax.recipes.objectives.sft import SFT
 from mira_jax.training.checkpoint import Checkpoints
 from mira_jax.training.layout import make_layout
 from mira_jax.training.state import TrainState, init_params, params_of, skeleton
@@ -68,7 +68,7 @@ def packed_batch(draw: np.random.Generator) -> dict[str, np.ndarray]:
 
 LOSSES = {
     "sft": lambda model, batch: SFT(prompt_weight=0.5).loss(model.trunk, batch)[0],
-    "actor": lambda model, batch: Actor(beta=1.0).loss(model.trunk, batch)[0],
+    "actor": lambda model, batch: Mira(beta=1.0).loss(model.trunk, batch)[0],
     "critic": lambda model, batch: Critic().loss(model, batch)[0],
 }
 """The recipes' own, on a critic whose trunk is the policy."""

@@ -1,13 +1,16 @@
 """A tiny model, a tokenizer, and made-up episodes for the recipes."""
 
+import numpy as np
 import pytest
 from flax import nnx
 
 from mira_jax.data.steps import tokenize
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
+from mira_jax.recipes.scoring import score_policy
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.side_tables import SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
 
@@ -41,3 +44,15 @@ def config(tokenizer_path):
 @pytest.fixture(scope="session")
 def policy(config):
     return Gemma3(config, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="session")
+def scored(policy, reader, examples):
+    """A side table of the policy's own log-probs, with values and potentials made up."""
+    columns = score_policy(policy, examples)
+    draw = np.random.default_rng(0)
+    columns |= {"value": draw.random(len(examples)), "potential": draw.random(len(examples))}
+    ids = [trajectory.id for trajectory in reader for _ in trajectory.steps]
+    numbers = np.array([step.index for trajectory in reader for step in trajectory.steps])
+    sound = examples.usable
+    return SideTable(np.array(ids)[sound].tolist(), numbers[sound], {name: column[sound] for name, column in columns.items()})

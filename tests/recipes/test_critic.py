@@ -19,7 +19,7 @@ EPISODES = [trajectory(0, 3, success=True), trajectory(1, 2, success=False), tra
 def test_options_are_the_config_s():
     critic = make_recipe({"name": "critic", "heads": ["value"], "potential_from": "all"})
     assert critic.heads == ("value",)
-    assert make_recipe(options_of("critic", critic)) == critic
+    assert make_recipe(options_of(critic)) == critic
     with pytest.raises(UserError, match="expected one or both of value, potential"):
         make_recipe({"name": "critic", "heads": ["worth"]})
     with pytest.raises(UserError, match=r"unknown key recipe\.head; did you mean recipe\.heads"):

@@ -13,7 +13,7 @@ from mira_jax.data.steps import tokenize
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sharding import AXES
-from mira_jax.recipes.sft import SFT
+from mira_jax.recipes.objectives.sft import SFT
 from mira_jax.training.layout import Layout
 from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_log_probs
 from mira_jax.training.state import abstract_state, init_params, init_state, params_of, skeleton

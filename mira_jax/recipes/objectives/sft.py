@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mira_jax.errors import UserError
-from mira_jax.recipes import Prepared
+from mira_jax.recipes.base import Prepared
 from mira_jax.training.log_probs import response_log_probs, token_log_probs
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.shards import StepIndex
@@ -23,6 +23,7 @@ class SFT:
     """Above 0 the prompts are learned too, at so much per prompt token. A model from scratch learns from the pages and
     responses in them how names are repeated; a pretrained one knows."""
 
+    name: ClassVar[str] = "sft"
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
 

@@ -1,0 +1,26 @@
+"""The objectives of a policy: one method per module, from the columns of the side tables to the loss.
+
+To add one: write a module with a `Recipe` here, and its line in `OBJECTIVES`.
+"""
+
+OBJECTIVES = {
+    "mira": "mira_jax.recipes.objectives.mira:Mira",
+    "kl": "mira_jax.recipes.objectives.kl:KL",
+    "awr": "mira_jax.recipes.objectives.awr:AWR",
+    "filtered_bc": "mira_jax.recipes.objectives.filtered_bc:FilteredBC",
+    "webrl_code": "mira_jax.recipes.objectives.webrl_code:WebRLCode",
+}
+"""`recipe.objective` of the actor to module and class; imported on first use.
+
+    objective      loss per step, A the advantage                                 reads from side tables
+    mira           ( beta (log pi - log pi_ref) - A )^2, A doubly robust          log_prob, value, potential
+                   alpha: 0 is WebRL's; lambda_: 1 is the one-step advantage,
+                   lambda_: 0 the Monte-Carlo advantage
+    kl             -min( exp(A / beta), max_weight ) log pi, A as in mira         value, potential
+    awr            -min( exp((G - V) / beta), max_weight ) log pi                 value
+    filtered_bc    -log pi per token, on the best episodes only                   nothing
+    webrl_code     as in WebRL's released code, which differs from its paper      log_prob, value
+
+log pi(a|s) sums the response's tokens, its end token included. Advantages are used as they are: not centred, scaled
+or clipped. SFT (`sft.py`) is a recipe by itself: it needs no labels and no side tables.
+"""

@@ -1,0 +1,62 @@
+"""Advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177, algorithm 1), a baseline of MiRA.
+
+    L_t = -min( exp((G_t - V(s_t)) / beta), max_weight ) log pi(a_t|s_t)
+
+G_t is the discounted return of the true reward, V the value critic. The loss is the mean over steps.
+
+Reads the column value.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+from flax import nnx
+
+from mira_jax.errors import UserError
+from mira_jax.recipes import policies
+from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.labels import column, read_labels
+from mira_jax.rl.advantages import outcome_rewards, returns
+from mira_jax.rl.objectives import weighted_likelihood
+from mira_jax.training.metrics import Mean
+from mira_jax.trajectories.records import Trajectory
+from mira_jax.trajectories.side_tables import SideTable
+
+
+@dataclasses.dataclass(frozen=True)
+class AWR:
+    beta: float = 0.1
+    """Temperature of the weights."""
+    gamma: float = 1.0
+    """Discount of the reward."""
+    max_weight: float | None = 20.0
+    """Bound of the weights; null for none."""
+
+    name: ClassVar[str] = "actor"
+    objective: ClassVar[str] = "awr"
+    heads: ClassVar[tuple[str, ...]] = ()
+    reads_responses: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise UserError(f"recipe.beta: {self.beta}; it must be above 0")
+        if not 0 <= self.gamma <= 1:
+            raise UserError(f"recipe.gamma: {self.gamma}; it must be in [0, 1]")
+        if self.max_weight is not None and not self.max_weight > 0:
+            raise UserError(f"recipe.max_weight: {self.max_weight}; it must be above 0, or null")
+
+    def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
+        """Columns: `advantage`, and `reference_log_prob` where the side tables have it."""
+        labels = read_labels(reader)
+        reference = policies.reference_if_scored(labels, tables)
+        values = column(labels, tables, "value")
+        rewards = outcome_rewards(labels.success, labels.last)
+        return policies.prepare(labels, reference=reference, advantages=returns(rewards, labels.last, self.gamma) - values)
+
+    def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
+        log_prob = policies.step_log_probs(model, batch)
+        loss = weighted_likelihood(log_prob, batch["advantage"], self.beta, self.max_weight or math.inf)
+        return policies.mean_over_steps(loss, batch), policies.metrics(log_prob, batch)

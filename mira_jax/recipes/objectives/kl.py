@@ -1,0 +1,53 @@
+"""The KL form, an ablation of MiRA (arXiv 2603.19685): its advantages, in a weighted likelihood.
+
+    L_t = -min( exp(A_t / beta), max_weight ) log pi(a_t|s_t),   A_t as in `mira.py`
+
+Without the bound this is the projection of pi_ref exp(A / beta) onto the policies, by data from pi_ref. It can only
+raise the probability of a response; others fall because probabilities add up to 1. The loss is the mean over steps.
+
+Reads the columns value and, unless alpha is 0, potential.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+from flax import nnx
+
+from mira_jax.errors import UserError
+from mira_jax.recipes import policies
+from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.labels import read_labels
+from mira_jax.recipes.objectives.mira import Mira
+from mira_jax.rl.objectives import weighted_likelihood
+from mira_jax.training.metrics import Mean
+from mira_jax.trajectories.records import Trajectory
+from mira_jax.trajectories.side_tables import SideTable
+
+
+@dataclasses.dataclass(frozen=True)
+class KL(Mira):
+    beta: float = 0.1
+    """Temperature of the weights."""
+    max_weight: float | None = 20.0
+    """Bound of the weights; null for none."""
+
+    objective: ClassVar[str] = "kl"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_weight is not None and not self.max_weight > 0:
+            raise UserError(f"recipe.max_weight: {self.max_weight}; it must be above 0, or null")
+
+    def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
+        """Columns: `advantage`, and `reference_log_prob` where the side tables have it."""
+        labels = read_labels(reader)
+        reference = policies.reference_if_scored(labels, tables)
+        return policies.prepare(labels, reference=reference, advantages=self.advantages(labels, tables))
+
+    def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
+        log_prob = policies.step_log_probs(model, batch)
+        loss = weighted_likelihood(log_prob, batch["advantage"], self.beta, self.max_weight or math.inf)
+        return policies.mean_over_steps(loss, batch), policies.metrics(log_prob, batch)

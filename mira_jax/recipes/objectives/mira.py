@@ -1,0 +1,89 @@
+"""MiRA (arXiv 2603.19685): offline RL with rewards that a potential critic shapes by progress along subgoals.
+
+The whole method, in the order in which it is computed:
+
+    1  milestones       t_j = first time that subgoals 1..j are done                               `rl.progress`
+    2  progress labels  for t in [t_j, t_{j+1}], w = (t - t_j) / (t_{j+1} - t_j):
+                        p*_t = (1 - w) j/K + w (j+1)/K,  t_0 = 0, t_K = T                          `rl.progress`
+    3  value critic     L_V = -[ r_T log V(s_t) + (1 - r_T) log(1 - V(s_t)) ]                      `recipes.critic`
+    4  potential critic L_P = ( P(s_t) - p*_t )^2                                                  `recipes.critic`
+    5  shaped reward    r'_t = r_t + alpha [ P(s_{t+1}) - P(s_t) ]                                 `rl.shaping`
+    6  advantage        A_t = lambda [ r'_t + gamma V(s_{t+1}) - V(s_t) ]
+                              + (1 - lambda) [ G_t - V(s_t) ],  V = 0 after the last step          `rl.advantages`
+    7  actor            L_t = ( beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t)) - A_t )^2             `rl.objectives`
+
+1 to 4 train the critics; `mira_jax.score` then writes V, P and log pi_ref of every step to side tables. This module
+does 5 to 7. r_t is 1 at the last step of a success and 0 elsewhere; G_t is its return; log pi sums over the response's
+tokens, its end token included. The loss is the mean of L_t over the steps of a batch.
+
+Reads the columns log_prob, value and, unless alpha is 0, potential.
+
+WebRL's objective (arXiv 2411.02337: the actor's loss is its eq. 6, the advantage its eq. 9) is this one with alpha: 0.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mira_jax.errors import UserError
+from mira_jax.recipes import policies
+from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.labels import StepLabels, column, read_labels
+from mira_jax.rl.advantages import doubly_robust, outcome_rewards
+from mira_jax.rl.objectives import squared_log_ratio
+from mira_jax.rl.shaping import AtEnd, shaped_rewards
+from mira_jax.training.metrics import Mean
+from mira_jax.trajectories.records import Trajectory
+from mira_jax.trajectories.side_tables import SideTable
+
+
+@dataclasses.dataclass(frozen=True)
+class Mira:
+    beta: float = 0.1
+    """A step moves log pi by about A / beta nats; small models need less, for example 0.02."""
+    alpha: float = 0.3
+    """How much the potential shapes the reward. 0 is WebRL, and needs no potential."""
+    lambda_: float = 0.5
+    """Weight of the one-step advantage; the Monte-Carlo advantage has the rest."""
+    gamma: float = 1.0
+    """Discount of the true reward and of V."""
+    shaping_discount: float = 1.0
+    """Discount of P(s_{t+1}) in the shaped reward; equal to gamma for potential-based shaping in the strict sense."""
+    at_end: AtEnd = "hold"
+    """hold: the last step is not shaped. zero: the potential after the end is 0."""
+
+    name: ClassVar[str] = "actor"
+    objective: ClassVar[str] = "mira"
+    heads: ClassVar[tuple[str, ...]] = ()
+    reads_responses: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise UserError(f"recipe.beta: {self.beta}; it must be above 0")
+        for name in ("lambda_", "gamma", "shaping_discount"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"recipe.{name}: {getattr(self, name)}; it must be in [0, 1]")
+
+    def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
+        """Columns: `reference_log_prob` and `advantage`."""
+        labels = read_labels(reader)
+        reference = column(labels, tables, "log_prob")
+        return policies.prepare(labels, reference=reference, advantages=self.advantages(labels, tables))
+
+    def advantages(self, labels: StepLabels, tables: Sequence[SideTable]) -> np.ndarray:
+        """float32 [N]: A_t of each step, by 5 and 6."""
+        values = column(labels, tables, "value")
+        rewards = shaped = outcome_rewards(labels.success, labels.last)
+        if self.alpha:
+            potentials = column(labels, tables, "potential")
+            shaped = shaped_rewards(rewards, potentials, labels.last, self.alpha, self.shaping_discount, self.at_end)
+        return doubly_robust(rewards, shaped, values, labels.last, self.lambda_, self.gamma)
+
+    def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
+        log_prob = policies.step_log_probs(model, batch)
+        loss = squared_log_ratio(log_prob, batch["reference_log_prob"], batch["advantage"], self.beta)
+        return policies.mean_over_steps(loss, batch), policies.metrics(log_prob, batch)

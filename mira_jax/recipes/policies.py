@@ -1,0 +1,91 @@
+"""What the objectives of a policy share: log pi of each step, columns, and metrics of how far the policy has moved.
+
+Shapes: B rows, S steps of a row, N steps of the reader.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.labels import StepLabels, column, mean
+from mira_jax.training.log_probs import response_log_probs, sum_by_step
+from mira_jax.training.metrics import Mean
+from mira_jax.training.reference import SQUARES
+from mira_jax.trajectories.side_tables import SideTable
+
+MOVED = 0.01
+"""Nats by which a step's log-probability must differ from the reference to count as moved."""
+
+
+def step_log_probs(model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
+    """log pi(a_t | s_t) of each step, BxS: the sum over the response's tokens, its end token included."""
+    return sum_by_step(response_log_probs(model, batch), batch)
+
+
+def mean_over_steps(values_BxS: jax.Array, batch: dict[str, jax.Array]) -> Mean:
+    return Mean(jnp.sum(values_BxS * batch["step_mask"]), jnp.sum(batch["step_mask"]))
+
+
+def reference_if_scored(labels: StepLabels, tables: Sequence[SideTable]) -> np.ndarray | None:
+    """float32 [N]: log pi_ref where a side table has it, for the metrics of an objective that does not read it."""
+    return column(labels, tables, "log_prob") if any("log_prob" in table.columns for table in tables) else None
+
+
+def prepare(
+    labels: StepLabels,
+    *,
+    reference: np.ndarray | None,
+    advantages: np.ndarray | None = None,
+    keep: np.ndarray | None = None,
+) -> Prepared:
+    """Columns `reference_log_prob` and `advantage`, each where it is given, with a summary.
+
+    Args:
+        keep: bool [N]; default: every step of an episode that is not an infrastructure error.
+    """
+    columns = {}
+    summary = {"episodes": labels.episodes, "success_rate": mean(labels.success[labels.last & labels.sound])}
+    if reference is not None:
+        columns["reference_log_prob"] = reference
+    if keep is None:
+        keep = labels.sound.copy()
+    else:
+        summary["kept_share"] = mean(keep[labels.sound])
+    if advantages is not None:
+        columns["advantage"] = np.where(labels.sound, advantages, 0).astype(np.float32)
+        advantage = columns["advantage"][keep]
+        summary |= {
+            "advantage_mean": mean(advantage),
+            "advantage_std": float(advantage.std()) if len(advantage) else 0.0,
+            "advantage_positive": mean(advantage > 0),
+            "advantage_of_successes": mean(advantage[labels.success[keep]]),
+            "advantage_of_failures": mean(advantage[~labels.success[keep]]),
+        }
+    return Prepared(keep, columns, summary)
+
+
+def metrics(log_prob_BxS: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Mean]:
+    """nll_per_token; with a reference, the distance from it in nats and the shares of steps moved either way."""
+    mask, advantage = batch["step_mask"], batch.get("advantage")
+    metrics = {"nll_per_token": Mean(-jnp.sum(log_prob_BxS * mask), jnp.sum(batch["response_mask"]))}
+    if "reference_log_prob" not in batch:
+        return metrics
+    log_ratio = log_prob_BxS - batch["reference_log_prob"]
+    metrics |= {
+        "log_ratio": mean_over_steps(log_ratio, batch),
+        SQUARES: mean_over_steps(jnp.square(log_ratio), batch),
+        "moved_up": mean_over_steps(log_ratio > MOVED, batch),
+        "moved_down": mean_over_steps(log_ratio < -MOVED, batch),
+    }
+    if advantage is not None:
+        good, bad = mask * (advantage > 0), mask * (advantage < 0)
+        metrics |= {
+            "advantage": mean_over_steps(advantage, batch),
+            "log_ratio_where_positive": Mean(jnp.sum(log_ratio * good), jnp.sum(good)),
+            "log_ratio_where_negative": Mean(jnp.sum(log_ratio * bad), jnp.sum(bad)),
+        }
+    return metrics
