@@ -41,8 +41,8 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
+from mira_jax.data.examples import Examples, one_per_step
 from mira_jax.data.packing import Batch, PackedBatches, first_fit
-from mira_jax.data.steps import StepExamples
 from mira_jax.models import attention, gemma3, huggingface
 from mira_jax.models.config import GLOBAL, LOCAL
 from mira_jax.models.gemma3 import Gemma3
@@ -271,29 +271,24 @@ def random_model(config: transformers.Gemma3TextConfig, seed: int) -> transforme
     return model
 
 
-def draw_texts(case: Case, seed: int) -> StepExamples:
+def draw_texts(case: Case, seed: int) -> Examples:
     """Random tokens; two thirds of each text are its prompt. Its last token is only predicted."""
     lengths = np.array(case.texts)
     vocabulary = {**SIZES, **case.sizes}["vocab_size"]
     tokens = np.random.default_rng(seed).integers(3, vocabulary, int((lengths + 1).sum())).astype(np.int32)
-    count = len(lengths)
-    return StepExamples(
+    return one_per_step(
         tokens=tokens,
         starts=np.concatenate([[0], np.cumsum(lengths + 1)]),
         prompt_lengths=np.maximum(1, lengths * 2 // 3).astype(np.int32),
-        usable=np.ones(count, bool),
-        successful=np.ones(count, bool),
-        episode=np.arange(count, dtype=np.int32),
-        task=np.arange(count, dtype=np.int32),
     )
 
 
-def pack(case: Case, examples: StepExamples) -> tuple[Batch, list[np.ndarray]]:
+def pack(case: Case, examples: Examples) -> tuple[Batch, list[np.ndarray]]:
     """All texts as one batch, and which are in each row."""
     length = case.row_length or max(case.texts)
     rows = len(list(first_fit(np.array(case.texts), length)))
     batches = PackedBatches(examples, np.arange(len(examples)), {}, row_length=length, rows=rows, shuffle=False)
-    return batches[0], batches.row_steps(0)
+    return batches[0], batches.row_examples(0)
 
 
 def unpack(values_BxTxV: jax.Array, batch: Batch, order: list[np.ndarray]) -> np.ndarray:
@@ -354,13 +349,13 @@ def _read(model: Gemma3, tokens_BxT, segment_ids_BxT, cache):
     return model.logits(hidden), cache
 
 
-def torch_logits(model: transformers.Gemma3ForCausalLM, examples: StepExamples) -> np.ndarray:
+def torch_logits(model: transformers.Gemma3ForCausalLM, examples: Examples) -> np.ndarray:
     """Of every text, each read alone: [tokens, V] fp32."""
     with torch.no_grad():
         return np.concatenate([_read_alone(model, text)[0].float().numpy() for text in texts_of(examples)])
 
 
-def torch_gradients(model: transformers.Gemma3ForCausalLM, examples: StepExamples) -> dict[str, np.ndarray]:
+def torch_gradients(model: transformers.Gemma3ForCausalLM, examples: Examples) -> dict[str, np.ndarray]:
     """As `our_gradients`, by torch."""
     model.zero_grad()
     for text, prompt in zip(texts_of(examples), examples.prompt_lengths, strict=True):
@@ -369,7 +364,7 @@ def torch_gradients(model: transformers.Gemma3ForCausalLM, examples: StepExample
     return {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
 
 
-def texts_of(examples: StepExamples) -> list[np.ndarray]:
+def texts_of(examples: Examples) -> list[np.ndarray]:
     return [examples.tokens[start:stop] for start, stop in itertools.pairwise(examples.starts)]
 
 

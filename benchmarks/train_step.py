@@ -269,15 +269,14 @@ def plain(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def pack(batch: dict[str, np.ndarray], case: Case) -> dict[str, np.ndarray]:
     """All steps in one row, by the data path of training."""
+    from mira_jax.data.examples import one_per_step
     from mira_jax.data.packing import PackedBatches
-    from mira_jax.data.steps import StepExamples
 
-    steps, true = np.arange(case.rows), np.ones(case.rows, bool)
     prompts = np.full(case.rows, case.length - case.response, np.int32)
     starts = np.arange(case.rows + 1, dtype=np.int64) * case.length
-    examples = StepExamples(batch["tokens"].reshape(-1), starts, prompts, true, true, steps.astype(np.int32), steps.astype(np.int32))
+    examples = one_per_step(batch["tokens"].reshape(-1), starts, prompts)
     columns = {"advantage": batch["advantage"], "reference_log_prob": batch["reference"]}
-    return PackedBatches(examples, steps, columns, row_length=case.rows * case.length, rows=1, shuffle=False)[0]
+    return PackedBatches(examples, np.arange(case.rows), columns, row_length=case.rows * case.length, rows=1, shuffle=False)[0]
 
 
 def transformers(folder: Path, case: Case, batch: dict[str, np.ndarray], side: str) -> tuple[str, Callable[[], float]]:

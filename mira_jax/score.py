@@ -24,7 +24,7 @@ import numpy as np
 from mira_jax import commands, host_memory
 from mira_jax import config as configs
 from mira_jax.config import Count, Natural
-from mira_jax.data.steps import StepExamples, tokenize
+from mira_jax.data.steps import tokenize
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer
 from mira_jax.models.precision import Precision, use_precision
@@ -190,7 +190,7 @@ def _folder(checkpoint: str) -> str:
 
 def _score(score: Callable[..., dict[str, np.ndarray]], folder: str, reader: ShardReader, config: ScoreConfig) -> dict[str, np.ndarray]:
     model, _ = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
-    examples: StepExamples = tokenize(reader, config.prompt or _prompt(folder), Tokenizer(folder))
+    examples = tokenize(reader, config.prompt or _prompt(folder), Tokenizer(folder))
     return score(model, examples, row_length=config.row_length, rows=config.rows)
 
 

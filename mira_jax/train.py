@@ -101,7 +101,7 @@ def _train(config: TrainConfig) -> int:
         _check_tables(config, tables, reader, tokenizer)
         prepared = recipe.prepare(reader, tables)
         packed = setup.pack_data(
-            config.data, reader, tokenizer, prepared.keep, prepared.columns, recipe.reads_responses,
+            config.data, reader, tokenizer, recipe.examples, prepared.keep, prepared.columns, recipe.reads_responses,
             epochs=config.epochs, updates=config.updates, seed=config.seed,
         )  # fmt: skip
         model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed, config.lora)

@@ -1,11 +1,12 @@
-"""Several step examples in one row: static shapes, and random access to any batch of any epoch.
+"""Several examples in one row: static shapes, and random access to any batch of any epoch.
 
 A packed batch is a dict of NumPy arrays. B rows, T = `row_length` tokens, S steps in a row, R response tokens
-in a row; S and R are the largest that the plan needs, so shapes are the same for a whole run.
+in a row; S and R are the largest that the plan needs, so shapes are the same for a whole run. A step is a turn of an
+example (`mira_jax.data.examples`); by default each example has one.
 
     name                 shape  dtype    meaning
-    tokens               BxT    int32    the examples of a row one after another, then padding (0). An example is its
-                                         prompt and its response without the last token, which is only predicted
+    tokens               BxT    int32    the examples of a row one after another, then padding (0). The last token of an
+                                         example, the end of a response, is left out: it is only predicted
     segment_ids          BxT    int32    1, 2, ... for the examples of a row; 0 is padding. Attention stays inside a segment
     positions            BxT    int32    0, 1, ... within each segment; 0 in padding
     response_index       BxR    int32    t whose hidden state predicts the response token; 0 where masked
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mira_jax.data.steps import StepExamples
+from mira_jax.data.examples import Examples
 from mira_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -34,13 +35,14 @@ ROUND_RESPONSES = 8
 class PackedBatches(Sequence[Batch]):
     """All batches of a run, in order: a pure function of its arguments, so any of them can be made at any time.
 
-    Within an epoch every chosen step comes exactly once. Each epoch is shuffled and packed anew from (seed, epoch);
-    its rows are spread evenly over its batches, and rows that are missing to a full batch are empty.
+    Within an epoch every chosen step comes exactly once, and so does every example that holds one. Each epoch is shuffled
+    and packed anew from (seed, epoch); its rows are spread evenly over its batches, and rows that are missing to a full
+    batch are empty.
     """
 
     def __init__(
         self,
-        examples: StepExamples,
+        examples: Examples,
         steps: np.ndarray,
         columns: Mapping[str, np.ndarray],
         *,
@@ -56,36 +58,43 @@ class PackedBatches(Sequence[Batch]):
         """Plans every row.
 
         Args:
-            steps: the numbers of the steps to pack, each at most once.
+            steps: the numbers of the steps to pack, rising. Other steps of the same examples are context only.
             columns: float32 [N] over all steps, as in `Prepared.columns`.
             row_length: T.
             rows: B, of one batch over all processes.
             epochs: passes over `steps`; a fraction ends within an epoch.
             batches: if given, the number of batches, in place of `epochs`.
-            reads_responses: False packs prompts alone.
-            drop_too_long: leave out steps longer than `row_length`, counted in `dropped`, instead of refusing them.
+            reads_responses: False packs examples up to the last prompt, and no response arrays (R = 0).
+            drop_too_long: leave out examples longer than `row_length`, counted in `dropped`, instead of refusing them.
 
         Raises:
-            UserError: a step is longer than `row_length`, or nothing is left.
+            UserError: an example is longer than `row_length`, or nothing is left.
         """
         self._examples = examples
         self._columns = {name: np.asarray(column, np.float32) for name, column in columns.items()}
         self._reads_responses = reads_responses
         self.row_length, self.rows = row_length, rows
-        steps = np.asarray(steps, np.int64)
-        lengths = self._lengths(steps)
+        wanted_N = np.zeros(examples.steps, bool)
+        wanted_N[steps] = True
+        self._packs_M = wanted_N[examples.turn_step]
+        self._turns_E = examples.sum_turns(self._packs_M.astype(np.int64))
+        self._lengths_E = self._lengths()
+        chosen = np.flatnonzero(self._turns_E)
+        lengths = self._lengths_E[chosen]
         fits = lengths <= row_length
         self.dropped = int((~fits).sum())
         if self.dropped and not drop_too_long:
+            kind = "steps" if len(examples) == examples.steps else "examples"
             raise UserError(
-                f"data.row_length: {self.dropped} of {len(steps)} steps are longer than {row_length} tokens "
-                f"(the longest has {int(lengths.max())}); raise it, lower data.prompt.max_tokens, or leave such steps out "
+                f"data.row_length: {self.dropped} of {len(chosen)} {kind} are longer than {row_length} tokens "
+                f"(the longest has {int(lengths.max())}); raise it, lower data.prompt.max_tokens, or leave such {kind} out "
                 "with data.drop_too_long=true"
             )
-        steps, lengths = steps[fits], lengths[fits]
-        if not len(steps):
+        chosen, lengths = chosen[fits], lengths[fits]
+        if not len(chosen):
             raise UserError("data: no steps to train on")
-        self.steps = steps
+        self.steps = self._steps_of(chosen)
+        """The numbers of the steps that are packed, those left out not counted."""
         self._rows: list[np.ndarray] = []
         self._first_row = [0]
         """Rows of batch k: `_rows[_first_row[k] : _first_row[k + 1]]`."""
@@ -94,7 +103,7 @@ class PackedBatches(Sequence[Batch]):
         limit = None
         epoch = 0
         while limit is None or len(self) < limit:
-            self._plan_epoch(steps, lengths, seed, epoch, shuffle)
+            self._plan_epoch(chosen, lengths, seed, epoch, shuffle)
             epoch += 1
             if batches is not None:
                 limit = batches
@@ -102,20 +111,25 @@ class PackedBatches(Sequence[Batch]):
                 whole = len(self) - (self.epoch_ends[-2] if epoch > 1 else 0)
                 limit = len(self) - whole + max(1, round(whole * (epochs - epoch + 1)))
         self._first_row = self._first_row[: limit + 1]
-        self.steps_per_row = max(map(len, self._rows))
-        responses = examples.response_lengths
-        most = max(int(responses[row].sum()) for row in self._rows) if reads_responses else 0
+        self.steps_per_row = max(int(self._turns_E[row].sum()) for row in self._rows)
+        responses_E = examples.sum_turns((examples.turn_stop - examples.turn_start) * self._packs_M)
+        most = max(int(responses_E[row].sum()) for row in self._rows) if reads_responses else 0
         self.responses_per_row = -(-most // ROUND_RESPONSES) * ROUND_RESPONSES
 
-    def _lengths(self, steps: np.ndarray) -> np.ndarray:
-        """Tokens of a row that each step takes."""
-        prompts = self._examples.prompt_lengths[steps]
-        return prompts + self._examples.response_lengths[steps] - 1 if self._reads_responses else prompts
+    def _lengths(self) -> np.ndarray:
+        """Tokens of a row that each example takes, [E]."""
+        prompts_E = self._examples.prompt_lengths
+        return prompts_E + np.maximum(self._examples.response_lengths - 1, 0) if self._reads_responses else prompts_E
 
-    def _plan_epoch(self, steps: np.ndarray, lengths: np.ndarray, seed: int, epoch: int, shuffle: bool) -> None:
+    def _steps_of(self, chosen: np.ndarray) -> np.ndarray:
+        chosen_E = np.zeros(len(self._examples), bool)
+        chosen_E[chosen] = True
+        return self._examples.turn_step[self._packs_M & np.repeat(chosen_E, np.diff(self._examples.first_turn))]
+
+    def _plan_epoch(self, chosen: np.ndarray, lengths: np.ndarray, seed: int, epoch: int, shuffle: bool) -> None:
         generator = np.random.default_rng([seed, epoch])
-        order = generator.permutation(len(steps)) if shuffle else np.arange(len(steps))
-        rows = [steps[order[row]] for row in first_fit(lengths[order], self.row_length)]
+        order = generator.permutation(len(chosen)) if shuffle else np.arange(len(chosen))
+        rows = [chosen[order[row]] for row in first_fit(lengths[order], self.row_length)]
         if shuffle:
             rows = [rows[index] for index in generator.permutation(len(rows))]
         batches = -(-len(rows) // self.rows)
@@ -127,14 +141,19 @@ class PackedBatches(Sequence[Batch]):
     def __len__(self) -> int:
         return len(self._first_row) - 1
 
-    def row_steps(self, batch: int) -> list[np.ndarray]:
-        """The steps of each row of a batch, without the empty rows."""
+    @property
+    def packed_steps(self) -> int:
+        """Steps of all batches, one counted as often as it comes."""
+        return sum(int(self._turns_E[row].sum()) for row in self._rows[: self._first_row[-1]])
+
+    def row_examples(self, batch: int) -> list[np.ndarray]:
+        """The examples of each row of a batch, without the empty rows."""
         return self._rows[self._first_row[batch] : self._first_row[batch + 1]]
 
     def __getitem__(self, batch: int) -> Batch:
         if not 0 <= batch < len(self):
             raise IndexError(batch)
-        return self.pack(self.row_steps(batch))
+        return self.pack(self.row_examples(batch))
 
     def pack(self, rows: Sequence[np.ndarray], count: int | None = None) -> Batch:
         """The arrays of `count` rows (see the module's docstring), by default of a batch; those beyond `rows` are empty."""
@@ -146,27 +165,32 @@ class PackedBatches(Sequence[Batch]):
         arrays["step_mask"] = np.zeros((B, S), np.float32)
         arrays["step_id"] = np.full((B, S), -1, np.int32)
         arrays |= {name: np.zeros((B, S), np.float32) for name in self._columns}
-        for b, steps in enumerate(rows):
-            t = r = 0
-            for s, step in enumerate(steps.tolist()):
-                prompt, response = self._examples.prompt(step), self._examples.response(step)
-                tokens = np.concatenate([prompt, response[:-1]]) if self._reads_responses else prompt
-                length, last = len(tokens), t + len(prompt) - 1
-                arrays["tokens"][b, t : t + length] = tokens
-                arrays["segment_ids"][b, t : t + length] = s + 1
+        source = self._examples
+        for b, row in enumerate(rows):
+            t = r = s = 0
+            for segment, example in enumerate(row.tolist(), 1):
+                begin, length = int(source.starts[example]), int(self._lengths_E[example])
+                arrays["tokens"][b, t : t + length] = source.tokens[begin : begin + length]
+                arrays["segment_ids"][b, t : t + length] = segment
                 arrays["positions"][b, t : t + length] = np.arange(length)
-                if self._reads_responses:
-                    span = slice(r, r + len(response))
-                    arrays["response_index"][b, span] = np.arange(last, last + len(response))
-                    arrays["response_targets"][b, span] = response
-                    arrays["response_segment"][b, span] = s
-                    arrays["response_mask"][b, span] = 1
-                    r += len(response)
-                arrays["last_prompt_index"][b, s] = last
-                arrays["step_mask"][b, s] = 1
-                arrays["step_id"][b, s] = step
-                for name, column in self._columns.items():
-                    arrays[name][b, s] = column[step]
+                for turn in range(source.first_turn[example], source.first_turn[example + 1]):
+                    if not self._packs_M[turn]:
+                        continue
+                    start, stop, step = int(source.turn_start[turn]), int(source.turn_stop[turn]), int(source.turn_step[turn])
+                    last = t + start - 1
+                    if self._reads_responses:
+                        span = slice(r, r + stop - start)
+                        arrays["response_index"][b, span] = np.arange(last, last + stop - start)
+                        arrays["response_targets"][b, span] = source.tokens[begin + start : begin + stop]
+                        arrays["response_segment"][b, span] = s
+                        arrays["response_mask"][b, span] = 1
+                        r += stop - start
+                    arrays["last_prompt_index"][b, s] = last
+                    arrays["step_mask"][b, s] = 1
+                    arrays["step_id"][b, s] = step
+                    for name, column in self._columns.items():
+                        arrays[name][b, s] = column[step]
+                    s += 1
                 t += length
         return arrays
 
@@ -184,8 +208,8 @@ class Share(Sequence[Batch]):
     def __getitem__(self, batch: int) -> Batch:
         if not 0 <= batch < len(self):
             raise IndexError(batch)
-        steps = self._packed.row_steps(batch)
-        return self._packed.pack([steps[row] if row < len(steps) else np.zeros(0, np.int64) for row in self._rows], len(self._rows))
+        examples = self._packed.row_examples(batch)
+        return self._packed.pack([examples[row] if row < len(examples) else np.zeros(0, np.int64) for row in self._rows], len(self._rows))
 
 
 def first_fit(lengths: np.ndarray, row_length: int) -> Iterator[list[int]]:

@@ -44,7 +44,7 @@ def split(task: np.ndarray, holdout: float, seed: int) -> np.ndarray:
     """bool [N]: which steps are held out. All episodes of a task are on one side; the tasks are drawn from `seed`.
 
     Args:
-        task: int [N], as in `mira_jax.data.steps.StepExamples`.
+        task: int [N], as in `mira_jax.data.examples.Examples`.
     """
     tasks = np.unique(task)
     count = round(holdout * len(tasks))

@@ -1,12 +1,11 @@
-"""Step examples: each step of each episode as its prompt and its response, in tokens."""
+"""From episodes to examples: by default each step, as its prompt and its response in tokens."""
 
-import dataclasses
 import functools
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mira_jax.data.examples import Example, Examples, ExamplesOf, Turn
 from mira_jax.errors import UserError
 from mira_jax.progress import track
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, response_ids, token_problem
@@ -14,76 +13,47 @@ from mira_jax.trajectories.records import Policy, Status, Step, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
-class StepExamples:
-    """All steps of a reader, in the order of its `StepIndex`. N steps."""
-
-    tokens: np.ndarray
-    """int32: prompt and response of step 0, of step 1, ..."""
-    starts: np.ndarray
-    """int64 [N + 1]: where in `tokens` each step begins."""
-    prompt_lengths: np.ndarray
-    """int32 [N]. 0, like the response's, for steps that are never trained on."""
-    usable: np.ndarray
-    """bool [N]: false for steps of episodes that ended in an infrastructure error."""
-    successful: np.ndarray
-    """bool [N]: the step's episode succeeded."""
-    episode: np.ndarray
-    """int32 [N]: the record each step is of."""
-    task: np.ndarray
-    """int32 [N]: equal for episodes of one task, by its id and seed; the first record of the task."""
-
-    def __len__(self) -> int:
-        return len(self.prompt_lengths)
-
-    @property
-    def response_lengths(self) -> np.ndarray:
-        """int32 [N], end token included where there is one."""
-        return (np.diff(self.starts) - self.prompt_lengths).astype(np.int32)
-
-    def prompt(self, step: int) -> np.ndarray:
-        start = self.starts[step]
-        return self.tokens[start : start + self.prompt_lengths[step]]
-
-    def response(self, step: int) -> np.ndarray:
-        return self.tokens[self.starts[step] + self.prompt_lengths[step] : self.starts[step + 1]]
-
-    def fingerprint(self, more: Iterable[np.ndarray] = ()) -> str:
-        """Two sets of examples with one fingerprint have the same tokens in the same order, and the same arrays `more`."""
-        digest = hashlib.sha256()
-        for array in (self.tokens, self.starts, self.prompt_lengths, *more):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
-
-
-def tokenize(reader: Sequence[Trajectory], prompt: PromptConfig, tokenizer: Tokenizer, progress: bool = True) -> StepExamples:
-    """Reads every episode once and encodes its steps exactly as rollouts do. Deterministic.
-
-    Prompts are made from text. Responses are the tokens that were drawn, where the episode holds them, else made from text.
+def tokenize(
+    reader: Sequence[Trajectory],
+    prompt: PromptConfig,
+    tokenizer: Tokenizer,
+    examples_of: ExamplesOf | None = None,
+    *,
+    progress: bool = True,
+) -> Examples:
+    """Reads every episode once and makes its examples, by default `step_examples`. Deterministic.
 
     Raises:
-        UserError: a prompt is not the one that the policy read, or a response's tokens are not those of its text.
+        UserError: see `step_examples`.
     """
+    examples_of = examples_of or step_examples
     encoder = _Memo(tokenizer)
     tasks: dict[tuple[str, int], int] = {}
     parts: list[np.ndarray] = []
-    lengths, prompt_lengths, usable, successful, episode, task = [], [], [], [], [], []
+    lengths, turn_counts, turns, usable, successful, episode, task = [], [], [], [], [], [], []
     for record, trajectory in enumerate(track(reader, "tokenize", "episodes", len(reader), shown=progress)):
-        count = len(trajectory.steps)
+        count, before = len(trajectory.steps), len(usable)
         sound = trajectory.status is not Status.INFRA_ERROR
-        encoded = _steps(trajectory, prompt, encoder) if sound else [([], [])] * count
-        for prompt_tokens, response_tokens in encoded:
-            parts += [np.asarray(prompt_tokens, np.int32), np.asarray(response_tokens, np.int32)]
-            lengths.append(len(prompt_tokens) + len(response_tokens))
-            prompt_lengths.append(len(prompt_tokens))
+        made = examples_of(trajectory, prompt, encoder) if sound else (Example([], [Turn(step, 0, 0)]) for step in range(count))
+        for example in made:
+            if not example.turns or example.turns[-1].stop != len(example.tokens):
+                raise ValueError(f"trajectory {trajectory.id}: an example has no turns, or tokens after its last response")
+            parts.append(np.asarray(example.tokens, np.int32))
+            lengths.append(len(example.tokens))
+            turn_counts.append(len(example.turns))
+            turns += [(before + step, start, stop) for step, start, stop in example.turns]
         usable += [sound] * count
         successful += [trajectory.success] * count
         episode += [record] * count
         task += [tasks.setdefault((trajectory.task.id, trajectory.task.seed), record)] * count
-    return StepExamples(
+    turns_Mx3 = np.array(turns, np.int64).reshape(-1, 3)
+    return Examples(
         tokens=np.concatenate(parts) if parts else np.zeros(0, np.int32),
         starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        prompt_lengths=np.array(prompt_lengths, np.int32),
+        first_turn=np.concatenate([[0], np.cumsum(turn_counts, dtype=np.int64)]),
+        turn_step=turns_Mx3[:, 0].copy(),
+        turn_start=turns_Mx3[:, 1].astype(np.int32),
+        turn_stop=turns_Mx3[:, 2].astype(np.int32),
         usable=np.array(usable, bool),
         successful=np.array(successful, bool),
         episode=np.array(episode, np.int32),
@@ -91,20 +61,28 @@ def tokenize(reader: Sequence[Trajectory], prompt: PromptConfig, tokenizer: Toke
     )
 
 
-def _steps(trajectory: Trajectory, prompt: PromptConfig, tokenizer: "Tokenizer | _Memo") -> Iterator[tuple[list[int], list[int]]]:
+def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Tokenizer) -> Iterator[Example]:
+    """Each step as one example: its prompt, exactly as the rollout made it, and its response.
+
+    Prompts are made from text. Responses are the tokens that were drawn, where the episode holds them, else made from text.
+
+    Raises:
+        UserError: a prompt is not the one that the policy read, or a response's tokens are not those of its text.
+    """
     past: list[Round] = []
-    for step in trajectory.steps:
+    for number, step in enumerate(trajectory.steps):
         prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, prompt, tokenizer)
         if step.prompt_hash and step.prompt_hash != prompt_hash(prompt_tokens):
             raise UserError(
                 f"trajectory {trajectory.id}: the prompt of step {step.index} is not the one that the policy read: "
                 + _cause(trajectory.policy, prompt, tokenizer)
             )
-        yield prompt_tokens, _response(trajectory, step, tokenizer)
+        tokens = [*prompt_tokens, *_response(trajectory, step, tokenizer)]
+        yield Example(tokens, [Turn(number, len(prompt_tokens), len(tokens))])
         past.append(Round(step.response, step.error))
 
 
-def _response(trajectory: Trajectory, step: Step, tokenizer: "Tokenizer | _Memo") -> list[int]:
+def _response(trajectory: Trajectory, step: Step, tokenizer: Tokenizer) -> list[int]:
     if step.token_ids is None:
         return response_ids(step.response, tokenizer, step.cut)
     if problem := token_problem(step.token_ids, step.response, tokenizer):
@@ -115,7 +93,7 @@ def _response(trajectory: Trajectory, step: Step, tokenizer: "Tokenizer | _Memo"
     return list(step.token_ids)
 
 
-def _cause(policy: Policy, prompt: PromptConfig, tokenizer: "Tokenizer | _Memo") -> str:
+def _cause(policy: Policy, prompt: PromptConfig, tokenizer: Tokenizer) -> str:
     """Why a prompt is another than at the rollout, with the remedy."""
     for key, then, now in (
         ("version", policy.prompt_version, prompt.version),
@@ -142,7 +120,7 @@ class _Memo:
         return getattr(self._tokenizer, name)
 
 
-def choose(examples: StepExamples, keep: np.ndarray, only: str) -> np.ndarray:
+def choose(examples: Examples, keep: np.ndarray, only: str) -> np.ndarray:
     """int64: the numbers of the steps to train on, rising.
 
     Args:
@@ -159,7 +137,7 @@ def choose(examples: StepExamples, keep: np.ndarray, only: str) -> np.ndarray:
         chosen &= examples.successful
     if not chosen.any():
         raise UserError(
-            f"data.folders: none of the {len(examples)} steps is left to train on ({int(examples.usable.sum())} are of sound episodes, "
+            f"data.folders: none of the {examples.steps} steps is left to train on ({int(examples.usable.sum())} are of sound episodes, "
             f"{int(examples.successful.sum())} of successful ones, the recipe chose {int(keep.sum())}; data.only is {only})"
         )
     return np.flatnonzero(chosen)

@@ -1,16 +1,20 @@
 """The protocol of a recipe."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 from flax import nnx
 from jax import Array
 
+from mira_jax.data.examples import Example
 from mira_jax.training.metrics import Mean
+from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +37,21 @@ class Recipe(Protocol):
     heads: tuple[str, ...]
     """() trains a policy (`Gemma3`); names, for example ("value",), train a `Critic` with these heads. A field or a property."""
     reads_responses: bool
-    """False: rows hold prompts alone (all a critic needs), which is cheaper; the `response_*` arrays are then empty (R = 0)."""
+    """False: examples are packed up to their last prompt (all a critic needs), which is cheaper; R is then 0."""
+
+    def examples(self, trajectory: Trajectory, prompt: PromptConfig, tokenizer: Tokenizer, /) -> Iterable[Example]:
+        """The examples of one episode that is not an infrastructure error: what is packed as one segment each.
+
+        `mira_jax.data.steps.step_examples`, one per step, is the usual choice. An example may have the turns of several
+        steps, for example all of an episode. What follows is per step all the same: `keep`, columns, BxS arrays.
+        """
+        ...
 
     def prepare(self, reader: ShardReader, tables: Sequence[SideTable]) -> Prepared:
         """Per-step columns and the choice of steps, in NumPy, once at the start.
+
+        Sees all episodes at once, so a column may compare the attempts at one task (`StepLabels.task`) or depend on the
+        step's place in its episode (`StepLabels.numbers`).
 
         Raises:
             UserError: the data lacks what the recipe needs (labels, a side table's column ...).

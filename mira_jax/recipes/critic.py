@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import mean, read_labels
@@ -38,6 +39,7 @@ class Critic:
 
     name: ClassVar[str] = "critic"
     reads_responses: ClassVar[bool] = False
+    examples = staticmethod(step_examples)
 
     def __post_init__(self) -> None:
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) < len(self.heads):

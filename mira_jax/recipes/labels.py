@@ -19,6 +19,8 @@ class StepLabels:
     """The trajectory each step is of."""
     numbers: np.ndarray
     """int32 [N]: the step's place in its trajectory."""
+    task: np.ndarray
+    """int32 [N]: equal for attempts at one task, by its id and seed: the groups of a group-relative advantage."""
     last: np.ndarray
     """bool [N]: the step ended its trajectory."""
     sound: np.ndarray
@@ -43,7 +45,8 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
         UserError: a trajectory that was not judged, or whose steps were only partly labelled with milestones.
     """
     ids: list[str] = []
-    numbers, last, sound, success, progress = [], [], [], [], []
+    tasks: dict[tuple[str, int], int] = {}
+    numbers, task, last, sound, success, progress = [], [], [], [], [], []
     for trajectory in reader:
         count = len(trajectory.steps)
         if not count:
@@ -53,6 +56,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
             raise UserError(f"trajectory {trajectory.id} has no outcome; label these episodes first (`mira label`)")
         ids += [trajectory.id] * count
         numbers += range(count)
+        task += [tasks.setdefault((trajectory.task.id, trajectory.task.seed), len(tasks))] * count
         last += [False] * (count - 1) + [True]
         sound += [is_sound] * count
         success += [trajectory.success] * count
@@ -60,6 +64,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
     return StepLabels(
         ids=ids,
         numbers=np.array(numbers, np.int32),
+        task=np.array(task, np.int32),
         last=np.array(last, bool),
         sound=np.array(sound, bool),
         success=np.array(success, bool),

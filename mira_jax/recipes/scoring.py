@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mira_jax.data.examples import Examples
 from mira_jax.data.packing import PackedBatches
-from mira_jax.data.steps import StepExamples
 from mira_jax.progress import track
 from mira_jax.training.log_probs import response_log_probs, sum_by_step
 
 ROUND_LENGTH = 64
 
 
-def score_policy(model: nnx.Module, examples: StepExamples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
+def score_policy(model: nnx.Module, examples: Examples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
     """`log_prob`, log pi(a|s) in nats, and `token_count`, both with the end token; float32 [N], NaN for unusable steps.
 
     Args:
@@ -32,7 +32,7 @@ def score_policy(model: nnx.Module, examples: StepExamples, *, row_length: int =
     return scores | {"token_count": np.where(examples.usable, examples.response_lengths, np.nan).astype(np.float32)}
 
 
-def score_critic(model: nnx.Module, examples: StepExamples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
+def score_critic(model: nnx.Module, examples: Examples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
     """A probability per head: `value`, `potential`. Arguments and errors as for `score_policy`."""
 
     def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -43,7 +43,7 @@ def score_critic(model: nnx.Module, examples: StepExamples, *, row_length: int =
 
 
 def _score(
-    model: nnx.Module, score: Callable, examples: StepExamples, row_length: int, rows: int, reads_responses: bool, title: str
+    model: nnx.Module, score: Callable, examples: Examples, row_length: int, rows: int, reads_responses: bool, title: str
 ) -> dict[str, np.ndarray]:
     steps = np.flatnonzero(examples.usable)
     if not row_length:
@@ -57,6 +57,6 @@ def _score(
         arrays = {name: array for name, array in batch.items() if name != "step_id"}
         present_BxS = batch["step_id"] >= 0
         for name, values_BxS in compiled(state, arrays).items():
-            column_N = columns.setdefault(name, np.full(len(examples), np.nan, np.float32))
+            column_N = columns.setdefault(name, np.full(examples.steps, np.nan, np.float32))
             column_N[batch["step_id"][present_BxS]] = np.asarray(values_BxS)[present_BxS]
     return columns

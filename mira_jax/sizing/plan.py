@@ -13,8 +13,8 @@ from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mira_jax import config as configs
+from mira_jax.data.examples import one_per_step
 from mira_jax.data.packing import PackedBatches
-from mira_jax.data.steps import StepExamples
 from mira_jax.errors import UserError
 from mira_jax.models import lora, sharding
 from mira_jax.models.config import PRESETS, Gemma3Config
@@ -66,17 +66,12 @@ def make_workload(recipe: Recipe, rows: int, parts: int, row_length: int, prompt
             f"prompt_tokens: a step of {prompt} + {response} tokens is longer than a row of {row_length}; "
             "lower it, or raise data.row_length"
         )
-    every = np.arange(count)
-    examples = StepExamples(
+    examples = one_per_step(
         tokens=np.zeros(count * (prompt + response), np.int32),
-        starts=np.append(every, count).astype(np.int64) * (prompt + response),
+        starts=np.arange(count + 1, dtype=np.int64) * (prompt + response),
         prompt_lengths=np.full(count, prompt, np.int32),
-        usable=np.ones(count, bool),
-        successful=np.ones(count, bool),
-        episode=np.zeros(count, np.int32),
-        task=np.zeros(count, np.int32),
     )
-    packed = PackedBatches(examples, every, {}, row_length=row_length, rows=1, reads_responses=recipe.reads_responses)
+    packed = PackedBatches(examples, np.arange(count), {}, row_length=row_length, rows=1, reads_responses=recipe.reads_responses)
     arrays = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in packed[0].items()}
     outputs = response if recipe.reads_responses else 1
     text = Text(length, outputs, outputs if recipe.reads_responses else 0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from mira_jax import config as configs
 from mira_jax.config import Count
+from mira_jax.data.examples import ExamplesOf
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.pipeline import DataConfig, split
 from mira_jax.data.steps import choose, corpus, tokenize
@@ -107,6 +108,7 @@ def pack_data(
     config: DataConfig,
     reader: Sequence[Trajectory],
     tokenizer: Tokenizer,
+    examples_of: ExamplesOf,
     keep: np.ndarray,
     columns: dict[str, np.ndarray],
     reads_responses: bool,
@@ -115,8 +117,8 @@ def pack_data(
     updates: int | None,
     seed: int,
 ) -> Packed:
-    """Tokenises all steps and plans all batches. `keep` and `columns` as in `mira_jax.recipes.base.Prepared`."""
-    examples = tokenize(reader, config.prompt, tokenizer)
+    """Makes all examples and plans all batches. `examples_of` is the recipe's; `keep` and `columns` as in its `Prepared`."""
+    examples = tokenize(reader, config.prompt, tokenizer, examples_of)
     steps = choose(examples, keep, config.only)
     for name, column in columns.items():
         if not np.isfinite(column[steps]).all():
@@ -197,14 +199,13 @@ def describe_model(
 def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
     """One paragraph on what is about to be trained."""
     train = packed.train
-    packed_steps = sum(len(row) for k in range(len(train)) for row in train.row_steps(k))
     lines = [
         f"{model.config.parameters:,} parameters"
         + (f", {_count(model.skeleton.params):,} in adapters and heads that are trained" if model.skeleton.frozen else "")
         + f"; {len(train.steps):,} steps of episodes"
         + (f", {len(packed.holdout.steps):,} held out" if packed.holdout else "")
         + (f", {train.dropped:,} left out (longer than a row)" if train.dropped else ""),
-        f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {packed_steps / len(train):.0f} steps an update",
+        f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {train.packed_steps / len(train):.0f} steps an update",
     ]
     lines += [f"{name}: {value:.4g}" for name, value in summary.items()]
     return "\n".join(lines)

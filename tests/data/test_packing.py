@@ -5,24 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mira_jax.data.examples import Examples, one_per_step
 from mira_jax.data.packing import PackedBatches, Share, first_fit
 from mira_jax.data.pipeline import batches_of, split
-from mira_jax.data.steps import StepExamples
 from mira_jax.errors import UserError
 
 
-def examples(sizes: list[tuple[int, int]]) -> StepExamples:
+def examples(sizes: list[tuple[int, int]]) -> Examples:
     """Steps of (prompt, response) lengths, whose tokens are all different."""
     lengths = [prompt + response for prompt, response in sizes]
-    count = len(sizes)
-    return StepExamples(
+    return one_per_step(
         tokens=np.arange(1, sum(lengths) + 1, dtype=np.int32),
         starts=np.concatenate([[0], np.cumsum(lengths)]),
         prompt_lengths=np.array([prompt for prompt, _ in sizes], np.int32),
-        usable=np.ones(count, bool),
-        successful=np.ones(count, bool),
-        episode=np.arange(count, dtype=np.int32),
-        task=np.arange(count, dtype=np.int32),
     )
 
 
@@ -95,7 +90,7 @@ def test_epochs_differ_and_seeds_decide():
 
 def test_rows_of_an_epoch_are_spread_evenly_over_its_batches():
     packed = PackedBatches(examples([(3, 2)] * 9), np.arange(9), {}, row_length=4, rows=8, epochs=1)
-    assert [len(packed.row_steps(k)) for k in range(len(packed))] == [5, 4]
+    assert [len(packed.row_examples(k)) for k in range(len(packed))] == [5, 4]
 
 
 def test_a_run_may_end_within_an_epoch():
@@ -135,7 +130,7 @@ def test_processes_share_the_rows_of_a_batch():
 
 def test_a_share_of_rows_is_padded_as_the_whole_batch_is():
     packed = PackedBatches(examples([(3, 2)] * 5), np.arange(5), {}, row_length=4, rows=4)
-    assert len(packed.row_steps(0)) == 3
+    assert len(packed.row_examples(0)) == 3
     share = Share(packed, [2, 3])
     assert len(share) == len(packed)
     for name, array in packed[0].items():

@@ -9,8 +9,8 @@ from flax import nnx
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from mira_jax.data.examples import one_per_step  # noqa: E402
 from mira_jax.data.packing import PackedBatches  # noqa: E402
-from mira_jax.data.steps import StepExamples  # noqa: E402
 from mira_jax.models import huggingface  # noqa: E402
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config  # noqa: E402
 from mira_jax.models.gemma3 import Gemma3  # noqa: E402
@@ -45,14 +45,10 @@ def model(tokenizer):
         query_scale=12.0, layer_types=(LOCAL, GLOBAL, LOCAL), rope_factor_global=8.0,
     )  # fmt: skip
     pairs = [([tokenizer.bos_id, *tokenizer.encode(prompt)], [*tokenizer.encode(response), tokenizer.eos_id]) for prompt, response in TEXTS]
-    examples = StepExamples(
+    examples = one_per_step(
         tokens=np.concatenate([np.array(prompt + response, np.int32) for prompt, response in pairs]),
         starts=np.cumsum([0, *(len(prompt) + len(response) for prompt, response in pairs)]),
         prompt_lengths=np.array([len(prompt) for prompt, _ in pairs], np.int32),
-        usable=np.ones(len(pairs), bool),
-        successful=np.ones(len(pairs), bool),
-        episode=np.arange(len(pairs), dtype=np.int32),
-        task=np.arange(len(pairs), dtype=np.int32),
     )
     batches = PackedBatches(examples, np.arange(len(pairs)), {}, row_length=128, rows=8, batches=200)
     model = Gemma3(config, rngs=nnx.Rngs(0))

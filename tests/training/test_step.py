@@ -51,7 +51,7 @@ def model():
 @pytest.fixture(scope="module")
 def batch(examples):
     packed = PackedBatches(examples, np.arange(len(examples)), {}, row_length=256, rows=16)
-    assert len(packed) == 1 and max(len(row) for row in packed.row_steps(0)) > 1
+    assert len(packed) == 1 and max(len(row) for row in packed.row_examples(0)) > 1
     return packed[0]
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
@@ -35,6 +36,7 @@ class FilteredBC:
     objective: ClassVar[str] = "filtered_bc"
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
+    examples = staticmethod(step_examples)
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `reference_log_prob` where the side tables have it. Keeps the steps of the best episodes."""

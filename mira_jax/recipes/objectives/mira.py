@@ -29,6 +29,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
@@ -60,6 +61,7 @@ class Mira:
     objective: ClassVar[str] = "mira"
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
+    examples = staticmethod(step_examples)
 
     def __post_init__(self) -> None:
         if not self.beta > 0:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes.base import Prepared
 from mira_jax.training.log_probs import response_log_probs, token_log_probs
@@ -26,6 +27,7 @@ class SFT:
     name: ClassVar[str] = "sft"
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
+    examples = staticmethod(step_examples)
 
     def __post_init__(self) -> None:
         if self.normalize not in ("token", "step"):

@@ -17,6 +17,7 @@ from typing import ClassVar
 import jax
 from flax import nnx
 
+from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
@@ -37,6 +38,7 @@ class WebRLCode:
     objective: ClassVar[str] = "webrl_code"
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
+    examples = staticmethod(step_examples)
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
