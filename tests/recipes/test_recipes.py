@@ -52,9 +52,9 @@ def test_values_out_of_range_are_refused(wrong, message):
 @pytest.mark.parametrize(
     "section, message",
     [
-        ({"objective": "mira", "max_weigth": 5}, "recipe actor mira: unknown key max_weigth"),
-        ({"objective": "filtered_bc", "beta": 0.5}, "recipe actor filtered_bc: unknown key beta; did you mean percentile"),
-        ({"objective": "awr", "lambda": 0.5}, "recipe actor awr: unknown key lambda"),
+        ({"objective": "mira", "max_weigth": 5}, "unknown key recipe.max_weigth; did you mean recipe."),
+        ({"objective": "filtered_bc", "beta": 0.5}, "unknown key recipe.beta; did you mean recipe.percentile"),
+        ({"objective": "awr", "lambda": 0.5}, "unknown key recipe.lambda; did you mean recipe."),
     ],
 )
 def test_an_option_of_another_objective_is_refused(section, message):

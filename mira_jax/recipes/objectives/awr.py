@@ -15,8 +15,8 @@ from typing import ClassVar
 import jax
 from flax import nnx
 
+from mira_jax.config import Fraction, Positive
 from mira_jax.data.steps import step_examples
-from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import column, read_labels
@@ -29,11 +29,11 @@ from mira_jax.trajectories.side_tables import SideTable
 
 @dataclasses.dataclass(frozen=True)
 class AWR:
-    beta: float = 0.1
+    beta: Positive = 0.1
     """Temperature of the weights."""
-    gamma: float = 1.0
+    gamma: Fraction = 1.0
     """Discount of the reward."""
-    max_weight: float | None = 20.0
+    max_weight: Positive | None = 20.0
     """Bound of the weights; null for none."""
 
     name: ClassVar[str] = "actor"
@@ -41,14 +41,6 @@ class AWR:
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
     examples = staticmethod(step_examples)
-
-    def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise UserError(f"recipe.beta: {self.beta}; it must be above 0")
-        if not 0 <= self.gamma <= 1:
-            raise UserError(f"recipe.gamma: {self.gamma}; it must be in [0, 1]")
-        if self.max_weight is not None and not self.max_weight > 0:
-            raise UserError(f"recipe.max_weight: {self.max_weight}; it must be above 0, or null")
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `advantage`, and `reference_log_prob` where the side tables have it."""

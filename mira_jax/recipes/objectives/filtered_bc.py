@@ -9,12 +9,13 @@ Reads no side table.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from msgspec import Meta
 
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
@@ -29,7 +30,7 @@ from mira_jax.trajectories.side_tables import SideTable
 
 @dataclasses.dataclass(frozen=True)
 class FilteredBC:
-    percentile: float = 70.0
+    percentile: Annotated[float, Meta(ge=0, le=100)] = 70.0
     """Keeps the episodes at or above this percentile of return; of binary outcomes, the successes."""
 
     name: ClassVar[str] = "actor"

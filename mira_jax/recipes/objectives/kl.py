@@ -16,7 +16,7 @@ from typing import ClassVar
 import jax
 from flax import nnx
 
-from mira_jax.errors import UserError
+from mira_jax.config import Positive
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import read_labels
@@ -29,17 +29,12 @@ from mira_jax.trajectories.side_tables import SideTable
 
 @dataclasses.dataclass(frozen=True)
 class KL(Mira):
-    beta: float = 0.1
+    beta: Positive = 0.1
     """Temperature of the weights."""
-    max_weight: float | None = 20.0
+    max_weight: Positive | None = 20.0
     """Bound of the weights; null for none."""
 
     objective: ClassVar[str] = "kl"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_weight is not None and not self.max_weight > 0:
-            raise UserError(f"recipe.max_weight: {self.max_weight}; it must be above 0, or null")
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `advantage`, and `reference_log_prob` where the side tables have it."""

@@ -29,8 +29,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from mira_jax.config import Fraction, Positive
 from mira_jax.data.steps import step_examples
-from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import StepLabels, column, read_labels
@@ -44,15 +44,15 @@ from mira_jax.trajectories.side_tables import SideTable
 
 @dataclasses.dataclass(frozen=True)
 class Mira:
-    beta: float = 0.1
+    beta: Positive = 0.1
     """A step moves log pi by about A / beta nats; small models need less, for example 0.02."""
     alpha: float = 0.3
     """How much the potential shapes the reward. 0 is WebRL, and needs no potential."""
-    lambda_: float = 0.5
+    lambda_: Fraction = 0.5
     """Weight of the one-step advantage; the Monte-Carlo advantage has the rest."""
-    gamma: float = 1.0
+    gamma: Fraction = 1.0
     """Discount of the true reward and of V."""
-    shaping_discount: float = 1.0
+    shaping_discount: Fraction = 1.0
     """Discount of P(s_{t+1}) in the shaped reward; equal to gamma for potential-based shaping in the strict sense."""
     at_end: AtEnd = "hold"
     """hold: the last step is not shaped. zero: the potential after the end is 0."""
@@ -62,13 +62,6 @@ class Mira:
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
     examples = staticmethod(step_examples)
-
-    def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise UserError(f"recipe.beta: {self.beta}; it must be above 0")
-        for name in ("lambda_", "gamma", "shaping_discount"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"recipe.{name}: {getattr(self, name)}; it must be in [0, 1]")
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `reference_log_prob` and `advantage`."""

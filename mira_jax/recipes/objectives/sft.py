@@ -1,13 +1,13 @@
 """Supervised fine-tuning: the mean negative log-likelihood of responses, and of prompts if asked."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
+from mira_jax.config import NonNegative
 from mira_jax.data.steps import step_examples
-from mira_jax.errors import UserError
 from mira_jax.recipes.base import Prepared
 from mira_jax.training.log_probs import response_log_probs, token_log_probs
 from mira_jax.training.metrics import Mean
@@ -18,9 +18,9 @@ from mira_jax.trajectories.shards import StepIndex
 class SFT:
     """loss = -sum log pi(a_t | s_t) / N + prompt_weight * nll_per_prompt_token, with N the response tokens or the steps."""
 
-    normalize: str = "token"
+    normalize: Literal["token", "step"] = "token"
     """token: long responses weigh more. step: every step's whole log-probability weighs the same."""
-    prompt_weight: float = 0.0
+    prompt_weight: NonNegative = 0.0
     """Above 0 the prompts are learned too, at so much per prompt token. A model from scratch learns from the pages and
     responses in them how names are repeated; a pretrained one knows."""
 
@@ -28,12 +28,6 @@ class SFT:
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
     examples = staticmethod(step_examples)
-
-    def __post_init__(self) -> None:
-        if self.normalize not in ("token", "step"):
-            raise UserError(f"recipe.normalize: {self.normalize!r} is none of token, step")
-        if self.prompt_weight < 0:
-            raise UserError(f"recipe.prompt_weight: {self.prompt_weight} is below 0")
 
     def prepare(self, reader, tables) -> Prepared:
         return Prepared(keep=np.ones(len(StepIndex(reader.steps_per_record)), bool))

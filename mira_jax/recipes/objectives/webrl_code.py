@@ -17,8 +17,8 @@ from typing import ClassVar
 import jax
 from flax import nnx
 
+from mira_jax.config import Fraction
 from mira_jax.data.steps import step_examples
-from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import column, read_labels
@@ -31,7 +31,7 @@ from mira_jax.trajectories.side_tables import SideTable
 
 @dataclasses.dataclass(frozen=True)
 class WebRLCode:
-    gamma: float = 0.9
+    gamma: Fraction = 0.9
     """Discount of the copied rewards."""
 
     name: ClassVar[str] = "actor"
@@ -39,10 +39,6 @@ class WebRLCode:
     heads: ClassVar[tuple[str, ...]] = ()
     reads_responses: ClassVar[bool] = True
     examples = staticmethod(step_examples)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 1:
-            raise UserError(f"recipe.gamma: {self.gamma}; it must be in [0, 1]")
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `reference_log_prob` and `advantage`, which is +1 or -0.6."""
