@@ -70,6 +70,16 @@ def episodes_in_tokens(reader, tokenizer):
         yield record, tokens, spans
 
 
+def log_probs_of(policy):
+    """A function of tokens: log p of each after those before it, [tokens, V]. One program: tokens are padded on the right."""
+    run = jax.jit(lambda tokens: jax.nn.log_softmax(policy.logits(policy(tokens))))
+    return lambda tokens: np.asarray(run(padded(tokens)))[0]
+
+
+def padded(tokens, length=1024):
+    return jnp.array([[*tokens, *[0] * (length - len(tokens))]], jnp.int32)
+
+
 def test_a_critic_over_whole_episodes_reads_every_state_in_its_episode(config, reader, tokenizer):
     recipe = EpisodeCritic(heads=("value",))
     prepared = recipe.prepare(reader, [])
@@ -83,9 +93,9 @@ def test_a_critic_over_whole_episodes_reads_every_state_in_its_episode(config, r
     loss, _ = jax.jit(lambda batch: recipe.loss(model, batch))(batch)
 
     index, expected = StepIndex(reader.steps_per_record), []
+    read = jax.jit(lambda tokens, states: model(tokens, None, None, states)["value"])
     for record, tokens, spans in episodes_in_tokens(reader, tokenizer):
-        states = jnp.array([[start - 1 for start, _ in spans]])
-        logits = np.asarray(model(jnp.array([tokens]), None, None, states)["value"], np.float64)[0]
+        logits = np.asarray(read(padded(tokens), padded([start - 1 for start, _ in spans], 8)), np.float64)[0]
         v, success = 1 / (1 + np.exp(-logits)), prepared.columns["success"][index.start(record)]
         expected += [-np.log(v[t] if success else 1 - v[t]) for t in range(len(spans))]
     assert float(loss.total / loss.weight) == pytest.approx(np.mean(expected), rel=1e-4)
@@ -95,9 +105,10 @@ def test_a_policy_over_whole_episodes_is_credited_for_every_response(policy, rea
     recipe = EpisodeSFT(normalize="step")
     batch = pack(recipe, reader, tokenizer, recipe.prepare(reader, []))[0]
     loss, _ = jax.jit(lambda batch: recipe.loss(policy, batch))(batch)
+    log_probs_of_tokens = log_probs_of(policy)
     expected, count = 0.0, 0
     for _, tokens, spans in episodes_in_tokens(reader, tokenizer):
-        log_probs = np.asarray(jax.nn.log_softmax(policy.logits(policy(jnp.array([tokens])))))[0]
+        log_probs = log_probs_of_tokens(tokens)
         expected -= sum(log_probs[i - 1, tokens[i]] for start, stop in spans for i in range(start, stop))
         count += len(spans)
     assert float(loss.total / loss.weight) == pytest.approx(expected / count, rel=1e-4)
@@ -157,9 +168,11 @@ def test_columns_may_compare_the_attempts_at_one_task_and_depend_on_the_place_of
     batch = PackedBatches(examples, np.arange(8), prepared.columns, row_length=512, rows=8)[0]
     loss, _ = jax.jit(lambda batch: recipe.loss(policy, batch))(batch)
 
+    log_probs_of_tokens = log_probs_of(policy)
+
     def log_prob(step):
         tokens, first = [*examples.prompt(step), *examples.response(step)], len(examples.prompt(step))
-        log_probs = np.asarray(jax.nn.log_softmax(policy.logits(policy(jnp.array([tokens])))))[0]
+        log_probs = log_probs_of_tokens(tokens)
         return sum(log_probs[i - 1, tokens[i]] for i in range(first, len(tokens)))
 
     # The first steps of the two attempts are the steps 0 and 5.
