@@ -46,6 +46,7 @@ class Origins:
         self._config_type, self._path, self._tree, self._overrides = config_type, path, tree, overrides
 
     def of(self, key: str) -> str:
+        """The flag or the file that gave the value; "" for a default."""
         for given, flag in reversed(self._overrides.items()):
             if key == given or key.startswith(f"{given}.") or given.startswith(f"{key}."):
                 return flag
@@ -58,7 +59,7 @@ class Origins:
             elif not isinstance(value, dict | list) and value is not None:
                 break
             else:
-                return "default"
+                return ""
         return str(self._path)
 
     def _knows(self, key: str) -> bool:

@@ -28,7 +28,7 @@ class ConfigError(UserError):
         return type(self)(self.key, self.problem, prefix + self.prefix, self.origin)
 
     def given_by(self, origin: str) -> "ConfigError":
-        """The same error, where the value is from `origin`: `--set`, a file, or `default`."""
+        """The same error, where the value is from `origin`: `--set`, a file, or "" for a default."""
         return type(self)(self.key, self.problem, self.prefix, origin)
 
     def message(self) -> str:

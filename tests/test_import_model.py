@@ -195,7 +195,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     tail = FIXTURES / "tail"
     for settings, message in [
-        ([], "import_model needs model=FOLDER and out=RUN"),
+        ([], "model: name the folder to import, for example --model"),
         ([f"model={tmp_path / 'none'}", f"out={tmp_path / 'run'}"], "no such folder"),
         ([f"model={tmp_path / 'empty'}", f"out={tmp_path / 'run'}"], "no model here"),
         ([f"model={tail}", f"out={tmp_path / 'file'}"], "give another folder"),

@@ -76,7 +76,7 @@ def test_a_wrong_value_of_any_key_is_named_with_its_path_and_origin(name, tmp_pa
 
 def test_defaults_and_flags_are_origins_too(capsys):
     assert cli.load("train").run(["--set", "data.folders=[x]"]) == 2
-    assert capsys.readouterr().err == "error: default: out: give the folder of the run, for example --out runs/sft\n"
+    assert capsys.readouterr().err == "error: out: give the folder of the run, for example --out runs/sft\n"
     assert cli.load("size").run(["--preset", "13b"]) == 2
     assert capsys.readouterr().err == "error: --preset: preset: '13b' is none of 270m, 1b, 4b, 12b, 27b\n"
     assert cli.load("collect").run(["--out", "x", "--set", "split=dev", "--set", "policy.kind=idle"]) == 2
