@@ -33,7 +33,7 @@ from random import Random
 
 from playwright.async_api import Browser, async_playwright
 
-import rollouts.pool
+import rollouts.engine.pool
 from mira_arena.sites.registry import APPLICATIONS
 from mira_arena.tasks.registry import TEMPLATES
 from mira_jax.trajectories.prompts import Round
@@ -41,13 +41,13 @@ from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.shards import SPOOL, ShardReader
 from mira_jax.trajectories.tasks import PAGES
 from rollouts.agents.policy import Agent, Policy, PolicyConfig, Reply, make_policy
-from rollouts.pool import RolloutConfig, Tally, collect
+from rollouts.engine.pool import RolloutConfig, Tally, collect
+from rollouts.engine.worker import SuiteConfig
 from rollouts.suites import Suite, make_suite
 from rollouts.suites.base import to_address
 from rollouts.suites.miniwob.suite import MiniwobSuite
 from rollouts.web.browser import BrowserConfig, find_executables
 from rollouts.web.observation import Observation, ObservationConfig
-from rollouts.worker import SuiteConfig
 
 PLAIN_STEPS = 8
 """In an episode of plain Playwright: about as many as the expert takes."""
@@ -169,7 +169,7 @@ def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tr
     observation = ObservationConfig(handles="name", compact=True)
     config = RolloutConfig(templates=arguments.templates, episodes=arguments.episodes, browser=browser, observation=observation)
     if arguments.latency is not None:
-        rollouts.pool.make_policy = lambda config, suite: _slow(make_policy(config, suite), arguments.latency)
+        rollouts.engine.pool.make_policy = lambda config, suite: _slow(make_policy(config, suite), arguments.latency)
     with tempfile.TemporaryDirectory() as folder, _Tree(lambda tree: watch(tree, Path(folder))) as tree:
         tally = collect(config, Path(folder))
     assert tally.status == {"finished": arguments.episodes}, tally.status

@@ -13,7 +13,7 @@ from typing import Any
 from mira_jax import commands, config
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import write_atomically
-from rollouts.pool import LOST, RolloutConfig, Tally, collect
+from rollouts.engine.pool import LOST, RolloutConfig, Tally, collect
 
 CONFIG = "collect.yaml"
 UNTOKENISED = "steps have no token ids, because the endpoint returns none; training will tokenise their responses again"

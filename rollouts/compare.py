@@ -18,9 +18,9 @@ from mira_jax.config import Level
 from mira_jax.errors import ConfigError
 from mira_jax.files import to_json, write_atomically
 from mira_jax.trajectories.summary import Rate, SeedComparison, p_value, points, verdict
-from rollouts.analysis.episodes import visible
 from rollouts.analysis.evaluation import Evaluation
 from rollouts.analysis.paired import Paired, PairedTask, compare_tasks, over_seeds
+from rollouts.pages.episodes import visible
 
 PLACE = "{seed}"
 

@@ -24,12 +24,12 @@ from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import ShardReader, now
 from mira_jax.trajectories.summary import Summary
-from rollouts.analysis import evaluation_page
 from rollouts.analysis.evaluation import EPISODES, LABELLED, LOST, SUMMARY, read_episodes
 from rollouts.analysis.figures import episode_table, gather, summarize, table
+from rollouts.engine.plan import plan
+from rollouts.engine.pool import RolloutConfig, collect, lost_episodes
 from rollouts.labels.outcome import is_labelled, label_folder
-from rollouts.plan import plan
-from rollouts.pool import RolloutConfig, collect, lost_episodes
+from rollouts.pages import evaluation as evaluation_page
 from rollouts.suites import make_suite
 
 CONFIG = "evaluate.yaml"

@@ -11,9 +11,9 @@ from mira_jax import commands
 from mira_jax.config import to_tree
 from mira_jax.errors import ConfigError
 from mira_jax.trajectories.shards import ShardReader
+from rollouts.engine.worker import SuiteConfig
 from rollouts.labels.outcome import label_folder
 from rollouts.suites import make_suite
-from rollouts.worker import SuiteConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,9 +20,9 @@ from mira_jax.errors import ConfigError
 from mira_jax.files import write_atomically
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.summary import Summary
-from rollouts.analysis import pages
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
 from rollouts.analysis.summary import summarise, to_rows
+from rollouts.pages import report as report_page
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def main(config: ReportConfig) -> None:
     findings = summarise(evaluations, config.baseline or names[0], config.treatment or names[-1], config.level)
     runs = [read_run(name, folder) for name, folder in config.training.items()]
     minutes = read_stages(config.stages) if config.stages else {}
-    options = pages.Options(
+    options = report_page.Options(
         title=config.title,
         about=config.about,
         tasks=config.trajectories,
@@ -85,7 +85,7 @@ def main(config: ReportConfig) -> None:
         max_bytes=int(config.max_megabytes * 1e6),
         metrics=tuple(config.metrics),
     )
-    page = pages.render(options, evaluations, findings, runs, minutes)
+    page = report_page.render(options, evaluations, findings, runs, minutes)
     write_atomically(out, page.encode())
     if config.summary:
         summaries.write(config.summary, findings.summary)
@@ -98,7 +98,7 @@ def _refuse_other_files(out: Path) -> None:
     """An older report may be replaced; anything else may not."""
     if out.is_dir():
         raise ConfigError("out", f"{out} is a folder; expected the path of an HTML file")
-    if out.exists() and pages.MARKER.encode() not in out.read_bytes()[:200]:
+    if out.exists() and report_page.MARKER.encode() not in out.read_bytes()[:200]:
         raise ConfigError("out", f"{out} exists and is not a report; choose another name")
 
 

@@ -14,9 +14,9 @@ from mira_jax.trajectories import records
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, token_problem
 from mira_jax.trajectories.records import Action, Task, TokenCounts, episode_key
 from mira_jax.trajectories.tokenizer import Tokenizer
-from rollouts.answers import Completion
-from rollouts.endpoint import Endpoint, EndpointConfig
 from rollouts.errors import EndpointError
+from rollouts.llm.answers import Completion
+from rollouts.llm.endpoint import Endpoint, EndpointConfig
 from rollouts.suites import Suite
 from rollouts.suites.base import ScriptedPolicy
 from rollouts.web.actions import EXIT, GO_BACKWARD, format_action

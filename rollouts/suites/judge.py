@@ -5,8 +5,8 @@ import json
 import re
 
 from mira_jax.errors import ConfigError, UserError
-from rollouts.endpoint import Endpoint, EndpointConfig
 from rollouts.errors import EndpointError, InfraError
+from rollouts.llm.endpoint import Endpoint, EndpointConfig
 
 KEY = "suite.options.judge"
 MAX_TOKENS = 768

@@ -14,7 +14,7 @@ from rollouts.analysis import figures
 from rollouts.analysis.evaluation import read_episodes
 from rollouts.analysis.figures import COLUMNS, episode_table, gather, summarize, table
 from tests.analysis import synthetic
-from tests.analysis.browser import HIDDEN, HOSTILE
+from tests.pages.browser import HIDDEN, HOSTILE
 
 
 def episode(template, number, attempt, solved, moves, sites=("shop",)):

@@ -9,11 +9,12 @@ import pytest
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import Spool
-from rollouts.analysis import charts, pages, svg
 from rollouts.analysis.evaluation import EPISODES, LOST, Evaluation, read_episodes, read_run, read_stages
 from rollouts.analysis.figures import summarize
-from rollouts.analysis.selection import choose
 from rollouts.analysis.summary import summarise
+from rollouts.pages import charts, svg
+from rollouts.pages import report as report_page
+from rollouts.pages.selection import choose
 from tests.analysis import synthetic
 
 
@@ -157,6 +158,8 @@ def test_the_lead_says_so_where_methods_met_different_tasks():
         )
 
     findings = SimpleNamespace(templates=["buy"])
-    assert pages._lead([evaluation("a", "b"), evaluation("a", "b")], findings).startswith("2 methods on the same 2 tasks of 1 template,")
-    apart = pages._lead([evaluation("a", "b"), evaluation("b", "c")], findings)
+    assert report_page._lead([evaluation("a", "b"), evaluation("a", "b")], findings).startswith(
+        "2 methods on the same 2 tasks of 1 template,"
+    )
+    apart = report_page._lead([evaluation("a", "b"), evaluation("b", "c")], findings)
     assert apart.startswith("2 methods on 3 tasks of 1 template, in a real browser; 1 task in common; one attempt each;")

@@ -7,7 +7,7 @@ from mira_arena.sites.registry import SITES, application
 from mira_arena.sites.server import COOKIE
 from mira_arena.tasks.registry import TEMPLATES
 from mira_arena.tasks.templates import example, intent
-from tests.analysis.browser import assert_fits, opened
+from tests.pages.browser import assert_fits, opened
 
 ADDRESSES = {site: f"http://127.0.0.1:1/{site}/" for site in SITES}
 

@@ -233,3 +233,13 @@ def test_placeholders_and_addresses_turn_into_each_other():
         assert to_address(placeholder, addresses) == address
         assert to_placeholder(address, addresses) == placeholder
     assert to_placeholder("http://127.0.0.1:8080/", addresses) == "http://127.0.0.1:8080/"
+
+
+async def test_an_error_of_the_sites_database_is_a_site_error(arena):
+    session = arena.session(arena.tasks("test", ["settle_cart"], 1, seed=1)[0])
+    await session.state()
+    session._world["shop"].close()
+    with pytest.raises(SiteError, match="site: the arena's database: Cannot operate on a closed database"):
+        await session.state()
+    with pytest.raises(SiteError, match="the arena's database"):
+        await session.evidence(None, None)

@@ -1,7 +1,7 @@
 import pytest
 
-import rollouts.plan
-import rollouts.pool
+import rollouts.engine.plan
+import rollouts.engine.pool
 from rollouts import evaluate
 
 
@@ -10,7 +10,7 @@ def use(monkeypatch):
     """Makes commands find the suite that it is given."""
 
     def set_suite(suite):
-        for module in (rollouts.plan, rollouts.pool, evaluate):
+        for module in (rollouts.engine.plan, rollouts.engine.pool, evaluate):
             monkeypatch.setattr(module, "make_suite", lambda name, **_: suite)
         return suite
 

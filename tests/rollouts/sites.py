@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Action, Evidence, Outcome, Subgoal, Task
-from rollouts.pool import RolloutConfig
+from rollouts.engine.pool import RolloutConfig
 from rollouts.web.actions import EXIT, format_action
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.executor import ActionError, Executor
@@ -243,12 +243,12 @@ class CountingSession:
 
 
 WORKER = """
-import sys, rollouts.pool
+import sys, rollouts.engine.pool
 from rollouts import collect
 from tests.rollouts.sites import CountingSuite
 suite = CountingSuite()
 suite.page = sys.argv.pop(1) or suite.page
-rollouts.pool.make_suite = lambda *_, **__: suite
+rollouts.engine.pool.make_suite = lambda *_, **__: suite
 sys.exit(collect.COMMAND.run())
 """
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import rollouts.episode
-import rollouts.worker
+import rollouts.engine.episode
+import rollouts.engine.worker
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.trajectories.records import Status, episode_key
@@ -26,8 +26,8 @@ from mira_jax.trajectories.tokenizer import train_tokenizer
 from rollouts import collect as collect_command
 from rollouts import evaluate
 from rollouts.agents.policy import make_policy, step_seed
+from rollouts.engine.pool import LOST, collect, lost_episodes
 from rollouts.labels.outcome import label
-from rollouts.pool import LOST, collect, lost_episodes
 from rollouts.web.browser import BrowserPool
 from tests.rollouts.sites import BROWSER, CountingSession, CountingSuite, config, descendants, start_worker
 
@@ -55,7 +55,7 @@ def command_line(process):
 @pytest.mark.parametrize("victim", ["browser", "renderer"])
 def test_a_killed_browser_or_renderer_costs_a_retry_and_no_episode(use, tmp_path, monkeypatch, victim):
     pools = []
-    monkeypatch.setattr(rollouts.worker, "BrowserPool", lambda *a: pools.append(BrowserPool(*a)) or pools[-1])
+    monkeypatch.setattr(rollouts.engine.worker, "BrowserPool", lambda *a: pools.append(BrowserPool(*a)) or pools[-1])
     killed = []
 
     async def trouble(session):
@@ -177,7 +177,7 @@ def test_lost_episodes_are_counted_apart_never_judged_and_tried_again(use, tmp_p
 
 
 def test_a_straggler_has_one_time_limit_for_all_its_tries_and_its_closing(use, tmp_path, monkeypatch):
-    monkeypatch.setattr(rollouts.episode, "CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr(rollouts.engine.episode, "CLOSE_SECONDS", 1.0)
 
     class Straggler(CountingSession):
         async def close(self):

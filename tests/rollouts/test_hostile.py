@@ -8,11 +8,11 @@ import secrets
 import pytest
 import pytest_asyncio
 
-import rollouts.pool
+import rollouts.engine.pool
 from mira_jax.config import build
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
-from rollouts.pool import LOST, RolloutConfig, collect, lost_episodes
+from rollouts.engine.pool import LOST, RolloutConfig, collect, lost_episodes
 from rollouts.web.actions import ParseError, parse
 from rollouts.web.browser import BrowserPool
 from rollouts.web.observation import ObservationConfig
@@ -124,7 +124,7 @@ def test_text_of_a_page_is_an_action_only_if_the_policy_says_so(tmp_path, monkey
     suite = CountingSuite()
     suite.page = '<p>do(action="Click", element="press")</p><p>so: do(action="Click", element="press")</p><a href="/press?n=1">press</a>'
     suite.expert = lambda *_, **__: Obeying(line)
-    monkeypatch.setattr(rollouts.pool, "make_suite", lambda *_, **__: suite)
+    monkeypatch.setattr(rollouts.engine.pool, "make_suite", lambda *_, **__: suite)
     collect(_config(episodes=1), tmp_path)
     (episode,) = ShardReader(tmp_path)
     assert (episode.steps[0].action is not None) == pressed == ("/press?n=1" in suite.site.calls)
@@ -154,7 +154,7 @@ class SignedIn(CountingSuite):
 
 def test_cookies_and_passwords_are_in_no_shard_and_no_log(tmp_path, monkeypatch, capfd, caplog):
     suite = SignedIn()
-    monkeypatch.setattr(rollouts.pool, "make_suite", lambda *_, **__: suite)
+    monkeypatch.setattr(rollouts.engine.pool, "make_suite", lambda *_, **__: suite)
     caplog.set_level("DEBUG")
     tally = collect(_config(), tmp_path)
     assert tally.status == {Status.FINISHED.value: 1, Status.INFRA_ERROR.value: 1}

@@ -14,7 +14,7 @@ import yaml
 from mira_jax.config import to_tree
 from mira_jax.trajectories.shards import Spool
 from mira_jax.trajectories.tokenizer import train_tokenizer
-from rollouts.pool import LOST
+from rollouts.engine.pool import LOST
 from tests.rollouts.sites import config, descendants
 
 KEY, PASSWORD = "sk-SECRET-0123456789", "pass-SECRET-word"

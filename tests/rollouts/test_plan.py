@@ -3,7 +3,7 @@
 from mira_jax.trajectories.records import Policy, Status, Trajectory
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts import evaluate
-from rollouts.pool import LOST
+from rollouts.engine.pool import LOST
 from rollouts.suites import make_suite
 
 SETTINGS = ["policy.kind=expert", "templates=[buy, set_status]", "episodes=4", "attempts=2"]

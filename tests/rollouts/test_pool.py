@@ -24,8 +24,8 @@ from mira_jax.trajectories.shards import ShardReader, Spool, pack
 from mira_jax.trajectories.tokenizer import train_tokenizer
 from rollouts import collect as collect_command
 from rollouts import compare, evaluate
+from rollouts.engine.pool import RolloutConfig, collect
 from rollouts.labels.outcome import is_labelled, label_folder
-from rollouts.pool import RolloutConfig, collect
 from rollouts.suites import make_suite
 from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
 from tests.rollouts.sites import BROWSER, CountingSuite, config

@@ -13,7 +13,7 @@ import pytest
 from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.trajectories.shards import ShardReader, Spool
-from rollouts.pool import RolloutConfig, collect, lost_episodes
+from rollouts.engine.pool import RolloutConfig, collect, lost_episodes
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the package ray is not installed")
 

@@ -10,7 +10,7 @@ from mira_jax.data.steps import tokenize
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids
 from mira_jax.trajectories.records import Page, Status, Step, Task, Trajectory
 from rollouts.agents.policy import EndpointPolicy, PolicyConfig
-from rollouts.endpoint import EndpointConfig
+from rollouts.llm.endpoint import EndpointConfig
 from rollouts.web.observation import Observation
 
 TASK = Task(id="t.1", suite="s", sites=(), template="t", split="train", seed=3, intent="blue lamp", start_url="/", horizon=5)

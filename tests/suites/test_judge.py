@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from mira_jax.errors import UserError
-from rollouts.endpoint import EndpointConfig
+from rollouts.llm.endpoint import EndpointConfig
 from rollouts.suites.judge import TRIES, ModelReader, NoVerdict, read_verdict
 
 VERDICTS = ("correct", "partially correct", "incorrect")

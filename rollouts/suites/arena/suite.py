@@ -1,8 +1,10 @@
 """The arena as a suite: its servers, the sessions of its episodes, its judge."""
 
+import contextlib
 import dataclasses
 import secrets
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -118,12 +120,14 @@ class ArenaSession:
         self._world = visits[self.token] = World(made.task.seed, made.draft.setup)
 
     async def state(self) -> dict[str, Any]:
-        return self._world.snapshot(self._apps)
+        with _site_errors():
+            return self._world.snapshot(self._apps)
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
         """Reads the pages that `program_html` names, in a copy of the world, so that reading leaves no trace."""
         token = secrets.token_urlsafe(16)
-        copy = self._visits[token] = self._world.copy()
+        with _site_errors():
+            copy = self._visits[token] = self._world.copy()
         pages: dict[str, str] = {}
         contents = []
         try:
@@ -131,7 +135,8 @@ class ArenaSession:
                 for target in self._draft.evaluation["program_html"]:
                     url = to_address(target["url"], self.addresses)
                     if url not in pages:
-                        response = await client.get(url)
+                        with _site_errors():
+                            response = await client.get(url)
                         if response.status_code != 200:
                             raise SiteError(f"{target['url']} answered HTTP {response.status_code}")
                         pages[url] = response.text
@@ -147,7 +152,17 @@ class ArenaSession:
 
     async def close(self) -> None:
         if self._visits.pop(self.token, None):
-            self._world.close()
+            with _site_errors():
+                self._world.close()
+
+
+@contextlib.contextmanager
+def _site_errors() -> Iterator[None]:
+    """An error of the sites' databases as the engine's own."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise SiteError(f"the arena's database: {error}") from error
 
 
 class _Transport(httpx.AsyncBaseTransport):

@@ -17,8 +17,8 @@ from mira_jax import config
 from mira_jax.config import NonNegative, Positive
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
-from rollouts.endpoint import EndpointConfig
 from rollouts.errors import BrowserError, SiteError
+from rollouts.llm.endpoint import EndpointConfig
 from rollouts.suites import evaluators
 from rollouts.suites.base import spread, to_address
 from rollouts.suites.judge import ModelReader, NoVerdict

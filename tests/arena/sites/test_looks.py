@@ -12,7 +12,7 @@ from mira_arena.sites.server import serve
 from mira_arena.sites.world import World
 from rollouts.suites.server import LocalServer
 from rollouts.web.browser import find_executables
-from tests.analysis.browser import opened
+from tests.pages.browser import opened
 
 PHONE = {"width": 400, "height": 800}
 SITES = [(name, path) for name in APPLICATIONS for path in application(name).sites.values()]

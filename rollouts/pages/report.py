@@ -7,13 +7,12 @@ from typing import Any
 from markupsafe import Markup
 
 from mira_jax.trajectories.summary import Comparison, Method, p_value
-from rollouts import html
-from rollouts.analysis import TEMPLATES, charts, svg
-from rollouts.analysis.episodes import chosen_keys, count, task_views
 from rollouts.analysis.evaluation import Evaluation, Run
 from rollouts.analysis.failures import Failure
 from rollouts.analysis.paired import Paired
 from rollouts.analysis.summary import Findings
+from rollouts.pages import charts, frame, svg
+from rollouts.pages.episodes import chosen_keys, count, task_views
 
 MARKER = "made by rollouts.report"
 """In the second line of every report: such a file may be replaced by a newer one."""
@@ -48,13 +47,13 @@ def render(
     minutes: Mapping[str, float] | None = None,
 ) -> str:
     """The whole page. To keep `options.max_bytes`, first screenshots and then tasks are left out."""
-    frame = _frame(options, evaluations, findings, runs, minutes or {})
+    common = _frame(options, evaluations, findings, runs, minutes or {})
     keys = chosen_keys(evaluations, findings, options.tasks)
 
     def page(shown: int, room: int) -> str:
         tasks = task_views(keys[:shown], evaluations, findings, options.page_characters, room)
-        values = frame | {"tasks": tasks, "selection": _selection(findings, shown, len(keys))}
-        return html.render(TEMPLATES, "report.html", values, "report.css", "report.js")
+        values = common | {"tasks": tasks, "selection": _selection(findings, shown, len(keys))}
+        return frame.render("report.html", values, "report.css", "report.js")
 
     shown = len(keys)
     size = len(page(shown, room=0).encode())

@@ -14,26 +14,26 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-_HERE = Path(__file__).parent
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(folder: Path, template: str, values: Mapping[str, Any], style: str = "", script: str = "") -> str:
-    """A whole page from a template of the folder that extends `base.html`.
+def render(template: str, values: Mapping[str, Any], style: str = "", script: str = "") -> str:
+    """A whole page from a template that extends `base.html`.
 
     Args:
-        style: the name of its own style sheet in that folder, beside the one that all pages share.
-        script: the name of the only script it may run.
+        style: the file name of its own style sheet, added to the one that all pages share.
+        script: the file name of the only script it may run.
     """
-    sheet = _read(_HERE / "base.css") + (_read(folder / style) if style else "")
-    code = _read(folder / script) if script else ""
+    sheet = _read("base.css") + (_read(style) if style else "")
+    code = _read(script) if script else ""
     frame = {"policy": _security_policy(sheet, code), "style": Markup(sheet), "script": Markup(code)}
-    return _environment(folder).get_template(template).render(values, **frame)
+    return _environment().get_template(template).render(values, **frame)
 
 
 @functools.cache
-def _environment(folder: Path) -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, _HERE]),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -49,8 +49,8 @@ def _breakable(name: str) -> Markup:
 
 
 @functools.cache
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+def _read(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _security_policy(style: str, script: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from mira_jax.trajectories.summary import Rate
-from rollouts.analysis import svg
+from rollouts.pages import svg
 
 MOST = 34
 """Characters of a row's label."""

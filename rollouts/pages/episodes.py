@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from mira_jax.trajectories.records import Step, Trajectory
-from rollouts.analysis import charts
 from rollouts.analysis.evaluation import Episode, Evaluation
 from rollouts.analysis.failures import key_step
-from rollouts.analysis.selection import choose, solved_by
 from rollouts.analysis.summary import Findings
+from rollouts.pages import charts
+from rollouts.pages.selection import choose, solved_by
 
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
 

@@ -13,7 +13,7 @@ from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Page, Status, Subgoal
 from rollouts import compare, report
 from tests.analysis import synthetic
-from tests.analysis.browser import HIDDEN, HOSTILE, assert_fits, opened
+from tests.pages.browser import HIDDEN, HOSTILE, assert_fits, opened
 
 
 @pytest.fixture(scope="module")

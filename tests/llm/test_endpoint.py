@@ -18,8 +18,8 @@ from mira_jax.trajectories.prompts import PromptConfig, prompt_ids
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
 from rollouts.agents.policy import EndpointPolicy, PolicyConfig, step_seed
-from rollouts.endpoint import Endpoint, EndpointConfig
 from rollouts.errors import EndpointError
+from rollouts.llm.endpoint import Endpoint, EndpointConfig
 from rollouts.web.observation import Observation
 
 GOOD = {

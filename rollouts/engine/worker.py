@@ -12,7 +12,7 @@ from playwright.async_api import Error
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task, Trajectory
 from rollouts.agents.policy import Policy, PolicyConfig
-from rollouts.episode import LimitConfig, run_episode
+from rollouts.engine.episode import LimitConfig, run_episode
 from rollouts.errors import InfraError
 from rollouts.suites import OPTIONS, Suite
 from rollouts.web.browser import BrowserConfig, BrowserPool

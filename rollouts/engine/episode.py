@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Sequence
@@ -194,5 +193,5 @@ async def _site(awaitable: Awaitable[Result], what: str, seconds: float = SITE_S
         return await asyncio.wait_for(awaitable, seconds)
     except TimeoutError:
         raise SiteError(f"{what} took more than {seconds:g} s") from None
-    except (Error, OSError, sqlite3.Error) as error:
+    except (Error, OSError) as error:
         raise SiteError(f"{what}: {first_line(error)}") from error

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from mira_jax.trajectories.records import Status
-from rollouts.analysis import evaluation_page
 from rollouts.analysis.evaluation import read_episodes
 from rollouts.analysis.figures import gather, summarize
+from rollouts.pages import evaluation as evaluation_page
 from tests.analysis import synthetic
-from tests.analysis.browser import HIDDEN, HOSTILE, assert_fits, opened
+from tests.pages.browser import HIDDEN, HOSTILE, assert_fits, opened
 
 
 def render(trajectories, lost=(), prices=(0.0, 0.0)):

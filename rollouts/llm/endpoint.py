@@ -13,9 +13,9 @@ import httpx
 
 from mira_jax.config import Count, Natural, NonNegative, Positive
 from mira_jax.errors import ConfigError, UserError
-from rollouts import answers
-from rollouts.answers import Card, Completion
 from rollouts.errors import EndpointError
+from rollouts.llm import answers
+from rollouts.llm.answers import Card, Completion
 from rollouts.text import scrub
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})

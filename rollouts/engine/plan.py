@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mira_jax.trajectories.shards import Spool
 from rollouts.agents.policy import make_policy
-from rollouts.pool import LOST, RolloutConfig, lost_episodes
+from rollouts.engine.pool import LOST, RolloutConfig, lost_episodes
 from rollouts.suites import make_suite
 from rollouts.web.browser import find_executables
 

@@ -8,10 +8,9 @@ from markupsafe import Markup
 
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.summary import Method, Rate, Spent, Summary
-from rollouts import html
-from rollouts.analysis import TEMPLATES, charts, svg
-from rollouts.analysis.episodes import count, visible
 from rollouts.analysis.evaluation import Episode
+from rollouts.pages import charts, frame, svg
+from rollouts.pages.episodes import count, visible
 
 MARKER = "made by rollouts.evaluate"
 MOST_TASKS = 500
@@ -67,7 +66,7 @@ def render(summary: Summary, episodes: Sequence[Episode], lost: Sequence[Episode
         "failing_words": _failing_words(failing, len({episode.task for episode in judged}), several),
         "lost": [(visible(episode.spec.id), visible(episode.error[:_ERROR])) for episode in without[:MOST_TASKS]],
     }
-    return html.render(TEMPLATES, "evaluation.html", values, "report.css")
+    return frame.render("evaluation.html", values, "report.css")
 
 
 def failing_tasks(judged: Sequence[Episode]) -> list[FailingTask]:

@@ -20,12 +20,12 @@ from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts.agents.policy import Policy, make_policy
 from rollouts.analysis.evaluation import LOST
-from rollouts.episode import LimitConfig, failed_episode
+from rollouts.engine.episode import LimitConfig, failed_episode
+from rollouts.engine.ray_pool import RayConfig, ray_workers
+from rollouts.engine.worker import Places, WorkerConfig, quieter, work
 from rollouts.errors import InfraError
-from rollouts.ray_pool import RayConfig, ray_workers
 from rollouts.suites import Suite, make_suite
 from rollouts.text import sanitize
-from rollouts.worker import Places, WorkerConfig, quieter, work
 
 Result = TypeVar("Result")
 MESSAGE = 300

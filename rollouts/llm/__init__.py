@@ -1,0 +1,1 @@
+"""The client for models behind an OpenAI-compatible endpoint."""
