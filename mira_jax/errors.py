@@ -1,4 +1,7 @@
-"""The errors that a user can correct."""
+"""The errors that a user can correct, and how messages of other libraries are quoted."""
+
+_LENGTH = 300
+"""The most characters of another library's message in ours."""
 
 
 class UserError(Exception):
@@ -44,3 +47,8 @@ class UnknownKeyError(ConfigError):
 
     def message(self) -> str:
         return f"unknown key {self.path}; did you mean {self.prefix}{self.problem}?"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_LENGTH]

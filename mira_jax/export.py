@@ -10,8 +10,6 @@ With `--set adapter=true` they are written by themselves, in PEFT's layout.
 
 import dataclasses
 import filecmp
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Literal
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 from mira_jax import commands
 from mira_jax import config as configs
 from mira_jax.errors import ConfigError, UserError
-from mira_jax.files import sole_writer
+from mira_jax.files import partial_folder, publish, sole_writer
 from mira_jax.models import huggingface
 from mira_jax.models.huggingface import peft
 from mira_jax.models.lora import TARGETS
@@ -101,24 +99,18 @@ def export_adapter(run: str, weights: Weights, out: Path, multimodal: bool) -> N
     base = load.lora_base(chain[0][0])
     loadable = not (base / load.MODEL).exists()
     layers = [(load.load_adapters(folder), settings) for folder, settings in chain]
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        peft.write_adapter(partial, weights.config, layers, str(base) if loadable else None, multimodal)
-        names = [peft.CONFIG, peft.TENSORS]
-        if out.is_dir() and filecmp.cmpfiles(partial, out, names, shallow=False)[0] == names:
-            print(f"{out}: complete already")
-            return
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out}: is already there; give another folder")
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
+        with partial_folder(out) as partial:
+            peft.write_adapter(partial, weights.config, layers, str(base) if loadable else None, multimodal)
+            names = [peft.CONFIG, peft.TENSORS]
+            if out.is_dir() and filecmp.cmpfiles(partial, out, names, shallow=False)[0] == names:
+                print(f"{out}: complete already")
+                return
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UserError(f"{out}: is already there; give another folder")
+            publish(partial, out)
     except OSError as error:
         raise UserError(f"{out}: cannot write the adapters: {error}; free some disk space, or choose another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(f"{out}: the adapters, for PEFT; they belong to " + (str(base) if loadable else f"an export of {base}"))
 
 

@@ -1,6 +1,7 @@
-"""Files that appear whole, JSON that is strict, and folders with one writer at a time."""
+"""Files and folders that appear whole, JSON that is strict, folders with one writer at a time, and the time of writing."""
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import json
@@ -8,6 +9,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,14 +42,40 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        publish(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: could not write ({error.strerror}); {remedy(error)}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Renames what was written: a file, synced first, or a folder, which may replace an empty one. Raises OSError."""
+    if temporary.is_dir():
+        if path.exists():
+            path.rmdir()
+    else:
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """An empty folder next to `path` to write into and to `publish`. Whatever is left in it at the end is removed."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def now() -> str:
+    """The time in UTC, as records and sidecars hold it: 2026-01-31T12:00:00+00:00."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def to_json(tree: Any, indent: int | None = None) -> str:

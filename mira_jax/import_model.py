@@ -7,15 +7,13 @@ exports. One parameter is in memory at a time.
 """
 
 import dataclasses
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from mira_jax import commands
 from mira_jax.errors import ConfigError, UserError
-from mira_jax.files import sole_writer
+from mira_jax.files import partial_folder, publish, sole_writer
 from mira_jax.model_files import digests_of
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
@@ -55,17 +53,12 @@ def _import(config: ImportConfig, out: Path) -> None:
     tokenizer = open_tokenizer(config)
     if tokenizer:
         tokenizer.fit(weights.config.vocabulary_size, config.model)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write(config, weights, tokenizer, partial)
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
+        with partial_folder(out) as partial:
+            _write(config, weights, tokenizer, partial)
+            publish(partial, out)
     except OSError as error:
         raise UserError(f"{out}: cannot write the run: {error}; free some disk space, or choose another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(f"{out}: a Gemma3 of {weights.config.parameters:,} parameters" + ("" if tokenizer else "; there is no tokenizer"))
 
 
@@ -94,7 +87,6 @@ def open_tokenizer(config: ImportConfig) -> Tokenizer | None:
 
 
 def _write(config: ImportConfig, weights: Weights, tokenizer: Tokenizer | None, run: Path) -> None:
-    run.mkdir(parents=True)
     run_weights.write(weights, run / CHECKPOINTS / "0")
     contents = tokenizer.contents() if tokenizer else {}
     with digests_of(run, [load.MODEL, *contents]):

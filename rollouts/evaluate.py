@@ -19,10 +19,10 @@ import msgspec
 from mira_jax import commands, config
 from mira_jax.config import Count
 from mira_jax.errors import ConfigError, UserError
-from mira_jax.files import write_atomically
+from mira_jax.files import now, write_atomically
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Trajectory
-from mira_jax.trajectories.shards import ShardReader, now
+from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.summary import Summary
 from rollouts.analysis.evaluation import EPISODES, LABELLED, LOST, SUMMARY, read_episodes
 from rollouts.analysis.figures import episode_table, gather, summarize, table

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mira_jax.errors import UserError
-from mira_jax.files import parse_json, read_json, sole_writer, to_json, write_atomically
+from mira_jax.files import parse_json, partial_folder, publish, read_json, sole_writer, to_json, write_atomically
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, {"a": [1.5, math.nan]}, (math.inf, "x")])
@@ -54,3 +54,19 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path):
     process.communicate()
     with sole_writer(tmp_path, "runs"):
         pass
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError), partial_folder(out) as partial:
+        (partial / "a").write_text("1")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    out.mkdir()
+    with partial_folder(out) as partial:
+        (partial / "a").write_text("1")
+        publish(partial, out)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/a"]
+    with pytest.raises(OSError, match="not empty"), partial_folder(out) as partial:
+        publish(partial, out)
+    assert (out / "a").read_text() == "1" and len(list(tmp_path.iterdir())) == 1

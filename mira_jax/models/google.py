@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint import v1 as ocp
 
 from mira_jax import config as configs
-from mira_jax.errors import UserError
+from mira_jax.errors import UserError, first_line
 from mira_jax.model_files import check_tree
 from mira_jax.models import weights
 from mira_jax.models.config import PRESETS, Gemma3Config
@@ -129,7 +129,7 @@ def _arrays(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], n
     try:
         tree = flatten_dict(ocp.metadata(folder.absolute()).metadata)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: not a whole Orbax checkpoint: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{folder}: not a whole Orbax checkpoint: {first_line(error)}") from None
     return {"/".join(map(str, path)): (path, tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in tree.items()}
 
 

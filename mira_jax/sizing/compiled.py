@@ -10,7 +10,7 @@ from collections import Counter
 import jax
 from jax.experimental import topologies
 
-from mira_jax.errors import UserError
+from mira_jax.errors import UserError, first_line
 from mira_jax.extras import install
 from mira_jax.models import sharding
 from mira_jax.models.sharding import MeshConfig
@@ -78,7 +78,7 @@ def tpu_devices(topology: Topology) -> list[jax.Device]:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology.name).devices)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        raise UserError(f"topology: libtpu makes no {topology.name}: {_first_line(error)}") from None
+        raise UserError(f"topology: libtpu makes no {topology.name}: {first_line(error)}") from None
 
 
 def _read(program: jax.stages.Compiled, mesh: jax.sharding.Mesh, seconds: float) -> Compiled:
@@ -106,7 +106,3 @@ def read_exhausted(message: str, seconds: float) -> Compiled:
     for number, (size, shape) in enumerate(zip(sizes, shapes, strict=False)):
         largest.append(f"{size} {shape}" + (f" {operators[number]}" if number < len(operators) else ""))
     return Compiled(False, total, None, None, None, {}, {}, largest, seconds)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,7 +19,7 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from mira_jax.config import Count
-from mira_jax.errors import UserError
+from mira_jax.errors import UserError, first_line
 from mira_jax.files import parse_json
 from mira_jax.training import checksums, processes
 from mira_jax.training.state import TrainState
@@ -256,4 +256,4 @@ def reason(error: BaseException) -> str:
     """What is at the bottom of it, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return first_line(error)

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from mira_jax import files
 from mira_jax.config import Count, Natural
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import ConfigError, UserError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def start(config: DistributedConfig) -> None:
         jax.distributed.initialize(config.coordinator, config.processes, config.process)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"distributed: the processes did not find each other: {str(error).splitlines()[0]}; outside of TPU VMs, SLURM, "
+            f"distributed: the processes did not find each other: {first_line(error)}; outside of TPU VMs, SLURM, "
             "Open MPI and GKE give distributed.coordinator=HOST:PORT, distributed.processes and distributed.process"
         ) from error
 

@@ -6,7 +6,6 @@ only shards that have a sidecar, because an ArrayRecord file whose writer was ki
 and no error.
 """
 
-import datetime
 import errno
 import hashlib
 import json
@@ -19,7 +18,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from mira_jax.errors import UserError
-from mira_jax.files import PART, temporary_name, write_atomically
+from mira_jax.files import PART, now, publish, temporary_name, write_atomically
 from mira_jax.trajectories.records import FORMAT, Trajectory, decode, encode
 
 SPOOL = "spool"
@@ -137,12 +136,11 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
             writer.close()
         if _count(temporary) != len(keys):
             raise OSError(errno.ENOSPC, "the shard came out short")
-        _sync(temporary)
         sidecar = Sidecar(
             format=FORMAT, count=len(keys), keys=tuple(keys), ids=tuple(ids), fingerprints=tuple(fingerprints), steps=tuple(steps),
             sha256=_sha256(temporary), created=now(),
         )  # fmt: skip
-        os.replace(temporary, path)
+        publish(temporary, path)
         write_atomically(_sidecar_path(path), json.dumps(msgspec.to_builtins(sidecar), indent=1).encode())
         whole = True
     except (OSError, RuntimeError, ValueError) as error:
@@ -240,10 +238,6 @@ class StepIndex(Sequence[tuple[int, int]]):
         return int(self._starts[record])
 
 
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 def _sidecars(folder: Path) -> dict[Path, Sidecar]:
     """Shard path to sidecar, in the order of names."""
     found = {}
@@ -330,8 +324,3 @@ def _count(path: Path) -> int:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

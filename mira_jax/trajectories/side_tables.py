@@ -13,9 +13,8 @@ import msgspec
 import numpy as np
 
 from mira_jax.errors import UserError
-from mira_jax.files import write_atomically
+from mira_jax.files import now, write_atomically
 from mira_jax.trajectories.prompts import PromptConfig
-from mira_jax.trajectories.shards import now
 
 REMEDY = "score these episodes again (`mira score`)"
 

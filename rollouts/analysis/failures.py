@@ -8,7 +8,8 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 
-from mira_jax.trajectories.records import Status, Step, Trajectory
+from mira_jax.trajectories.records import Status, Trajectory
+from rollouts.stuck import StuckRule, loop_start, move
 
 
 class Failure(str, enum.Enum):
@@ -25,12 +26,7 @@ class Failure(str, enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    identical: int = 3
-    """Stuck: so many equal actions at the end."""
-    longest_cycle: int = 4
-    """Stuck: cycles of 2 to so many actions count."""
-    repeats: int = 3
-    """Stuck: a cycle counts from so many repetitions at the end."""
+    stuck: StuckRule = dataclasses.field(default_factory=StuckRule)
     early_steps: int = 2
     """No reasonable attempt: ended after at most so many steps."""
 
@@ -41,28 +37,11 @@ def classify(trajectory: Trajectory, thresholds: Thresholds = Thresholds()) -> F
         return None
     if trajectory.status is Status.FINISHED:
         return Failure.WRONG_TERMINATION
-    if trajectory.status is Status.STUCK or loop_start(trajectory.steps, thresholds) is not None:
+    if trajectory.status is Status.STUCK or loop_start(trajectory.steps, thresholds.stuck) is not None:
         return Failure.STUCK_MIDWAY
     if len(trajectory.steps) <= thresholds.early_steps or _never_started(trajectory) or _all_but_exit(trajectory):
         return Failure.NO_REASONABLE_ATTEMPT
     return Failure.OTHER
-
-
-def loop_start(steps: Sequence[Step], thresholds: Thresholds = Thresholds()) -> int | None:
-    """The index of the first step of the loop that the episode ends in; None if it ends in none.
-
-    A loop is `identical` equal actions, or a cycle of 2 to `longest_cycle` actions done `repeats` times; the longest one counts.
-    """
-    moves = [_move(step) for step in steps]
-    starts = []
-    for length in range(1, thresholds.longest_cycle + 1):
-        needed = thresholds.identical if length == 1 else thresholds.repeats
-        start = len(moves)
-        while start > 0 and (start + length > len(moves) or moves[start - 1] == moves[start - 1 + length]):
-            start -= 1
-        if len(moves) - start >= needed * length:
-            starts.append(start)
-    return min(starts, default=None)
 
 
 def key_step(trajectory: Trajectory, successes: Sequence[Trajectory]) -> int | None:
@@ -79,18 +58,11 @@ def key_step(trajectory: Trajectory, successes: Sequence[Trajectory]) -> int | N
     start = loop_start(trajectory.steps)
     if start is not None:
         return start
-    moves = [_move(step) for step in trajectory.steps]
-    shared = [_shared_prefix(moves, [_move(step) for step in success.steps]) for success in successes]
+    moves = [move(step) for step in trajectory.steps]
+    shared = [_shared_prefix(moves, [move(step) for step in success.steps]) for success in successes]
     if not shared:
         return None
     return min(max(shared), len(moves) - 1)
-
-
-def _move(step: Step) -> tuple[str | None, ...]:
-    """What two equal steps have in common: the parsed action, or the text where it did not parse."""
-    if step.action is None:
-        return (None, step.response)
-    return (step.action.name, step.action.argument, step.action.element)
 
 
 def _shared_prefix(one: list[tuple[str | None, ...]], other: list[tuple[str | None, ...]]) -> int:

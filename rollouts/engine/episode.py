@@ -10,16 +10,18 @@ from typing import TypeVar
 from playwright.async_api import BrowserContext, Error
 
 from mira_jax.config import Count, Positive
+from mira_jax.errors import first_line
+from mira_jax.files import now
 from mira_jax.trajectories.prompts import rounds
 from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory, encode
-from mira_jax.trajectories.shards import now
 from mira_jax.trajectories.tasks import PAGES
 from rollouts.agents.policy import Policy
 from rollouts.errors import InfraError, SiteError
+from rollouts.stuck import StuckRule, loop_start
 from rollouts.suites import Session, Suite
 from rollouts.suites.base import to_address, to_placeholder
 from rollouts.web.actions import EXIT, ParseError, parse
-from rollouts.web.browser import BrowserPool, first_line
+from rollouts.web.browser import BrowserPool
 from rollouts.web.executor import ActionError, Executor
 from rollouts.web.observation import Observation, ObservationConfig, sanitize
 from rollouts.web.tabs import Tabs
@@ -173,8 +175,8 @@ class _Episode:
         failures = self.limits.parse_failures
         if len(steps) >= failures and all(step.action is None for step in steps[-failures:]):
             return Status.PARSE_FAILURES
-        same = self.limits.stuck_after
-        if len(steps) >= same and steps[-1].action is not None and all(step.action == steps[-1].action for step in steps[-same:]):
+        rule = StuckRule(identical=self.limits.stuck_after, longest_cycle=1)
+        if steps[-1].action is not None and loop_start(steps[-rule.identical :], rule) is not None:
             return Status.STUCK
         if len(steps) >= (self.limits.horizon or self.task.horizon):
             return Status.HORIZON

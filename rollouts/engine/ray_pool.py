@@ -20,14 +20,13 @@ from typing import Any
 import msgspec
 
 from mira_jax.config import Count
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import ConfigError, UserError, first_line
 from mira_jax.extras import install
 from mira_jax.trajectories.records import Policy, Task, Trajectory, decode, encode
 from rollouts.agents.policy import make_policy
 from rollouts.engine.worker import Place, Places, WorkerConfig, quieter, work
 from rollouts.errors import InfraError, WorkerError
 from rollouts.suites import make_suite
-from rollouts.web.browser import first_line
 
 log = logging.getLogger(__name__)
 ANSWER_SECONDS = 60.0

@@ -17,6 +17,7 @@ from rollouts.errors import InfraError
 from rollouts.suites import OPTIONS, Suite
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.observation import ObservationConfig
+from rollouts.web.playwright_errors import is_driver_gone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,5 +101,5 @@ async def work(config: WorkerConfig, suite: Suite, policy: Policy) -> AsyncItera
 def quieter(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Browser calls that were given up fail once more when their page or driver closes; nobody waits for them then."""
     error = context.get("exception")
-    if not isinstance(error, Error) and "reading from the driver" not in str(error):
+    if not isinstance(error, Error) and not is_driver_gone(error):
         loop.default_exception_handler(context)

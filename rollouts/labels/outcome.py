@@ -1,7 +1,6 @@
 """Labels by rule: the outcome of an episode and its milestones after every step, from what was recorded. Needs no site."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from mira_jax import config
 from mira_jax.errors import UserError
-from mira_jax.files import PART, sole_writer, write_atomically
+from mira_jax.files import PART, publish, sole_writer, write_atomically
 from mira_jax.progress import track
 from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
@@ -71,7 +70,7 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
             write_atomically(temporary / SETTINGS, yaml.safe_dump(dict(settings)).encode())
             if out.exists():
                 shutil.rmtree(out)
-            os.replace(temporary, out)
+            publish(temporary, out)
         finally:
             _empty(temporary)
     return True

@@ -17,8 +17,9 @@ from msgspec import Meta
 from playwright.async_api import Browser, BrowserContext, Error, Playwright, async_playwright
 
 from mira_jax.config import Count, NonNegative, Positive
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import ConfigError, UserError, first_line
 from rollouts.errors import BrowserError
+from rollouts.web import playwright_errors
 from rollouts.web.fence import Fence
 
 Result = TypeVar("Result")
@@ -30,12 +31,7 @@ OTHER_BROWSER = (
     "install the distribution's package (apt-get install chromium-headless-shell), "
     "or run `python -m playwright install --with-deps chromium-headless-shell`, or set browser.executable to a Chromium"
 )
-_ABSENT = "Executable doesn't exist"
-"""What Playwright says of a browser that was not downloaded."""
 NO_BROWSER = f"no browser found: {OTHER_BROWSER}"
-
-_SANDBOX_FAILED = ("Chromium sandboxing failed", "No usable sandbox")
-"""What Playwright and Chromium write when the system does not let this user make a sandbox."""
 NO_SANDBOX = (
     "this system does not let this user start Chromium's sandbox: allow unprivileged user namespaces, or install the "
     "distribution's chromium-sandbox; in a container or virtual machine that holds nothing of value, set browser.sandbox=false"
@@ -111,10 +107,6 @@ async def bounded(awaitable: Awaitable[Result], seconds: float, what: str) -> Re
         raise BrowserError(f"{what} took more than {seconds:g} s") from None
     except Error as error:
         raise BrowserError(f"{what}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def find_executables(configured: str | None) -> list[str | None]:
@@ -241,8 +233,8 @@ class BrowserPool:
             try:
                 browser = await self._launch(executable)
             except BrowserError as error:
-                sandbox_failed |= any(mark in str(error.__cause__) for mark in _SANDBOX_FAILED)
-                if executable or _ABSENT not in str(error):
+                sandbox_failed |= playwright_errors.is_no_sandbox(error.__cause__)
+                if executable or not playwright_errors.is_not_installed(error.__cause__):
                     failures.append(f"{executable or 'the downloaded browser'} does not start ({error})")
                 continue
             self._executables = [executable]

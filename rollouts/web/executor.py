@@ -13,8 +13,8 @@ from rollouts.web import actions
 from rollouts.web.browser import bounded
 from rollouts.web.observation import ELEMENTS_KEY, Element, Observation
 from rollouts.web.options import Option, choose
+from rollouts.web.playwright_errors import is_closed, is_left
 from rollouts.web.tabs import Tabs
-from rollouts.web.watch import left
 
 WAIT_SECONDS = 1.0
 
@@ -219,10 +219,9 @@ class Executor:
             return await bounded(awaitable, self.tabs.config.call_seconds, what)
         except BrowserError as error:
             # The page left, or closed itself, in the middle of the action: that is the page's answer, not a failure.
-            text = str(error)
             browser = self.tabs.context.browser
-            closed_itself = "has been closed" in text and self.tabs.count > 0 and browser is not None and browser.is_connected()
-            if left(error) or closed_itself:
+            closed_itself = is_closed(error) and self.tabs.count > 0 and browser is not None and browser.is_connected()
+            if is_left(error) or closed_itself:
                 return None
             raise
 

@@ -7,13 +7,15 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, Dialog, Download, Error, Page
 
+from mira_jax.errors import first_line
 from rollouts.errors import BrowserError, SiteError
 from rollouts.text import sanitize
-from rollouts.web.browser import BrowserConfig, bounded, first_line
+from rollouts.web.browser import BrowserConfig, bounded
 from rollouts.web.fence import accepts, is_inside
 from rollouts.web.neterrors import BROKEN_OFF, DOWN, describe
 from rollouts.web.observation import SCRIPT, Observation, ObservationConfig, blank, read
-from rollouts.web.watch import GRACE, Watch, left
+from rollouts.web.playwright_errors import is_closed, is_crashed, is_driver_gone, is_left
+from rollouts.web.watch import GRACE, Watch
 
 MAX_NOTICES = 5
 """Dialogs told of at once: a page may open them without end."""
@@ -70,7 +72,7 @@ class Tabs:
         except (Error, TimeoutError) as error:
             if self._watches and self._watches[self._front].crashed:
                 raise BrowserError("the page crashed") from error
-            kind = BrowserError if "closed" in str(error) or "crash" in str(error) else SiteError
+            kind = BrowserError if is_closed(error) or is_crashed(error) or is_driver_gone(error) else SiteError
             raise kind(f"opening {url}: {first_line(error)}") from error
         if response is not None and response.status >= 500:
             raise SiteError(f"{url} answered HTTP {response.status}")
@@ -155,7 +157,7 @@ class Tabs:
                 raise BrowserError(f"reading the page took more than {seconds:g} s") from None
             except Error as error:
                 # The page went elsewhere while it was read, or closed itself.
-                if watch.crashed or not (left(error) or (watch.page.is_closed() and self.count)):
+                if watch.crashed or not (is_left(error) or (watch.page.is_closed() and self.count)):
                     raise BrowserError(f"reading the page: {first_line(error)}") from error
                 if time.monotonic() > deadline:
                     self.observed = watch.page

@@ -6,9 +6,11 @@ from typing import Any
 
 from playwright.async_api import CDPSession, Error, Page, Request
 
+from mira_jax.errors import first_line
 from rollouts.errors import BrowserError
-from rollouts.web.browser import bounded, first_line
+from rollouts.web.browser import bounded
 from rollouts.web.neterrors import code_of
+from rollouts.web.playwright_errors import is_left, is_not_active
 
 PAUSE = "() => new Promise(done => setTimeout(() => setTimeout(() => done(window.closed), 0), 0))"
 """Lets the tasks that an action queued run: submitting a form is one of them. Tells whether the page is closing itself."""
@@ -19,7 +21,6 @@ WORLD = "mira"
 GRACE = 0.5
 """Seconds after the end of loading in which a page that is coming must have come: a download brings none."""
 
-_LEFT = ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected", "No frame for given id")
 _FETCHES = frozenset({"fetch", "xhr", "script"})
 
 
@@ -84,14 +85,14 @@ class Watch:
                 raise BrowserError(f"the page has not answered for {seconds:g} s") from None
         except Error as error:
             # A page that has left, or closed itself, gives no answer.
-            if self.crashed or not (self.page.is_closed() or left(error)):
+            if self.crashed or not (self.page.is_closed() or is_left(error)):
                 raise BrowserError(first_line(error)) from error
 
     async def call(self, script: str, argument: Any = None) -> Any:
         """What a function of ours returns in the page. No script of the page can see it or change what it calls.
 
         Raises:
-            playwright.async_api.Error: the page left (see `left`), closed or crashed, or the function failed.
+            playwright.async_api.Error: the page left (see `is_left`), closed or crashed, or the function failed.
         """
         assert self.session is not None
         if self.world is None:
@@ -121,7 +122,7 @@ class Watch:
                 return history["entries"], history["currentIndex"]
             except Error as error:
                 # For a moment, while a page of another process takes the place of the one before it.
-                if "Not attached to an active page" not in str(error):
+                if not is_not_active(error):
                     raise
             await asyncio.sleep(0.02)
 
@@ -213,9 +214,3 @@ class Watch:
     def _crash(self) -> None:
         self.crashed = True
         self.changed.set()
-
-
-def left(error: Exception) -> bool:
-    """Whether a call failed because the page went elsewhere."""
-    text = str(error)
-    return any(mark in text for mark in _LEFT)

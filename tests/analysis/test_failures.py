@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mira_jax.trajectories.records import Action, Outcome, Page, Policy, Status, Step, Task, Trajectory
-from rollouts.analysis.failures import Failure, classify, key_step, loop_start
+from rollouts.analysis.failures import Failure, classify, key_step
+from rollouts.stuck import StuckRule, loop_start
 
 TASK = Task(id="t", suite="s", sites=("shop",), template="t", split="test", seed=0, intent="do it", start_url="__SHOP__/", horizon=20)
 
@@ -59,6 +60,11 @@ def test_repetition_at_the_end_is_stuck_midway(moves, start):
 @pytest.mark.parametrize("moves", ["aaab", "abab", "abcdefg", "aabaab", "", "aa"])
 def test_repetition_elsewhere_or_too_short_is_no_loop(moves):
     assert loop_start(steps(moves)) is None
+
+
+@pytest.mark.parametrize(("moves", "start"), [("aaaaa", 0), ("xaaaaa", 1), ("aaaa", None), ("abababababab", None), ("aaaaab", None)])
+def test_a_rule_without_cycles_counts_equal_actions(moves, start):
+    assert loop_start(steps(moves), StuckRule(identical=5, longest_cycle=1)) == start
 
 
 def test_the_engine_calling_it_stuck_is_enough():

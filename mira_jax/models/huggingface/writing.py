@@ -1,7 +1,6 @@
 """Writes a Gemma3 as a folder of the Hub, that transformers, vLLM and SGLang load."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mira_jax.errors import UserError
+from mira_jax.files import partial_folder, publish
 from mira_jax.model_files import locate, read_json
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.huggingface import tokenizer_files
@@ -58,18 +58,12 @@ def write(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is already there; give another folder")
     plan = _Plan(weights, tokenizer_path, dtype, origin, vision)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        plan.write(partial, shard_bytes)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(partial, folder)
+        with partial_folder(folder) as partial:
+            plan.write(partial, shard_bytes)
+            publish(partial, folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot write the checkpoint: {error}; free some disk space, or choose another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def holds(

@@ -15,13 +15,13 @@ import msgspec
 from playwright.async_api import Error
 
 from mira_jax import commands
-from mira_jax.errors import UserError
+from mira_jax.errors import UserError, first_line
 from mira_jax.files import write_atomically
 from rollouts.errors import InfraError
 from rollouts.suites.base import to_address
 from rollouts.suites.infinity.suite import Checked, InfinityOptions, InfinitySuite
 from rollouts.suites.infinity.tasks import fingerprint
-from rollouts.web.browser import BrowserConfig, BrowserPool, first_line
+from rollouts.web.browser import BrowserConfig, BrowserPool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
 from rollouts.suites.webarena.login import FORMS, Logins
 from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, login_sites, placeholder, read_tasks, to_task
 from rollouts.text import scrub
+from rollouts.web.playwright_errors import is_crashed
 
 SHOP_API = "shopping_site_admin"
 _LOCATOR_SECONDS = 10.0
@@ -240,7 +241,7 @@ class WebArenaSession:
         except TimeoutError:
             raise SiteError(f"{locator or 'the page'} took more than {_LOCATOR_SECONDS:g} s") from None
         except Error as error:
-            if page.is_closed() or "crashed" in str(error) or not locator:
+            if page.is_closed() or is_crashed(error) or not locator:
                 raise
             return ""
 

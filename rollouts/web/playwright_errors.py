@@ -1,0 +1,53 @@
+"""What kind of failure an error of Playwright is.
+
+Playwright has one class for all errors but timeouts, so kinds are told apart by its English. These are all the phrases that we
+rely on; a test provokes each with the installed version.
+"""
+
+_LEFT = ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected", "No frame for given id")
+_CLOSED = ("has been closed",)
+_CRASHED = ("crashed",)
+_NOT_ACTIVE = ("Not attached to an active page",)
+_NOT_INSTALLED = ("Executable doesn't exist",)
+_NO_SANDBOX = ("Chromium sandboxing failed", "No usable sandbox")
+_DRIVER_GONE = ("reading from the driver",)
+
+
+def is_left(error: BaseException | None) -> bool:
+    """The page went elsewhere during the call."""
+    return _says(error, _LEFT)
+
+
+def is_closed(error: BaseException | None) -> bool:
+    """The page, its context or its browser has closed."""
+    return _says(error, _CLOSED)
+
+
+def is_crashed(error: BaseException | None) -> bool:
+    """The page's renderer crashed."""
+    return _says(error, _CRASHED)
+
+
+def is_not_active(error: BaseException | None) -> bool:
+    """For a moment, while a page of another process takes the place of the one before it, a tab has no active page."""
+    return _says(error, _NOT_ACTIVE)
+
+
+def is_not_installed(error: BaseException | None) -> bool:
+    """Playwright's own browser was not downloaded."""
+    return _says(error, _NOT_INSTALLED)
+
+
+def is_no_sandbox(error: BaseException | None) -> bool:
+    """The system does not let this user start Chromium's sandbox."""
+    return _says(error, _NO_SANDBOX)
+
+
+def is_driver_gone(error: BaseException | None) -> bool:
+    """Playwright's driver process has ended."""
+    return _says(error, _DRIVER_GONE)
+
+
+def _says(error: BaseException | None, phrases: tuple[str, ...]) -> bool:
+    text = str(error)
+    return any(phrase in text for phrase in phrases)
