@@ -221,11 +221,19 @@ def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> Non
             if isinstance(chosen, str):
                 break
             name = beside.get(key) if options.beside else given.pop(key, options.defaults.get(key))
-            if not isinstance(name, str) or name not in chosen:
-                path = key if options.beside else f"{field.name}.{key}"
-                raise ConfigError(path, f"{name!r} is none of {', '.join(chosen)}", prefix)
-            chosen = chosen[name]
-        _make(schema.load_class(chosen), given, f"{prefix}{field.name}.")
+            path = key if options.beside else f"{field.name}.{key}"
+            if options.attribute and isinstance(name, str) and ":" in name:
+                try:
+                    schema.load_own(name, options.attribute)
+                except ValueError as error:
+                    raise ConfigError(path, str(error), prefix) from None
+                chosen = name
+            elif not isinstance(name, str) or name not in chosen:
+                own = ", nor the module:Class of your own" if options.attribute else ""
+                raise ConfigError(path, f"{name!r} is none of {', '.join(chosen)}{own}", prefix)
+            else:
+                chosen = chosen[name]
+        _make(options.config_class(chosen), given, f"{prefix}{field.name}.")
 
 
 def _value(annotation: Any, value: Any, key: str) -> Any:

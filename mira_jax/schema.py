@@ -21,6 +21,8 @@ from typing import Any
 import msgspec
 import yaml
 
+from mira_jax.errors import first_line
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -34,6 +36,12 @@ class Options:
     """Of the keys in `chosen_by`."""
     beside: bool = False
     """Those keys are next to the mapping, not in it."""
+    attribute: str = ""
+    """Where a chosen class keeps its config class; a user's own `module:Class` may then be chosen too. Empty: it is the config class."""
+
+    def config_class(self, place: str) -> type:
+        """The config class of a known place."""
+        return getattr(load_class(place), self.attribute) if self.attribute else load_class(place)
 
     def places(self) -> Iterator[tuple[dict[str, str], str]]:
         """The values of `chosen_by` and the class that they choose, for all classes."""
@@ -49,6 +57,21 @@ def load_class(place: str) -> type:
     """`place`: module:Class."""
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def load_own(place: str, attribute: str) -> type:
+    """A class that a user names, as `module:Class`. Raises ValueError if there is none, or its `attribute` is no dataclass."""
+    module = place.partition(":")[0]
+    try:
+        found = load_class(place)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{place!r} can't be imported ({first_line(error)}); give module:Class, and install {module or 'its package'} "
+            "or put its folder in PYTHONPATH"
+        ) from error
+    if not dataclasses.is_dataclass(getattr(found, attribute, None)):
+        raise ValueError(f"{place!r} has no dataclass {attribute}; give it one, whose fields are its options")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +126,7 @@ def _option_keys(options: Options, path: str, when: str, given: Mapping[str, Any
             yield Key(chooser[key], kind, default, f"Chooses the other keys of {path}.", tuple(table), condition or when)
     for chosen, place in options.places():
         try:
-            found = load_class(place)
+            found = options.config_class(place)
         except ImportError:
             continue
         yield from _keys(found, f"{path}.", None, " ".join(f"{chooser[key]}={name}" for key, name in chosen.items()) or when)

@@ -23,7 +23,7 @@ from rollouts.web.playwright_errors import is_driver_gone
 @dataclasses.dataclass(frozen=True)
 class SuiteConfig:
     name: str = "arena"
-    """Which tasks, on which sites."""
+    """Which tasks, on which sites: a suite of the package, or `module:Class` of your own."""
     options: Annotated[dict[str, Any], OPTIONS] = dataclasses.field(default_factory=dict)
     """What the suite itself takes."""
 

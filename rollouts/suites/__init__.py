@@ -4,7 +4,7 @@ from typing import Any
 
 from mira_jax import config
 from mira_jax.errors import ConfigError
-from mira_jax.schema import Options, load_class
+from mira_jax.schema import Options, load_class, load_own
 from rollouts.suites.base import Session, Suite
 
 __all__ = ["OPTIONS", "SUITES", "Session", "Suite", "make_suite"]
@@ -15,23 +15,22 @@ SUITES = {
     "webarena_infinity": "rollouts.suites.infinity.suite:InfinitySuite",
     "webarena_lite": "rollouts.suites.webarena.suite:WebArenaLiteSuite",
 }
-"""Name in the config to `module:Class`, imported when it is asked for. The class takes the fields of its options by name."""
-OPTIONS = Options(
-    {
-        "arena": "rollouts.suites.arena.suite:ArenaOptions",
-        "miniwob": "rollouts.suites.miniwob.suite:MiniwobOptions",
-        "webarena_infinity": "rollouts.suites.infinity.suite:InfinityOptions",
-        "webarena_lite": "rollouts.suites.webarena.suite:WebArenaOptions",
-    },
-    chosen_by=("name",),
-    beside=True,
-)
-"""The config classes of `suite.options`."""
+"""Name in the config to `module:Class`, imported when it is asked for. `Options` of the class is the dataclass of its options,
+which its constructor takes by name."""
+OPTIONS = Options(SUITES, chosen_by=("name",), beside=True, attribute="Options")
+"""Of `suite.options`. `suite.name` may also be the `module:Class` of a user's own suite."""
 
 
 def make_suite(name: str, **options: Any) -> Suite:
-    """The suite of that name. Raises UserError if there is none, or for a wrong option."""
-    if name not in SUITES:
-        raise ConfigError("suite.name", f"{name!r} is none of {', '.join(SUITES)}")
-    config.build(load_class(OPTIONS.classes[name]), options, prefix="suite.options.")
-    return load_class(SUITES[name])(**options)
+    """The suite of that name or `module:Class`. Raises UserError if there is none, or for a wrong option."""
+    if name in SUITES:
+        suite = load_class(SUITES[name])
+    elif ":" in name:
+        try:
+            suite = load_own(name, OPTIONS.attribute)
+        except ValueError as error:
+            raise ConfigError("suite.name", str(error)) from None
+    else:
+        raise ConfigError("suite.name", f"{name!r} is none of {', '.join(SUITES)}, nor the module:Class of your own")
+    config.build(suite.Options, options, prefix="suite.options.")
+    return suite(**options)

@@ -3,7 +3,7 @@
 import difflib
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from playwright.async_api import BrowserContext
 from playwright.async_api import Page as BrowserPage
@@ -60,6 +60,8 @@ class Suite(Protocol):
     `judge`, `milestones`, `tasks` and `task` are pure: they need no running site.
     """
 
+    Options: ClassVar[type]
+    """The dataclass of its options: the keys of `suite.options`, which the constructor takes by name."""
     name: str
     hosts: frozenset[str]
     """`host:port` of everything that any session may reach, once started; empty if each session has its own."""

@@ -37,6 +37,7 @@ class ArenaSuite:
     """The arena. Each application is served on a port of its own."""
 
     name = SUITE
+    Options = ArenaOptions
 
     def __init__(self, port: int = 0):
         self._visits: Visits = {}

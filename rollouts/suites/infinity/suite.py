@@ -61,6 +61,7 @@ class InfinitySuite:
     """WebArena-Infinity: the applications of a checkout are the templates, their real tasks the tasks, for evaluation only."""
 
     name = SUITE
+    Options = InfinityOptions
     hosts: frozenset[str] = frozenset()
 
     def __init__(self, **options: Any):

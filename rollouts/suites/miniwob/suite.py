@@ -62,6 +62,7 @@ class MiniwobSuite:
     """MiniWoB++. An episode's score is the page's own reward, without the part that decays with time."""
 
     name = SUITE
+    Options = MiniwobOptions
 
     def __init__(self, port: int = 0, threshold: float = 1.0):
         folder = find_pages()

@@ -77,6 +77,7 @@ class WebArenaLiteSuite:
     """WebArena-Lite. Its sites are shared by all episodes that run at once, and keep what episodes do until they are reset."""
 
     name = SUITE
+    Options = WebArenaOptions
 
     def __init__(self, reader: evaluators.Reader | None = None, /, **options: Any):
         """The options are those of `WebArenaOptions`; `reader` goes before their judge. Raises UserError."""
