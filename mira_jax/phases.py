@@ -3,6 +3,13 @@
     mira demo --set seed=1
 
 Interrupted and started again, it goes on where it was. A run folder of other settings is moved aside, never overwritten.
+
+doit and Snakemake were considered. Both run a graph of tasks, in parallel, and rerun only what depends on a changed input, where
+this runner compares the settings of all stages at once; Snakemake also submits to clusters. The stages here are few and form
+one chain, and each command resumes its own work, so what they would replace is a list and a record of what is complete. The rest
+would remain to be written with either: a model that is served during a stage on a free port, processes that end with their parent
+even when that is killed, and time for an interrupted stage to save. Snakemake by default also removes the declared output of a task
+that failed, from which our commands resume. A stage is an ordinary command: a study of many runs can call it from either.
 """
 
 import contextlib
@@ -11,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -20,25 +28,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mira_jax import commands
 from mira_jax import config as configs
 from mira_jax.config import Natural
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
-from mira_jax.trajectories import summary as summaries
-from mira_jax.trajectories.summary import Summary
 
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl(2)."""
+_SEED = re.compile(r"\{seeds\.([^{}]*)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """A model that is served while a stage runs."""
+
+    model: str
+    """The checkpoint."""
+    url: str
+    """The key of the stage's config that is set to the server's address, which ends in /v1."""
+    name: str | None = None
+    """The key that is set to the checkpoint's name: its path relative to `out`, so that it is the same in any run folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One command. In `set` and `serve`, `{out}` and `{seed}` stand for the run's values."""
+    """One command. In `set` and `serve.model`, `{out}`, `{seed}` and `{seeds.NAME}` stand for the run's values."""
 
     name: str
     """Of its record, its log and its line in the table of minutes."""
@@ -50,8 +67,8 @@ class Stage:
     """Its `--config`."""
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Overrides of the stage's config; written as JSON, which YAML contains."""
-    serve: str | None = None
-    """A checkpoint to serve while the stage runs; its address overrides `policy.endpoint.base_url`."""
+    serve: Serve | None = None
+    """Serves a model to the stage."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +79,20 @@ class PhasesConfig:
     """Folder of the run."""
     seed: Natural = 0
     """Stands for {seed} in the stages."""
+    seeds: dict[str, Natural] = dataclasses.field(default_factory=dict)
+    """Name to a number that is added to `seed`: the sum stands for {seeds.NAME} in the stages."""
     serve_config: str | None = None
     """Config of `mira_jax.serve`."""
-    table: str = "{out}/summary.json"
-    """Printed at the end, if the stages wrote it; the minutes of every stage are added to it."""
-    report: str = "{out}/report.html"
-    """The page whose path is printed at the end, if the stages wrote it."""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError("stages", f"two stages have the same name, {twice}; give each its own")
+        for stage in self.stages:
+            for name in _SEED.findall(json.dumps([stage.set, stage.serve and stage.serve.model])):
+                if name not in self.seeds:
+                    raise ConfigError("stages", f"stage {stage.name} uses {{seeds.{name}}}, but seeds has no {name}; add it to seeds")
 
 
 def main(config: PhasesConfig) -> int:
@@ -94,8 +113,8 @@ def main(config: PhasesConfig) -> int:
             with record.timed(), _served(config, stage) as overrides:
                 _run(stage, config, overrides)
             _say(f"{title}: {record.seconds / 60:.1f} min ({(time.monotonic() - started) / 60:.1f} min in all)")
-    minutes = {stage.name: round(StageRecord(records / f"{stage.name}.json").seconds / 60, 2) for stage in config.stages}
-    _finish(config, minutes)
+    minutes = {stage.name: StageRecord(records / f"{stage.name}.json").seconds / 60 for stage in config.stages}
+    _say("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()) + f"; in all {sum(minutes.values()):.1f}")
     return 0
 
 
@@ -171,7 +190,7 @@ def _killed_with(parent: int) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
-    """Serves `stage.serve` on a free port of this machine, and yields the overrides that point at it."""
+    """Serves `stage.serve.model` on a free port of this machine, and yields the overrides that point at it."""
     if not stage.serve:
         yield {}
         return
@@ -181,18 +200,18 @@ def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
     ready.unlink(missing_ok=True)
     (out / "logs").mkdir(exist_ok=True)
     log = out / "logs" / f"serve-{stage.name}.log"
-    model = _fill(stage.serve, config)
+    model = _fill(stage.serve.model, config)
     command = [sys.executable, "-m", "mira_jax.serve", "--model", model, "--port", "0", "--set", f"ready_file={ready}"]
     if config.serve_config:
         command += ["--config", config.serve_config]
     with open(log, "w") as file:
         process = _start(command, stdout=file, stderr=file)
         try:
-            # The checkpoint's name is part of every episode's key and so of its random draws: the same in any run folder.
-            yield {
-                "policy.endpoint.base_url": _wait_until_ready(process, ready, log) + "/v1",
-                "policy.checkpoint": os.path.relpath(model, out),
-            }
+            overrides = {stage.serve.url: _wait_until_ready(process, ready, log) + "/v1"}
+            if stage.serve.name:
+                # The name is part of every episode's key and so of its random draws: the same in any run folder.
+                overrides[stage.serve.name] = os.path.relpath(model, out)
+            yield overrides
         finally:
             process.send_signal(signal.SIGTERM)
             _wait_or_kill(process, 20)
@@ -218,11 +237,15 @@ def _wait_or_kill(process: subprocess.Popen, seconds: float) -> None:
 
 
 def _fill(value: Any, config: PhasesConfig) -> Any:
-    """`{out}` and `{seed}` in strings, also inside lists and mappings."""
+    """The run's values in strings, also inside lists and mappings. A string that holds only a seed becomes a number."""
     if isinstance(value, str):
-        if value == "{seed}":
-            return config.seed
-        return value.replace("{out}", config.out).replace("{seed}", str(config.seed))
+        numbers = {"{seed}": config.seed} | {f"{{seeds.{name}}}": config.seed + offset for name, offset in config.seeds.items()}
+        if value in numbers:
+            return numbers[value]
+        value = value.replace("{out}", config.out)
+        for text, number in numbers.items():
+            value = value.replace(text, str(number))
+        return value
     if isinstance(value, list):
         return [_fill(item, config) for item in value]
     if isinstance(value, dict):
@@ -256,37 +279,6 @@ def _move_other_run_aside(out: Path, fingerprint: str) -> None:
         _say(f"{out} held a run with other settings; it is now {aside}")
     mark.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(mark, fingerprint.encode())
-
-
-def _finish(config: PhasesConfig, minutes: dict[str, float]) -> None:
-    table = Path(_fill(config.table, config))
-    if table.exists():
-        remedy = "remove it, with the record of its stage in stages/, and run the same command again"
-        summary = msgspec.structs.replace(summaries.read(table, remedy), minutes=minutes, seed=config.seed)
-        summaries.write(table, summary)
-        print(format_table(summary))
-    report = Path(_fill(config.report, config))
-    if report.exists():
-        print(f"\nreport: {report.resolve()}")
-
-
-def format_table(summary: Summary) -> str:
-    """The summary as a small table: success per policy with its interval, every paired comparison, the minutes."""
-    level = summary.intervals.level
-    lines = ["", f"{'policy':<14}{'success':>9}   {100 * level:g} % interval      tasks"]
-    for name, method in summary.methods.items():
-        rate = method.success_rate
-        lines.append(f"{name:<14}{rate.mean:>8.1%}   {rate.low:>6.1%} - {rate.high:>6.1%}   {rate.tasks:>5}")
-    if summary.comparisons:
-        lines.append("\npaired by task; these policies, and no other seed of training:")
-    for one in summary.comparisons:
-        lines += [f"{one.treatment} against {one.baseline}: {summaries.points(one, level)}", f"  {summaries.verdict(one)}"]
-    lines.append(
-        "\nminutes: "
-        + ", ".join(f"{name} {value:.1f}" for name, value in summary.minutes.items())
-        + f"; in all {sum(summary.minutes.values()):.1f}"
-    )
-    return "\n".join(lines)
 
 
 @contextlib.contextmanager

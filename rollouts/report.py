@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from mira_jax import commands
@@ -21,7 +22,7 @@ from mira_jax.files import write_atomically
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.summary import Summary
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
-from rollouts.analysis.summary import summarise, to_rows
+from rollouts.analysis.summary import summarise, table, to_rows
 from rollouts.pages import report as report_page
 
 
@@ -43,6 +44,8 @@ class ReportConfig:
     """Name to run folder with `metrics.jsonl`, in the order shown."""
     metrics: list[str] = field(default_factory=list)
     """Metrics to draw of each run; empty: up to six, losses first."""
+    seed: Natural | None = None
+    """Of the run, for the summary."""
     stages: str = ""
     """A JSON file with the minutes of each stage, itself or under `minutes`; or the folder of stage records of `mira_jax.phases`."""
     trajectories: Natural = 6
@@ -56,7 +59,7 @@ class ReportConfig:
     out: str = "report.html"
     """The file to write."""
     summary: str = ""
-    """Also write the numbers here, as JSON: every method, and every two of them paired (docs/formats.md)."""
+    """Also write the numbers here, as JSON: every method, every two of them paired, the seed and the minutes (docs/formats.md)."""
     table: str = ""
     """Also write success per method and template here, as CSV."""
 
@@ -87,10 +90,13 @@ def main(config: ReportConfig) -> None:
     )
     page = report_page.render(options, evaluations, findings, runs, minutes)
     write_atomically(out, page.encode())
+    rounded = {name: round(value, 2) for name, value in minutes.items()}
+    summary = msgspec.structs.replace(findings.summary, minutes=rounded, seed=config.seed)
     if config.summary:
-        summaries.write(config.summary, findings.summary)
+        summaries.write(config.summary, summary)
     if config.table:
-        write_atomically(Path(config.table), _csv(findings.summary).encode())
+        write_atomically(Path(config.table), _csv(summary).encode())
+    print(table(summary))
     print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 

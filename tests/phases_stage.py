@@ -14,6 +14,7 @@ class StageConfig:
     log: str = ""
     note: str = ""
     seed: int = 0
+    address: str = ""
     fail_unless: str = ""
     wait: float = 0.0
     save: float = 0.0
@@ -24,7 +25,7 @@ def main(config: StageConfig) -> None:
     if config.fail_unless and not Path(config.fail_unless).exists():
         raise UserError("told to fail")
     with open(config.log, "a") as file:
-        file.write(f"{config.note} {config.seed}\n")
+        file.write(f"{config.note} {config.seed} {config.address}".rstrip() + "\n")
     try:
         time.sleep(config.wait)
     except KeyboardInterrupt:

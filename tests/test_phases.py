@@ -10,11 +10,9 @@ import pytest
 import yaml
 
 from mira_jax import phases
-from mira_jax.config import build
+from mira_jax.config import build, load
 from mira_jax.errors import UserError
 from mira_jax.phases import PhasesConfig
-from mira_jax.trajectories import summary as summaries
-from tests.trajectories.test_summary import SUMMARY
 
 
 def make_config(tmp_path, *stages, **fields):
@@ -102,34 +100,48 @@ def test_ctrl_c_in_a_terminal_leaves_the_stage_time_to_save(tmp_path, started):
     assert log(tmp_path) == ["a 0", "b 0", "b saved"]
 
 
-def test_the_table_holds_every_policy_comparison_and_stage(tmp_path):
-    path = tmp_path / "summary.json"
-    summaries.write(path, SUMMARY)
-    phases.main(make_config(tmp_path, {"name": "a"}, table=str(path), seed=4))
-    summary = summaries.read(path)
-    assert set(summary.minutes) == {"a"} and summary.seed == 4
-    lines = phases.format_table(summary).splitlines()
-    assert "sft              64.0%    56.1% -  71.2%     150" in lines
-    assert "mira against sft: +6.7 points, 95 % interval +1.6 to +12.6" in lines
-    assert "  13 wins, 3 losses, 134 ties; exact McNemar test, two-sided: p = 0.021" in lines
-    assert lines[-1].startswith("minutes: a 0.")
+def test_seeds_are_numbers_with_an_offset(tmp_path):
+    stage = {"name": "a", "set": {"seed": "{seeds.explore}", "note": "{seed} {seeds.explore} {out}"}}
+    phases.main(make_config(tmp_path, stage, seed=7, seeds={"explore": 100}))
+    assert log(tmp_path) == [f"7 107 {tmp_path}/run 107"]
 
 
-def test_an_older_summary_is_one_message(tmp_path):
-    path = tmp_path / "summary.json"
-    path.write_text('{"success_rate": {"sft": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100}}}')
-    config = make_config(tmp_path, {"name": "a"}, table=str(path))
-    with pytest.raises(UserError, match=r"summary\.json: no format number, so it is no summary or one of an older version.*; remove it"):
-        phases.main(config)
-    path.unlink()
-    (tmp_path / "run" / "stages" / "a.json").unlink()
-    assert phases.main(config) == 0 and log(tmp_path) == [" 0", " 0"]
+def test_the_seeds_of_the_demo():
+    """Those of the published runs: 100 + seed for exploration, the seed itself elsewhere."""
+    for seed in (0, 1, 2):
+        config = load(PhasesConfig, "configs/demo/phases.yaml", [f"seed={seed}"])
+        stages = {stage.name: phases._fill(stage.set, config) for stage in config.stages}
+        assert {name: values["seed"] for name, values in stages.items() if "seed" in values} == {
+            "demonstrate": seed, "sft": seed, "explore": 100 + seed, "critic": seed, "mira": seed, "filtered-bc": seed, "report": seed,
+        }  # fmt: skip
+        assert stages["explore"]["policy.seed"] == seed
+
+
+def test_a_stage_says_which_keys_get_the_address_and_the_name_of_its_model(tmp_path, monkeypatch):
+    """A server that is ready at once and waits stands in for the model."""
+    ready = "import json, sys, time, pathlib; pathlib.Path(sys.argv[-1].partition('=')[2]).write_text(json.dumps({'url': 'http://x:1'}))"
+    start = phases._start
+
+    def instead(command, **options):
+        if "mira_jax.serve" not in command:
+            return start(command, **options)
+        assert command[command.index("--model") + 1] == str(tmp_path / "run" / "sft")
+        return start([sys.executable, "-c", f"{ready}; time.sleep(60)", command[-1]], **options)
+
+    monkeypatch.setattr(phases, "_start", instead)
+    phases.main(make_config(tmp_path, {"name": "a", "serve": {"model": "{out}/sft", "url": "address", "name": "note"}}))
+    assert log(tmp_path) == ["sft 0 http://x:1/v1"]
 
 
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
         ({"stages": [{"name": "a", "module": "m"}, {"name": "a", "module": "m"}]}, "same name"),
+        (
+            {"stages": [{"name": "a", "module": "m", "set": {"x": ["{seeds.b}"]}}], "seeds": {"a": 1}},
+            r"stages: stage a uses \{seeds\.b\}, but seeds has no b",
+        ),
+        ({"stages": [{"name": "a", "module": "m", "serve": {"model": "x"}}]}, "stages.0.serve.url: missing"),
         ({"stages": [{"name": "a", "module": "m", "config": "none.yaml"}]}, "stage a: none.yaml: cannot read"),
         ({"stages": [{"name": "a", "module": "m"}], "serve_config": "none.yaml"}, "serve_config: none.yaml: cannot read"),
     ],

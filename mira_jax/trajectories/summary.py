@@ -1,7 +1,6 @@
 """`summary.json`: the figures of an evaluation, or of several on the same tasks. Written and read here alone.
 
-`rollouts.evaluate` writes one method, `rollouts.report` several with every comparison, and `mira_jax.phases` adds its
-minutes and prints the table.
+`rollouts.evaluate` writes one method, `rollouts.report` several with every comparison.
 """
 
 import json
@@ -152,8 +151,9 @@ class Summary(_Part):
     task_seed: int | None = None
     """That drew the tasks, where known."""
     seed: int | None = None
-    """Of the run, by `mira_jax.phases`; as `minutes`, stage to wall-clock minutes."""
+    """Of the run, where the report was given it."""
     minutes: dict[str, float] = {}
+    """Stage to wall-clock minutes, of the stages that were complete before the report."""
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mira_jax.trajectories.summary import Summary
+from mira_jax.trajectories.summary import Summary, points, verdict
 from rollouts.analysis.evaluation import Evaluation
 from rollouts.analysis.figures import LEVEL, gather, summarize
 from rollouts.analysis.paired import Paired, compare_tasks
@@ -38,6 +38,23 @@ def summarise(evaluations: Sequence[Evaluation], baseline: str, treatment: str, 
     methods = {one.name: summarize(one.name, one.episodes, one.lost, level=level) for one in evaluations}
     summary = gather(methods, (episode for one in evaluations for episode in one.episodes), level)
     return Findings(msgspec.structs.replace(summary, comparisons=[pair.comparison for pair in pairs]), baseline, treatment, pairs)
+
+
+def table(summary: Summary) -> str:
+    """The summary as text: success per method with its interval, every paired comparison, the minutes per stage where known."""
+    level = summary.intervals.level
+    lines = [f"{'policy':<14}{'success':>9}   {100 * level:g} % interval      tasks"]
+    for name, method in summary.methods.items():
+        rate = method.success_rate
+        lines.append(f"{name:<14}{rate.mean:>8.1%}   {rate.low:>6.1%} - {rate.high:>6.1%}   {rate.tasks:>5}")
+    if summary.comparisons:
+        lines.append("\npaired by task; these policies, and no other seed of training:")
+        for one in summary.comparisons:
+            lines += [f"{one.treatment} against {one.baseline}: {points(one, level)}", f"  {verdict(one)}"]
+    if summary.minutes:
+        minutes = ", ".join(f"{name} {value:.1f}" for name, value in summary.minutes.items())
+        lines.append(f"\nminutes: {minutes}; in all {sum(summary.minutes.values()):.1f}")
+    return "\n".join(lines)
 
 
 def to_rows(summary: Summary) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import json
 import os
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from mira_jax.errors import UserError
@@ -11,11 +12,12 @@ from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import Spool
 from rollouts.analysis.evaluation import EPISODES, LOST, Evaluation, read_episodes, read_run, read_stages
 from rollouts.analysis.figures import summarize
-from rollouts.analysis.summary import summarise
+from rollouts.analysis.summary import summarise, table
 from rollouts.pages import charts, svg
 from rollouts.pages import report as report_page
 from rollouts.pages.selection import choose
 from tests.analysis import synthetic
+from tests.trajectories.test_summary import SUMMARY
 
 
 def write(folder, method, outcomes, attempts=None):
@@ -163,3 +165,11 @@ def test_the_lead_says_so_where_methods_met_different_tasks():
     )
     apart = report_page._lead([evaluation("a", "b"), evaluation("b", "c")], findings)
     assert apart.startswith("2 methods on 3 tasks of 1 template, in a real browser; 1 task in common; one attempt each;")
+
+
+def test_the_table_holds_every_policy_comparison_and_stage():
+    lines = table(msgspec.structs.replace(SUMMARY, minutes={"a": 0.04})).splitlines()
+    assert "sft              64.0%    56.1% -  71.2%     150" in lines
+    assert "mira against sft: +6.7 points, 95 % interval +1.6 to +12.6" in lines
+    assert "  13 wins, 3 losses, 134 ties; exact McNemar test, two-sided: p = 0.021" in lines
+    assert lines[-1] == "minutes: a 0.0; in all 0.0"

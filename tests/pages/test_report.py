@@ -7,11 +7,11 @@ import re
 import pytest
 import scipy.stats
 
-from mira_jax import phases
 from mira_jax.config import build
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Page, Status, Subgoal
 from rollouts import compare, report
+from rollouts.analysis.summary import table
 from tests.analysis import synthetic
 from tests.pages.browser import HIDDEN, HOSTILE, assert_fits, opened
 
@@ -36,6 +36,7 @@ def written(tmp_path_factory):
         "scores": {method: [str(root / f"{method}.npz")] for method in made},
         "training": {run: str(root / "runs" / run) for run in ("sft", "actor")},
         "stages": str(root / "summary-of-phases.json"),
+        "seed": 4,
         "summary": str(root / "numbers.json"),
         "table": str(root / "numbers.csv"),
         "out": str(root / "report.html"),
@@ -43,6 +44,13 @@ def written(tmp_path_factory):
     (root / "config.yaml").write_text(json.dumps(tree))
     assert report.COMMAND.run(["--config", str(root / "config.yaml")]) == 0
     return root, made
+
+
+def test_the_summary_holds_seed_and_minutes(written):
+    root, _ = written
+    summary = summaries.read(root / "numbers.json")
+    assert summary.seed == 4 and summary.minutes == {"sft": 3.25, "actor": 1.5}
+    assert table(summary).splitlines()[-1] == "minutes: sft 3.2, actor 1.5; in all 4.8"
 
 
 async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
@@ -173,8 +181,7 @@ async def test_report_compare_summary_and_table_say_the_same(tmp_path, capsys):
     (one,) = summary.comparisons
     assert one.test == "exact sign-flip test over tasks" and one.attempts == 4 and one.tasks == 40
     words = f"{summaries.points(one, 0.95)}", summaries.verdict(one)
-    table = phases.format_table(summary)
-    assert all(word in printed and word in table for word in words)
+    assert all(word in printed and word in table(summary) for word in words)
     async with opened(tmp_path / "report.html") as (page, _, _):
         (row,) = await page.locator("#comparisons tbody tr").all_inner_texts()
         assert row.split()[2:9] == [
