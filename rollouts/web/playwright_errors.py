@@ -1,7 +1,7 @@
 """What kind of failure an error of Playwright is.
 
 Playwright has one class for all errors but timeouts, so kinds are told apart by its English. These are all the phrases that we
-rely on; a test provokes each with the installed version.
+rely on. A test provokes them with the installed version, or looks for those of passing moments in its code.
 """
 
 _LEFT = ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected", "No frame for given id")
