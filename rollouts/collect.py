@@ -1,8 +1,8 @@
-"""Collects episodes: tasks of a suite, tried by a policy in a real browser, written as trajectory shards.
+"""Collects episodes: a policy attempts a suite's tasks in a real browser, and the episodes are written as trajectory shards.
 
     mira collect --config configs/demo/collect.yaml --out runs/demo/rollouts
 
-The same command again goes on where the last one ended: episodes that are there are skipped.
+Run the same command again to resume: episodes that exist already are skipped.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ def main(settings: CollectConfig) -> int:
 
 
 def _same_collection(settings: CollectConfig, folder: Path) -> None:
-    """Refuses to skip or to mix episodes that were collected in another way, which their keys do not tell."""
+    """Raises UserError if the folder's episodes were collected with other settings. Their keys do not record all settings."""
     path = folder / CONFIG
     if path.exists():
         before, now = _way(config.load(CollectConfig, path)), _way(settings)

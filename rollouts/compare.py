@@ -1,9 +1,9 @@
-"""Compares evaluations of the same tasks, task by task: wins, losses, ties, and whether chance could explain them.
+"""Compares evaluations of the same tasks, paired by task: wins, losses, ties, and a significance test.
 
     mira compare runs/demo/evaluations/sft runs/demo/evaluations/mira
 
-The first is the baseline. A folder is what `mira evaluate` wrote, or labelled shards. That compares two
-policies. To compare two methods of training, name the runs of several seeds, with {seed} for the number:
+The first folder is the baseline. A folder was written by `mira evaluate`, or contains labelled shards. This compares two
+policies. To compare two training methods, give the runs of several seeds, with {seed} in place of the number:
 
     mira compare 'runs/seed-{seed}/evaluations/sft' 'runs/seed-{seed}/evaluations/mira' --set seeds=[0,1,2]
 """
@@ -28,15 +28,15 @@ PLACE = "{seed}"
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
     baseline: str = ""
-    """The folder of an evaluation."""
+    """Evaluation folder of the baseline."""
     treatment: str = ""
-    """Another, of the same tasks."""
+    """Evaluation folder of the treatment, on the same tasks."""
     seeds: list[int] = dataclasses.field(default_factory=list)
-    """Of training: each stands in turn for {seed} in both folders, and the evaluations of one seed are paired."""
+    """Training seeds. Each replaces {seed} in both folders, and the two evaluations of a seed are paired."""
     json: str | None = None
-    """Also write everything here, every task of each list included."""
+    """Path of a JSON file for the full comparison, with the complete task lists."""
     level: Level = 0.95
-    """Of the intervals."""
+    """Confidence level of the intervals."""
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds):
@@ -85,7 +85,7 @@ def text(paired: Paired) -> str:
 
 
 def seeds_text(pairs: dict[int, Paired], over: SeedComparison, level: float) -> str:
-    """A line per seed, and what all of them say."""
+    """Formats one line per seed, and the comparison over all seeds."""
     width = max(len(str(seed)) for seed in [*pairs, "seed"])
     lines = [
         f"baseline   {over.baseline}",
@@ -122,7 +122,7 @@ def _compare_seeds(config: CompareConfig) -> dict[str, object]:
 
 
 def _refuse_known_models(known: dict[str, str], evaluation: Evaluation) -> None:
-    """One model under two seeds is one run. Adds the evaluation's models to `known`, fingerprint to folder."""
+    """Adds the evaluation's models to `known`, which maps fingerprint to folder. Refuses a known one: the same model is no second seed."""
     for fingerprint in {one.policy.fingerprint for one in evaluation.judged} - {""}:
         if fingerprint in known:
             raise ConfigError("seeds", f"{known[fingerprint]} and {evaluation.name} are of the same model; name runs of different seeds")
@@ -142,7 +142,7 @@ def _tasks(name: str, tasks: list[PairedTask]) -> list[str]:
 
 
 def _counts(task: PairedTask) -> str:
-    """Where there are several attempts."""
+    """Counts of attempts, if there are several."""
     if task.baseline_attempts == task.treatment_attempts == 1:
         return ""
     if task.baseline_attempts == task.treatment_attempts:

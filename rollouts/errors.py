@@ -1,8 +1,8 @@
-"""Failures that are nobody's fault in the episode: the machinery broke, so the episode says nothing about the policy."""
+"""Infrastructure errors: failures of browser, site, endpoint or machine, which say nothing about the policy."""
 
 
 class InfraError(Exception):
-    """Browser, site or endpoint failed. The episode is tried again, and never scored."""
+    """Browser, site or endpoint failed. The episode is retried and never scored."""
 
     part = "infrastructure"
 

@@ -1,11 +1,10 @@
-"""Measures a policy: collects one episode per held-out task, labels them, and writes the success rates.
+"""Evaluates a policy: collects one episode per held-out task, labels them, and writes the success rates.
 
     mira evaluate --config configs/demo/evaluate.yaml --out runs/demo/evaluation/mira
 
-DIR/episodes holds the episodes, DIR/labelled the judged ones. DIR/summary.json has the figures, DIR/episodes.csv a line
-per episode, DIR/evaluation.html the page. Two policies that are evaluated with the same suite, split, templates, episodes
-and seed get the same tasks, so that they can be paired (`mira compare`). The same command again goes on
-where the last one ended.
+DIR/episodes contains the episodes and DIR/labelled the labelled ones. DIR/summary.json contains the figures, DIR/episodes.csv one
+line per episode, and DIR/evaluation.html the page. Two policies evaluated with the same suite, split, templates, episodes
+and seed get the same tasks, so they can be paired (`mira compare`). Run the same command again to resume.
 """
 
 import dataclasses
@@ -42,7 +41,7 @@ class EvaluateConfig(RolloutConfig):
     split: str = "test"
     episodes: Count = 150
     dry_run: bool = False
-    """Prints what would run, and how much of it is there, and touches nothing."""
+    """Describes the run and counts its existing episodes, without starting or writing anything."""
 
 
 def main(settings: EvaluateConfig) -> int:
@@ -71,7 +70,7 @@ def main(settings: EvaluateConfig) -> int:
 
 
 def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -> Summary:
-    """Writes what is known of the labelled episodes of `folder`; returns the summary."""
+    """Writes summary, table and page of the labelled episodes in `folder`. Returns the summary."""
     judged, given_up = read_episodes(ShardReader(folder / LABELLED), folder / LABELLED), read_episodes(lost, folder / EPISODES / LOST)
     endpoint = settings.policy.endpoint
     name = ", ".join(sorted({episode.policy.name for episode in judged}))
@@ -84,7 +83,7 @@ def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -
 
 
 def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
-    """Refuses a folder that holds an evaluation of something else, or no evaluation."""
+    """Raises UserError if the folder contains another evaluation, or something that is no evaluation."""
     path = folder / CONFIG
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: not a folder; choose another out")
@@ -99,9 +98,9 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
 
 
 def _identity(value: Any) -> Any:
-    """What of a setting makes it another evaluation: not where its endpoint listens, nor where its tokenizer lies.
+    """Returns the part of a setting that identifies an evaluation. Addresses of endpoints and paths of tokenizers are left out.
 
-    The episodes themselves say which tokenizer they were made with, and `collect` compares it.
+    The episodes record the tokenizer's hash, which `collect` compares.
     """
     tree = config.to_tree(value)
     return {key: item for key, item in tree.items() if key not in ("endpoint", "tokenizer")} if isinstance(tree, dict) else tree

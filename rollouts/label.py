@@ -1,4 +1,4 @@
-"""Judges collected episodes: the outcome of each, and its milestones after every step. Needs no site and no browser.
+"""Labels collected episodes: the outcome of each, and its milestones after every step. It needs no site and no browser.
 
 mira label --set folder=runs/demo/rollouts --out runs/demo/labelled
 """
@@ -19,13 +19,13 @@ from rollouts.suites import make_suite
 @dataclasses.dataclass(frozen=True)
 class LabelConfig:
     folder: str = ""
-    """Where the collected episodes are."""
+    """Folder of the collected episodes."""
     out: str = ""
-    """The folder to write the labelled ones to."""
+    """Output folder of the labelled episodes."""
     suite: SuiteConfig = dataclasses.field(default_factory=SuiteConfig)
-    """As the episodes were collected with."""
+    """The suite that the episodes were collected with."""
     overwrite: bool = False
-    """Replaces what is in `out`."""
+    """Replaces the contents of `out`."""
 
 
 def main(config: LabelConfig) -> int:

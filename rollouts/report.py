@@ -1,6 +1,6 @@
-"""Writes one HTML page that shows what a set of evaluations says.
+"""Writes an HTML report on a set of evaluations.
 
-The page needs nothing but itself: it opens from a file, in any browser, without a network.
+The page is self-contained: it opens from a file, in any browser, without a network.
 
     mira report --config configs/demo/report.yaml
 """
@@ -29,39 +29,40 @@ from rollouts.pages import report as report_page
 @dataclass(frozen=True)
 class ReportConfig:
     title: str = "Web agents, evaluated"
-    """Of the page."""
+    """Title of the page."""
     about: str = ""
-    """A sentence or two under the title: what was done, and what a reader should know of it."""
+    """One or two introductory sentences below the title."""
     evaluations: dict[str, str] = field(default_factory=dict)
-    """Method to folder, in the order shown: what `mira evaluate` wrote, or labelled shards. All of the same tasks."""
+    """Method to folder, in display order: folders written by `mira evaluate`, or labelled shards. All must have the same tasks."""
     baseline: str = ""
-    """A name in `evaluations`; the first if empty."""
+    """Method in `evaluations` used as the baseline. Empty: the first."""
     treatment: str = ""
-    """A name in `evaluations`, whose comparison with the baseline comes first; the last if empty."""
+    """Method in `evaluations` that is compared with the baseline first. Empty: the last."""
     scores: dict[str, list[str]] = field(default_factory=dict)
-    """Method to side tables with `value` and `potential` for its episodes (`mira score`)."""
+    """Method to side tables with `value` and `potential` of its episodes (`mira score`)."""
     training: dict[str, str] = field(default_factory=dict)
-    """Name to run folder with `metrics.jsonl`, in the order shown."""
+    """Name to run folder with `metrics.jsonl`, in display order."""
     metrics: list[str] = field(default_factory=list)
-    """Metrics to draw of each run; empty: up to six, losses first."""
+    """Metrics to draw for each run. Empty: up to six, losses first."""
     seed: Natural | None = None
-    """Of the run, for the summary."""
+    """Training seed, for the summary."""
     stages: str = ""
-    """A JSON file with the minutes of each stage, itself or under `minutes`; or the folder of stage records of `mira_jax.phases`."""
+    """Minutes per stage: a JSON file with stage to minutes, at the top level or under `minutes`, or the folder of stage records of
+    `mira_jax.phases`."""
     trajectories: Natural = 6
-    """Tasks shown step by step, with every method's episode of each."""
+    """Number of tasks shown step by step, each with one episode per method."""
     page_characters: Natural = 4000
-    """The most of a page's text shown at a step."""
+    """Maximum characters of the page's text shown at a step."""
     max_megabytes: Annotated[float, Meta(ge=1)] = 4.5
-    """Size of the page: screenshots, then tasks, are left out to keep it."""
+    """Maximum size of the page. Screenshots, then tasks, are left out to stay below it."""
     level: Level = 0.95
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     out: str = "report.html"
-    """The file to write."""
+    """Output file."""
     summary: str = ""
-    """Also write the numbers here, as JSON: every method, every two of them paired, the seed and the minutes (docs/formats.md)."""
+    """Optional JSON file for the figures: every method, every pair compared, the seed and the minutes (docs/formats.md)."""
     table: str = ""
-    """Also write success per method and template here, as CSV."""
+    """Optional CSV file for the success per method and template."""
 
     def __post_init__(self) -> None:
         if not self.evaluations:
@@ -101,7 +102,7 @@ def main(config: ReportConfig) -> None:
 
 
 def _refuse_other_files(out: Path) -> None:
-    """An older report may be replaced; anything else may not."""
+    """Raises UserError if the file exists and is not an older report."""
     if out.is_dir():
         raise ConfigError("out", f"{out} is a folder; expected the path of an HTML file")
     if out.exists() and report_page.MARKER.encode() not in out.read_bytes()[:200]:

@@ -1,7 +1,7 @@
-"""When an episode is stuck: it ends in one action repeated, or in a short cycle of actions.
+"""Detects stuck episodes: the last actions are one action repeated, or a short cycle of actions.
 
-The engine ends a running episode by this rule (`limits.stuck_after` equal actions), and the failure classes apply it to a
-finished one, with cycles and fewer repetitions.
+The engine ends a running episode by this rule (after `limits.stuck_after` equal actions). Failure analysis applies it to finished
+episodes, with cycles and fewer repetitions.
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ from mira_jax.trajectories.records import Step
 @dataclasses.dataclass(frozen=True)
 class StuckRule:
     identical: int = 3
-    """Equal actions at the end from which an episode is stuck."""
+    """Number of equal actions at the end at which an episode is stuck."""
     longest_cycle: int = 4
-    """The most actions of a cycle; 1: only equal actions count."""
+    """Maximum number of actions in a cycle. 1: only equal actions count."""
     repeats: int = 3
-    """Repetitions at the end from which a cycle of 2 or more actions counts."""
+    """Number of repetitions at the end at which a cycle of 2 or more actions counts."""
 
 
 def loop_start(steps: Sequence[Step], rule: StuckRule = StuckRule()) -> int | None:
-    """The index of the first step of the loop that the episode ends in; None if it ends in none. The longest loop counts."""
+    """Index of the first step of the final loop, None if there is none. If several loops match, the longest is used."""
     moves = [move(step) for step in steps]
     starts = []
     for length in range(1, rule.longest_cycle + 1):
@@ -35,7 +35,7 @@ def loop_start(steps: Sequence[Step], rule: StuckRule = StuckRule()) -> int | No
 
 
 def move(step: Step) -> tuple[str | None, ...]:
-    """What two equal steps have in common: the parsed action, or the text where it did not parse."""
+    """The key by which two steps are compared: the parsed action, or the response text if it could not be parsed."""
     if step.action is None:
         return (None, step.response)
     return (step.action.name, step.action.argument, step.action.element)

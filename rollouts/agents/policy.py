@@ -1,4 +1,4 @@
-"""What answers at each step: a model behind an endpoint, or one of three scripted policies."""
+"""Policies, which write the response at each step: a model behind an endpoint, or one of three scripts."""
 
 import dataclasses
 import hashlib
@@ -26,28 +26,28 @@ from rollouts.web.observation import Observation
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
     kind: Literal["", "endpoint", "expert", "random", "idle"] = ""
-    """endpoint: a model. expert: the suite's own script. random: any valid action. idle: gives up at once.
-    Default: endpoint if a tokenizer is named, else expert."""
+    """endpoint: a model. expert: the suite's scripted policy. random: any valid action. idle: exits at the first step.
+    Default: endpoint if a tokenizer is set, else expert."""
     name: str = ""
-    """What the episodes and the report call it. Empty: the model's name, or the kind."""
+    """Name of the policy in the records and the report. Empty: the model's name, or the kind."""
     checkpoint: str = ""
-    """Which weights wrote the episodes. Empty: the model's name."""
+    """Identifies the weights in the records. Empty: the model's name."""
     temperature: NonNegative = 0.0
-    """0 takes the most likely token. Exploration needs more: 1.0."""
+    """Sampling temperature. 0 takes the most likely token. For exploration use a higher value, such as 1.0."""
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Draws from the most likely tokens that have this probability together. 1: off."""
+    """Nucleus sampling: draws from the most likely tokens whose probabilities sum to this. 1: off."""
     top_k: Natural = 0
-    """Draws from this many of the most likely tokens. 0: off."""
+    """Draws from this number of most likely tokens. 0: off."""
     max_tokens: Count = 256
-    """The most tokens of one response."""
+    """Maximum number of tokens in a response."""
     seed: int = 0
-    """Another seed is another policy: its episodes are collected apart."""
+    """Sampling seed. A policy with another seed counts as another policy, and its episodes are collected separately."""
     tokenizer: str = ""
-    """A SentencePiece model, or the folder of a run or checkpoint that holds one. Needed by an endpoint policy."""
+    """Path of a SentencePiece model, or of a run or checkpoint folder that contains one. Required for an endpoint policy."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     habits: dict[str, Fraction] = dataclasses.field(default_factory=dict)
-    """expert: the probability of each bad habit, drawn once per episode."""
+    """expert: probability of each bad habit, drawn once per episode."""
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -62,24 +62,24 @@ class Reply:
     log_prob: float | None = None
     tokens: TokenCounts = dataclasses.field(default_factory=TokenCounts)
     cut: bool = False
-    """The response was cut at the most tokens it may have."""
+    """Whether the response was cut at `max_tokens`."""
     prompt_hash: str = ""
     token_ids: tuple[int, ...] | None = None
     log_probs: tuple[float, ...] | None = None
     sampling_log_probs: tuple[float, ...] | None = None
-    """These four as in `mira_jax.trajectories.records.Step`."""
+    """This field and the next three are those of `mira_jax.trajectories.records.Step`."""
 
 
 class Agent(Protocol):
-    """A policy in one episode."""
+    """A policy within one episode."""
 
     async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
-        """The response to the current page, after the rounds so far. Raises EndpointError."""
+        """Returns the response to the current page, given the rounds so far. Raises EndpointError."""
         ...
 
 
 class Policy(Protocol):
-    """Opened with `async with` once, then asked for an agent per episode."""
+    """Opened once with `async with`; provides one agent per episode."""
 
     record: records.Policy
 
@@ -91,19 +91,19 @@ class Policy(Protocol):
 
 
 def make_policy(config: PolicyConfig, suite: Suite) -> Policy:
-    """The policy that the config describes. Raises UserError."""
+    """Returns the policy that the config describes. Raises UserError."""
     if config.kind == "endpoint":
         return EndpointPolicy(config)
     return ScriptPolicy(config, suite)
 
 
 def step_seed(key: str, step: int) -> int:
-    """The sampling seed of one step, in [0, 2^31): the same whenever and beside whatever the episode runs."""
+    """Returns the sampling seed of one step, in [0, 2^31). It depends on nothing but the episode's key and the step."""
     return int.from_bytes(hashlib.sha256(f"{key}|{step}".encode()).digest()[:4], "big") >> 1
 
 
 class EndpointPolicy:
-    """A model behind an endpoint, asked with the prompt that it is trained on."""
+    """A model behind an endpoint, prompted in the format that it is trained on."""
 
     def __init__(self, config: PolicyConfig):
         self.config = config
@@ -112,7 +112,7 @@ class EndpointPolicy:
         self.record = self._record()
 
     async def __aenter__(self) -> "EndpointPolicy":
-        """Raises UserError if the endpoint is not there, or its model takes fewer tokens than will be sent."""
+        """Raises UserError if the endpoint can't be reached, or its model's context is too short for the prompts."""
         await self.endpoint.__aenter__()
         try:
             self._check_length()
@@ -177,11 +177,11 @@ class _EndpointAgent:
         return dataclasses.replace(reply, **drawn)
 
     def _drawn(self, completion: Completion, prompt: Sequence[int]) -> bool:
-        """Whether the answer holds the tokens that were drawn, the end token included.
+        """Whether the answer contains the sampled tokens, including the end token.
 
         Raises:
-            UserError: the model read another prompt than was sent.
-            EndpointError: the tokens are not those of the text.
+            UserError: the model read a different prompt from the one sent.
+            EndpointError: the tokens do not match the text.
         """
         tokenizer, address = self.policy.tokenizer, self.policy.config.endpoint.base_url
         if completion.prompt_token_ids not in (None, tuple(prompt)):
@@ -196,7 +196,7 @@ class _EndpointAgent:
 
 
 class ScriptPolicy:
-    """Acts by rule: the suite's expert, random actions, or none."""
+    """A scripted policy: the suite's expert, random actions, or an immediate exit."""
 
     def __init__(self, config: PolicyConfig, suite: Suite):
         self.config, self.suite = config, suite
@@ -230,7 +230,7 @@ class _Idle:
 
 
 class _Random:
-    """A valid action of the current page; the floor that any policy should be above."""
+    """Chooses a random valid action on the current page: a lower bound for any useful policy."""
 
     def __init__(self, task: Task, key: str):
         self.words = task.intent.replace('"', " ").split() or ["a"]

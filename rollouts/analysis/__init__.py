@@ -1,1 +1,1 @@
-"""What a set of episodes shows: statistics, summaries, paired comparisons and classes of failure."""
+"""Analysis of a set of episodes: statistics, summaries, paired comparisons and failure classes."""

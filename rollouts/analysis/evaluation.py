@@ -1,4 +1,4 @@
-"""Reads what an evaluation or a training run left on disk, for the report."""
+"""Reads the files of an evaluation or a training run, for the report."""
 
 import dataclasses
 import json
@@ -14,48 +14,48 @@ from mira_jax.trajectories.side_tables import SideTable
 from rollouts.analysis.failures import Failure, classify
 
 EPISODES = "episodes"
-"""The folder of what was collected."""
+"""Subfolder of the collected episodes."""
 LABELLED = "labelled"
-"""The folder of the same episodes, judged."""
+"""Subfolder of the same episodes, labelled."""
 LOST = "infra_errors"
-"""The folder beside the episodes for those lost to infrastructure errors. Collecting again tries them again."""
+"""Subfolder of episodes lost to infrastructure errors, next to the collected ones. They are retried by the next collection."""
 SUMMARY = "summary.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """What counts and tables need of one episode; its pages stay on disk."""
+    """The fields of one episode that counts and tables need. Its pages are not kept in memory."""
 
     record: int
-    """Its place in the evaluation's shards."""
+    """Record number in the evaluation's shards."""
     task: str
-    """Task and seed, the same for every attempt and method."""
+    """Task and seed: equal for all attempts and methods."""
     key: str
-    """Task, seed and attempt: what pairs are made by."""
+    """Task, seed and attempt: the key by which episodes are paired."""
     spec: Task
     attempt: int
     policy: Policy
     template: str
     status: Status
     judged: bool
-    """Has an outcome; never true of an infra_error."""
+    """Whether the episode has an outcome. Always false for infra_error."""
     success: bool
     score: float
-    """0 without an outcome."""
+    """0 if there is no outcome."""
     failure: Failure | None
     steps: int
     tokens: TokenCounts
-    """Of all steps, as `seconds`."""
+    """Sum over all steps, as is `seconds`."""
     seconds: Seconds
     progress: tuple[float, ...]
-    """Share of milestones done after each step, in [0, 1]; empty where unlabelled."""
+    """Fraction of milestones reached after each step, in [0, 1]. Empty if the episode is not labelled."""
     error: str
-    """For infra_error: what failed."""
+    """For infra_error: the reason."""
     created: str
 
     @property
     def domain(self) -> str:
-        """The task's sites: one site's name, or several names in the order of the alphabet with + between."""
+        """The task's sites: one name, or several names in alphabetical order joined by +."""
         return "+".join(sorted(set(self.spec.sites))) or self.spec.suite
 
 
@@ -66,11 +66,11 @@ class Evaluation:
         """Reads every episode once.
 
         Args:
-            folder: of an evaluation, as `mira evaluate` leaves it, or of labelled shards.
+            folder: a folder written by `mira evaluate`, or a folder of labelled shards.
             scores: side tables.
 
         Raises:
-            UserError: a missing or empty folder, a damaged shard, a side table that is damaged or of other shards,
+            UserError: a missing or empty folder, a damaged shard, a side table that is damaged or belongs to other shards,
                 two episodes of one task and attempt, or no episode with an outcome.
         """
         self.name, self.folder = name, Path(folder)
@@ -82,7 +82,7 @@ class Evaluation:
         self.by_key = {episode.key: episode for episode in self.episodes}
         lost = self.folder / EPISODES / LOST
         self.lost = read_episodes(list(Spool(lost).trajectories()), lost) if lost.is_dir() else []
-        """Given up after infrastructure errors; not among the shards."""
+        """Episodes given up after infrastructure errors. They are not in the shards."""
         if not self.judged:
             raise UserError(f"{shards}: no episode here has an outcome; label them first (`mira label`)")
 
@@ -94,7 +94,7 @@ class Evaluation:
         return self._reader[episode.record]
 
     def scores(self, column: str, trajectory: Trajectory) -> list[float] | None:
-        """`column` at each step, from the first side table that has it; None where no table has."""
+        """Returns `column` at each step, from the first side table that contains the episode. None if no table does."""
         for table in self._scores:
             if column in table.columns:
                 return [table.lookup(column, trajectory.id, step.index) for step in trajectory.steps]
@@ -102,7 +102,7 @@ class Evaluation:
 
 
 def read_episodes(trajectories: Sequence[Trajectory], source: Path) -> list[Episode]:
-    """Reads each once, and keeps none of its pages.
+    """Reads each trajectory once, without keeping its pages.
 
     Raises:
         UserError: two episodes of one task and attempt in `source`, or a score or time that is not finite.
@@ -124,14 +124,14 @@ class Run:
 
     name: str
     curves: dict[str, list[tuple[float, float]]]
-    """Metric to (step, value), by step; values are finite."""
+    """Metric to (step, value) pairs, ordered by step. Values are finite."""
 
 
 def read_run(name: str, folder: str | Path) -> Run:
-    """Reads `folder/metrics.jsonl`. Where a resumed run wrote a step twice, the later line counts.
+    """Reads `folder/metrics.jsonl`. If a resumed run wrote a step twice, the later line is used.
 
     Raises:
-        UserError: no such file, or a line before the last that is not JSON (the last may be cut short).
+        UserError: the file is missing, or a line other than the last is not JSON (the last may be truncated).
     """
     path = Path(folder) / "metrics.jsonl"
     try:
@@ -157,11 +157,12 @@ def read_run(name: str, folder: str | Path) -> Run:
 def read_stages(path: str | Path) -> dict[str, float]:
     """Minutes per stage, in order.
 
-    `path`: a JSON object of stage to minutes, itself or under `minutes`; or the folder of stage records that
-    `mira phases` keeps, of which the complete ones are read.
+    Args:
+        path: a JSON file, which maps stage to minutes at the top level or under `minutes`, or the folder of stage records that
+            `mira phases` writes. Incomplete stage records are skipped.
 
     Raises:
-        UserError: a missing file, or one that is neither.
+        UserError: the path does not exist, or is neither.
     """
     if Path(path).is_dir():
         return _read_stage_records(Path(path))
@@ -178,7 +179,7 @@ def read_stages(path: str | Path) -> dict[str, float]:
 
 
 def _read_stage_records(folder: Path) -> dict[str, float]:
-    """In the order in which the stages were done."""
+    """Reads stage records, ordered by the time at which the stages finished."""
     minutes = {}
     for file in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
         try:

@@ -1,7 +1,7 @@
-"""Why an episode failed: a class for each, and the step where it went wrong.
+"""Failure analysis: assigns each failed episode a class, and finds the step where it went wrong.
 
-The classes are those of the failure analyser of MiRA (arXiv 2603.19685), tried in order; the first that holds
-is taken. The paper gives no thresholds: those here are ours.
+The classes are those of MiRA's failure analyser (arXiv 2603.19685). They are tried in order, and the first match is used. The
+paper gives no thresholds; those below are our choice.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ from rollouts.stuck import StuckRule, loop_start, move
 
 
 class Failure(str, enum.Enum):
-    """In the order in which they are tried."""
+    """Failure classes, in the order in which they are tried."""
 
     WRONG_TERMINATION = "wrong_termination"
-    """The policy said exit(), and the task was not done or the answer was wrong."""
+    """The policy called exit(), but the task was not done or the answer was wrong."""
     STUCK_MIDWAY = "stuck_midway"
-    """At the end it repeated one action, or a short cycle of actions."""
+    """The episode ended in one repeated action, or in a short cycle of actions."""
     NO_REASONABLE_ATTEMPT = "no_reasonable_attempt"
-    """Everything was done but exit(), or it ended within the first steps, or it reached no milestone at all."""
+    """All milestones were reached but exit() was not called, or the episode ended within the first steps, or it reached no milestone."""
     OTHER = "other"
 
 
@@ -28,11 +28,11 @@ class Failure(str, enum.Enum):
 class Thresholds:
     stuck: StuckRule = dataclasses.field(default_factory=StuckRule)
     early_steps: int = 2
-    """No reasonable attempt: ended after at most so many steps."""
+    """An episode of at most this number of steps is no reasonable attempt."""
 
 
 def classify(trajectory: Trajectory, thresholds: Thresholds = Thresholds()) -> Failure | None:
-    """The class of a failed episode; None where it succeeded or has no outcome."""
+    """Returns the class of a failed episode. None if it succeeded or has no outcome."""
     if trajectory.status is Status.INFRA_ERROR or trajectory.outcome is None or trajectory.success:
         return None
     if trajectory.status is Status.FINISHED:
@@ -45,13 +45,14 @@ def classify(trajectory: Trajectory, thresholds: Thresholds = Thresholds()) -> F
 
 
 def key_step(trajectory: Trajectory, successes: Sequence[Trajectory]) -> int | None:
-    """The key decision step of a failed episode: where it entered its loop, else where it first left every success of the same task.
+    """Finds the key decision step of a failed episode: the start of its final loop, else the first step that differs from every
+    successful episode of the same task.
 
     Args:
         successes: successful episodes of the same task, by any policy.
 
     Returns:
-        An index into `trajectory.steps`; None where it succeeded, has no outcome, or nothing can be said.
+        An index into `trajectory.steps`. None if the episode succeeded, has no outcome, or no such step is found.
     """
     if classify(trajectory) is None or not trajectory.steps:
         return None

@@ -1,4 +1,4 @@
-"""The figures of one evaluation, worked out once: what `summary.json`, the tables, the CSV and the pages say."""
+"""Computes the figures of an evaluation once, for `summary.json`, the tables, the CSV file and the pages."""
 
 import collections
 import csv
@@ -12,13 +12,13 @@ from rollouts.analysis.evaluation import Episode
 from rollouts.analysis.failures import Failure
 
 LEVEL = 0.95
-"""Of the intervals, unless a config says otherwise."""
+"""Default confidence level of the intervals."""
 
 COLUMNS = (
     "task", "template", "domain", "attempt", "status", "success", "score", "steps",
     "prompt_tokens", "response_tokens", "policy_seconds", "browser_seconds",
 )  # fmt: skip
-"""Of the table of episodes."""
+"""Columns of the table of episodes."""
 
 
 def summarize(
@@ -28,12 +28,12 @@ def summarize(
     prices: tuple[float, float] | None = None,
     level: float = LEVEL,
 ) -> Method:
-    """The figures of the method `name`.
+    """Computes the figures of the method `name`.
 
     Args:
-        episodes: labelled. Those without an outcome count in no rate.
-        lost: given up after infrastructure errors; counted apart.
-        prices: of prompt and response, USD per million tokens; without them there is no cost.
+        episodes: labelled episodes. Episodes without an outcome are left out of all rates.
+        lost: episodes given up after infrastructure errors, counted separately.
+        prices: USD per million tokens of prompt and of response. Without them no cost is computed.
     """
     judged = [episode for episode in episodes if episode.judged]
     status = collections.Counter(episode.status.value for episode in [*episodes, *lost])
@@ -64,7 +64,7 @@ def summarize(
 
 
 def gather(methods: Mapping[str, Method], episodes: Iterable[Episode], level: float = LEVEL) -> Summary:
-    """The summary of `methods`, without comparisons. `episodes`: all of them, for the suite and the split of their tasks."""
+    """Summarises `methods`, without comparisons. `episodes` are all episodes, from which the suite and split of the tasks are read."""
     kinds = {(episode.spec.suite, episode.spec.split) for episode in episodes}
     return Summary(
         suite=", ".join(sorted({suite for suite, _ in kinds})),
@@ -76,13 +76,13 @@ def gather(methods: Mapping[str, Method], episodes: Iterable[Episode], level: fl
 
 
 def rate(name: str, judged: Iterable[Episode], level: float = LEVEL) -> Rate:
-    """Success of the method `name`: the mean over tasks of the share of solved attempts. That of nothing is 0, within [0, 1]."""
+    """Success rate of the method `name`: the mean over tasks of the fraction of successful attempts. Without tasks: 0, interval [0, 1]."""
     counts = tries(judged).values()
     return _mean_of_tasks(name, [solved / attempts for attempts, solved in counts], sum(attempts for attempts, _ in counts), level)
 
 
 def tries(judged: Iterable[Episode]) -> dict[str, tuple[int, int]]:
-    """Task to (attempts, successes)."""
+    """Maps each task to (attempts, successes)."""
     counts: dict[str, tuple[int, int]] = {}
     for episode in judged:
         attempts, successes = counts.get(episode.task, (0, 0))
@@ -91,12 +91,12 @@ def tries(judged: Iterable[Episode]) -> dict[str, tuple[int, int]]:
 
 
 def pass_at(name: str, counts: Iterable[tuple[int, int]], level: float = LEVEL) -> dict[int, Rate]:
-    """pass@k for k = 1, 2, 4, ... and the most attempts that a task has: the mean over tasks, which for k = 1 is the success rate.
+    """pass@k, averaged over tasks, for k = 1, 2, 4, ... and the largest number of attempts of a task. pass@1 is the success rate.
 
-    A task with fewer than k attempts, where some were lost, does not count for that k.
+    A task with fewer than k attempts, because some were lost, is left out for that k.
 
     Args:
-        counts: (attempts, successes) of each task, at least one attempt each.
+        counts: (attempts, successes) of each task, with at least one attempt each.
     """
     counts = list(counts)
     most = max((attempts for attempts, _ in counts), default=0)
@@ -109,7 +109,8 @@ def pass_at(name: str, counts: Iterable[tuple[int, int]], level: float = LEVEL) 
 
 
 def mean_progress(name: str, judged: Iterable[Episode], level: float = LEVEL) -> list[Rate]:
-    """Share of milestones done after 0, 1, 2, ... steps; an episode that has ended keeps its last. Empty where none are labelled."""
+    """Mean fraction of milestones reached after 0, 1, 2, ... steps. An episode that has ended keeps its last value. Empty if no episode
+    has milestones."""
     curves: dict[str, list[tuple[float, ...]]] = {}
     for episode in judged:
         if episode.progress:
@@ -124,7 +125,7 @@ def mean_progress(name: str, judged: Iterable[Episode], level: float = LEVEL) ->
 
 
 def table(summary: Summary) -> str:
-    """The rates of an evaluation as text: a line per domain where there are several, per template, and per k where there are several."""
+    """Formats the success rates as text. Rates per domain and per k are listed if there are several; rates per template always."""
     (method,) = summary.methods.values()
     groups = [method.per_domain] if len(method.per_domain) > 1 else []
     groups += [method.per_template, {"all": method.success_rate}]
@@ -142,9 +143,9 @@ def table(summary: Summary) -> str:
 
 
 def episode_table(episodes: Iterable[Episode]) -> str:
-    """CSV, a line per episode by task and attempt. Success and score are empty where there is no outcome.
+    """CSV with one line per episode, ordered by task and attempt. Success and score are empty if there is no outcome.
 
-    Names that a spreadsheet would take for a formula begin with an apostrophe.
+    Names that a spreadsheet would read as a formula are prefixed with an apostrophe.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -177,7 +178,7 @@ def _mean_of_tasks(name: str, values: Sequence[float], attempts: int, level: flo
 
 
 def _seconds(episodes: Sequence[Episode]) -> dict[str, Spent]:
-    """Role to wall-clock seconds."""
+    """Wall-clock seconds of each role."""
     return {role: _spent(episodes, math.fsum(getattr(one.seconds, role) for one in episodes)) for role in ("browser", "policy")}
 
 

@@ -1,4 +1,4 @@
-"""Two evaluations of the same tasks, task by task: the one pairing that report, compare and summaries share."""
+"""Compares two evaluations of the same tasks, paired by task. Report, compare and summaries use this pairing."""
 
 import dataclasses
 import math
@@ -23,26 +23,26 @@ class PairedTask:
     template: str
     domain: str
     baseline: int
-    """Attempts solved."""
+    """Successful attempts."""
     baseline_attempts: int
-    """Attempts judged."""
+    """Attempts with an outcome."""
     treatment: int
     treatment_attempts: int
 
     @property
     def difference(self) -> Fraction:
-        """The treatment's share of solved attempts less the baseline's."""
+        """The treatment's fraction of successful attempts minus the baseline's."""
         return Fraction(self.treatment, self.treatment_attempts) - Fraction(self.baseline, self.baseline_attempts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """The treatment against the baseline. A win is a task that the treatment solved at a larger share of its attempts."""
+    """The treatment against the baseline. A win is a task on which the treatment's fraction of successful attempts is larger."""
 
     comparison: Comparison
     level: float
     baseline_rate: Rate
-    """Over the tasks that both judged, as `treatment_rate`."""
+    """Over the tasks for which both have an outcome, as is `treatment_rate`."""
     treatment_rate: Rate
     wins: list[PairedTask]
     losses: list[PairedTask]
@@ -55,12 +55,12 @@ class Paired:
 
 
 def compare_tasks(baseline: Evaluation, treatment: Evaluation, level: float = 0.95) -> Paired:
-    """Pairs by task, that is by its id and seed. A task without an outcome of both is left out.
+    """Pairs two evaluations by task, identified by id and seed. A task is left out unless both have an outcome for it.
 
-    The p value is of `statistics.sign_flip`: McNemar's exact test with one attempt per task.
+    The p value is that of `statistics.sign_flip`, which is McNemar's exact test for one attempt per task.
 
     Raises:
-        UserError: the two are of different tasks or attempts, or nothing is left to pair.
+        UserError: the evaluations have different tasks or attempts, or no task can be paired.
     """
     names = baseline.name, treatment.name
     wanted = [{one.key: one for one in (*evaluation.lost, *evaluation.episodes)} for evaluation in (baseline, treatment)]
@@ -97,11 +97,11 @@ def compare_tasks(baseline: Evaluation, treatment: Evaluation, level: float = 0.
 
 
 def over_seeds(paired: Mapping[int, Paired], names: tuple[str, str], level: float = 0.95) -> SeedComparison:
-    """What several runs say of two methods: the seeds of training are the sample, the tasks are given.
+    """Compares two methods over several runs. The training seeds are the sample; the tasks are fixed.
 
-    The interval is Student's over the seeds' differences, the p value of `statistics.sign_flip` over them, which can't be
-    less than 2^(1 - seeds). Pooling the tasks of all seeds instead would take the difference between two seeds for one
-    between the methods.
+    The interval is Student's t over the differences per seed, and the p value that of `statistics.sign_flip` over the same
+    differences, which is at least 2^(1 - seeds). Pooling the tasks of all seeds would instead mistake the variation between
+    seeds for a difference between the methods.
     """
     differences = [one.difference for one in paired.values()]
     interval = statistics.t_interval([float(one) for one in differences], level)

@@ -1,8 +1,8 @@
 """Statistics of success: intervals over tasks, the paired test, pass@k, and intervals over seeds.
 
-Tasks are the sample. Attempts at one task are alike, so every interval here is of one number per task, the mean over its
-attempts: more attempts make that number more precise, and never make the sample larger. Coverage is simulated by
-`benchmarks/coverage.py`.
+Tasks are the sample. Attempts at the same task are correlated, so every interval uses one number per task, the mean over its
+attempts. More attempts make that number more precise but do not make the sample larger. `benchmarks/coverage.py` simulates the
+coverage.
 """
 
 import functools
@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 RATE_INTERVAL = "Wilson's score interval, with the effective number of tasks"
-"""What `rate_interval` computes."""
+"""Method of `rate_interval`."""
 DIFFERENCE_INTERVAL = "Tango's score interval for paired tasks, with the effective number of tasks"
-"""What `difference_interval` computes."""
+"""Method of `difference_interval`."""
 SEED_INTERVAL = "Student's t over seeds"
-"""What `t_interval` computes."""
+"""Method of `t_interval`."""
 SIDED = "two-sided"
-"""Every test."""
+"""All tests are two-sided."""
 
 PRIOR_TASKS = 0.125
-"""Of a task solved at every attempt, and as much of one never solved, in the variance of `rate_interval`: with few
-successes the observed variance is too small more often than too large."""
+"""Weight of the pseudo-observations in the variance of `rate_interval`: this weight each of a task solved at every attempt and of
+one never solved. With few successes the observed variance is more often too small than too large."""
 GRID = 20_000
-"""Steps per unit of a difference, where the exact differences have no smaller common denominator."""
+"""Grid points per unit of difference, used if the exact differences have no smaller common denominator."""
 
 
 def rate_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ def sign_flip(differences: Sequence[Fraction]) -> float:
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of a mean: mean +- t s / sqrt(n), t of n - 1 degrees. None for one value, or where all are equal."""
+    """Student's interval of a mean: mean +- t s / sqrt(n), t of n - 1 degrees. None for a single value, or if all values are equal."""
     n = len(values)
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(1, n - 1))
@@ -160,7 +160,7 @@ def normal_quantile(level: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def t_quantile(level: float, degrees: int) -> float:
-    """t with P(|T| <= t) = level, T Student's with `degrees` of freedom: by bisection of Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    """t with P(|T| <= t) = level, T Student's with `degrees` of freedom, by bisection of Abramowitz and Stegun 26.7.3 and 26.7.4."""
     low, high = 0.0, math.pi / 2
     for _ in range(100):
         angle = (low + high) / 2
@@ -179,7 +179,7 @@ def _t_within(angle: float, degrees: int) -> float:
 
 
 def _effective(n: int, most: np.ndarray, variance: np.ndarray, level: float) -> np.ndarray:
-    """n most / variance, less what it costs that the variance is an estimate."""
+    """n most / variance, reduced because the variance is an estimate."""
     if n < 2:
         return np.full(np.shape(most), float(n))
     correction = (normal_quantile(level) / t_quantile(level, n - 1)) ** 2
@@ -198,7 +198,7 @@ def _sample(values: ArrayLike, least: float, level: float) -> np.ndarray:
 
 
 def _bisect(inside: Callable[[np.ndarray], np.ndarray], start: np.ndarray, end: float) -> np.ndarray:
-    """The last point from `start` towards `end` that is inside."""
+    """Returns the last point from `start` towards `end` that is inside."""
     good, bad = np.array(start, float), np.full(np.shape(start), end)
     for _ in range(60):
         middle = (good + bad) / 2

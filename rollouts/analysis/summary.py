@@ -1,4 +1,4 @@
-"""Several evaluations of the same tasks: each in figures, and every two of them paired."""
+"""Summarises several evaluations of the same tasks: figures of each method, and all paired comparisons."""
 
 import dataclasses
 import itertools
@@ -19,11 +19,11 @@ class Findings:
     baseline: str
     treatment: str
     pairs: list[Paired]
-    """Every two methods; the treatment against the baseline first."""
+    """Comparisons of all pairs of methods, with treatment against baseline first."""
 
     @property
     def headline(self) -> Paired | None:
-        """The treatment against the baseline."""
+        """The comparison of treatment and baseline."""
         return self.pairs[0] if self.baseline != self.treatment else None
 
     @property
@@ -32,7 +32,7 @@ class Findings:
 
 
 def summarise(evaluations: Sequence[Evaluation], baseline: str, treatment: str, level: float = LEVEL) -> Findings:
-    """Raises UserError where two of the evaluations are not of the same tasks and attempts."""
+    """Raises UserError if two of the evaluations have different tasks or attempts."""
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     pairs = [compare_tasks(by_name[one], by_name[other], level) for one, other in _pairs(list(by_name), baseline, treatment)]
     methods = {one.name: summarize(one.name, one.episodes, one.lost, level=level) for one in evaluations}
@@ -58,7 +58,7 @@ def table(summary: Summary) -> str:
 
 
 def to_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Success per method and template, a row each (`template` empty: all tasks): the report's CSV."""
+    """Success per method and template, one row each, for the report's CSV file. An empty `template` stands for all tasks."""
     return [
         {"method": name, "template": template} | msgspec.to_builtins(rate)
         for name, method in summary.methods.items()
@@ -67,7 +67,7 @@ def to_rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def _pairs(names: Sequence[str], baseline: str, treatment: str) -> list[tuple[str, str]]:
-    """(baseline, treatment) of every two names. `treatment` comes last and `baseline` first; the others are as listed."""
+    """All (baseline, treatment) pairs of names. `baseline` is ordered first and `treatment` last; the others keep their order."""
     order = [baseline, *(name for name in names if name not in (baseline, treatment))]
     order += [treatment] if treatment != baseline else []
     return sorted(itertools.combinations(order, 2), key=lambda pair: (pair[1] != treatment, pair[0] != baseline))

@@ -1,1 +1,1 @@
-"""Runs episodes: one, one process of them, or many at once, here or on a Ray cluster."""
+"""Runs episodes: a single episode, the episodes of one process, and pools on this machine or a Ray cluster."""

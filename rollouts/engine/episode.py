@@ -1,4 +1,4 @@
-"""One episode: a task, a policy and a page, turn by turn, until the policy says exit or a limit is met."""
+"""Runs one episode: a policy acts on a task's pages until it calls exit or reaches a limit."""
 
 import asyncio
 import dataclasses
@@ -28,36 +28,36 @@ from rollouts.web.tabs import Tabs
 
 Result = TypeVar("Result")
 SITE_SECONDS = 120.0
-"""The most that the sites of an episode may take to be opened or read: signing in, and pages that evidence is read from."""
+"""Maximum seconds to open the sites of an episode or to read evidence from them. Includes logins and the pages read for evidence."""
 CLOSE_SECONDS = 10.0
-"""The most that they may take to be closed: an episode that has used up its time holds its place so much longer."""
+"""Maximum seconds to close the sites of an episode. An episode that times out occupies its slot for this much longer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LimitConfig:
-    """When an episode ends that the policy does not end."""
+    """Limits at which an episode ends without exit()."""
 
     horizon: Count | None = None
-    """The most steps. Default: the task's own."""
+    """Maximum number of steps. Default: the task's horizon."""
     stuck_after: Count = 5
-    """So many equal actions in a row."""
+    """Number of equal actions in a row after which an episode is stuck."""
     parse_failures: Count = 5
-    """So many unreadable responses in a row."""
+    """Number of responses in a row that can't be parsed after which an episode ends."""
     episode_seconds: Positive = 900.0
-    """The most that one episode may take, all its tries together. Longer is an infrastructure error."""
+    """Maximum seconds of an episode, including all its tries. Exceeding it is an infrastructure error."""
     tries: Count = 3
-    """How often an episode is begun anew after an infrastructure error before it is given up."""
+    """Maximum number of tries of an episode. It is restarted after each infrastructure error until they are used up."""
     give_up_after: Count = 8
-    """So many episodes in a row lost to infrastructure errors end the run."""
+    """Number of episodes in a row lost to infrastructure errors after which the run ends."""
 
 
 async def run_episode(
     suite: Suite, task: Task, attempt: int, policy: Policy, browsers: BrowserPool, observation: ObservationConfig, limits: LimitConfig
 ) -> Trajectory:
-    """Runs one episode in a context and a session of its own, both gone afterwards.
+    """Runs one episode in its own browser context and session, and closes both.
 
     Raises:
-        InfraError: browser, site or endpoint failed; the episode says nothing about the policy.
+        InfraError: browser, site or endpoint failed. The episode says nothing about the policy.
     """
     context = await browsers.context()
     try:
@@ -71,7 +71,7 @@ async def run_episode(
 
 
 def failed_episode(task: Task, attempt: int, policy: Policy, error: InfraError) -> Trajectory:
-    """The record of an episode that was given up. It has no steps, no evidence, and never an outcome."""
+    """The record of an episode that was given up. It has no steps, no evidence and no outcome."""
     return Trajectory(
         id=uuid.uuid4().hex,
         task=task,
@@ -163,7 +163,7 @@ class _Episode:
         try:
             encode(trajectory)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
-            # Found here, where it costs one episode: when it is written it would end the run.
+            # Checked here, where it costs one episode. Failing when the record is written would end the run.
             raise SiteError(f"no record can hold what the sites told: {error}") from error
         return trajectory
 

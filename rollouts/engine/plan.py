@@ -1,4 +1,4 @@
-"""What a run would do, worked out from its config and its folder alone: nothing is started, asked or written."""
+"""Dry run: describes a run from its config and folder. It starts nothing, sends no request and writes no file."""
 
 import bisect
 import collections
@@ -12,10 +12,10 @@ from rollouts.web.browser import find_executables
 
 
 def plan(config: RolloutConfig, folder: Path) -> str:
-    """Tasks by template and site, policy, browser, and how many episodes `folder` has already.
+    """Lists tasks by template and site, policy, browser, and the number of episodes that `folder` contains already.
 
     Raises:
-        UserError: a config that a run would refuse before it starts anything.
+        UserError: a config that a run would refuse at its start.
     """
     suite = make_suite(config.suite.name, **config.suite.options)
     tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
@@ -52,7 +52,7 @@ def _browser(config: RolloutConfig) -> str:
 
 
 def _begun(prefixes: list[str], keys: set[str]) -> int:
-    """How many of the prefixes begin a key. The rest of a key names a policy, which only its endpoint may know."""
+    """Counts the prefixes that begin a key. The rest of a key identifies the policy, which may be known only to its endpoint."""
     ordered = sorted(keys)
     places = ((prefix, bisect.bisect_left(ordered, prefix)) for prefix in prefixes)
     return sum(place < len(ordered) and ordered[place].startswith(prefix) for prefix, place in places)

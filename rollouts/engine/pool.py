@@ -1,4 +1,4 @@
-"""Many episodes at once: workers over a queue, each finished episode written before the next begins."""
+"""Runs many episodes concurrently: workers take them from a queue, and write each finished episode before starting the next."""
 
 import asyncio
 import collections
@@ -29,38 +29,38 @@ from rollouts.text import sanitize
 
 Result = TypeVar("Result")
 MESSAGE = 300
-"""Characters of a reason in the log."""
+"""Maximum characters of a reason in the log."""
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig(WorkerConfig):
-    """Which episodes, by which policy, in what browser, on which machines."""
+    """Config of a run: tasks, policy, browser and pool."""
 
     out: str = ""
-    """The folder to write."""
+    """Output folder."""
     split: str = "train"
-    """Which tasks of the suite: train, validation or test."""
+    """Split of the suite's tasks: train, validation or test."""
     templates: list[str] | None = None
-    """Only these task templates. Default: all of the suite."""
+    """Task templates to use. Default: all templates of the suite."""
     episodes: Count = 100
-    """How many tasks are drawn."""
+    """Number of tasks to draw."""
     attempts: Count = 1
-    """How often each of them is tried."""
+    """Number of attempts at each task."""
     seed: Natural = 0
-    """Draws the tasks."""
+    """Seed that draws the tasks."""
     pool: Literal["local", "ray"] = "local"
-    """local: the episodes run in this process. ray: in the workers of a Ray cluster."""
+    """local: episodes run in this process. ray: episodes run in the workers of a Ray cluster."""
     ray: RayConfig = dataclasses.field(default_factory=RayConfig)
 
 
 @dataclasses.dataclass
 class Tally:
-    """What a run has done so far."""
+    """Counts of a run so far."""
 
     wanted: int = 0
     skipped: int = 0
-    """Collected by an earlier run."""
+    """Episodes collected by an earlier run."""
     steps: int = 0
     untokenised: int = 0
     """Steps of a model whose endpoint returned no token ids."""
@@ -78,13 +78,13 @@ class Tally:
 
 
 def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lambda: None) -> Tally:
-    """Collects the episodes that `folder` has not got yet, and packs them into shards.
+    """Collects the episodes that are missing in `folder`, and packs them into shards.
 
-    Interrupted (Ctrl-C, SIGTERM) it closes browser and sites and raises KeyboardInterrupt; finished episodes are kept.
-    `begun` is called just before the first episode, when policy, sites and browser are there.
+    On interruption (Ctrl-C, SIGTERM) it closes browser and sites and raises KeyboardInterrupt. Finished episodes are kept.
+    `begun` is called just before the first episode, when policy, sites and browser are ready.
 
     Raises:
-        UserError: no browser, no endpoint, no such task template, a full disk, another process that collects into
+        UserError: no browser, no endpoint, an unknown task template, a full disk, another process that collects into
             `folder`, or nothing but infrastructure errors.
     """
     if folder.exists() and not folder.is_dir():
@@ -100,12 +100,12 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
 
 
 def lost_episodes(folder: Path) -> list[Trajectory]:
-    """The episodes lost to infrastructure errors in `folder`, empty if there is none."""
+    """Returns the episodes in `folder` that were lost to infrastructure errors."""
     return list(Spool(folder).trajectories()) if folder.is_dir() else []
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """`asyncio.run`, where SIGTERM ends as Ctrl-C does. Raises KeyboardInterrupt then."""
+    """`asyncio.run`, with SIGTERM handled as Ctrl-C. Raises KeyboardInterrupt then."""
 
     async def guarded() -> Result:
         task = asyncio.ensure_future(main)
@@ -157,10 +157,10 @@ async def _collect(
 
 
 def _refuse_other_model(spool: Spool, done: Mapping[str, str], policy: records.Policy) -> None:
-    """Episodes that other weights or another tokenizer wrote under this policy's name are neither skipped nor added to.
+    """Refuses to skip or extend episodes that other weights or another tokenizer produced under this policy's name.
 
     Args:
-        done: as `Spool.fingerprints` returns it.
+        done: the result of `Spool.fingerprints`.
     """
     before = {key: mark for key, mark in done.items() if f"|{policy.name}@{policy.checkpoint}|" in key}
     if others := set(before.values()) - {policy.fingerprint}:
@@ -170,7 +170,7 @@ def _refuse_other_model(spool: Spool, done: Mapping[str, str], policy: records.P
         )
     if not before or not policy.tokenizer:
         return
-    # All episodes of a folder were compared with those before them: any one stands for all.
+    # Each episode was compared with the earlier ones of its folder when it was added, so one episode represents all.
     known = spool.read(next(iter(before))).policy.tokenizer
     if known and known != policy.tokenizer:
         raise UserError(
@@ -199,7 +199,7 @@ class _Run:
             def report(trajectory: Trajectory) -> None:
                 self.tally.seconds = time.perf_counter() - started
                 self.tally.steps += len(trajectory.steps)
-                # A policy that names a tokenizer is a model.
+                # Only model policies name a tokenizer.
                 self.tally.untokenised += sum(bool(trajectory.policy.tokenizer) and step.token_ids is None for step in trajectory.steps)
                 self.tally.status[trajectory.status.value] += 1
                 counts = " ".join(f"{name} {count}" for name, count in sorted(self.tally.status.items()))
@@ -211,7 +211,7 @@ class _Run:
                 await asyncio.gather(*workers)
             finally:
                 for worker in workers:
-                    # Once: a second time would end the closing of its context.
+                    # Cancel only once: a second cancellation would interrupt the closing of the browser context.
                     if not worker.cancelling():
                         worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
@@ -224,7 +224,9 @@ class _Run:
                 self.lost.add(trajectory)
                 self.lost_in_a_row += 1
             else:
-                # In this order: killed between the two, it is not there and lost as well.
+                # Removed from the lost episodes only after it was added to the finished ones: a kill between the two leaves it in both
+                # folders,
+                # which is harmless. The reverse order could leave it in neither.
                 self.lost.discard(trajectory.key)
                 self.spool.add(trajectory)
                 self.lost_in_a_row = 0

@@ -1,8 +1,8 @@
-"""Episodes on a Ray cluster: each worker is an actor with sites, browser and policy client of its own.
+"""Runs episodes on a Ray cluster. Each worker is an actor with its own sites, browser and policy client.
 
-The process that collects sends a worker one task at a time for each of its contexts, gets the finished episode back, and
-alone writes it. A worker that dies, with its node or by itself, is started again wherever there is room; what it was at
-goes to whichever place is free next.
+The collecting process sends a worker one task at a time for each of its contexts, receives the finished episode and writes it;
+workers write nothing. A worker that dies, on its own or with its node, is restarted wherever there is room. Its unfinished
+episodes go to the next free slots.
 """
 
 import asyncio
@@ -30,22 +30,22 @@ from rollouts.suites import make_suite
 
 log = logging.getLogger(__name__)
 ANSWER_SECONDS = 60.0
-"""How much longer than its episode may take a worker may be silent before it is ended."""
+"""Seconds, beyond the limit of its episode, after which a silent worker is stopped."""
 STOP_SECONDS = 20.0
-"""How long a worker may take to close its browser and sites."""
+"""Maximum seconds for a worker to close its browser and sites."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RayConfig:
-    """Read if `pool` is `ray`."""
+    """Config of the Ray pool, used if `pool` is `ray`."""
 
     address: str = ""
-    """HOST:PORT of the cluster's head. Empty: the variable RAY_ADDRESS, else the cluster that this machine is a node of,
-    else a new one of this machine alone."""
+    """HOST:PORT of the cluster's head node. Empty: the variable RAY_ADDRESS, else the cluster of which this machine is a node,
+    else a new cluster on this machine."""
     workers: Count | None = None
-    """How many, each with a browser and `browser.contexts` episodes at once. Default: as many as there are CPUs for."""
+    """Number of workers. Each has a browser with `browser.contexts` concurrent episodes. Default: as many as the CPUs allow."""
     cpus: Count = 2
-    """How many CPUs of a node one worker takes up."""
+    """CPUs that one worker reserves on its node."""
 
     def __post_init__(self) -> None:
         if "://" in self.address:
@@ -57,10 +57,10 @@ async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) 
     """Starts workers on the cluster, and stops them.
 
     Args:
-        policy: what the episodes will be recorded as; a worker whose policy is another is left out.
+        policy: the policy that the episodes record. A worker whose policy differs is left out.
 
     Raises:
-        UserError: no Ray, no cluster, no room in it, or no worker that starts.
+        UserError: no Ray, no cluster, no free resources, or no worker that starts.
     """
     try:
         import ray
@@ -87,14 +87,14 @@ def _connect(ray: ModuleType, address: str) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if host and port.isdigit():
-            # Ray itself would wait for minutes.
+            # Fails fast: Ray itself would wait for minutes.
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address or None)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"ray.address: no connection to {address or 'a Ray cluster'}: {first_line(error)}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            # Ray puts one of its own in its place, which ends the process at once.
+            # Ray installs a handler that ends the process at once. This restores the previous one.
             signal.signal(signal.SIGTERM, handler)
 
 
@@ -110,10 +110,10 @@ class _RayPlaces:
         self.count = workers * config.browser.contexts
         self._ray, self._policy, self._tries, self._contexts = ray, policy, config.limits.tries, config.browser.contexts
         self._config = msgspec.msgpack.encode(config)
-        # Beside its episodes a worker is asked to wait and to stop.
+        # The extra concurrency is for the calls `wait` and `stop`, which run alongside the episodes.
         self._actor = ray.remote(RolloutActor).options(num_cpus=cpus, max_concurrency=self._contexts + 2, scheduling_strategy="SPREAD")
         self._free: asyncio.Queue[_RayWorker | UserError] = asyncio.Queue()
-        """A worker as often as it has free places; or why there is none any more."""
+        """Holds a worker once per free slot, or the error because of which there are no workers left."""
         self._kept = workers
 
     @contextlib.asynccontextmanager
@@ -129,7 +129,7 @@ class _RayPlaces:
             self._free.put_nowait(place)
 
     async def keep_worker(self) -> None:
-        """Starts a worker whenever there is none. One that does not start is left out; the last that is left out ends the run."""
+        """Restarts the worker whenever it ends. A worker that does not start is left out; if no worker is left, the run ends."""
         failures, problem = 0, ""
         while failures < self._tries:
             failures += 1
@@ -153,7 +153,7 @@ class _RayPlaces:
 
     @contextlib.asynccontextmanager
     async def _worker(self) -> AsyncIterator["_RayWorker"]:
-        """A worker that is ready, as long as it lives. Raises RayError, UserError."""
+        """Yields a worker once it is ready, for as long as it lives. Raises RayError, UserError."""
         actor, worker = self._actor.remote(), None
         try:
             ready = msgspec.msgpack.decode(await actor.start.remote(self._config), type=_Ready)
@@ -172,7 +172,7 @@ class _RayPlaces:
 
 
 class _RayWorker:
-    """The near end of a worker."""
+    """The local handle of a worker."""
 
     def __init__(self, ray: ModuleType, actor: Any, address: str):
         self.actor, self.alive = actor, True
@@ -200,33 +200,33 @@ class _RayWorker:
 
 
 def _cause(error: Exception) -> str:
-    """What Ray's errors end with, after a traceback or a description of the actor."""
+    """The last line of a Ray error, which follows a traceback or a description of the actor."""
     return str(error).strip().splitlines()[-1][:300]
 
 
 class _Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says once it has started, or could not."""
+    """A worker's message after it has started or failed to start."""
 
     address: str
     policy: Policy | None = None
     refusal: str = ""
-    """Of a UserError."""
+    """Message of a UserError."""
 
 
 class _Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of an episode. All but one field are empty."""
+    """A worker's message about an episode. Exactly one field is set."""
 
     episode: bytes = b""
-    """As the spool has it."""
+    """The episode, encoded as in the spool."""
     failure: str = ""
-    """Of an InfraError."""
+    """Message of an InfraError."""
     refusal: str = ""
-    """Of a UserError."""
+    """Message of a UserError."""
     late: bool = False
 
 
 class RolloutActor:
-    """The far end of a worker: what Ray runs in a process of its own. Everything that goes in or out is plain bytes."""
+    """The remote side of a worker, which Ray runs in its own process. Arguments and results are plain bytes."""
 
     async def start(self, config: bytes) -> bytes:
         import ray
@@ -262,7 +262,7 @@ class RolloutActor:
         return msgspec.msgpack.encode(reply)
 
     async def wait(self) -> None:
-        """Never returns: whoever awaits it learns of the end of this worker."""
+        """Never returns. Awaiting it therefore raises as soon as the worker ends."""
         await asyncio.get_running_loop().create_future()
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Episodes in one process: what they need there, and one at a time in each of its places."""
+"""Runs episodes in one process: its sites, browser and policy, and one episode at a time in each of its slots."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,14 @@ from rollouts.web.playwright_errors import is_driver_gone
 @dataclasses.dataclass(frozen=True)
 class SuiteConfig:
     name: str = "arena"
-    """Which tasks, on which sites: a suite of the package, or `module:Class` of your own."""
+    """Name of a built-in suite, or `module:Class` of your own."""
     options: Annotated[dict[str, Any], OPTIONS] = dataclasses.field(default_factory=dict)
-    """What the suite itself takes."""
+    """Options of the suite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerConfig:
-    """How an episode is run, whichever it is."""
+    """Settings of an episode that do not depend on its task."""
 
     suite: SuiteConfig = dataclasses.field(default_factory=SuiteConfig)
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
@@ -40,31 +40,31 @@ class WorkerConfig:
 
 
 class Place(Protocol):
-    """Where one episode runs at a time."""
+    """A slot, which runs one episode at a time."""
 
     async def run(self, task: Task, attempt: int, seconds: float) -> Trajectory:
-        """Tries an episode once.
+        """Runs one try of an episode.
 
         Raises:
-            InfraError: the try says nothing about the policy.
-            TimeoutError: it took more than `seconds`.
-            UserError: no episode can be run like this.
+            InfraError: the try failed and says nothing about the policy.
+            TimeoutError: it took longer than `seconds`.
+            UserError: no episode can run with these settings.
         """
         ...
 
 
 class Places(Protocol):
-    """All the places of a run."""
+    """All slots of a run."""
 
     count: int
 
     def free(self) -> contextlib.AbstractAsyncContextManager[Place]:
-        """A place that runs nothing else until it is given back. Waits for one."""
+        """Waits for a free slot and reserves it for the duration of the context."""
         ...
 
 
 class Worker:
-    """The places of this process: as many as its browser has contexts."""
+    """The slots of this process: one per browser context."""
 
     def __init__(self, config: WorkerConfig, suite: Suite, policy: Policy, browsers: BrowserPool):
         self.config, self.suite, self.policy, self.browsers = config, suite, policy, browsers
@@ -72,7 +72,7 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def free(self) -> AsyncIterator[Place]:
-        # Whoever runs no more than `count` at once finds a free context.
+        # A caller that runs at most `count` episodes at once always finds a free context.
         yield self
 
     async def run(self, task: Task, attempt: int, seconds: float) -> Trajectory:
@@ -82,14 +82,14 @@ class Worker:
         except (InfraError, TimeoutError, UserError):
             raise
         except Exception as error:
-            # One odd page must not end a run of days. The traceback is shown, and many of these in a row do end it.
+            # One unusual page must not end a run of several days. The traceback is printed; `give_up_after` of these in a row end the run.
             traceback.print_exc()
             raise InfraError(f"{type(error).__name__}: {error}") from error
 
 
 @contextlib.asynccontextmanager
 async def work(config: WorkerConfig, suite: Suite, policy: Policy) -> AsyncIterator[Worker]:
-    """Starts sites and browser of this process, and stops them. Raises UserError if one of them does not start."""
+    """Starts the sites and the browser of this process, and stops them. Raises UserError if one of them does not start."""
     await suite.start()
     try:
         async with BrowserPool(config.browser, suite.hosts) as browsers:
@@ -99,7 +99,7 @@ async def work(config: WorkerConfig, suite: Suite, policy: Policy) -> AsyncItera
 
 
 def quieter(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Browser calls that were given up fail once more when their page or driver closes; nobody waits for them then."""
+    """Silences the second failure of an abandoned browser call, which occurs when its page or driver closes and nothing awaits the call."""
     error = context.get("exception")
     if not isinstance(error, Error) and not is_driver_gone(error):
         loop.default_exception_handler(context)

@@ -1,4 +1,4 @@
-"""Labels by rule: the outcome of an episode and its milestones after every step, from what was recorded. Needs no site."""
+"""Labels recorded episodes by rule: the outcome, and the milestones after every step. It needs no site."""
 
 import contextlib
 import shutil
@@ -19,11 +19,11 @@ from rollouts.suites import Suite
 
 PER_SHARD = 1024
 SETTINGS = "label.yaml"
-"""How the episodes of a folder were labelled."""
+"""File with the settings with which a folder was labelled."""
 
 
 def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
-    """The trajectory with its outcome, subgoals and milestones. One lost to an infrastructure error keeps none of them."""
+    """Returns the trajectory with its outcome, subgoals and milestones. An episode lost to an infrastructure error gets none of them."""
     if trajectory.status is Status.INFRA_ERROR:
         return msgspec.structs.replace(trajectory, outcome=None)
     subgoals, reached = suite.milestones(trajectory)
@@ -34,13 +34,13 @@ def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
 
 
 def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False, settings: Mapping[str, Any] | None = None) -> bool:
-    """Labels all packed episodes of `folder` into shards in `out`, which appears whole or not at all.
+    """Labels all packed episodes of `folder` into shards in `out`. The output appears atomically.
 
     Args:
-        settings: the name and the options that `suite` was made of, written with the labels. Default: its name.
+        settings: name and options of `suite`, written with the labels. Default: its name.
 
     Returns:
-        False if `out` holds the labels of these very episodes by these settings already, and is left as it is.
+        False if `out` already contains the labels of exactly these episodes with these settings. It is then left unchanged.
 
     Raises:
         UserError: a damaged or empty `folder`, episodes of another suite, other files in `out` without `overwrite`, or
@@ -58,7 +58,7 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
         raise UserError(f"{out}: {difference}; choose another out, or set overwrite=true to replace it")
     if out.exists() and (other := _other_file(out)):
         raise UserError(f"{out}: holds {other}, which is none of the files that labels are kept in; choose another out")
-    # Always the same name: what a process that was killed left there is replaced by the next one, under the lock.
+    # A fixed name, used under the lock: the next run replaces the remains of one that was killed.
     temporary = out.with_name(f".{out.name}{PART}")
     with sole_writer(temporary, f"labels of {out}"):
         _empty(temporary)
@@ -77,7 +77,7 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
 
 
 def _other_file(out: Path) -> str:
-    """The first entry that replacing the labels in `out` would destroy and that labels do not have; "" if there is none."""
+    """Returns the first entry of `out` that is no part of a labelled folder and that replacing it would destroy. "" if there is none."""
     shards = {path.stem for path in out.glob("*" + RECORDS)}
     known = {SETTINGS, *(stem + end for stem in shards for end in (RECORDS, ".json"))}
     return next((entry.name for entry in sorted(out.iterdir()) if entry.name not in known), "")
@@ -99,17 +99,18 @@ def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
 
 
 def is_labelled(folder: Path, out: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether `out` holds the labels of just the episodes of `folder`, by these settings. Raises UserError for a damaged `folder`."""
+    """Whether `out` contains the labels of exactly the episodes of `folder`, with these settings. Raises UserError if `folder` is
+    damaged."""
     return out.is_dir() and not _difference(out, ShardReader(folder), settings)
 
 
 def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> str:
-    """How what is in `out` differs from the labels of `reader`'s episodes; "" if it does not."""
+    """Describes how the contents of `out` differ from the labels of `reader`'s episodes. "" if they do not."""
     try:
         labelled = ShardReader(out)
     except UserError:
         return "holds something else already"
-    # Episodes that were collected again have the same keys; their ids are new.
+    # Episodes that were collected again have the same keys but new ids.
     if labelled.keys() != reader.keys() or labelled.ids() != reader.ids():
         return "holds something else already, the labels of other episodes"
     path = out / SETTINGS

@@ -1,4 +1,4 @@
-"""What an endpoint's answers say: its models, completions, failures. No HTTP."""
+"""Parses the responses of an endpoint: models, completions and errors. No HTTP."""
 
 import dataclasses
 import email.utils
@@ -12,38 +12,38 @@ import httpx
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """A model as the endpoint lists it. OpenAI's list has the name alone."""
+    """A model as the endpoint lists it. OpenAI's own list has only the name."""
 
     name: str
     max_length: int | None = None
-    """The most tokens of prompt and completion together: `max_model_len`, as vLLM, SGLang and mira_jax.serve say it."""
+    """Maximum tokens of prompt and completion together: `max_model_len` in the lists of vLLM, SGLang and mira_jax.serve."""
     fingerprint: str = ""
-    """Of the weights; mira_jax.serve says it."""
+    """Fingerprint of the weights, reported by mira_jax.serve."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
     text: str
     log_prob: float | None
-    """Sum of the log-probabilities that were reported, in nats, the end token's included; None if there are none."""
+    """Sum of the reported log-probabilities in nats, including the end token. None if none are reported."""
     prompt_tokens: int
     tokens: int
     cut: bool = False
-    """It was cut at `max_tokens`."""
+    """Whether the completion was cut at `max_tokens`."""
     prompt_token_ids: tuple[int, ...] | None = None
-    """What the model read. None if the endpoint does not return it, as for the fields below."""
+    """Token ids of the prompt as the model read it. This field and those below are None if the endpoint does not return them."""
     token_ids: tuple[int, ...] | None = None
-    """The tokens that were drawn, the end token included."""
+    """The sampled tokens, including the end token."""
     log_probs: tuple[float, ...] | None = None
-    """One per token of `token_ids`, as reported in `token_logprobs`, in nats."""
+    """One per token of `token_ids`, in nats, as reported in `token_logprobs`."""
     sampling_log_probs: tuple[float, ...] | None = None
-    """One per token, under the distribution it was drawn from: `sampling_logprobs` of mira_jax.serve."""
+    """One per token, under the distribution that it was sampled from: `sampling_logprobs` of mira_jax.serve."""
     fingerprint: str = ""
     """`system_fingerprint`."""
 
 
 def read_cards(response: httpx.Response) -> list[Card]:
-    """Raises ValueError, KeyError or TypeError if it is no list of models."""
+    """Parses a list of models. Raises ValueError, KeyError or TypeError if it is malformed."""
     cards = []
     for model in response.json()["data"]:
         longest, fingerprint = model.get("max_model_len"), model.get("fingerprint")
@@ -58,12 +58,12 @@ def read_cards(response: httpx.Response) -> list[Card]:
 
 
 def completion(response: httpx.Response) -> Completion:
-    """Of /completions. Raises ValueError."""
+    """Parses a response of /completions. Raises ValueError."""
     return _read(response, lambda choice: choice["text"])
 
 
 def answer(response: httpx.Response) -> Completion:
-    """Of /chat/completions. Raises ValueError."""
+    """Parses a response of /chat/completions. Raises ValueError."""
     return _read(response, lambda choice: choice["message"]["content"])
 
 
@@ -80,11 +80,11 @@ def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion
         log_probs = None if told is None else [float(value) for value in told if value is not None]
         usage = tree.get("usage") or {}
         tokens = int(usage.get("completion_tokens") or (len(log_probs) if log_probs else 0))
-        # vLLM puts the ids of the prompt into each choice of a completion, and into the response of a chat.
+        # vLLM puts the prompt's ids into each choice of a completion, but into the top level of a chat response.
         prompt_ids = _ids(choice.get("prompt_token_ids") or tree.get("prompt_token_ids"))
         ids = _ids(choice.get("token_ids"))
         return Completion(
-            # Half of a surrogate pair, which JSON may name, is no text that can be kept.
+            # JSON can contain an unpaired surrogate, which can't be encoded as UTF-8.
             text=text.encode("utf-8", "replace").decode(),
             log_prob=sum(log_probs) if log_probs and all(map(math.isfinite, log_probs)) else None,
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
@@ -109,7 +109,7 @@ def _ids(value: Any) -> tuple[int, ...] | None:
 
 
 def _floats(value: Any, ids: tuple[int, ...] | None) -> tuple[float, ...] | None:
-    """A log-probability for each of `ids`, or None."""
+    """Returns one log-probability for each of `ids`, or None."""
     if not isinstance(value, list) or ids is None or len(value) != len(ids) or None in value:
         return None
     numbers = tuple(map(float, value))
@@ -117,7 +117,7 @@ def _floats(value: Any, ids: tuple[int, ...] | None) -> tuple[float, ...] | None
 
 
 def failure(response: httpx.Response) -> str:
-    """What an error response says, whole: it may hold anything."""
+    """Returns the message of an error response at full length. Its content is untrusted."""
     try:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -126,7 +126,7 @@ def failure(response: httpx.Response) -> str:
 
 
 def retry_after(response: httpx.Response) -> float:
-    """Seconds, at most 120; 0 if the header is absent or makes no sense."""
+    """Parses the Retry-After header into seconds, at most 120. 0 if the header is absent or invalid."""
     value = response.headers.get("retry-after", "")
     try:
         seconds = float(value)

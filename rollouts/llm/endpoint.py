@@ -1,4 +1,4 @@
-"""The one client for models: an OpenAI-compatible endpoint over HTTP."""
+"""Client for models behind an OpenAI-compatible HTTP endpoint."""
 
 import asyncio
 import dataclasses
@@ -22,43 +22,43 @@ _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 403, 404})
 _INVALID = frozenset({400, 422})
 _SHOWN = 300
-"""Characters of a server's words that a message shows."""
+"""Maximum characters of a server's message that are shown."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig:
     base_url: str = "http://127.0.0.1:8000/v1"
-    """Its address, up to /v1."""
+    """Base URL, up to and including /v1."""
     model: str = ""
-    """Empty: the first that the endpoint lists."""
+    """Name of the model. Empty: the first model that the endpoint lists."""
     api_key_env: str = ""
-    """The environment variable that holds the key. Empty: no key is sent."""
+    """Environment variable that contains the API key. Empty: no key is sent."""
     timeout: Positive = 120.0
-    """Seconds that one request may take."""
+    """Maximum seconds of one request."""
     retries: Natural = 5
-    """How often a request that failed in passing is sent again."""
+    """Maximum number of retries after transient failures."""
     backoff: NonNegative = 0.5
-    """Seconds before the first retry; doubled each time, with jitter. A Retry-After header goes before it."""
+    """Seconds before the first retry, doubled for each further one, with jitter. A Retry-After header takes precedence."""
     max_backoff: NonNegative = 30.0
-    """The most seconds between two tries."""
+    """Maximum seconds between two retries."""
     concurrency: Count = 64
-    """The most requests under way at once."""
+    """Maximum number of concurrent requests."""
     requests_per_minute: NonNegative = 0.0
-    """The most requests begun in a minute; 0: no limit."""
+    """Maximum number of requests started per minute. 0: no limit."""
     log_probs: Literal["", "raw", "processed"] = ""
-    """What the endpoint's `logprobs` are, where it does not say, as mira_jax.serve does. raw: under the model itself, at
-    temperature 1, as of vLLM and OpenAI. processed: under the distribution that is drawn from, as of vLLM with
-    --logprobs-mode processed_logprobs. Empty: unknown; they are kept where both are the same."""
+    """Meaning of the endpoint's `logprobs`, if it does not report it as mira_jax.serve does. raw: under the model at temperature 1
+    (vLLM's default, OpenAI). processed: under the sampling distribution (vLLM with --logprobs-mode processed_logprobs). Empty:
+    unknown; log-probabilities are kept only if both are equal."""
     prompt_price: NonNegative = 0.0
-    """USD per million tokens of prompt, for what an evaluation says of cost."""
+    """USD per million prompt tokens, for the cost of an evaluation."""
     response_price: NonNegative = 0.0
-    """USD per million tokens of response."""
+    """USD per million response tokens, for the cost of an evaluation."""
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigError("base_url", f"{self.base_url!r} is not an http address, such as http://127.0.0.1:8000/v1")
         url = httpx.URL(self.base_url)
-        # Neither message shows the address: it holds what they are about.
+        # Neither message shows the URL, since it contains the secret.
         if url.userinfo:
             raise ConfigError("base_url", "holds a user name or password; put the key into a variable and name it in $.api_key_env")
         if url.query or url.fragment:
@@ -68,19 +68,19 @@ class EndpointConfig:
 
 
 class _InvalidRequest(EndpointError):
-    """The endpoint does not take the request as it is."""
+    """The endpoint rejects the request as invalid."""
 
 
 class Endpoint:
-    """`async with` opens it: the endpoint is asked for its models, so that a wrong address is found at once."""
+    """A client, opened with `async with`. Opening lists the endpoint's models, so that a wrong address fails at once."""
 
     def __init__(self, config: EndpointConfig, key: str = "endpoint"):
-        """`key`: where the config stands, for messages."""
+        """`key`: path of `config` in the run's config, for messages."""
         self.config = config
         self._key = key
         self.model = config.model
         self.card = Card(config.model)
-        """What the endpoint says of the model, once it is open."""
+        """The model as the endpoint lists it, once open."""
         self._client: httpx.AsyncClient | None = None
         self._places = asyncio.Semaphore(config.concurrency)
         self._next_start = 0.0
@@ -118,13 +118,13 @@ class Endpoint:
         top_k: int = 0,
         stop: Sequence[str] = (),
     ) -> Completion:
-        """One completion of a text or of token ids, with its tokens and their log-probabilities where the endpoint has them.
+        """Completes a text or token ids. Returns the tokens and their log-probabilities if the endpoint reports them.
 
-        top_p and top_k are sent when they are off as well: engines may take other defaults from the model's folder.
+        top_p and top_k are always sent, even if they are off, since an engine may take other defaults from the model's folder.
 
         Raises:
-            EndpointError: no usable answer after all retries.
-            UserError: the endpoint refuses the key or the model, has no `top_k`, or serves other weights than when it was opened.
+            EndpointError: no usable response after all retries.
+            UserError: the endpoint rejects the key or the model, does not support `top_k`, or serves other weights than when opened.
         """
         body: dict[str, Any] = {
             "model": self.model,
@@ -147,7 +147,7 @@ class Endpoint:
         return dataclasses.replace(found, log_probs=raw, sampling_log_probs=drawn)
 
     async def _extended(self, body: dict[str, Any], extensions: Mapping[str, Any]) -> Completion:
-        """Sends the extensions of OpenAI's API too, without those that the endpoint has refused."""
+        """Sends a request with extensions to OpenAI's API, except those that the endpoint has rejected before."""
         while True:
             asked = {name: value for name, value in extensions.items() if name not in self._unsupported}
             try:
@@ -163,17 +163,17 @@ class Endpoint:
     def _distributions(
         self, found: Completion, temperature: float, top_p: float, top_k: int
     ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-        """Log-probabilities at temperature 1 over the whole vocabulary, and under the distribution drawn from; None where unknown."""
+        """Log-probabilities at temperature 1 over the whole vocabulary, and under the sampling distribution. None if unknown."""
         if found.sampling_log_probs is not None:
             return found.log_probs, found.sampling_log_probs
         if temperature == 1 and top_p == 1 and not top_k:
             return found.log_probs, found.log_probs
         raw = found.log_probs if self.config.log_probs == "raw" else None
-        # Greedy tokens are not drawn, and vLLM does not say that their probability is 1.
+        # Greedy decoding does not sample. The probability of its token is 1, which vLLM does not report.
         return raw, found.log_probs if self.config.log_probs == "processed" and temperature > 0 else None
 
     async def chat(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, temperature: float, seed: int) -> Completion:
-        """The answer to a conversation, without its log-probability.
+        """Returns the answer to a conversation, without its log-probability.
 
         Raises:
             EndpointError, UserError: as for `complete`.
@@ -194,7 +194,7 @@ class Endpoint:
             try:
                 async with self._places:
                     await self._pace()
-                    # The client's own limit is on silence: an answer that trickles in would never end.
+                    # The client's own timeout limits only the time between two reads, so a slow stream of bytes would never time out.
                     response = await asyncio.wait_for(self._open().post(path, json=body), self.config.timeout)
                 if response.status_code == 200:
                     return self._without_key(read(response))
@@ -224,13 +224,13 @@ class Endpoint:
         if not key:
             raise ConfigError(f"{self._key}.api_key_env", f"the environment variable {name} is not set")
         if not (key.isascii() and key.isprintable()):
-            # Said here, without the key: the HTTP library's own message would show it.
+            # Raised here without the key: the HTTP library's own message would contain it.
             raise ConfigError(f"{self._key}.api_key_env", f"the environment variable {name} holds characters that no key has")
         self._secrets = (key,)
         return {"Authorization": f"Bearer {key}"}
 
     def _shown(self, text: str) -> str:
-        """A server's words as messages and records may hold them."""
+        """Returns a server's text in a form that is safe for messages and records."""
         return scrub(text, self._secrets)[:_SHOWN]
 
     def _without_key(self, found: Completion) -> Completion:

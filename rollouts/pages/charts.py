@@ -1,4 +1,4 @@
-"""The report's charts, as inline SVG. Each has named axes with units; series differ in colour and in shape."""
+"""Charts of the report, as inline SVG. Every axis has a name with its unit. Series differ in colour and in marker shape."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from mira_jax.trajectories.summary import Rate
 from rollouts.pages import svg
 
 MOST = 34
-"""Characters of a row's label."""
+"""Maximum characters of a row's label."""
 
 Point = tuple[float, float]
 
@@ -61,13 +61,13 @@ def lines(
     dots: bool = False,
     from_zero: bool = False,
 ) -> Markup:
-    """A line for each (series, name, points).
+    """Draws one line for each (series, name, points).
 
     Args:
         bands: name to (x, low, high), drawn behind the lines.
-        y_range: of the axis; by default what holds the data.
-        dots: marks every point, not the last alone.
-        from_zero: the axis starts at 0.
+        y_range: range of the y axis. Default: the range of the data.
+        dots: marks every point instead of only the last.
+        from_zero: starts the y axis at 0.
     """
     bands = bands or {}
     xs = [x for _, _, points in series for x, _ in points]
@@ -105,7 +105,7 @@ def shares(
     x_name: str,
     width: int = 540,
 ) -> Markup:
-    """A bar of 100 % for each (label, kind to count). `kinds`: (kind, style) from the left."""
+    """Draws a bar of 100 % for each (label, kind to count). `kinds`: (kind, style) from left to right."""
     left, right, top, row = svg.label_width([label for label, _ in rows], MOST), 22, 6, 44
     bottom = top + row * len(rows)
     x = svg.Scale(0, 100, left, width - right)
@@ -119,12 +119,12 @@ def shares(
 
 
 def share(title: str, segments: Sequence[tuple[str, int, str]], width: int = 400) -> Markup:
-    """One bar of (kind, count, style), without axes: each part says its count."""
+    """Draws one bar of (kind, count, style) segments, without axes. Each segment shows its count."""
     return svg.canvas(width, 30, title, _segments(segments, 0, 0, width, 30))
 
 
 def bars(title: str, rows: Sequence[tuple[str, float]], x_name: str, width: int = 760) -> Markup:
-    """Horizontal bars from 0, the value at each end."""
+    """Draws horizontal bars from 0, with the value at the end of each."""
     left, right, top, row = svg.label_width([label for label, _ in rows], MOST), 60, 6, 27
     bottom = top + row * len(rows)
     ticks = svg.round_ticks(0, max([value for _, value in rows] + [0]), count=7)
@@ -148,9 +148,9 @@ def episode(
     steps: int,
     width: int = 1090,
 ) -> Markup:
-    """One episode along its steps: V and P as lines in [0, 1], and below them a row of cells for each milestone.
+    """Draws the steps of one episode: V and P as lines in [0, 1], and below them a row of cells for each milestone.
 
-    V and P at a step are of what the policy read before it; a filled cell says that the milestone is done after it.
+    V and P at a step are computed from the policy's input before it. A filled cell means that the milestone is reached after the step.
     """
     left, right, top, cell = 320, 16, 14, 21
     plot = 92 if value or potential else 0
@@ -198,7 +198,7 @@ def rate_words(name: str, rate: Rate) -> str:
 
 
 def thin(points: Sequence[Point], at_most: int = 240) -> list[Point]:
-    """Means of equal runs of points, so that a long curve stays small; the last point of each run gives its x."""
+    """Downsamples a long curve: means over runs of equal length, each at the x of its last point."""
     size = max(1, math.ceil(len(points) / at_most))
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return [(run[-1][0], math.fsum(value for _, value in run) / len(run)) for run in runs]

@@ -1,7 +1,7 @@
-"""What the report shows of whole episodes: the page, response, milestones and critics at every step.
+"""The report's step-by-step view of episodes: page, response, milestones and critic values at every step.
 
-Pages and responses are untrusted: control characters are spelled out here, screenshots are taken only if they
-are JPEG, and the template escapes the rest.
+Pages and responses are untrusted. This module escapes control characters visibly and accepts only JPEG screenshots; the
+template escapes the rest.
 """
 
 import base64
@@ -23,7 +23,7 @@ _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2
 
 @dataclasses.dataclass(frozen=True)
 class StepView:
-    """Texts are as shown: cut, and with nothing hidden in them; not yet escaped."""
+    """Texts of a step as displayed: shortened, with control characters made visible. HTML is not escaped yet."""
 
     number: int
     response: str
@@ -31,7 +31,7 @@ class StepView:
     url: str
     observation: str
     cut: int
-    """Characters of the page left out."""
+    """Number of the page's characters left out."""
     screenshot: str
     """Data URI, or empty."""
     reached: list[str]
@@ -52,7 +52,7 @@ class EpisodeView:
     facts: str
     detail: str
     answer: str | None
-    """The message of exit(); None without one."""
+    """The message of exit(). None if exit() was not called."""
     chart: Markup
     steps: list[StepView]
 
@@ -62,23 +62,23 @@ class TaskView:
     intent: str
     template: str
     kind: str
-    """Who solved it, as in `selection.ORDER`."""
+    """The methods that solved the task, as in `selection.ORDER`."""
     verdict: str
     episodes: list[EpisodeView]
 
 
 def chosen_keys(evaluations: Sequence[Evaluation], findings: Findings, tasks: int) -> list[str]:
-    """The tasks to show, by the rule of `selection.choose`."""
+    """Returns the tasks to show, selected by `selection.choose`."""
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     return choose(by_name[findings.baseline].by_key, by_name[findings.treatment].by_key, tasks)
 
 
 def task_views(keys: Sequence[str], evaluations: Sequence[Evaluation], findings: Findings, characters: int, room: int) -> list[TaskView]:
-    """Each task of `keys` with the episode of every method: the treatment's, the baseline's, then the others'.
+    """Returns each task of `keys` with one episode per method: the treatment's, the baseline's, then the others.
 
     Args:
-        characters: the most shown of a page's text, and of a response, at each step.
-        room: bytes that screenshots may take in all; the first ones get it.
+        characters: maximum characters shown of a page's text and of a response, at each step.
+        room: total bytes for screenshots. The first screenshots use it up.
     """
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     baseline, treatment = by_name[findings.baseline], by_name[findings.treatment]
@@ -106,7 +106,7 @@ def task_views(keys: Sequence[str], evaluations: Sequence[Evaluation], findings:
 
 
 def visible(text: str) -> str:
-    """Spells out control characters, and marks that reorder text or have no width, so that a page can't hide or turn round what it says."""
+    """Makes control characters, bidirectional marks and zero-width characters visible, so that a page can't hide or reorder its text."""
     return _HIDDEN.sub(lambda found: f"\u27e8U+{ord(found.group()):04X}\u27e9", text)
 
 
@@ -175,7 +175,7 @@ def _step_view(
     characters: int,
     budget: "_Budget",
 ) -> StepView:
-    """`before`: the milestones after the step before; empty at the first."""
+    """`before`: the milestones after the previous step. Empty at the first step."""
     named = list(zip(names, step.milestones, strict=False))
     changes = list(zip(named, before or [False] * len(named), strict=False))
     return StepView(
@@ -210,7 +210,7 @@ def _measures(step: Step) -> str:
 
 
 def _screenshot(picture: bytes | None, budget: "_Budget") -> str:
-    """As a data URI, if it is a JPEG and the page has room; else empty."""
+    """Returns a data URI if the picture is a JPEG and fits into the budget, else an empty string."""
     if not picture or not picture.startswith(b"\xff\xd8\xff") or not budget.take(len(picture) * 4 // 3 + 200):
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
@@ -222,7 +222,7 @@ def _shown(text: str, most: int) -> str:
 
 
 class _Budget:
-    """Bytes left for screenshots."""
+    """Remaining bytes for screenshots."""
 
     def __init__(self, size: int):
         self.left = size

@@ -1,4 +1,4 @@
-"""The page of one evaluation: success with intervals, pass@k, endings, cost, and the tasks that failed."""
+"""The HTML page of one evaluation: success with intervals, pass@k, end statuses, cost, and failing tasks."""
 
 import collections
 import dataclasses
@@ -14,14 +14,14 @@ from rollouts.pages.episodes import count, visible
 
 MARKER = "made by rollouts.evaluate"
 MOST_TASKS = 500
-"""Listed on the page. The table of episodes has all."""
+"""Maximum number of tasks on the page. The table of episodes contains all."""
 _INTENT, _ERROR = 300, 200
-"""The most characters shown."""
+"""Maximum characters shown."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FailingTask:
-    """A task with an attempt that failed."""
+    """A task with at least one failed attempt."""
 
     id: str
     intent: str
@@ -32,11 +32,11 @@ class FailingTask:
 
 
 def render(summary: Summary, episodes: Sequence[Episode], lost: Sequence[Episode] = ()) -> str:
-    """The whole page.
+    """Renders the page.
 
     Args:
-        summary: of one method, by `figures.gather`.
-        episodes, lost: as given there.
+        summary: the summary of one method, from `figures.gather`.
+        episodes, lost: as for `figures.gather`.
     """
     judged = [episode for episode in episodes if episode.judged]
     failing = failing_tasks(judged)
@@ -70,7 +70,7 @@ def render(summary: Summary, episodes: Sequence[Episode], lost: Sequence[Episode
 
 
 def failing_tasks(judged: Sequence[Episode]) -> list[FailingTask]:
-    """Those never solved first, then those solved less often; among equals by template and id."""
+    """Lists failing tasks by increasing success rate, then by template and id."""
     by_task: dict[str, list[Episode]] = collections.defaultdict(list)
     for episode in judged:
         by_task[episode.task].append(episode)
@@ -102,7 +102,7 @@ def _share(attempts: Sequence[Episode]) -> float:
 
 
 def _sections(several: bool) -> list[tuple[str, str]]:
-    """(anchor, words) of what the page holds."""
+    """(anchor, title) of each section."""
     sections = [("success", "Success"), ("domains", "By domain and template")]
     sections += [("attempts", "Several attempts")] if several else []
     return [*sections, ("endings", "How episodes ended"), ("failing", "Failing tasks")]
@@ -128,7 +128,7 @@ def _lead(summary: Summary, method: Method, episodes: Sequence[Episode]) -> str:
 
 
 def _tiles(method: Method) -> list[tuple[str, str, str]]:
-    """(name, figure, what more there is to say) of the figures to see first."""
+    """(name, figure, details) of the headline figures."""
     solved, seconds = method.success_rate, method.seconds
     tiles = [
         ("Solved", f"{100 * solved.mean:.1f} %", f"{100 * solved.low:.1f} – {100 * solved.high:.1f} %"),
@@ -167,7 +167,7 @@ def _pass_chart(pass_at_k: Mapping[int, Rate]) -> Markup:
 
 
 def _statuses(episodes: Sequence[Episode]) -> list[tuple[str, str, int, int | None, float | None]]:
-    """(status, style, episodes, solved, mean steps) of each status that there is; neither of the last two for an infra_error."""
+    """(status, style, episodes, solved, mean steps) of each status that occurs. The last two are None for infra_error."""
     rows = []
     for place, status in enumerate(Status):
         of_status = [episode for episode in episodes if episode.status is status]
@@ -180,7 +180,7 @@ def _statuses(episodes: Sequence[Episode]) -> list[tuple[str, str, int, int | No
 
 
 def _costs(method: Method, steps: int) -> list[tuple[str, list[str]]]:
-    """(what, [total, per episode, per step])."""
+    """(name, [total, per episode, per step]) of each cost."""
     rows = [(f"{kind.capitalize()} tokens", [f"{value:,.0f}" for value in _three(spent)]) for kind, spent in method.tokens.items()]
     rows += [(f"{role.capitalize()}, seconds", [f"{value:,.2f}" for value in _three(spent)]) for role, spent in method.seconds.items()]
     if (cost := method.cost) and cost.usd:
@@ -194,7 +194,7 @@ def _three(spent: Spent) -> tuple[float, float, float]:
 
 
 def _usd(value: float) -> str:
-    """With cents, or two significant digits of what is less than ten of them."""
+    """Formats with cents, or with two significant digits below ten cents."""
     return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${float(f'{value:.2g}'):.10f}".rstrip("0")
 
 

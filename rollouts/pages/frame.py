@@ -1,7 +1,7 @@
-"""What every page made here has in common: templates that escape, one look, and a policy that lets nothing in from outside.
+"""The common frame of all HTML pages: autoescaping templates, a shared style, and a strict content security policy.
 
-What comes from tasks, pages and policies is untrusted. The templates escape all of it, and the page's content
-security policy allows no request, no script but its own, and no writing of markup by scripts.
+Text from tasks, pages and policies is untrusted. The templates escape all of it. The content security policy of a page blocks
+requests, all scripts except the page's own, and the insertion of markup by scripts.
 """
 
 import base64
@@ -18,11 +18,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, values: Mapping[str, Any], style: str = "", script: str = "") -> str:
-    """A whole page from a template that extends `base.html`.
+    """Renders a page from a template that extends `base.html`.
 
     Args:
-        style: the file name of its own style sheet, added to the one that all pages share.
-        script: the file name of the only script it may run.
+        style: file name of the page's own style sheet, added to the shared one.
+        script: file name of the only script that the page may run.
     """
     sheet = _read("base.css") + (_read(style) if style else "")
     code = _read(script) if script else ""
@@ -44,7 +44,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """A name that a line may end in, after each underscore."""
+    """Allows a line break after each underscore of a name."""
     return Markup("_<wbr>").join(name.split("_"))
 
 

@@ -1,4 +1,4 @@
-"""The report as one HTML page that asks for nothing from outside."""
+"""Renders the report as one self-contained HTML page."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from rollouts.pages import charts, frame, svg
 from rollouts.pages.episodes import chosen_keys, count, task_views
 
 MARKER = "made by rollouts.report"
-"""In the second line of every report: such a file may be replaced by a newer one."""
+"""In the second line of every report. A file with this marker may be overwritten by a newer report."""
 
 OUTCOMES = (("solved", "solved"), *((failure.value.replace("_", " "), failure.value) for failure in Failure))
-"""How an episode with an outcome ended, from the left: (words, style)."""
+"""End of an episode with an outcome, from left to right in the chart: (label, style)."""
 
 HOLDOUT = "holdout/"
-"""Prefix of a metric measured on held-out steps: drawn in the chart of the metric it is of."""
+"""Prefix of a metric measured on held-out steps. It is drawn in the same chart as the metric without the prefix."""
 
 METRICS_LAST = ("tokens_per_second", "learning_rate", "tokens", "steps", "seconds", "epoch")
-"""Metrics about the run and not the model."""
+"""Metrics of the run rather than of the model."""
 
 METRICS_SHOWN = 4
 
@@ -46,7 +46,7 @@ def render(
     runs: Sequence[Run] = (),
     minutes: Mapping[str, float] | None = None,
 ) -> str:
-    """The whole page. To keep `options.max_bytes`, first screenshots and then tasks are left out."""
+    """Renders the page. To stay within `options.max_bytes`, screenshots are left out first, then tasks."""
     common = _frame(options, evaluations, findings, runs, minutes or {})
     keys = chosen_keys(evaluations, findings, options.tasks)
 
@@ -66,7 +66,7 @@ def render(
 def _frame(
     options: Options, evaluations: Sequence[Evaluation], findings: Findings, runs: Sequence[Run], minutes: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What the template needs, but for the episodes."""
+    """Template values, except the episodes."""
     methods = findings.summary.methods
     series = {name: place for place, name in enumerate(methods)}
     headline = findings.headline
@@ -103,7 +103,7 @@ def _frame(
 
 
 def _sections(training: bool, stages: bool) -> list[tuple[str, str]]:
-    """(anchor, words) of what the page holds."""
+    """(anchor, title) of each section."""
     sections = [("success", "Success"), ("templates", "By template"), ("progress", "Progress and failures")]
     sections += [("training", "Training")] if training else []
     sections += [("stages", "Time")] if stages else []
@@ -132,7 +132,7 @@ def _lead(evaluations: Sequence[Evaluation], findings: Findings) -> str:
 
 
 def _verdict(one: Comparison) -> str:
-    """What the paired comparison says, at the 5 % level."""
+    """States the result of the paired comparison at the 5 % level."""
     chance = "by more than chance would explain" if one.p_value < 0.05 else "but chance alone could explain it"
     if one.difference == 0:
         return f"{one.treatment} solves as many of these tasks as {one.baseline}."
@@ -140,7 +140,7 @@ def _verdict(one: Comparison) -> str:
 
 
 def _pair_kinds(pair: Paired, series: Mapping[str, int]) -> list[tuple[str, int, str]]:
-    """Which of the two solved a task, or solved it more often: (words, count, style)."""
+    """Number of tasks by the method that solved them, or solved them more often: (label, count, style)."""
     one = pair.comparison
     styles = [f"s{series[name] % svg.SERIES}" for name in (one.treatment, one.baseline)]
     both = sum(task.baseline == task.baseline_attempts and task.treatment == task.treatment_attempts for task in pair.ties)
@@ -211,7 +211,7 @@ def _outcomes(method: Method) -> dict[str, int]:
 
 
 def _curves(run: Run, wanted: Sequence[str]) -> list[tuple[str, bool, Markup]]:
-    """(name, whether a holdout curve is in it, chart) of each metric: those asked for, else the first few, losses first."""
+    """(name, whether it includes a held-out curve, chart) of each metric: those in `wanted`, else the first few, losses first."""
     names = [name for name in wanted if name in run.curves]
     if not wanted:
         several = (name for name, points in run.curves.items() if len(points) > 1 and not name.startswith(HOLDOUT))

@@ -1,11 +1,11 @@
-"""Which tasks the report shows step by step: by rule, so that nobody picks the pleasant ones."""
+"""Selects the tasks that the report shows step by step. A fixed rule prevents hand-picking."""
 
 from collections.abc import Mapping, Sequence
 
 from rollouts.analysis.evaluation import Episode
 
 ORDER = ("treatment", "baseline", "neither", "both")
-"""Who solved the task: first those where the two methods differ."""
+"""Which of the two methods solved the task. Tasks on which they differ come first."""
 
 
 def solved_by(baseline: bool, treatment: bool) -> str:
@@ -15,11 +15,10 @@ def solved_by(baseline: bool, treatment: bool) -> str:
 
 
 def choose(baseline: Mapping[str, Episode], treatment: Mapping[str, Episode], count: int) -> list[str]:
-    """Task keys to show, at most `count`.
+    """Returns at most `count` task keys to show.
 
-    Tasks that only one of the two solved come first, in turn one that the treatment solved and one that the
-    baseline solved; then those that neither and both solved, in turn. Within a kind, templates not shown yet
-    come first, then the order of keys.
+    Tasks that only one method solved come first, alternating between those of the treatment and of the baseline. Tasks that
+    neither or both solved follow, alternating likewise. Within a kind, templates not shown yet come first, then the order of keys.
     """
     kinds: dict[str, list[str]] = {kind: [] for kind in ORDER}
     for key in sorted(baseline.keys() & treatment.keys()):

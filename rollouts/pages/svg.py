@@ -1,4 +1,4 @@
-"""The pieces that charts are drawn from: inline SVG without colours, which the page's style sheet gives."""
+"""Building blocks of charts: inline SVG without colours, which the page's style sheet sets."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 SERIES = 6
-"""Series with colours and marker shapes of their own; later ones start again."""
+"""Number of series with their own colour and marker shape. Later series reuse them."""
 
 
 class Scale:
-    """Data to pixels along one axis."""
+    """Maps data to pixels along one axis."""
 
     def __init__(self, low: float, high: float, start: float, end: float):
         self.low, self.high, self.start, self.end = low, high, start, end
@@ -20,7 +20,7 @@ class Scale:
 
 
 def canvas(width: float, height: float, title: str, parts: Iterable[Markup]) -> Markup:
-    """`title` is what screen readers say."""
+    """`title` is the text for screen readers."""
     frame = '<svg class="chart" width="{0:.0f}" height="{1:.0f}" viewBox="0 0 {0:.0f} {1:.0f}" role="img" aria-label="{2}">{3}</svg>'
     return Markup(frame).format(width, height, title, join(parts))
 
@@ -30,7 +30,7 @@ def join(parts: Iterable[Markup]) -> Markup:
 
 
 def group(style: str, *parts: Markup, tip: str = "") -> Markup:
-    """`tip` is shown when the pointer rests on the group."""
+    """`tip` is the tooltip of the group."""
     return Markup('<g class="{}">{}{}</g>').format(style, _title(tip), join(parts))
 
 
@@ -53,20 +53,20 @@ def curve(series: int, points: Sequence[tuple[float, float]], tip: str = "") -> 
 
 
 def text(x: float, y: float, words: str, style: str, anchor: str = "start", most: int = 0) -> Markup:
-    """`most`: the most characters shown; the rest is in the tip."""
+    """`most`: maximum characters shown. A longer text is shown in full in the tooltip."""
     shown = shorten(words, most) if most else words
     label = '<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}{}</text>'
     return Markup(label).format(style, x, y, anchor, shown, _title(words if shown != words else ""))
 
 
 def upright(x: float, y: float, words: str, style: str) -> Markup:
-    """Text along a vertical axis, read from below, centred at (x, y)."""
+    """Vertical text for a y axis, read from bottom to top, centred at (x, y)."""
     label = '<text class="{}" transform="translate({:.1f} {:.1f}) rotate(-90)" text-anchor="middle">{}</text>'
     return Markup(label).format(style, x, y, words)
 
 
 def marker(series: int, x: float, y: float, radius: float) -> Markup:
-    """A circle, square, diamond or triangle; then a circle and a square, hollow."""
+    """A circle, square, diamond or triangle, filled; then a circle and a square, hollow."""
     style = "dot hollow" if series % SERIES >= 4 else "dot"
     shape, wide = series % SERIES % 4, 1.25 * radius
     if shape == 0:
@@ -84,13 +84,13 @@ def mark(series: int, *parts: Markup, tip: str = "") -> Markup:
 
 
 def swatch(series: int) -> Markup:
-    """A legend's sample: the line and shape of a series."""
+    """A legend entry: line and marker of a series."""
     sample = mark(series, line(0, 7, 24, 7, "stroke"), marker(series, 12, 7, 4.5))
     return Markup('<svg class="swatch" width="24" height="14" viewBox="0 0 24 14" aria-hidden="true">{}</svg>').format(sample)
 
 
 def x_axis(scale: Scale, ticks: Sequence[float], bottom: float, name: str, grid_top: float | None = None) -> Markup:
-    """Base line, tick numbers and name; grid lines up to `grid_top` if given."""
+    """Draws the base line, tick labels and name of an x axis, with grid lines up to `grid_top` if given."""
     parts = []
     for tick in ticks:
         if scale.low - 1e-9 <= tick <= scale.high + 1e-9:
@@ -103,7 +103,7 @@ def x_axis(scale: Scale, ticks: Sequence[float], bottom: float, name: str, grid_
 
 
 def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`, about `count`, spaced by 1, 2, 2.5 or 5 times a power of ten."""
+    """About `count` round numbers that cover [low, high], spaced by 1, 2, 2.5 or 5 times a power of ten."""
     if not high > low:
         low, high = low - (abs(low) or 1) * 0.5, high + (abs(high) or 1) * 0.5
     rough = (high - low) / max(1, count - 1)
@@ -114,7 +114,7 @@ def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """For an axis: at most four significant digits, thousands set apart."""
+    """Formats an axis label: at most four significant digits, with a thousands separator."""
     if value and (abs(value) >= 1e6 or abs(value) < 1e-4):
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
@@ -122,7 +122,7 @@ def number(value: float) -> str:
 
 
 def rate_bar(mean: float, low: float, high: float, title: str) -> Markup:
-    """A share in [0, 1] as a bar with its interval, as wide as the place it stands in. `title` is also what screen readers say."""
+    """Draws a fraction in [0, 1] as a bar with its interval, as wide as its container. `title` is also the text for screen readers."""
     grid = (Markup('<line class="grid" x1="{0}%" x2="{0}%" y1="0" y2="26"/>').format(at) for at in (0, 25, 50, 75, 100))
     bar = Markup('<rect class="share" x="0" y="6" width="{:.2f}%" height="14" rx="2"/>').format(100 * mean)
     whisker = Markup('<line class="whisker" x1="{:.2f}%" x2="{:.2f}%" y1="{}" y2="{}"/>')
@@ -133,7 +133,7 @@ def rate_bar(mean: float, low: float, high: float, title: str) -> Markup:
 
 
 def label_width(labels: Iterable[str], most: int) -> float:
-    """Pixels to keep free on the left for labels of at most `most` characters, in a wide font."""
+    """Pixels to reserve on the left for labels of at most `most` characters, in a wide font."""
     return 24 + 7.4 * max([len(shorten(label, most)) for label in labels] + [4])
 
 
