@@ -1,4 +1,4 @@
-"""Suites of tasks, by name."""
+"""Registry of task suites by name."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ SUITES = {
     "webarena_infinity": "rollouts.suites.infinity.suite:InfinitySuite",
     "webarena_lite": "rollouts.suites.webarena.suite:WebArenaLiteSuite",
 }
-"""Name in the config to `module:Class`, imported when it is asked for. `Options` of the class is the dataclass of its options,
-which its constructor takes by name."""
+"""Name in the config to `module:Class`, imported on first use. The class attribute `Options` is the dataclass of the suite's options,
+which the constructor takes as keyword arguments."""
 OPTIONS = Options(SUITES, chosen_by=("name",), beside=True, attribute="Options")
-"""Of `suite.options`. `suite.name` may also be the `module:Class` of a user's own suite."""
+"""Type of `suite.options`. `suite.name` may also be the `module:Class` of a user's own suite."""
 
 
 def make_suite(name: str, **options: Any) -> Suite:
-    """The suite of that name or `module:Class`. Raises UserError if there is none, or for a wrong option."""
+    """Creates the suite with that name or `module:Class`. Raises UserError if there is none, or if an option is invalid."""
     if name in SUITES:
         suite = load_class(SUITES[name])
     elif ":" in name:

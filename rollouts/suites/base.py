@@ -1,4 +1,4 @@
-"""What a suite of tasks offers to the rollout engine: tasks, one isolated session per episode, and judgement."""
+"""Interfaces between a suite and the rollout engine: tasks, one isolated session per episode, and evaluation."""
 
 import difflib
 import random
@@ -18,109 +18,109 @@ _MAX_SEED = 10**8
 
 
 class ScriptedPolicy(Protocol):
-    """Acts by rule for one episode, in the grammar that models use."""
+    """A rule-based policy for one episode, which writes the same action grammar as models."""
 
     def respond(self, task: Task, rounds: Sequence[Round], observation: str) -> str:
-        """The response to the current page. `rounds` are the responses so far, with what was wrong with each."""
+        """Returns the response to the current page. `rounds` are the responses so far, each with its error, if any."""
         ...
 
 
 class Session(Protocol):
-    """The sites as one episode sees them: apart from every other episode's, and gone when it ends."""
+    """The sites of one episode, isolated from all other episodes and discarded when it ends."""
 
     task: Task
-    """The task of the episode. Where only the page itself says what is asked, its intent is filled in here."""
+    """The episode's task. If only the page states the instruction, the intent is filled in here."""
     addresses: Mapping[str, str]
     """Placeholder to address: `{"__SHOP__": "http://127.0.0.1:40123"}`."""
     hosts: frozenset[str]
-    """`host:port` of everything the browser may reach."""
+    """`host:port` of every server that the browser may reach."""
 
     async def state(self) -> dict[str, Any]:
-        """A small JSON snapshot of the sites' state, for `Step.state`. Changes nothing."""
+        """Returns a small JSON snapshot of the sites' state for `Step.state`, without changing the state."""
         ...
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
-        """Gathers what the outcome is judged on, at the end of the episode.
+        """Collects the evidence for the outcome at the end of the episode.
 
         Args:
             page: the last page, as recorded.
-            answer: exit()'s message.
-            front: the last page itself, while it stands.
+            answer: message of exit().
+            front: the last page in the browser, if it is still open.
         """
         ...
 
     async def close(self) -> None:
-        """Forgets the episode's state. Safe to call twice."""
+        """Discards the episode's state. May be called twice."""
         ...
 
 
 class Suite(Protocol):
-    """A set of tasks and the sites they are about.
+    """A set of tasks, and their sites.
 
-    `judge`, `milestones`, `tasks` and `task` are pure: they need no running site.
+    `judge`, `milestones`, `tasks` and `task` are pure functions that need no running site.
     """
 
     Options: ClassVar[type]
-    """The dataclass of its options: the keys of `suite.options`, which the constructor takes by name."""
+    """Dataclass of the suite's options: the keys of `suite.options`, which the constructor takes as keyword arguments."""
     name: str
     hosts: frozenset[str]
-    """`host:port` of everything that any session may reach, once started; empty if each session has its own."""
+    """`host:port` of every server that any session may reach, available after `start`. Empty if each session has its own."""
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
-        """`count` tasks, the same for the same arguments, spread evenly over the templates (all of them if None).
+        """Returns `count` tasks, spread evenly over the templates (all if None). Deterministic in the arguments.
 
         Raises:
-            UserError: no such split or template.
+            UserError: an unknown split or template.
         """
         ...
 
     def task(self, task_id: str) -> Task:
-        """The task of that id. Raises UserError if there is none."""
+        """Returns the task with that id. Raises UserError if it does not exist."""
         ...
 
     async def reset(self) -> None:
-        """Puts sites that the processes of a run share into their first state, once per run, before its first episode."""
+        """Resets sites that are shared by the processes of a run to their initial state. Called once per run, before the first episode."""
         ...
 
     async def start(self) -> None:
-        """Makes the sites ready, once per process."""
+        """Prepares the sites. Called once per process."""
         ...
 
     async def stop(self) -> None: ...
 
     async def open(self, task: Task, context: BrowserContext) -> Session:
-        """Resets the sites for one episode and makes `context` part of it."""
+        """Resets the sites for one episode and connects `context` to them."""
         ...
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
-        """The outcome by the task's own rules, from the trajectory's evidence. None if a model has to judge, and gave no verdict."""
+        """Decides the outcome by the task's rules, from the trajectory's evidence. None if a judge model is needed and gave no verdict."""
         ...
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
-        """The task's subgoals in order, and for each step whether each has been reached by the end of that step."""
+        """Returns the task's subgoals in order, and for each step whether each subgoal is reached by the end of that step."""
         ...
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> ScriptedPolicy:
-        """A policy that solves the task, unless a bad habit is in its way.
+        """Returns a policy that solves the task, except where a bad habit prevents it.
 
-        `habits` maps a habit's name to its probability; each is drawn once per episode, from (task, seed, attempt).
+        `habits` maps each habit to its probability. Habits are drawn once per episode, from (task, seed, attempt).
 
         Raises:
-            UserError: no such habit, or a probability outside [0, 1].
+            UserError: an unknown habit, or a probability outside [0, 1].
         """
         ...
 
 
 def take_turns(known: Sequence[str], names: Sequence[str] | None, split: str, count: int, seed: int) -> list[tuple[str, int]]:
-    """`count` pairs of a template and the number of an instance of it, the templates taking turns.
+    """Draws `count` pairs of a template and an instance number, cycling through the templates.
 
     Args:
-        known: every template of the suite.
-        names: the wanted ones, all if None.
-        seed: another one gives other numbers.
+        known: all templates of the suite.
+        names: the templates to use. None: all.
+        seed: each seed draws other numbers.
 
     Raises:
-        UserError: no such split or template, or more instances than a seed has.
+        UserError: an unknown split or template, or more instances than a seed provides.
     """
     if split not in SPLITS:
         raise UserError(f"split: {split!r} is none of {', '.join(SPLITS)}")
@@ -137,7 +137,7 @@ def take_turns(known: Sequence[str], names: Sequence[str] | None, split: str, co
 
 
 def spread(pool: Sequence[Task], count: int, seed: int) -> list[Task]:
-    """So many of the tasks, as evenly over their templates as there are tasks."""
+    """Selects `count` of the tasks, as evenly over their templates as possible."""
     draw = random.Random(seed)
     groups: dict[str, list[Task]] = {}
     for task in pool:
@@ -149,7 +149,7 @@ def spread(pool: Sequence[Task], count: int, seed: int) -> list[Task]:
 
 
 def to_address(url: str, addresses: Mapping[str, str]) -> str:
-    """A URL to open: the placeholder at its head replaced by the site's address."""
+    """Returns the URL to open: its leading placeholder is replaced by the site's address."""
     for placeholder, address in addresses.items():
         if url == placeholder or url.startswith(placeholder + "/") or url.startswith(placeholder + "?"):
             return address + url[len(placeholder) :]
@@ -157,7 +157,7 @@ def to_address(url: str, addresses: Mapping[str, str]) -> str:
 
 
 def to_placeholder(url: str, addresses: Mapping[str, str]) -> str:
-    """A URL to record: the site's address replaced by its placeholder. The longest matching address wins."""
+    """Returns the URL to record: the site's address is replaced by its placeholder. The longest matching address is used."""
     for placeholder, address in sorted(addresses.items(), key=lambda pair: -len(pair[1])):
         rest = url[len(address) :]
         if url.startswith(address) and (not rest or rest[0] in "/?#"):

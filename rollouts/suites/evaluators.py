@@ -1,7 +1,7 @@
-"""WebArena's evaluators over gathered evidence: string_match, url_match and program_html. Nothing from a task is executed here.
+"""WebArena's evaluators over recorded evidence: string_match, url_match and program_html. No code from a task is executed here.
 
-The rules are those of WebArena-Lite's evaluator: a task succeeds if each of its `eval_types` does. What only a model can
-judge, a fuzzy match of anything but N/A, is asked of the `Reader` that the caller gives.
+The rules are those of WebArena-Lite's evaluator: a task succeeds if each of its `eval_types` does. Where only a model can
+decide, that is for a fuzzy match of anything but N/A, the `Reader` that the caller passes is asked.
 """
 
 import re
@@ -25,27 +25,28 @@ _SELECTOR = re.compile(r"[#.]?[A-Za-z][\w-]*")
 _PUNCTUATION = r"\s;@#$%&?!*()\[\]{}<>\"`«»“”‘’„\u2012-\u2015"
 _TOKEN_START = rf"(?:(?<![^{_PUNCTUATION}'])|(?<=\.\.)|(?<=--)|(?<=[:,])(?=\D))"
 _TOKEN_END = rf"(?=[{_PUNCTUATION}]|$|\.\.|--|[:,](?:\D|$)|'(?:s|m|d|ll|re|ve)?(?:\s|$)|\.[\])}}>\"'»”’ ]*$|\.\s+[^\w\s]|\.\s+\d)"
-"""Around a token by the Penn Treebank's rules. A full stop is a token of its own only where it ends a sentence: at the end of
-the text, or before anything but a letter, since a sentence begins with a capital and answers are in lower case."""
+"""Token boundaries by the Penn Treebank's rules. A full stop is a separate token only where it ends a sentence: at the end of
+the text, or before anything but a letter. Before a letter it is not, since a sentence begins with a capital and answers are in
+lower case."""
 
 
 class Reader(Protocol):
-    """Judges what no rule can: a model, or a person."""
+    """Decides what no rule can: a model, or a person."""
 
     def same(self, question: str, reference: str, answer: str) -> bool:
-        """Whether the answer to the question means what the reference does."""
+        """Whether the answer means the same as the reference."""
         ...
 
     def same_reason(self, question: str, reason: str, answer: str) -> bool:
-        """Whether the answer gives, or implies, the reason why what was asked can't be done."""
+        """Whether the answer states or implies the reason why the task can't be done."""
         ...
 
 
 def judge(evaluation: Mapping[str, Any], evidence: Evidence, intent: str = "", reader: Reader | None = None) -> Outcome:
-    """The outcome by a task's `eval` object.
+    """Decides the outcome according to a task's `eval` object.
 
     Raises:
-        UserError: the evaluation needs a reader and there is none, or it is of an unknown type.
+        UserError: the evaluation needs a reader and none is given, or its type is unknown.
     """
     failures = []
     for kind in evaluation["eval_types"]:
@@ -74,7 +75,7 @@ def needs_reader(evaluation: Mapping[str, Any]) -> bool:
 def string_match(
     references: Mapping[str, Any], answer: str | None, intent: str = "", note: str = "", reader: Reader | None = None
 ) -> list[str]:
-    """What is wrong with the answer; empty if nothing. `note` is why the task can't be done, where the reference is N/A."""
+    """Describes what is wrong with the answer. Empty if nothing is. `note` states why the task can't be done, for the reference N/A."""
     if answer is None:
         return ["no answer"]
     answer = clean(answer)
@@ -95,10 +96,10 @@ def string_match(
 
 
 def url_match(references: str, url: str, note: str = "GOLD in PRED") -> list[str]:
-    """What is wrong with the last page's address; empty if nothing.
+    """Describes what is wrong with the last page's address. Empty if nothing is.
 
-    `GOLD in PRED` is WebArena's rule: some reference's host and path is a part of the page's, and each query key of the
-    references has one of their values. `EXACT` wants host and path to be equal.
+    `GOLD in PRED` is WebArena's rule: host and path of some reference are a substring of the page's, and each query key of the
+    references has one of their values. `EXACT` requires host and path to be equal.
     """
     page, golds = urlsplit(url.rstrip("/")), [urlsplit(reference.rstrip("/")) for reference in references.split(OR)]
     base, bases = page.netloc + page.path, [gold.netloc + gold.path for gold in golds]
@@ -115,7 +116,8 @@ def url_match(references: str, url: str, note: str = "GOLD in PRED") -> list[str
 def program_html(
     targets: Sequence[Mapping[str, Any]], contents: Sequence[str], intent: str = "", reader: Reader | None = None
 ) -> list[str]:
-    """What is wrong with the texts selected by the targets; empty if nothing. Of several kinds of reference, the first counts."""
+    """Describes what is wrong with the texts that the targets select. Empty if nothing is. If a target has several kinds of
+    reference, the first is used."""
     if len(contents) != len(targets):
         return [f"{len(contents)} of {len(targets)} targets were read"]
     failures = []
@@ -130,7 +132,7 @@ def program_html(
 
 
 def _unmet(kind: str, reference: Any, text: str, what: str, tokens: bool) -> list[str]:
-    """The references of this kind that `text` does not meet, each as a message."""
+    """Returns a message for each reference of this kind that `text` does not meet."""
     if kind == "exact_match":
         return [] if clean(reference) == clean(text) else [f"{what} is {_short(text)}, not {_short(reference)}"]
     if kind == "must_include":
@@ -141,7 +143,7 @@ def _unmet(kind: str, reference: Any, text: str, what: str, tokens: bool) -> lis
 
 
 def _includes(reference: str, text: str, tokens: bool) -> bool:
-    """Whether one of the alternatives is a part of `text`; if `tokens`, one of a single character must be a token."""
+    """Whether one of the alternatives is a substring of `text`. If `tokens`, a single character must be a token."""
     text = clean(text)
     parts = [clean(alternative) for alternative in reference.split(OR)]
     return any(_has_token(part, text) if tokens and len(part) == 1 else part in text for part in parts)
@@ -167,13 +169,13 @@ def _short(text: str) -> str:
 
 
 def select_text(html: str, locator: str) -> str:
-    """The visible text of the elements that `locator` selects, in the page's order, joined by ` | `.
+    """Returns the visible text of the elements that `locator` selects, in document order, joined by ` | `.
 
     `locator` is empty for the whole page, or `#id`, `.class` or `tag`, or WebArena's `document.querySelector('...').outerText`
-    around one of these, which selects the first such element only.
+    around one of these, which selects only the first such element.
 
     Raises:
-        UserError: another form of locator.
+        UserError: any other form of locator.
     """
     match = _LOCATOR.fullmatch(locator.strip())
     selector = match and (match["inner"] or match["plain"])
@@ -187,14 +189,14 @@ def select_text(html: str, locator: str) -> str:
 
 
 class _TextReader(HTMLParser):
-    """Gathers the text of the elements that a simple selector selects."""
+    """Collects the text of the elements that a simple selector matches."""
 
     def __init__(self, selector: str):
         super().__init__()
         self.found: list[list[str]] = []
         self._selector = selector
         self._open: list[tuple[str, bool]] = []
-        """Open elements: tag, and whether it is selected."""
+        """Open elements, as (tag, whether it is selected)."""
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         values = dict(attributes)

@@ -1,4 +1,4 @@
-"""Serves a suite's own sites on loopback, inside the process that runs the episodes."""
+"""Serves a suite's own sites on loopback, in the process that runs the episodes."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ _STOP_SECONDS = 5.0
 
 
 class LocalServer:
-    """An ASGI application on 127.0.0.1, served in the event loop that calls `start`."""
+    """An ASGI application on 127.0.0.1, served in the event loop in which `start` is called."""
 
     def __init__(self, app: Any, port: int = 0):
-        """`port`: 0 takes a free one."""
+        """`port`: 0 selects a free port."""
         self.host = ""
         """`host:port` while it serves, else empty."""
         self._app, self._port = app, port
@@ -26,7 +26,7 @@ class LocalServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Serves. Raises UserError if the port is in use."""
+        """Starts serving. Raises UserError if the port is in use."""
         if self._serving:
             return
         listener = socket.socket()
@@ -49,7 +49,7 @@ class LocalServer:
         self.host = f"127.0.0.1:{listener.getsockname()[1]}"
 
     async def stop(self) -> None:
-        """Safe to call twice."""
+        """Stops serving. May be called twice."""
         if not (self._serving and self._server):
             return
         self._server.should_exit = True
@@ -60,7 +60,7 @@ class LocalServer:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that it is a part of."""
+    """Does not install signal handlers, which belong to the surrounding process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The action grammar: what a policy may write, parsed by hand. Model text is data and is never evaluated.
+"""The action grammar: the calls that a policy may write, with a hand-written parser. Model output is never evaluated.
 
     response = { comment-line | blank-line } call
     call     = NAME "(" [ NAME "=" value { "," NAME "=" value } [ "," ] ] ")"
@@ -51,13 +51,13 @@ _NAMES = {name.lower(): name for name in FORMS}
 
 
 class ParseError(ValueError):
-    """The response is not one call of the grammar. The message says what was expected; the policy is shown it."""
+    """The response is not one call of the grammar. The message states what was expected and is shown to the policy."""
 
 
 def parse(response: str) -> Action:
-    """Reads a response.
+    """Parses a response.
 
-    `exit(message="m")` becomes `Action(name="exit", argument="m")`; `go_backward()` is `do(action="Go Backward")`.
+    `exit(message="m")` becomes `Action(name="exit", argument="m")`. `go_backward()` is `do(action="Go Backward")`.
 
     Raises:
         ParseError: the response is not exactly one well-formed call.
@@ -89,7 +89,7 @@ def parse(response: str) -> Action:
 
 
 def format_action(action: Action) -> str:
-    """The text that `parse` reads as `action`."""
+    """Returns the text that `parse` reads as `action`."""
     if action.name == EXIT:
         return f"exit(message={quote(action.argument or '')})"
     if action.name == GO_BACKWARD:
@@ -105,7 +105,7 @@ def format_action(action: Action) -> str:
 
 
 def quote(text: str) -> str:
-    """A string literal of the grammar."""
+    """Returns a string literal of the grammar."""
     text = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
 

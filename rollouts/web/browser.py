@@ -1,6 +1,6 @@
-"""One Chromium for many episodes: found, fenced, started, and started again when it dies.
+"""One Chromium shared by many episodes: finds it, starts it behind the network fences, and restarts it when it dies.
 
-python -m rollouts.web.browser     # starts it once, and says what is missing if it does not
+python -m rollouts.web.browser     # starts it once, and reports what is missing if it does not start
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from rollouts.web.fence import Fence
 Result = TypeVar("Result")
 
 EXECUTABLES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-"""Looked for in this order. The headless shell takes about twice the steps per second of a full browser."""
+"""Executables to look for, in this order. The headless shell takes about twice as many steps per second as a full browser."""
 
 OTHER_BROWSER = (
     "install the distribution's package (apt-get install chromium-headless-shell), "
@@ -47,9 +47,9 @@ ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
-    # Playwright's own list, which this flag replaces, as far as it matters for headless pages. And two more.
-    # RenderDocument: a new frame in the browser process at every navigation, a quarter of the processor time of a step.
-    # DeferRendererTasksAfterInput: tasks that a click began may wait for the next frame, behind the pause in `tabs.py`.
+    # This flag replaces Playwright's own list, so that list is repeated as far as it matters for headless pages. Two are added.
+    # RenderDocument: creates a new frame in the browser process at every navigation, a quarter of the processor time of a step.
+    # DeferRendererTasksAfterInput: may delay tasks started by a click until the next frame, after the pause in `tabs.py`.
     "--disable-features=AvoidUnnecessaryBeforeUnloadCheckSync,AvoidCorsURLLoaderRestartOnRedirect,DestroyProfileOnBrowserClose,"
     "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,"
     "PreconnectToSearch,ThirdPartyStoragePartitioning,Translate,RenderDocument,DeferRendererTasksAfterInput",
@@ -59,36 +59,36 @@ ENVIRONMENT = frozenset((
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "LD_LIBRARY_PATH",
 ))  # fmt: skip
 ENVIRONMENT_PREFIXES = ("LC_", "XDG_", "FONTCONFIG_", "PLAYWRIGHT_BROWSERS_", "PLAYWRIGHT_NODEJS_")
-"""The variables that the driver and the browser see."""
+"""Environment variables passed on to the driver and the browser."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BrowserConfig:
     executable: str | None = None
-    """Path of a Chromium. If not given: chromium-headless-shell or chromium on PATH, else Playwright's own."""
+    """Path of a Chromium. Default: chromium-headless-shell or chromium on PATH, else Playwright's own."""
     contexts: Count = 4
-    """Episodes at once, each in a browser context of its own."""
+    """Number of concurrent episodes, each in its own browser context."""
     width: Count = 1280
-    """Of the page, in pixels."""
+    """Width of the viewport in pixels."""
     height: Count = 720
-    """Of the part of the page that is seen at once, in pixels."""
+    """Height of the viewport in pixels."""
     draw: bool = True
-    """Whether pages are painted. Without, a step costs about a third less processor time, but pages get no animation
-    frames and there are no screenshots: for sites whose pages come whole from the server."""
+    """Whether pages are painted. Without painting a step takes about a third less processor time, but there are no animation frames and
+    no screenshots. Turn it off only for sites whose pages are rendered by the server."""
     screenshots: bool = False
-    """Keeps a JPEG of every page that the policy saw."""
+    """Records a JPEG screenshot of every page that the policy saw."""
     screenshot_quality: Annotated[int, Meta(ge=0, le=100)] = 50
-    """Of the JPEG, in percent."""
+    """JPEG quality in percent."""
     sandbox: bool = True
-    """Chromium's own sandbox. If it can't start, the command ends. Chromium has none for root."""
+    """Enables Chromium's sandbox. If it can't start, the command ends. Chromium does not support it for root."""
     launch_seconds: Positive = 30.0
-    """The most that the browser may take to start."""
+    """Maximum seconds for the browser to start."""
     call_seconds: Positive = 10.0
-    """The most that one call to the browser may take."""
+    """Maximum seconds of one call to the browser."""
     load_seconds: Positive = 15.0
-    """The most that a page may take to load after an action."""
+    """Maximum seconds for a page to load after an action."""
     settle_seconds: NonNegative = 1.5
-    """How long, after an action, requests that a page sends by script are waited for."""
+    """Maximum seconds, after an action, to wait for requests that scripts of the page send."""
 
     def __post_init__(self) -> None:
         if self.screenshots and not self.draw:
@@ -96,7 +96,7 @@ class BrowserConfig:
 
 
 async def bounded(awaitable: Awaitable[Result], seconds: float, what: str) -> Result:
-    """Awaits one browser call for at most `seconds`: Playwright's own limits do not cover every call.
+    """Awaits one browser call for at most `seconds`. Playwright's own timeouts do not cover every call.
 
     Raises:
         BrowserError: the call failed, or took longer.
@@ -110,10 +110,10 @@ async def bounded(awaitable: Awaitable[Result], seconds: float, what: str) -> Re
 
 
 def find_executables(configured: str | None) -> list[str | None]:
-    """The Chromiums to try to start, in order; None means Playwright's own, if it was downloaded.
+    """Returns the Chromium executables to try, in order. None stands for Playwright's own, if it was downloaded.
 
     Raises:
-        UserError: the configured path is no executable file.
+        UserError: the configured path is not an executable file.
     """
     if configured:
         path = shutil.which(configured) or configured
@@ -124,13 +124,13 @@ def find_executables(configured: str | None) -> list[str | None]:
 
 
 class BrowserPool:
-    """One browser, shared by the episodes that run at once, each behind a fence. `async with` starts and stops it.
+    """One browser, shared by concurrent episodes, each behind its own fence. `async with` starts and stops it.
 
-    A browser that died or hangs is started again by the next episode that asks for a context.
+    A browser that died or hangs is restarted by the next episode that requests a context.
     """
 
     def __init__(self, config: BrowserConfig, hosts: Iterable[str] = ()):
-        """`hosts`: the `host:port` that a context may reach until `allow` says otherwise."""
+        """`hosts`: the `host:port` that a context may reach until `allow` is called."""
         self.config = config
         self.hosts = frozenset(hosts)
         self.launches = 0
@@ -138,7 +138,7 @@ class BrowserPool:
         self._free: asyncio.Queue[Fence] = asyncio.Queue()
         self._fenced: dict[BrowserContext, Fence] = {}
         self._executables = find_executables(config.executable)
-        """Once one has started, that alone."""
+        """Reduced to one executable once that has started."""
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
         self._lock = asyncio.Lock()
@@ -166,7 +166,7 @@ class BrowserPool:
             await _stop(playwright)
 
     async def context(self) -> BrowserContext:
-        """A new context, with nothing in it of any other, once one of `config.contexts` is free. Raises BrowserError."""
+        """Waits until one of `config.contexts` is free, and returns a new, empty context. Raises BrowserError."""
         fence = await bounded(self._free.get(), self.config.launch_seconds, "waiting for another context to close")
         try:
             context = await self._context(fence)
@@ -183,7 +183,7 @@ class BrowserPool:
             return await bounded(
                 browser.new_context(
                     viewport={"width": self.config.width, "height": self.config.height},
-                    # Without the rule, loopback would be reached without the proxy.
+                    # `<-loopback>` removes Chromium's default rule, by which loopback addresses bypass the proxy.
                     proxy={"server": f"socks5://{fence.address}", "bypass": "<-loopback>"},
                     accept_downloads=False,
                     service_workers="block",
@@ -199,17 +199,17 @@ class BrowserPool:
             raise
 
     def allow(self, context: BrowserContext, hosts: Iterable[str]) -> None:
-        """From now on `context` reaches `hosts` (`host:port`), and nothing else."""
+        """Allows `context` to reach `hosts` (`host:port`) and nothing else."""
         self._fenced[context].allow(hosts)
 
     async def close(self, context: BrowserContext) -> None:
-        """Closes a context, once. One that does not close within its time takes the browser with it, so that nothing leaks."""
+        """Closes a context, once. If it does not close in time, the whole browser is ended, so that nothing leaks."""
         try:
             await asyncio.wait_for(context.close(), self.config.call_seconds)
         except (TimeoutError, Error):
             await self._end(context.browser)
         except asyncio.CancelledError:
-            # Whoever gets its fence next must not share it: the next launch ends this browser.
+            # This context may still use its fence, which must not be shared with the next one. The next launch ends this browser.
             if context.browser is self._browser:
                 self._browser = None
             raise
@@ -226,7 +226,7 @@ class BrowserPool:
             return self._browser
 
     async def _first(self) -> Browser:
-        """Starts the first browser that starts: one may be found that is but a stub, or lacks a library. Raises UserError."""
+        """Starts the first executable that works: one on PATH may be a stub, or may lack a library. Raises UserError."""
         failures = []
         sandbox_failed = False
         for executable in self._executables:
@@ -244,7 +244,7 @@ class BrowserPool:
         raise UserError(f"{failures[0]}; {OTHER_BROWSER}" if failures else NO_BROWSER)
 
     async def _end(self, browser: Browser | None) -> None:
-        """Closes the browser. One that does not answer is left to `_launch`, which ends it with its driver."""
+        """Closes the browser. If it does not answer, `_launch` ends it together with its driver."""
         if browser is self._browser:
             self._browser = None
         if browser is None or not browser.is_connected():
@@ -256,7 +256,7 @@ class BrowserPool:
 
     async def _launch(self, executable: str | None) -> Browser:
         if self.launches:
-            # The driver may be what died, and it alone can kill a browser that hangs.
+            # The driver itself may have died. Only stopping the driver ends a browser that hangs.
             old, self._playwright = self._playwright, None
             await _stop(old)
         if self._playwright is None:
@@ -283,9 +283,9 @@ class BrowserPool:
 
 @contextlib.contextmanager
 def _bare_environment() -> Iterator[None]:
-    """Leaves only the variables that a browser needs, for what is started meanwhile: no keys, no accounts.
+    """Reduces the environment, for processes started meanwhile, to the variables that a browser needs: no keys, no accounts.
 
-    Playwright hands its own environment to the driver, and the driver hands it to the browser.
+    Playwright passes its own environment to the driver, and the driver passes it to the browser.
     """
     hidden = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT and not name.startswith(ENVIRONMENT_PREFIXES)}
     for name in hidden:
@@ -297,7 +297,7 @@ def _bare_environment() -> Iterator[None]:
 
 
 async def _stop(playwright: Playwright | None) -> None:
-    """Ends a driver, and with it every browser that it started."""
+    """Stops a driver, which ends every browser that it started."""
     if playwright is None:
         return
     try:
@@ -307,9 +307,9 @@ async def _stop(playwright: Playwright | None) -> None:
 
 
 def resolver_rules(proxies: Iterable[str]) -> str:
-    """Chromium's `--host-resolver-rules`: nothing but the proxies has an address, literal IP addresses included.
+    """Chromium's `--host-resolver-rules`: only the proxies resolve. Literal IP addresses are blocked as well.
 
-    So what does not heed the proxy of its context reaches nothing. Only the first rule that matches counts.
+    Traffic that ignores its context's proxy therefore reaches nothing. Only the first matching rule applies.
     """
     return " , ".join([*(f"MAP {proxy} {proxy}" for proxy in proxies), "MAP * ~NOTFOUND"])
 

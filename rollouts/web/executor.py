@@ -1,4 +1,4 @@
-"""Does an action on the page in front, with the mouse and the keyboard."""
+"""Performs an action on the page in front, with mouse and keyboard."""
 
 import asyncio
 import importlib.resources
@@ -85,29 +85,30 @@ _SCROLL = "(share) => window.scrollBy({top: share * window.innerHeight, behavior
 
 
 _NEVER_TEXT = frozenset({"a", "button", "select", "checkbox", "radio"})
-"""Refused before the click that begins typing: it would follow the link or press the button."""
+"""Elements that text can't be typed into. They are refused before the click that starts typing, which would follow the link or press
+the button."""
 
 
 class ActionError(Exception):
-    """The action can't be done on this page. The policy is shown the message."""
+    """The action can't be performed on this page. The message is shown to the policy."""
 
 
 class Executor:
-    """Does actions on the tabs of one episode."""
+    """Performs actions on the tabs of one episode."""
 
     def __init__(self, tabs: Tabs):
         self.tabs = tabs
 
     async def perform(self, action: Action, observation: Observation) -> None:
-        """Does one action and waits until what it began is done.
+        """Performs one action and waits until its effects have settled.
 
         Args:
-            action: any but `exit`.
-            observation: the page as the policy saw it, whose handles the action uses.
+            action: any action but `exit`.
+            observation: the page as the policy saw it. The action uses its handles.
 
         Raises:
-            ActionError: the page does not allow it; nothing is wrong with the machinery.
-            BrowserError, SiteError: the machinery failed.
+            ActionError: the page does not allow the action. The infrastructure is intact.
+            BrowserError, SiteError: the infrastructure failed.
         """
         element = self._element(action.element, observation) if action.element is not None else None
         if element is not None and self.tabs.page is not self.tabs.observed:
@@ -205,11 +206,11 @@ class Executor:
         await self.tabs.move(-1 if backward else 1)
 
     async def _ask(self, script: str, argument: Any) -> dict[str, Any]:
-        """What the script returns; nothing, if the page left before it could answer."""
+        """Returns the script's result. Empty if the page was left before it could answer."""
         return await self._call(self.tabs.ask(script, argument), "asking the page") or {}
 
     async def _ask_of(self, script: str, element: Element) -> dict[str, Any]:
-        """What a script that begins nothing returns of an element, which is gone if the page left meanwhile."""
+        """Returns the result of a read-only script on an element. If the page was left meanwhile, the element counts as gone."""
         answer = await self._call(self.tabs.ask(script, element.index), "asking the page") or {"problem": "gone"}
         self._check(answer, element)
         return answer
@@ -218,7 +219,7 @@ class Executor:
         try:
             return await bounded(awaitable, self.tabs.config.call_seconds, what)
         except BrowserError as error:
-            # The page left, or closed itself, in the middle of the action: that is the page's answer, not a failure.
+            # The page navigated away or closed itself during the action. That is an effect of the action, not a failure.
             browser = self.tabs.context.browser
             closed_itself = is_closed(error) and self.tabs.count > 0 and browser is not None and browser.is_connected()
             if is_left(error) or closed_itself:

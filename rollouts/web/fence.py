@@ -1,7 +1,7 @@
-"""What stands between one browser context and the network: a SOCKS5 proxy on loopback that leads to the task's sites alone.
+"""The network fence of a browser context: a SOCKS5 proxy on loopback that connects only to the task's sites.
 
-Every connection of the context is asked for here, whatever asks for it: a link, each hop of a redirect, a script, a
-worker, a socket, a prefetch, a popup, a download. The answer depends on host and port only; what is said is not read.
+Every connection of the context passes through it, whatever its origin: links, each hop of a redirect, scripts, workers, sockets,
+prefetches, popups, downloads. The decision depends only on host and port; the traffic is not inspected.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ _IP4, _NAME, _IP6 = 1, 3, 4
 
 
 class Fence:
-    """Refuses every connection to anything but the hosts that are allowed; at first none is."""
+    """Refuses connections to all hosts except the allowed ones. Initially none is allowed."""
 
     def __init__(self) -> None:
         self._hosts: frozenset[str] = frozenset()
         self._addresses: dict[str, asyncio.Task[list[str]]] = {}
-        """What each name meant when it was allowed. A name whose meaning changes later leads nowhere else."""
+        """Addresses of each allowed name, resolved when it was allowed. Later DNS changes have no effect (no DNS rebinding)."""
         self._server: asyncio.Server | None = None
         self._tunnels: set[_Tunnel] = set()
 
@@ -42,9 +42,9 @@ class Fence:
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def allow(self, hosts: Iterable[str]) -> None:
-        """From now on `hosts` (`host:port`, or a host for the ports 80 and 443) can be reached, and nothing else.
+        """Allows `hosts` (`host:port`, or a host for the ports 80 and 443) and nothing else.
 
-        The addresses of a name are looked up once, now, and kept as long as it stays allowed.
+        The addresses of a name are resolved once, in this call, and kept as long as the name stays allowed.
         """
         self._hosts = frozenset(host.lower() for host in hosts)
         names = {_name(host) for host in self._hosts}
@@ -77,7 +77,7 @@ def _name(host: str) -> str:
 
 
 async def _look_up(name: str) -> list[str]:
-    """The addresses of a name; none if it has none."""
+    """Resolves a name. Empty if it has no address."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -86,12 +86,12 @@ async def _look_up(name: str) -> list[str]:
 
 
 def is_among(host: str, port: int, hosts: Collection[str]) -> bool:
-    """Whether `hosts` (`host:port`, or a host for the ports 80 and 443) have it."""
+    """Whether `hosts` (`host:port`, or a host for the ports 80 and 443) contain the host and port."""
     return f"{host}:{port}" in hosts or (port in (80, 443) and host in hosts)
 
 
 def is_inside(url: str, hosts: Iterable[str]) -> bool:
-    """Whether an episode with these `hosts` may be at `url`."""
+    """Whether `url` is allowed for an episode with these `hosts`."""
     try:
         parts = urlsplit(url)
         if parts.scheme in ("data", "blob", "about"):
@@ -104,7 +104,7 @@ def is_inside(url: str, hosts: Iterable[str]) -> bool:
 
 
 async def accepts(url: str) -> bool:
-    """Whether the site at `url` still takes connections; nothing is sent to it."""
+    """Whether the site at `url` accepts connections. Nothing is sent to it."""
     try:
         parts = urlsplit(url)
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -116,7 +116,7 @@ async def accepts(url: str) -> bool:
 
 
 class _End(asyncio.Protocol):
-    """One of the two connections of a tunnel. What comes in here goes out there, no faster than it is taken."""
+    """One of the two connections of a tunnel. It forwards data to the other, no faster than that accepts it (backpressure)."""
 
     transport: asyncio.Transport
     other: "_End | None" = None
@@ -142,7 +142,7 @@ class _End(asyncio.Protocol):
 
 
 class _Tunnel(_End):
-    """The browser's end: says where it wants to go, then is joined to that."""
+    """The browser's connection: reads the target from the SOCKS5 request, then connects the tunnel to it."""
 
     def __init__(self, fence: Fence):
         self.fence = fence
@@ -175,7 +175,7 @@ class _Tunnel(_End):
         self.transport.abort()
 
     def _negotiate(self) -> None:
-        """Reads what has come of the browser's greeting and request. Raises ValueError if they are neither."""
+        """Parses the browser's greeting and request as far as received. Raises ValueError if they are malformed."""
         if self._read[:1] not in (b"", bytes([_VERSION])):
             raise ValueError("not SOCKS5")
         if not self._greeted and len(self._read) >= 2 and len(self._read) >= 2 + self._read[1]:
@@ -210,7 +210,7 @@ class _Tunnel(_End):
 
 
 def _target(request: bytes) -> tuple[str, int] | None:
-    """Host and port that a whole request asks for; None while it is not whole. Raises ValueError."""
+    """Parses host and port of a request. None if the request is incomplete. Raises ValueError."""
     if len(request) < 5:
         return None
     version, command, _, kind, length = request[:5]

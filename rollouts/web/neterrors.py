@@ -1,7 +1,7 @@
-"""Chromium's network errors, by whose they are: the site's or the machine's, or an answer that the policy's own move has got.
+"""Classifies Chromium's network errors: failures of the site or the machine, or results of the policy's own action.
 
-The names are those of net/base/net_error_list.h. A move that fails in another way than those of `DOWN` is no failure of the
-machinery: the browser shows people an error page, and the policy is shown `describe`.
+The names are those of net/base/net_error_list.h. Errors outside of `DOWN` are not infrastructure errors: the browser shows people
+an error page, and the policy is shown the text from `describe`.
 """
 
 DOWN = frozenset(
@@ -30,7 +30,7 @@ DOWN = frozenset(
         "ERR_UNEXPECTED",
     }
 )
-"""The site can't be reached, or the machine lacks something. Through the fence a refused connection is a failed SOCKS connection."""
+"""The site can't be reached, or the machine lacks a resource. Through the fence, a refused connection is a failed SOCKS connection."""
 
 BROKEN_OFF = frozenset(
     {
@@ -42,7 +42,7 @@ BROKEN_OFF = frozenset(
         "ERR_INCOMPLETE_CHUNKED_ENCODING",
     }
 )
-"""The connection ended early. It is the answer to the move if the site still takes connections, else the site is down."""
+"""The connection ended early. If the site still accepts connections, this is the result of the action; otherwise the site is down."""
 
 _INVALID = "the site sent an invalid response"
 WORDS = {
@@ -65,11 +65,11 @@ WORDS = {
     "ERR_UNKNOWN_URL_SCHEME": "addresses of this kind can't be opened",
     "ERR_UNSAFE_REDIRECT": "the site redirects to an address that pages may not open",
 }
-"""What the error pages say, in short. Each was caused by a link or form of a test page; others are shown by their code."""
+"""Short forms of the error pages' texts. Each was reproduced with a link or form of a test page. Other errors are shown by their code."""
 
 
 def code_of(failure: str) -> str:
-    """`ERR_X` of Playwright's `net::ERR_X`."""
+    """Extracts `ERR_X` from Playwright's `net::ERR_X`."""
     return failure.rpartition("::")[2]
 
 

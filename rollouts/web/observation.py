@@ -1,4 +1,4 @@
-"""A page as text: what a person could read and use, line by line, with a handle on everything one can act on.
+"""Renders a page as text: visible content and controls, line by line, with a handle for every interactive element.
 
     <h1>lamps</h1>
     <input id="1" type="text" placeholder="search products" value="">
@@ -6,7 +6,7 @@
     <select id="3" value="price" options="name | price">
 
 Page text is data: `<` and `>` in it are written as `&lt;` and `&gt;`, quotes in attributes as `'`, and control
-characters are left out, so that no text on a page can look like an element or begin a line.
+characters are left out, so that no text on a page can imitate an element or begin a line.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from rollouts.text import sanitize
 
 SCRIPT = importlib.resources.files("rollouts.web").joinpath("observation.js").read_text(encoding="utf-8")
 ELEMENTS_KEY = "__mira_elements"
-"""The name, in our own world, of the list of elements that the last observation found."""
+"""Name, in the isolated world, of the list of elements that the last observation found."""
 
 MAX_NAME = 60
 _ROLE_TAGS = {
@@ -46,13 +46,13 @@ class ObservationConfig:
     handles: Literal["integer", "name"] = "integer"
     """integer: 1, 2, 3 in page order. name: the accessible name in lower case, made unique by a trailing number."""
     compact: bool = False
-    """Leaves out what the rest of the line says already: with name handles `<a id="blue lamp">` has no text of its own."""
+    """Leaves out text that repeats the handle: with name handles, `<a id="blue lamp">` has no text of its own."""
     max_characters: Annotated[int, Meta(ge=100)] = 40_000
-    """The page is cut at the end of a line before this, and the cut is marked."""
+    """Maximum characters. The page is cut at the end of a line before this limit, and the cut is marked."""
     max_text: Natural = 600
-    """The most characters of one piece of text or one value."""
+    """Maximum characters of one piece of text or one value."""
     max_options: Natural = 40
-    """The most options shown of one select."""
+    """Maximum number of options shown per select."""
 
     def script_limits(self) -> dict[str, Any]:
         """The argument of the page script."""
@@ -68,15 +68,15 @@ class ObservationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Element:
-    """Something on the page that one can act on."""
+    """An interactive element of the page."""
 
     handle: str
     index: int
-    """Its place in the page's own list."""
+    """Index in the page's list of elements."""
     tag: str
     """a, button, input, select, textarea, checkbox, radio, or another role or tag."""
     name: str
-    """Accessible name, as the page writes it."""
+    """Accessible name, in the page's own spelling."""
     type: str = ""
     options: tuple[str, ...] = ()
     disabled: bool = False
@@ -93,10 +93,10 @@ class Observation:
     title: str
     elements: tuple[Element, ...] = ()
     status: int = 0
-    """The HTTP status that the page came with; 0 if it is not known."""
+    """HTTP status of the page. 0 if unknown."""
 
     def element(self, handle: str) -> Element | None:
-        """The element of that handle; upper case and doubled spaces are forgiven."""
+        """Returns the element with that handle. Upper case and repeated spaces are tolerated."""
         for element in self.elements:
             if element.handle == handle:
                 return element
@@ -104,27 +104,27 @@ class Observation:
         return next((element for element in self.elements if _fold(element.handle) == folded), None)
 
     def nearest(self, handle: str, count: int = 3) -> list[str]:
-        """The handles most like `handle`, best first."""
+        """Returns the handles most similar to `handle`, best first."""
         known = [element.handle for element in self.elements]
         return difflib.get_close_matches(_fold(handle)[:200], known, n=count, cutoff=0.3)
 
 
 def blank(url: str, notices: Sequence[str]) -> Observation:
-    """The observation where no page stands: only `notices`, a line each."""
+    """The observation of an error page: only `notices`, one per line."""
     return Observation(text="\n".join(_notice(notice) for notice in notices), url=sanitize(url), title="")
 
 
 def read(data: str, config: ObservationConfig, notices: Sequence[str] = ()) -> Observation:
-    """Builds the observation from what the page script returned. `notices` are lines put before the page.
+    """Builds the observation from the result of the page script. `notices` are lines put before the page.
 
     Raises:
-        ValueError: `data` is not what the script returns.
+        ValueError: `data` does not have the form of the script's result.
     """
     raw = _decode(data)
     try:
         return _build(raw, config, notices)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        # The page's own scripts can reach what the page script uses.
+        # The page's own scripts can tamper with built-ins that the page script uses.
         raise ValueError(f"the page script returned a broken page: {type(error).__name__} {error}") from None
 
 
@@ -153,7 +153,7 @@ def _notice(text: str) -> str:
 
 
 def _answered(status: int) -> str:
-    """What the error page of a browser says of a status: its number, and its name if it has one."""
+    """Text of the browser's error page for a status: its number, and its name if it has one."""
     name = next((f" {known.phrase}" for known in http.HTTPStatus if known == status), "")
     return f"the site answered HTTP {status}{name}"
 
@@ -185,7 +185,7 @@ def _attribute(text: str) -> str:
 
 
 def shown_option(label: str) -> str:
-    """The label of a select's option, as the observation writes it in the list of options."""
+    """Returns the label of a select's option, as the list of options in the observation shows it."""
     return _attribute(label).replace("|", "/")
 
 
@@ -215,7 +215,7 @@ def _element(record: dict[str, Any], handle: str) -> Element:
 
 
 def name_handle(name: str) -> str:
-    """The handle a name gives before it is made unique: lower case, nothing that would need an escape."""
+    """Converts a name to a handle before it is made unique: lower case, without characters that would need an escape."""
     handle = sanitize(name).lower().replace('"', "'").replace("\\", "/")
     handle = " ".join(re.sub("[<>]", " ", handle).split())
     if len(handle) > MAX_NAME:
@@ -224,7 +224,7 @@ def name_handle(name: str) -> str:
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Makes names distinct by a trailing number. A name that stands on the page as it is keeps to its first bearer."""
+    """Makes names unique by a trailing number. The first element with a name keeps it unchanged."""
     taken, given, result = set(names), dict[str, int](), []
     seen: set[str] = set()
     for name in names:
@@ -249,7 +249,7 @@ def _handles(records: Sequence[dict[str, Any]], config: ObservationConfig) -> di
 
 
 class _Writer:
-    """Turns the flat list of nodes into lines."""
+    """Converts the flat list of nodes into lines."""
 
     def __init__(self, nodes: Sequence[Sequence[Any]], handles: dict[int, str], config: ObservationConfig):
         self.nodes, self.handles, self.config = nodes, handles, config
@@ -259,7 +259,7 @@ class _Writer:
         self.labelled = {record["label"] for record in records if "label" in record and self._says_name(record)}
 
     def write(self, first: Sequence[str]) -> tuple[list[str], set[int], bool]:
-        """Returns the lines, the indices of the elements they show, and whether that is all of them."""
+        """Returns the lines, the indices of the elements that they show, and whether they are complete."""
         lines: list[str] = list(first)
         used = sum(len(line) + 1 for line in lines)
         printed: set[int] = set()
@@ -315,7 +315,7 @@ class _Writer:
         return lines, printed, flush()
 
     def _says_name(self, record: dict[str, Any]) -> bool:
-        """Whether the handle already says all that the element's own text, or its label, would."""
+        """Whether the handle already contains the element's own text or its label."""
         if not self.named or record.get("source") in ("none", None):
             return False
         return self._in_handle(sanitize(record.get("name", "")).strip())
@@ -355,6 +355,6 @@ class _Writer:
         if not content:
             content = escape(name)
         elif record.get("source") == "attribute" and not self._in_handle(name) and _fold(escape(name)) != _fold(content):
-            # The page calls it something else than it shows: `remove blue lamp` where it shows `remove`.
+            # The accessible name differs from the visible text: `remove blue lamp` where the page shows `remove`.
             self.line[start - 1] = f'{self.line[start - 1].removesuffix(">")} label="{_attribute(name)}">'
         self.line[start:] = [f"{content}</{tag}> "]

@@ -1,4 +1,4 @@
-"""Which option of a select an action means."""
+"""Selects the option of a select that an action names."""
 
 import dataclasses
 import difflib
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rollouts.web.observation import shown_option
 
 MAX_LISTED = 20
-"""A select of no more options has all of them listed in a refusal; of a longer one the nearest are."""
+"""For a select with at most this number of options, an error message lists all of them. For a longer one it lists the nearest."""
 
 NEAREST = 10
 
@@ -16,25 +16,25 @@ NEAREST = 10
 @dataclasses.dataclass(frozen=True)
 class Option:
     place: int
-    """Its index in the select."""
+    """Index in the select."""
     label: str
     value: str
     disabled: bool = False
 
     @property
     def shown(self) -> str:
-        """The label as observations write it."""
+        """The label in the observation's form."""
         return shown_option(self.label)
 
 
 def choose(options: Sequence[Option], text: str) -> Option:
-    """The option that `text` names.
+    """Returns the option that `text` names.
 
-    In this order: by its label, by its value, by either in other case, by the beginning of a word of its label. Runs of white
-    space count as one space. The first way that finds an option decides.
+    Matches are tried in this order: by label, by value, by either ignoring case, by the beginning of a word of the label. White space
+    is collapsed. The first kind of match that finds an option decides.
 
     Raises:
-        ValueError: no option is found, several are, or the one that is found is disabled.
+        ValueError: no option or several options match, or the matching option is disabled.
     """
     wanted = _spaced(text)
     for matches in _ways(wanted):
@@ -63,7 +63,7 @@ def _ways(wanted: str) -> Iterator[Callable[[Option], bool]]:
 
 
 def _word_start(folded: str) -> re.Pattern[str]:
-    """Finds the text where a word begins. A number is found whole: neither 1 in 10, nor 5 in 1.5, nor 5 in -5."""
+    """Pattern for the text at the start of a word. A number must match as a whole: neither 1 in 10, nor 5 in 1.5, nor 5 in -5."""
     before = r"(?<!\w)(?<!\d[.,])(?<!^[-+\u2212])(?<!\s[-+\u2212])" if folded[0].isdigit() else r"(?<!\w)"
     after = r"(?!\d)(?![.,]\d)" if folded[-1].isdigit() else ""
     return re.compile(before + re.escape(folded) + after)
@@ -77,7 +77,7 @@ def _nearest(options: Sequence[Option], wanted: str) -> list[Option]:
 
 
 def _listed(options: Sequence[Option]) -> str:
-    """The labels; where one stands for several options, the values as well."""
+    """Lists the labels, with the values where several options share a label."""
     labels = [option.shown for option in options]
     names = [
         f'"{option.shown}"' + (f' (value "{_short(shown_option(option.value))}")' if labels.count(option.shown) > 1 else "")

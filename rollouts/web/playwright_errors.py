@@ -1,7 +1,8 @@
-"""What kind of failure an error of Playwright is.
+"""Classifies errors of Playwright.
 
-Playwright has one class for all errors but timeouts, so kinds are told apart by its English. These are all the phrases that we
-rely on. A test provokes them with the installed version, or looks for those of passing moments in its code.
+Playwright has one class for all errors except timeouts, so they are distinguished by the text of their message. This module contains
+all phrases that we rely on. A test provokes the errors with the installed version. For states that are too short-lived to provoke,
+it searches the installed code for the phrase.
 """
 
 _LEFT = ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected", "No frame for given id")
@@ -14,7 +15,7 @@ _DRIVER_GONE = ("reading from the driver",)
 
 
 def is_left(error: BaseException | None) -> bool:
-    """The page went elsewhere during the call."""
+    """The page navigated away during the call."""
     return _says(error, _LEFT)
 
 
@@ -29,7 +30,7 @@ def is_crashed(error: BaseException | None) -> bool:
 
 
 def is_not_active(error: BaseException | None) -> bool:
-    """For a moment, while a page of another process takes the place of the one before it, a tab has no active page."""
+    """The tab has no active page for a moment, while the page of one process is replaced by the page of another."""
     return _says(error, _NOT_ACTIVE)
 
 
@@ -39,7 +40,7 @@ def is_not_installed(error: BaseException | None) -> bool:
 
 
 def is_no_sandbox(error: BaseException | None) -> bool:
-    """The system does not let this user start Chromium's sandbox."""
+    """The system does not permit this user to start Chromium's sandbox."""
     return _says(error, _NO_SANDBOX)
 
 

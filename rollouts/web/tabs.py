@@ -1,4 +1,4 @@
-"""The pages of one episode: which is in front, and whether it has settled after an action."""
+"""The tabs of one episode: which one is in front, and whether its page has settled after an action."""
 
 import asyncio
 import time
@@ -18,21 +18,21 @@ from rollouts.web.playwright_errors import is_closed, is_crashed, is_driver_gone
 from rollouts.web.watch import GRACE, Watch
 
 MAX_NOTICES = 5
-"""Dialogs told of at once: a page may open them without end."""
+"""Maximum number of dialogs reported at once, since a page may open them in a loop."""
 
 MAX_TABS = 32
-"""A page may open tabs without end as well: those beyond are closed."""
+"""Maximum number of tabs, since a page may open them in a loop. Further ones are closed."""
 
 
 class Tabs:
-    """The pages of one context. A new page comes to the front; when it closes, the one before it does."""
+    """The pages of one context. A new page comes to the front. When it closes, the previous page does."""
 
     def __init__(self, context: BrowserContext, config: BrowserConfig, observation: ObservationConfig):
         self.context, self.config, self.observation_config = context, config, observation
         self.hosts: frozenset[str] = frozenset()
         self.notices: list[str] = []
         self.observed: Page | None = None
-        """The page that was read last: its elements are the ones that handles mean."""
+        """The page of the last observation, to whose elements the handles refer."""
         self._watches: list[Watch] = []
         self._front = 0
         context.on("page", self._opened)
@@ -52,10 +52,10 @@ class Tabs:
         return self._front
 
     async def open(self, urls: Sequence[str], hosts: Iterable[str]) -> None:
-        """Opens a tab for each address, the first in front. Pages outside of `hosts` are left.
+        """Opens a tab for each address, with the first in front. Pages outside of `hosts` are navigated away from.
 
         Raises:
-            BrowserError, SiteError: an address can't be opened, or is answered with a status of 500 or more.
+            BrowserError, SiteError: an address can't be opened, or its response has a status of 500 or more.
         """
         self.hosts = frozenset(hosts)
         seconds = self.config.call_seconds
@@ -84,18 +84,18 @@ class Tabs:
         self._front = index
 
     def mark(self) -> None:
-        """To be called just before an action: what the page does from now on is the action's doing."""
+        """Call this just before an action: everything that the page does from then on is attributed to the action."""
         for watch in self._watches:
             watch.mark()
 
     def expect_download(self) -> None:
-        """To be called before an action on a link that saves: unlike every other way, the page gives no sign that it has begun."""
+        """Call this before an action on a download link, since the page gives no sign that a download has started."""
         self._watch().downloading = True
 
     async def settle(self) -> str | None:
-        """Waits until what an action began is done: a navigation, or a new tab.
+        """Waits until the effects of an action, such as a navigation or a new tab, are complete.
 
-        Returns what went wrong that the policy should know, for example an address outside of the task's sites.
+        Returns a message for the policy if something went wrong, for example an address outside of the task's sites.
 
         Raises:
             BrowserError, SiteError: the page crashed, did not load in time, or its site is down.
@@ -127,12 +127,12 @@ class Tabs:
             raise SiteError(f"{address} can't be reached ({watch.failure or 'no reason given'})")
 
     async def observe(self) -> Observation:
-        """Reads the page in front, once it is loaded and the requests that its scripts sent are answered.
+        """Reads the page in front, once it has loaded and the requests of its scripts are answered.
 
-        Where people see an error page, the observation is a line that says what is wrong.
+        Where people see an error page, the observation is one line that describes the error.
 
         Raises:
-            BrowserError, SiteError: the page can't be read, or went elsewhere and never came, or its site is down.
+            BrowserError, SiteError: the page can't be read, a navigation never finished, or the site is down.
         """
         notices, self.notices = self.notices, []
         if self.count > 1:
@@ -156,7 +156,7 @@ class Tabs:
             except TimeoutError:
                 raise BrowserError(f"reading the page took more than {seconds:g} s") from None
             except Error as error:
-                # The page went elsewhere while it was read, or closed itself.
+                # The page navigated away or closed itself while it was read.
                 if watch.crashed or not (is_left(error) or (watch.page.is_closed() and self.count)):
                     raise BrowserError(f"reading the page: {first_line(error)}") from error
                 if time.monotonic() > deadline:
@@ -180,13 +180,13 @@ class Tabs:
                     raise BrowserError(str(error)) from error
 
     async def ask(self, script: str, argument: Any) -> Any:
-        """What a function of ours returns in the page in front. Raises as `Watch.call` does."""
+        """Evaluates one of our functions in the page in front and returns the result. Raises as `Watch.call`."""
         watch = self._watch()
         await watch.attach(self.config.call_seconds)
         return await watch.call(script, argument)
 
     async def screenshot(self) -> bytes | None:
-        """A JPEG of what the window shows; None if the browser could not make one."""
+        """Returns a JPEG of the viewport. None if the browser could not make one."""
         try:
             picture = self.page.screenshot(type="jpeg", quality=self.config.screenshot_quality)
             return await asyncio.wait_for(picture, self.config.call_seconds)
@@ -194,7 +194,7 @@ class Tabs:
             return None
 
     async def history(self) -> tuple[int, int]:
-        """How many pages of the history of the tab in front lie before the current one, and how many after. Raises BrowserError."""
+        """Returns the number of history entries before and after the current page of the tab in front. Raises BrowserError."""
         return await self._history(self._watch())
 
     async def _history(self, watch: Watch) -> tuple[int, int]:
@@ -204,7 +204,7 @@ class Tabs:
         return len(before), len(entries) - current - 1
 
     async def move(self, steps: int) -> None:
-        """Begins to go through the history of the tab in front; `settle` waits for the page. Raises BrowserError."""
+        """Starts a history navigation in the tab in front. `settle` waits for the page. Raises BrowserError."""
         await bounded(self._watch().move(steps), self.config.call_seconds, "going through the history")
 
     async def _close_surplus(self, page: Page) -> None:
@@ -267,7 +267,7 @@ class Tabs:
         return self._watches[self._front]
 
     async def _arrive(self, watch: Watch) -> None:
-        """Waits for the page that was asked for to replace the one that stands, if one was."""
+        """Waits until a requested page, if any, has replaced the current one."""
         await watch.attach(self.config.call_seconds)
         if not watch.navigating:
             await watch.pause(self.config.call_seconds)
@@ -279,14 +279,14 @@ class Tabs:
             limit = GRACE if ended else began + self.config.load_seconds - time.monotonic()
             if not await self._until(lambda ended=ended: not watch.navigating or watch.stopped != ended, limit, watch):
                 if watch.commits != commits:
-                    return  # Pages come, and each asks for the next.
+                    return  # A chain of pages, each of which requests the next.
                 if not ended:
                     raise SiteError(f"{watch.url}: no page within {self.config.load_seconds:g} s")
-                # Loading has ended, and no page has come: a download, or an answer without content.
+                # Loading has ended without a new page: a download, or a response without content.
                 watch.requested = watch.scheduled = False
 
     async def _until(self, done: Callable[[], Any], seconds: float, watch: Watch) -> bool:
-        """Waits for `done()` to become true, at most `seconds`. Raises BrowserError when the page crashes."""
+        """Waits at most `seconds` until `done()` is true. Raises BrowserError if the page crashes."""
         end = time.monotonic() + seconds
         while not done():
             watch.changed.clear()
@@ -299,7 +299,7 @@ class Tabs:
         return True
 
     async def _return(self, watch: Watch) -> None:
-        """Leaves a page that is not part of the task."""
+        """Navigates away from a page that is not part of the task."""
         watch.mark()
         earlier, _ = await self._history(watch)
         if self.count > 1 and not earlier:

@@ -1,4 +1,4 @@
-"""What one page is doing, from its own events: whether it is on its way elsewhere, and how the last way ended."""
+"""Tracks the navigation of one page from its events: whether one is in progress, and how the last one ended."""
 
 import asyncio
 import time
@@ -13,22 +13,22 @@ from rollouts.web.neterrors import code_of
 from rollouts.web.playwright_errors import is_left, is_not_active
 
 PAUSE = "() => new Promise(done => setTimeout(() => setTimeout(() => done(window.closed), 0), 0))"
-"""Lets the tasks that an action queued run: submitting a form is one of them. Tells whether the page is closing itself."""
+"""Runs tasks that an action has queued, such as submitting a form. Returns whether the page is closing itself."""
 
 WORLD = "mira"
-"""Our scripts run in an isolated world of this name: they share the page's document with its scripts, and nothing else."""
+"""Name of the isolated world in which our scripts run. They share the document with the page's scripts, and nothing else."""
 
 GRACE = 0.5
-"""Seconds after the end of loading in which a page that is coming must have come: a download brings none."""
+"""Seconds, after loading has ended, within which a new page must appear. A download never produces one."""
 
 _FETCHES = frozenset({"fetch", "xhr", "script"})
 
 
 class Watch:
-    """What one page is doing, from its own events.
+    """Tracks the navigation of one page from its events.
 
-    The renderer tells of a navigation that a script, a link or a form asks for before it answers the next call of the
-    same session. So once the page has answered a pause in this session, everything that an action began is known.
+    The renderer reports a navigation that a script, a link or a form requests before it answers the next call of the same session.
+    Once the page has answered a `pause` in this session, everything that an action started is therefore known.
     """
 
     def __init__(self, page: Page):
@@ -36,14 +36,14 @@ class Watch:
         self.session: CDPSession | None = None
         self.main = ""
         self.world: int | None = None
-        """Of the document that stands, once it was asked something."""
+        """Isolated world of the current document, created on first use."""
         self.url = page.url
         self.unreachable = ""
-        """The address that an error page stands for, if one stands."""
+        """The address that failed, if the current document is an error page."""
         self.failure = ""
-        """Chromium's code of what went wrong with the page that stands, or with the last that was asked for."""
+        """Chromium's error code of the current page, or of the last requested one."""
         self.commits = 0
-        """How many documents have come."""
+        """Number of documents committed."""
         self.changed = asyncio.Event()
         self.requested = self.scheduled = self.opening = self.downloading = self.closing = self.crashed = False
         self.stopped = 0.0
@@ -76,23 +76,24 @@ class Watch:
         self.session = session
 
     async def pause(self, seconds: float) -> None:
-        """Returns when all that the page was asked to do has begun; `closing` tells whether that is to close. Raises BrowserError."""
+        """Returns when everything that the page was asked to do has started. `closing` is set if the page is closing. Raises
+        BrowserError."""
         try:
             self.closing = await asyncio.wait_for(self.call(PAUSE), seconds) is True
         except TimeoutError:
-            # A page that is on its way elsewhere need not answer.
+            # A page that is navigating away need not answer.
             if not self.navigating:
                 raise BrowserError(f"the page has not answered for {seconds:g} s") from None
         except Error as error:
-            # A page that has left, or closed itself, gives no answer.
+            # A page that has navigated away or closed itself does not answer.
             if self.crashed or not (self.page.is_closed() or is_left(error)):
                 raise BrowserError(first_line(error)) from error
 
     async def call(self, script: str, argument: Any = None) -> Any:
-        """What a function of ours returns in the page. No script of the page can see it or change what it calls.
+        """Evaluates one of our functions in the page. Scripts of the page can't observe it or change what it calls.
 
         Raises:
-            playwright.async_api.Error: the page left (see `is_left`), closed or crashed, or the function failed.
+            playwright.async_api.Error: the page navigated away (see `is_left`), closed or crashed, or the function failed.
         """
         assert self.session is not None
         if self.world is None:
@@ -109,25 +110,25 @@ class Watch:
         return self.requested or self.scheduled
 
     def mark(self) -> None:
-        """Forgets requests that began before now: a page may keep one open for ever."""
+        """Forgets requests started before now, since a page may keep a request open indefinitely."""
         self.fetches.clear()
         self.opening = self.downloading = False
 
     async def entries(self) -> tuple[list[dict[str, Any]], int]:
-        """The history of the tab, and the place in it. Raises playwright.async_api.Error."""
+        """Returns the tab's history and the current index. Raises playwright.async_api.Error."""
         assert self.session is not None
         while True:
             try:
                 history = await self.session.send("Page.getNavigationHistory")
                 return history["entries"], history["currentIndex"]
             except Error as error:
-                # For a moment, while a page of another process takes the place of the one before it.
+                # This happens for a moment while the page of one process is replaced by the page of another.
                 if not is_not_active(error):
                     raise
             await asyncio.sleep(0.02)
 
     async def move(self, steps: int) -> None:
-        """Begins to go through the history; `requested` says that it has. Raises playwright.async_api.Error."""
+        """Starts a history navigation and sets `requested`. Raises playwright.async_api.Error."""
         assert self.session is not None
         entries, current = await self.entries()
         self.requested, self.stopped = True, 0.0
@@ -139,7 +140,7 @@ class Watch:
             self.changed.set()
 
     def _on_scheduled(self, event: dict[str, Any]) -> None:
-        # A page that reloads itself every minute is not on its way.
+        # A page that reloads itself every minute does not count as navigating.
         if event["frameId"] == self.main and event.get("delay", 0) <= 1:
             self.scheduled, self.stopped = True, 0.0
             self.changed.set()
@@ -158,7 +159,7 @@ class Watch:
             self.commits += 1
             if not self.unreachable:
                 self.failure = ""
-            # Requests of the page that was left never end.
+            # Requests of the previous page never finish.
             self.fetches.clear()
             self.changed.set()
 
@@ -195,7 +196,7 @@ class Watch:
     def _failed(self, request: Request) -> None:
         self._finished(request)
         code = code_of(request.failure or "")
-        # An answer that is no page, such as a download, is aborted.
+        # A navigation whose response is not a page, such as a download, is aborted.
         if request.is_navigation_request() and code != "ERR_ABORTED" and self._is_mine(request):
             self.failure = code
             self.changed.set()
@@ -204,7 +205,7 @@ class Watch:
         try:
             return request.frame == self.page.main_frame
         except Error:
-            # The frame is gone, or not there yet.
+            # The frame is gone, or does not exist yet.
             return False
 
     def _offered(self) -> None:

@@ -1,1 +1,1 @@
-"""The suite of `mira_arena`: joins its sites and tasks to the rollout engine."""
+"""The arena suite: connects the sites and tasks of `mira_arena` to the rollout engine."""

@@ -1,4 +1,4 @@
-"""Turns the expert's moves into actions on the observed page."""
+"""The arena's expert: converts the moves of a task into actions on the observed page."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ _UNKNOWN = "N/A"
 
 
 def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int) -> frozenset[str]:
-    """The habits of one episode, each drawn on its own from (task, seed, attempt).
+    """Draws the habits of one episode, each independently, from (task, seed, attempt).
 
     Raises:
-        UserError: no such habit, or no probability.
+        UserError: an unknown habit, or a probability outside [0, 1].
     """
     for name, probability in habits.items():
         if name not in HABITS:
@@ -31,9 +31,9 @@ def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int
 
 
 class Expert:
-    """Follows the moves of one instance by what the page shows: it acts on nothing that is not there.
+    """Performs the moves of one instance on the observed pages. It acts only on elements that the observation shows.
 
-    It takes integer and name handles alike. A move whose element is missing is left out.
+    It supports integer and name handles. A move whose element is missing is skipped.
     """
 
     def __init__(self, instance: Instance, habits: frozenset[str] = frozenset()):
@@ -78,7 +78,7 @@ class Expert:
         return Action(name="Click", element=handle)
 
     def _open(self, move: Move, page: "_Reader") -> Action | None:
-        """Opens a link in a list, on a later page of it if need be."""
+        """Opens a link in a list, turning to later pages of the list if necessary."""
         if move.hasty in self.habits:
             handle = page.first(self._lists[move.hasty])
         else:
@@ -89,7 +89,7 @@ class Expert:
 
 
 class _Reader:
-    """Finds elements in a page's text by their accessible names."""
+    """Finds elements in the text of an observation by their accessible names."""
 
     def __init__(self, observation: str):
         self._text = observation
@@ -102,12 +102,12 @@ class _Reader:
         return next((match["handle"] for match in self._found if self._is_called(match, name)), None)
 
     def text(self, pattern: str) -> str | None:
-        """What the pattern's group finds first."""
+        """Returns the group of the pattern's first match."""
         match = re.search(pattern, self._text)
         return match[1] if match else None
 
     def first(self, wanted: Callable[[str], bool]) -> str | None:
-        """The first link whose name is wanted."""
+        """Returns the first link whose name is wanted."""
         links = [match for match in self._found if match["tag"] == "a"]
         return next((match["handle"] for match in links if wanted(match["handle"]) or wanted(self._content(match))), None)
 
@@ -117,12 +117,12 @@ class _Reader:
         return options is not None and option in options[1].split(" | ")
 
     def _content(self, match: re.Match[str]) -> str:
-        """What stands between the tag and its end."""
+        """Returns the text between an element's tags."""
         rest = self._text[match.end() :].split("\n", 1)[0]
         return rest.split("</", 1)[0].strip() if "</" in rest else ""
 
     def _is_called(self, match: re.Match[str], name: str) -> bool:
-        """Integer handles: by its text, its label, or the words before it."""
+        """Whether the element has that name. With integer handles the name is its text, its label, or the words before it."""
         if not match["handle"].isdigit():
             return False
         if self._content(match) == name or re.search(rf'(?:label|placeholder)="{re.escape(name)}"', match["attributes"]):

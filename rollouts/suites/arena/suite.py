@@ -1,4 +1,4 @@
-"""The arena as a suite: its servers, the sessions of its episodes, its judge."""
+"""The arena as a suite: its servers, the sessions of its episodes, and its evaluation."""
 
 import contextlib
 import dataclasses
@@ -30,11 +30,11 @@ from rollouts.suites.server import LocalServer
 @dataclasses.dataclass(frozen=True)
 class ArenaOptions:
     port: Port = 0
-    """Where the first application is served, on 127.0.0.1, the others after it; 0 takes free ones."""
+    """Port of the first application on 127.0.0.1; the others use the ports after it. 0 selects free ports."""
 
 
 class ArenaSuite:
-    """The arena. Each application is served on a port of its own."""
+    """The arena suite. Each application is served on its own port."""
 
     name = SUITE
     Options = ArenaOptions
@@ -56,14 +56,14 @@ class ArenaSuite:
         return instance(task_id).task
 
     def webarena_task(self, task_id: str) -> dict[str, Any]:
-        """The task in WebArena's JSON form. Raises UserError if there is none."""
+        """Returns the task in WebArena's JSON form. Raises UserError if it does not exist."""
         return webarena_task(instance(task_id))
 
     async def reset(self) -> None:
         return None
 
     async def start(self) -> None:
-        """Serves the sites. Raises UserError if a port is in use."""
+        """Starts the servers of the sites. Raises UserError if a port is in use."""
         for server in self._servers.values():
             await server.start()
 
@@ -75,9 +75,9 @@ class ArenaSuite:
         self._visits.clear()
 
     async def open(self, task: Task, context: BrowserContext) -> "ArenaSession":
-        """Makes a world for this episode alone and gives `context` the cookie that leads to it."""
+        """Creates a world for this episode and gives `context` the cookie that selects it."""
         session = self.session(task)
-        # A cookie is of a host, whatever the port.
+        # Cookies are shared by all ports of a host.
         cookie = {"name": COOKIE, "value": session.token, "url": "http://127.0.0.1", "httpOnly": True, "sameSite": "Strict"}
         try:
             await context.add_cookies([cookie])
@@ -87,7 +87,7 @@ class ArenaSuite:
         return session
 
     def session(self, task: Task) -> "ArenaSession":
-        """`open` without a browser."""
+        """As `open`, but without a browser."""
         if not self.hosts:
             raise RuntimeError("start() comes before a session")
         made = instance(task.id)
@@ -106,10 +106,10 @@ class ArenaSuite:
 
 
 class ArenaSession:
-    """One episode's world, and the way to those of its applications that the task is about."""
+    """The world of one episode, and access to those of its applications that the task uses."""
 
     def __init__(self, made: Instance, visits: Visits, apps: Mapping[str, tuple[Starlette, str]]):
-        """`apps`: name to application and `host:port`."""
+        """`apps`: name to application and its `host:port`."""
         self.task = made.task
         self.hosts = frozenset(host for _, host in apps.values())
         self.addresses = {
@@ -125,7 +125,7 @@ class ArenaSession:
             return self._world.snapshot(self._apps)
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
-        """Reads the pages that `program_html` names, in a copy of the world, so that reading leaves no trace."""
+        """Reads the pages that `program_html` names, in a copy of the world, so that reading does not change the original."""
         token = secrets.token_urlsafe(16)
         with _site_errors():
             copy = self._visits[token] = self._world.copy()
@@ -148,7 +148,7 @@ class ArenaSession:
         return Evidence(answer=answer, page=page, contents=tuple(contents))
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        """The way to the applications without a network."""
+        """A transport that calls the applications in process, without a network."""
         return _Transport({host: httpx.ASGITransport(app=app) for app, host in self._apps.values()})
 
     async def close(self) -> None:
@@ -159,7 +159,7 @@ class ArenaSession:
 
 @contextlib.contextmanager
 def _site_errors() -> Iterator[None]:
-    """An error of the sites' databases as the engine's own."""
+    """Converts errors of the sites' databases into the engine's SiteError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -167,7 +167,8 @@ def _site_errors() -> Iterator[None]:
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """Leads to applications by `host:port`. A client that has no other need not read certificates, which takes 20 ms."""
+    """Routes requests to applications by `host:port`. A client that uses only this transport skips loading certificates, which takes 20
+    ms."""
 
     def __init__(self, apps: Mapping[str, httpx.ASGITransport]):
         self._apps = apps

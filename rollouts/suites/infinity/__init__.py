@@ -1,1 +1,1 @@
-"""WebArena-Infinity: small web applications with a verifier per task, from a checkout that the user names."""
+"""WebArena-Infinity: small web applications with a verifier per task, from a checkout whose path the user gives."""

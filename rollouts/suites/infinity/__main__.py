@@ -1,9 +1,9 @@
-"""Finds the tasks of WebArena-Infinity that pass untouched, before anything was done: no measure of a policy.
+"""Finds the tasks of WebArena-Infinity whose verifiers pass in the initial state. Such tasks do not measure a policy.
 
     mira infinity-check --checkout DIR --out FILE
 
-Every application is opened once, untouched, and all of its verifiers are run on it. FILE is what `suite.options.check`
-names: `rollouts.evaluate` takes no task that is listed there.
+Every application is opened once, without an action, and all of its verifiers are run on it. FILE is the value for
+`suite.options.check`: `rollouts.evaluate` leaves out the tasks listed there.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from rollouts.web.browser import BrowserConfig, BrowserPool
 @dataclasses.dataclass(frozen=True)
 class CheckConfig:
     checkout: str = ""
-    """As in suite.options.checkout."""
+    """The checkout, as in suite.options.checkout."""
     out: str = ""
-    """The file to write."""
+    """Output file."""
     python: str = InfinityOptions.python
-    """As in suite.options.python."""
+    """The interpreter, as in suite.options.python."""
     browser: BrowserConfig = dataclasses.field(default_factory=BrowserConfig)
 
 
@@ -63,7 +63,7 @@ async def _check(suite: InfinitySuite, browser: BrowserConfig) -> dict[str, Chec
 
 
 async def _passed(suite: InfinitySuite, app: str, browsers: BrowserPool) -> tuple[str, ...]:
-    """The tasks of an application that pass in its first state."""
+    """Returns the tasks of an application that pass in its initial state."""
     items = suite.apps[app]
     context = await browsers.context()
     try:

@@ -1,11 +1,11 @@
-"""What runs of a checkout, in processes of its own: the server of an application, and verifiers.
+"""Runs code of a checkout in a separate process: the server of an application, or verifiers.
 
-    python child.py serve                  in the application's folder; tells its port
-    python child.py verify URL FILE...     tells a verdict for each file, as JSON
+    python child.py serve                  in the application's folder; reports its port
+    python child.py verify URL FILE...     reports a verdict for each file, as JSON
 
-A line of standard output is what is told; what the checkout itself prints goes to standard error. A child ends with its
-whole process group when its standard input ends: so nothing outlives the process that started it, however that ends.
-Imports nothing but the standard library, since any interpreter may run it.
+Reports are lines of standard output. Output of the checkout's own code is redirected to standard error. A child ends with its
+whole process group when its standard input is closed, so nothing outlives the parent process, however that ends.
+This file imports only the standard library, since any interpreter may run it.
 """
 
 import http.server
@@ -19,9 +19,10 @@ import sys
 import threading
 
 PAGES = ("/", "/index.html")
-"""All that the browser may navigate to. Scripts of the page reach the rest: its files, and the API that it tells its state to."""
+"""All paths to which the browser may navigate. Scripts of a page can reach the other paths: static files, and the API to which they
+send the state."""
 LONGEST = 500
-"""Characters of a verifier's message that are kept."""
+"""Maximum characters kept of a verifier's message."""
 
 
 def main(command, *arguments):
@@ -37,7 +38,7 @@ def main(command, *arguments):
 
 
 def serve(told):
-    """Runs server.py, which takes a free port, on loopback alone; tells the port once it listens."""
+    """Runs server.py on a free loopback port. Reports the port once the server listens."""
     bind, activate = socketserver.TCPServer.server_bind, socketserver.TCPServer.server_activate
     parse = http.server.BaseHTTPRequestHandler.parse_request
 
@@ -67,9 +68,9 @@ def serve(told):
 
 
 def verdict(file, url):
-    """`passed` and `message` as the verifier gives them, or what kept it from that: `unloadable` or `unreachable`.
+    """Returns the verifier's `passed` and `message`, or an error that prevented a verdict: `unloadable` or `unreachable`.
 
-    One that raises has not passed, as in the benchmark's own harness, unless what it raises is about its connection.
+    As in the benchmark's own harness, a verifier that raises has not passed, unless the exception is about its connection.
     """
     try:
         spec = importlib.util.spec_from_file_location("verifier", file)
@@ -81,7 +82,7 @@ def verdict(file, url):
     try:
         passed, message = verify(url)
     except OSError as error:
-        # All of requests' and urllib's own exceptions are OSErrors.
+        # All exceptions of requests and urllib are subclasses of OSError.
         return {"unreachable": _describe(error)}
     except Exception as error:
         passed, message = False, "the verifier raised " + _describe(error)

@@ -1,4 +1,4 @@
-"""Starts what runs of a checkout, each in a process group and with nothing of this process's environment but PATH."""
+"""Starts child processes for code of a checkout, each in its own process group, with PATH as the only environment variable."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,13 @@ from mira_jax.errors import UserError
 from rollouts.errors import SiteError
 
 START_SECONDS = 30.0
-"""The most that a server may take to listen."""
+"""Maximum seconds until a server listens."""
 
 _CHILD = Path(__file__).with_name("child.py")
 
 
 class Child:
-    """A running `child.py`. It writes no bytecode, so that the checkout stays as it is."""
+    """A running `child.py`. It writes no bytecode, so the checkout is not modified."""
 
     def __init__(self, process: asyncio.subprocess.Process):
         self._process = process
@@ -27,7 +27,7 @@ class Child:
 
     @classmethod
     async def start(cls, python: str, folder: Path, *arguments: str) -> "Child":
-        """Starts it in `folder`. Raises UserError if the interpreter does not start."""
+        """Starts the child in `folder`. Raises UserError if the interpreter does not start."""
         try:
             process = await asyncio.create_subprocess_exec(
                 python,
@@ -47,22 +47,22 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process, and of its group."""
+        """Id of the process and of its group."""
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """The exit status, None while it runs."""
+        """The exit status. None while the process runs."""
         return self._process.returncode
 
     async def told(self, seconds: float) -> str:
-        """The next line that it tells, empty if it has ended. Raises TimeoutError."""
+        """Returns the next line that the child reports. Empty if it has ended. Raises TimeoutError."""
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
         return line.decode().strip()
 
     async def end(self) -> None:
-        """Kills its process group. Safe to call twice."""
+        """Kills the process group. May be called twice."""
         if not self._ending:
             self._ending = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -71,10 +71,10 @@ class Child:
 
 
 async def serve(python: str, folder: Path) -> tuple[Child, str]:
-    """Starts the server of the application in `folder`; returns it and its `host:port`.
+    """Starts the server of the application in `folder`. Returns the child and its `host:port`.
 
     Raises:
-        SiteError: it ends, or does not listen in time.
+        SiteError: the server ends, or does not listen in time.
         UserError: the interpreter does not start.
     """
     child = await Child.start(python, folder, "serve")
@@ -91,14 +91,14 @@ async def serve(python: str, folder: Path) -> tuple[Child, str]:
 
 
 async def verify(python: str, folder: Path, url: str, files: Sequence[Path], seconds: float) -> list[dict[str, Any]]:
-    """What verifiers say of the application at `url`, each as `{"passed": bool, "message": str}`.
+    """Runs verifiers on the application at `url`. Returns `{"passed": bool, "message": str}` for each.
 
     Args:
-        seconds: the most that each may take.
+        seconds: maximum seconds of each verifier.
 
     Raises:
-        SiteError: one does not end in time, ends without a verdict, or can't reach the application.
-        UserError: one can't be loaded, or the interpreter does not start.
+        SiteError: a verifier does not end in time, ends without a verdict, or can't reach the application.
+        UserError: a verifier can't be loaded, or the interpreter does not start.
     """
     child = await Child.start(python, folder, "verify", url, *map(str, files))
     verdicts = []

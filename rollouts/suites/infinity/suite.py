@@ -1,6 +1,6 @@
-"""WebArena-Infinity as a suite: a server per episode, and the benchmark's own verifiers as judges.
+"""WebArena-Infinity as a suite: one server per episode. The benchmark's own verifiers decide the outcome.
 
-The page owns the application's state and tells it to its server, which verifiers ask: so episodes share no server.
+The page owns the application's state and sends it to its server, where verifiers read it. Episodes therefore can't share a server.
 """
 
 import asyncio
@@ -29,28 +29,28 @@ from rollouts.suites.infinity.processes import Child, serve, verify
 from rollouts.suites.infinity.tasks import SUITE, Item, fingerprint, placeholder, read_apps
 
 STATE_SECONDS = 15.0
-"""The most that a page may take to tell its state to the server."""
+"""Maximum seconds until a page has sent its state to the server."""
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What the check found of one application."""
+    """Result of the check for one application."""
 
     fingerprint: str
     tasks: int
     passed: tuple[str, ...]
-    """Ids of the tasks that pass untouched: before anything was done."""
+    """Ids of the tasks that pass in the initial state."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InfinityOptions:
     checkout: str = ""
-    """The folder of the checkout. Nothing is written there."""
+    """Path of the checkout. It is not modified."""
     check: str = ""
-    """The file that `mira infinity-check` wrote."""
+    """Path of the file written by `mira infinity-check`."""
     python: str = sys.executable
-    """The interpreter of servers and verifiers. It needs what verifiers import: requests."""
+    """Interpreter for servers and verifiers. The verifiers need the package requests."""
     verify_seconds: Positive = 60.0
-    """The most that a verifier may take."""
+    """Maximum seconds of a verifier."""
 
     def __post_init__(self) -> None:
         if not shutil.which(self.python):
@@ -58,25 +58,25 @@ class InfinityOptions:
 
 
 class InfinitySuite:
-    """WebArena-Infinity: the applications of a checkout are the templates, their real tasks the tasks, for evaluation only."""
+    """WebArena-Infinity. Each application of a checkout is a template, and its real tasks are the tasks. For evaluation only."""
 
     name = SUITE
     Options = InfinityOptions
     hosts: frozenset[str] = frozenset()
 
     def __init__(self, **options: Any):
-        """The options are those of `InfinityOptions`. Raises UserError."""
+        """`options`: the fields of `InfinityOptions`. Raises UserError."""
         self.options = config.build(InfinityOptions, options, prefix="suite.options.")
-        # Servers and verifiers run in other folders than this process.
+        # An absolute path, since servers and verifiers run in other folders than this process.
         self._python = os.path.abspath(str(shutil.which(self.options.python)))
         self.apps = read_apps(self.options.checkout)
         self._items = {item.task.id: item for items in self.apps.values() for item in items}
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
-        """Tasks that the check found to pass untouched are left out. All the others are in the checkout's order.
+        """Returns the tasks in the checkout's order, without those that pass in the initial state.
 
         Raises:
-            UserError: another split than test, too many tasks, no such application, or no check of this very checkout.
+            UserError: a split other than test, too many tasks, an unknown application, or no check of the checkout in its current state.
         """
         if split != "test":
             raise UserError(f"split: {split!r}: {SUITE} has nothing but test: its tasks are for evaluation")
@@ -104,18 +104,18 @@ class InfinitySuite:
         return None
 
     async def open(self, task: Task, context: BrowserContext) -> "InfinitySession":
-        """Starts the server of the episode. Raises SiteError."""
+        """Starts the episode's server. Raises SiteError."""
         item = self._item(task.id)
         server, host = await serve(self._python, item.folder)
         return InfinitySession(item, self._python, self.options.verify_seconds, server, host, context)
 
     def judge(self, trajectory: Trajectory) -> Outcome:
-        """As the verifier said at the end of the episode."""
+        """Returns the verdict of the verifier at the end of the episode."""
         verdict = json.loads(trajectory.evidence.contents[0])
         return Outcome(success=verdict["passed"], score=float(verdict["passed"]), source="rule", detail=verdict["message"])
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
-        """WebArena-Infinity names none."""
+        """No subgoals: WebArena-Infinity defines none."""
         return (), [() for _ in trajectory.steps]
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> NoReturn:
@@ -127,7 +127,7 @@ class InfinitySuite:
         return self._items[task_id]
 
     def _checked(self, app: str) -> Checked:
-        """Raises UserError if the application was not checked as it is now."""
+        """Raises UserError if the application's files have changed since the check."""
         command = f"mira infinity-check --checkout {self.options.checkout} --out FILE"
         if not self.options.check:
             raise UserError(f"suite.options.check is not set: run `{command}` once, which finds tasks that pass untouched, and name FILE")
@@ -142,7 +142,7 @@ class InfinitySuite:
 
 
 class InfinitySession:
-    """One episode's application, on a server of its own."""
+    """One episode's application, on its own server."""
 
     def __init__(self, item: Item, python: str, verify_seconds: float, server: Child, host: str, context: BrowserContext):
         self.task = item.task
@@ -157,21 +157,21 @@ class InfinitySession:
         context.on("requestfailed", self._end)
 
     async def state(self) -> dict[str, Any]:
-        """Nothing: the application's state is large, and judged at the end alone. Raises SiteError if the server is gone."""
+        """Returns an empty snapshot: the state is large and is only evaluated at the end. Raises SiteError if the server has ended."""
         self._check_server()
         return {}
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
-        """What the task's verifier says of the state that the page has told."""
+        """Returns the verdict of the task's verifier on the state that the page has sent."""
         verdicts = await self.verify([self._item])
         return Evidence(answer=answer, page=page, contents=(json.dumps(verdicts[0]),))
 
     async def verify(self, items: Sequence[Item]) -> list[dict[str, Any]]:
-        """Verdicts on the state of the application as it is now, as `processes.verify` gives them. Raises as that does."""
+        """Runs verifiers on the application's current state. Returns and raises as `processes.verify`."""
         await self._told()
         files = [item.verifier for item in items]
         verdicts = await verify(self._python, self._item.folder, self._url, files, self._verify_seconds)
-        # A verifier may take a server that is gone for a task that is not done.
+        # Checked first: without a server, a verifier may report that the task is not done.
         self._check_server()
         return verdicts
 
@@ -186,9 +186,9 @@ class InfinitySession:
         self._telling.discard(request)
 
     async def _told(self) -> None:
-        """Waits until the page has told its state. Raises SiteError if it never did, or the server is gone."""
+        """Waits until the page has sent its state. Raises SiteError if it did not in time, or if the server has ended."""
         with contextlib.suppress(TimeoutError):
-            # One that belongs to a page that was left may never end.
+            # A request of a page that was left may never finish.
             async with asyncio.timeout(STATE_SECONDS):
                 while self._telling:
                     await asyncio.sleep(0.01)

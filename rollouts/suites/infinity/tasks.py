@@ -1,4 +1,4 @@
-"""The tasks of WebArena-Infinity, read from a checkout of it."""
+"""Reads the tasks of WebArena-Infinity from a checkout."""
 
 import dataclasses
 import hashlib
@@ -12,16 +12,16 @@ from mira_jax.trajectories.records import Task
 
 SUITE = "webarena_infinity"
 HORIZON = 50
-"""The most steps of an episode in the benchmark's own harness."""
+"""Maximum steps of an episode in the benchmark's own harness."""
 TASKS = "real-tasks.json"
 REPOSITORY = "https://github.com/web-arena-x/webarena-infinity"
 
 _DECIDING = ("*.html", "server.py", TASKS, "real-tasks/*.py", "js/**/*.js")
-"""Files of an application that decide whether a task is passed before anything was done."""
+"""Files of an application that determine whether a task passes in the initial state."""
 
 
 class _Entry(msgspec.Struct):
-    """A task as the benchmark writes it."""
+    """A task in the benchmark's file format."""
 
     id: str
     instruction: str
@@ -31,7 +31,7 @@ class _Entry(msgspec.Struct):
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A task, the folder of its application, and the verifier that judges it."""
+    """A task, the folder of its application, and its verifier."""
 
     task: Task
     folder: Path
@@ -43,10 +43,10 @@ def placeholder(app: str) -> str:
 
 
 def read_apps(checkout: str) -> dict[str, list[Item]]:
-    """The applications of a checkout in the order of their names, with their tasks in the order of their files.
+    """Returns the applications of a checkout in alphabetical order, with their tasks in file order.
 
     Raises:
-        UserError: no checkout is named, there is none, or it holds what is no task.
+        UserError: no checkout is given, it does not exist, or it contains a malformed task.
     """
     if not checkout:
         raise UserError(f"suite.options.checkout is not set: name the folder of a checkout of {REPOSITORY}")
@@ -57,7 +57,7 @@ def read_apps(checkout: str) -> dict[str, list[Item]]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes when the tasks of an application do, their verifiers, its server, or its pages with what they begin from."""
+    """Hash of an application's tasks, verifiers, server and pages, including their initial data."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _DECIDING for path in folder.glob(pattern)}):
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode() + path.read_bytes())
@@ -75,7 +75,7 @@ def _read(path: Path) -> list[Item]:
 
 
 def _item(folder: Path, entry: _Entry) -> Item:
-    """The difficulty, where it is told, is part of the id: `webarena_infinity.gmail.easy.task_e1`."""
+    """The id includes the difficulty if there is one: `webarena_infinity.gmail.easy.task_e1`."""
     app, verifier = folder.name, (folder / entry.verify).resolve()
     if not (verifier.is_relative_to(folder.resolve()) and verifier.is_file()):
         raise ValueError(f"{entry.id}: no verifier {entry.verify!r} in the folder of the application")

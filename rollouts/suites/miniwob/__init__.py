@@ -1,1 +1,1 @@
-"""MiniWoB++: small pages, each with one instruction, from the package `miniwob`."""
+"""MiniWoB++: small pages with one instruction each, from the package `miniwob`."""

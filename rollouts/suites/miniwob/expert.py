@@ -1,4 +1,4 @@
-"""Scripts that solve some of the pages by what they say and show, in the grammar that models use."""
+"""Scripts that solve some of the pages from their instruction and observation, in the action grammar of models."""
 
 import dataclasses
 import re
@@ -15,16 +15,16 @@ _ELEMENT = re.compile(r'<(?P<tag>[a-z0-9-]+) id="(?P<handle>[^"]*)"[^>]*>(?P<tex
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """An action on the first element that fits."""
+    """An action on the first matching element."""
 
     action: str
     tag: str = ""
-    """Any if empty."""
+    """Tag of the element. Empty: any."""
     text: str | None = None
-    """What the element, or the label behind it, reads. Any if None."""
+    """Text of the element or of the label after it. None: any."""
     argument: str | None = None
     place: int = 0
-    """How many that fit are passed over."""
+    """Number of matching elements to skip."""
 
 
 def _click(tag: str = "", text: str | None = None, place: int = 0) -> Move:
@@ -45,7 +45,7 @@ def _check(tag: str, names: str) -> list[Move]:
 
 _SUBMIT = _click("button", "Submit")
 _TAGS = {"text": "input"}
-"""Where a page calls a widget other than the observation does."""
+"""Tags that differ between a page's instruction and the observation."""
 
 SCRIPTS: dict[str, tuple[str, Callable[..., list[Move]]]] = {
     "choose-list": (r"Select (.+) from the list and click Submit\.", lambda name: [*_choose(name), _SUBMIT]),
@@ -82,11 +82,11 @@ SCRIPTS: dict[str, tuple[str, Callable[..., list[Move]]]] = {
     ),
     "unicode-test": (r'Click on the "(.+)" button\.', lambda text: [_click("button", text)]),
 }
-"""Page to what its instruction says, and what that asks for."""
+"""Page to the pattern of its instruction, and the moves that the instruction asks for."""
 
 
 class Expert:
-    """Makes one move a step. It reads observations that are not compact, whatever their handles."""
+    """Performs one move per step. It reads observations that are not compact, with either kind of handles."""
 
     def __init__(self, page: str):
         """Raises UserError if there is no script for the page."""

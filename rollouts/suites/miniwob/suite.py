@@ -1,6 +1,6 @@
-"""MiniWoB++ as a suite: a page is a template, a seed an instance of it, and the page itself is the judge.
+"""MiniWoB++ as a suite: a page is a template, a seed is an instance, and the page itself decides the outcome.
 
-The instruction is known only once a page is drawn, so a task has no intent before its session.
+The instruction is known only after a page is rendered, so a task has no intent before its session.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ SUITE = "miniwob"
 PLACEHOLDER = "__MINIWOB__"
 HORIZON = 20
 INSTRUCTION = "() => { const said = core.getUtterance(); return said.utterance ?? said; }"
-"""Tells what a page that is drawn asks for."""
+"""Returns the instruction of a rendered page."""
 
 _TASK_ID = re.compile(r"miniwob\.(?P<page>[a-z0-9-]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
 _START = importlib.resources.files("rollouts.suites.miniwob").joinpath("start.js").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ _OUTCOME = '() => JSON.parse(sessionStorage.outcome ?? \'{"ended": false, "rewar
 
 
 def find_pages() -> Path:
-    """The html folder of the package, which is not imported: it would bring gymnasium and selenium with it.
+    """Returns the package's html folder. The package is not imported, since that would also import gymnasium and selenium.
 
     Raises:
         UserError: the package is not installed.
@@ -53,13 +53,13 @@ def find_pages() -> Path:
 @dataclasses.dataclass(frozen=True)
 class MiniwobOptions:
     port: Port = 0
-    """Where the pages are served, on 127.0.0.1; 0 takes a free one."""
+    """Port for the pages on 127.0.0.1. 0 selects a free port."""
     threshold: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """The least score of a success; below 1 partial answers count."""
+    """Minimum score of a success. Below 1, partial answers count."""
 
 
 class MiniwobSuite:
-    """MiniWoB++. An episode's score is the page's own reward, without the part that decays with time."""
+    """The MiniWoB++ suite. An episode's score is the page's reward without its time decay."""
 
     name = SUITE
     Options = MiniwobOptions
@@ -87,14 +87,14 @@ class MiniwobSuite:
         return None
 
     async def start(self) -> None:
-        """Serves the pages. Raises UserError if the port is in use."""
+        """Starts the server of the pages. Raises UserError if the port is in use."""
         await self._server.start()
 
     async def stop(self) -> None:
         await self._server.stop()
 
     async def open(self, task: Task, context: BrowserContext) -> "MiniwobSession":
-        """Makes every page of `context` begin the task's instance, and draws it once to read what is asked."""
+        """Makes every page of `context` start with the task's instance, and renders it once to read the instruction."""
         addresses = {PLACEHOLDER: f"http://{self._server.host}"}
         await context.add_init_script(f"({_START})({task.seed})")
         page = await context.new_page()
@@ -112,12 +112,13 @@ class MiniwobSuite:
         return Outcome(success=self._solved(state), score=reward, source="rule", detail=detail)
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
-        """One, the end: the pages tell nothing of the way there."""
+        """One subgoal, the end of the task: the pages report no intermediate progress."""
         solved = Subgoal(text="solve the task", check=f"the page's reward is at least {self._threshold:g}")
         return (solved,), [(self._solved(step.state),) for step in trajectory.steps]
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> Expert:
-        """See `rollouts.suites.miniwob.expert.SCRIPTS` for the pages that have one. Raises UserError for the others."""
+        """Returns the script of the page. `rollouts.suites.miniwob.expert.SCRIPTS` lists the pages that have one. Raises UserError for
+        others."""
         if habits:
             raise UserError(f"policy.habits: the experts of MiniWoB++ have none, not {', '.join(habits)}")
         return Expert(task.template)
@@ -141,18 +142,18 @@ def _task(page: str, split: str, number: int) -> Task:
 
 
 class MiniwobSession:
-    """One episode's page."""
+    """The page of one episode."""
 
     def __init__(self, task: Task, context: BrowserContext, addresses: Mapping[str, str], hosts: frozenset[str]):
         self.task, self.addresses, self.hosts = task, addresses, hosts
         self._context = context
 
     async def state(self) -> dict[str, Any]:
-        """Whether the page has ended the episode, with what reward, and why if it says so."""
+        """Whether the page has ended the episode, its reward, and the reason if it states one."""
         return await self._context.pages[0].evaluate(_OUTCOME)
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
-        """The outcome itself is in the last step's state."""
+        """Returns no further evidence, since the last step's state contains the outcome."""
         return Evidence(answer=answer, page=page)
 
     async def close(self) -> None:

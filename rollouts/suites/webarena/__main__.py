@@ -1,4 +1,4 @@
-"""Tells an evaluation of WebArena-Lite in the paper's convention and by sets of sites.
+"""Reports an evaluation of WebArena-Lite by the paper's domains and by sets of sites.
 
 mira webarena-report --folder runs/webarena
 """
@@ -17,9 +17,9 @@ from rollouts.suites.webarena.tasks import SUITE, read_tasks, to_task
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
     folder: str = ""
-    """The evaluation's folder, with the judged episodes in labelled/."""
+    """Folder of the evaluation, with labelled episodes in labelled/."""
     tasks: str = ""
-    """As in suite.options.tasks."""
+    """The tasks, as in suite.options.tasks."""
 
 
 def main(settings: ReportConfig) -> int:

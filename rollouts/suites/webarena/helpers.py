@@ -1,4 +1,4 @@
-"""The helpers that WebArena's tasks call by name, as in `func:reddit_get_post_url('__last_url__')`. Only these are known."""
+"""The helper functions that WebArena's tasks call by name, as in `func:reddit_get_post_url('__last_url__')`. All others are rejected."""
 
 import json
 import re
@@ -36,7 +36,7 @@ class Helpers:
         self.addresses, self.admin = addresses, admin
 
     async def call(self, text: str, page: Page, last_url: str) -> str:
-        """What the call in `text` (see `is_call`) returns. Raises SiteError."""
+        """Returns the result of the call in `text` (see `is_call`). Raises SiteError."""
         name, arguments = _parse(text)
         helper, _ = _HELPERS[name]
         return await helper(self, page, *[argument.replace("__last_url__", last_url) for argument in arguments])
@@ -61,7 +61,7 @@ class Helpers:
         return str(_field(reviews, -1, "ratings", 0, "percent")) if reviews else ""
 
     async def post_url(self, page: Page, url: str) -> str:
-        """The address of a post, from that of any page below it; any other address as it is."""
+        """Returns the address of a post, given the address of any page below it. Other addresses are returned unchanged."""
         parts = urlsplit(url)
         steps = parts.path.split("/")
         if len(steps) < 4 or steps[1] != "f":
@@ -69,14 +69,14 @@ class Helpers:
         return f"{parts.scheme}://{parts.netloc}/f/{steps[2]}/{steps[3]}/"
 
     async def member_role(self, page: Page, account: str) -> str:
-        """The role of an account on a project's page of members; empty if it is not there."""
+        """Returns the role of an account on a project's members page. Empty if it is not listed."""
         try:
             return str(await page.evaluate(_ROLE, account))
         except Error:
             return ""
 
     async def _api(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
-        """What the shop's web API answers."""
+        """Returns the response of the shop's web API."""
         if self.admin is None:
             raise SiteError("the shop's web API needs an account: set suite.options.accounts.shopping_site_admin")
         user, password = self.admin
@@ -112,11 +112,11 @@ _HELPERS: dict[str, tuple[Callable[..., Awaitable[str]], int]] = {
     "reddit_get_post_url": (Helpers.post_url, 1),
     "gitlab_get_project_memeber_role": (Helpers.member_role, 1),
 }
-"""By WebArena's names: the helper, and how many arguments it takes beside the page."""
+"""WebArena's name to the helper and its number of arguments after the page."""
 
 
 def is_call(text: str) -> bool:
-    """Whether `text` is a call of a known helper with plain strings."""
+    """Whether `text` is a call of a known helper with plain string arguments."""
     match = _CALL.fullmatch(text.strip())
     return match is not None and match["name"] in _HELPERS and len(_parse(text)[1]) == _HELPERS[match["name"]][1]
 

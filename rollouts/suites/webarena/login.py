@@ -1,4 +1,4 @@
-"""Signing episodes in to WebArena's sites, in their browser context. A state that stands is used again, one that expired renewed."""
+"""Logs episodes in to WebArena's sites, in their browser context. A valid login is reused, and an expired one renewed."""
 
 import asyncio
 import collections
@@ -12,18 +12,18 @@ from playwright.async_api import BrowserContext
 from rollouts.errors import SiteError
 
 SECONDS = 20.0
-"""The most that one page of a login may take."""
+"""Maximum seconds of one page of a login."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Where a site's login is, by the names of its form's fields."""
+    """Location of a site's login form, and the names of its fields."""
 
     path: str
     user: str
     password: str
     probe: str
-    """A page that shows the form, or leads to it, to whom is not signed in."""
+    """A page that shows the form, or redirects to it, if nobody is signed in."""
 
 
 FORMS = {
@@ -35,7 +35,7 @@ FORMS = {
 
 
 class Logins:
-    """The cookies of each site's login, in memory alone.
+    """Cookies of each site's login, kept only in memory.
 
     Args:
         addresses: site to address.
@@ -45,12 +45,12 @@ class Logins:
     def __init__(self, addresses: Mapping[str, str], accounts: Mapping[str, tuple[str, str]]):
         self.addresses, self.accounts = addresses, accounts
         self.renewed: collections.Counter[str] = collections.Counter()
-        """How often each site's form was filled in."""
+        """Number of times each site's form was submitted."""
         self._cookies: dict[str, list[Any]] = {}
         self._locks: dict[str, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
 
     async def sign_in(self, site: str, context: BrowserContext) -> None:
-        """Makes `context` signed in to the site. Raises SiteError, or Playwright's Error."""
+        """Logs `context` in to the site. Raises SiteError, or Playwright's Error."""
         async with self._locks[site]:
             kept = self._cookies.pop(site, [])
             if kept:
@@ -60,7 +60,7 @@ class Logins:
                     return
                 for cookie in kept:
                     await context.clear_cookies(name=cookie["name"], domain=cookie["domain"], path=cookie["path"])
-            # Sites on other ports of a host share its cookies: only those that this login sets are its state.
+            # Sites on other ports of a host share its cookies, so only the cookies that this login sets are kept as its state.
             before = {_identity(cookie): cookie["value"] for cookie in await context.cookies()}
             await self._fill_in(site, context)
             if not await self._is_in(site, context):

@@ -1,19 +1,19 @@
-"""WebArena-Lite's results in the two ways they are told: by the paper's domains, and by the sets of sites."""
+"""WebArena-Lite's results in both conventions: by the paper's domains, and by sets of sites."""
 
 from collections.abc import Mapping, Sequence
 
 from mira_jax.trajectories.records import Task
 
 DOMAINS = {"Reddit": "reddit", "Gitlab": "gitlab", "CMS": "shopping_admin", "Map": "map", "OSS": "shopping"}
-"""The paper's five domains. Each is the tasks of that site alone; those on several sites are in the average only."""
+"""The paper's five domains. Each contains only tasks on that one site; tasks on several sites are only in the average."""
 
 
 def tables(tasks: Sequence[Task], successes: Mapping[str, bool]) -> str:
-    """Both tables, as text.
+    """Returns both tables as text.
 
     Args:
-        tasks: the benchmark's, all of them.
-        successes: task id to whether it succeeded; a task that was lost or not judged is not in it.
+        tasks: all tasks of the benchmark.
+        successes: task id to whether it succeeded. Tasks that were lost or not evaluated are absent.
     """
     domains = {name: [task for task in tasks if task.sites == (site,)] for name, site in DOMAINS.items()}
     sets: dict[str, list[Task]] = {}

@@ -1,4 +1,4 @@
-"""WebArena-Lite as a suite: the user's sites, the sessions of its episodes, its judge."""
+"""WebArena-Lite as a suite: the user's sites, the sessions of its episodes, and its evaluation."""
 
 import asyncio
 import contextlib
@@ -36,29 +36,29 @@ _PORTS = {"http": 80, "https": 443}
 @dataclasses.dataclass(frozen=True)
 class Account:
     user: str = ""
-    """The environment variable that holds the user name."""
+    """Environment variable that contains the user name."""
     password: str = ""
-    """The environment variable that holds the password."""
+    """Environment variable that contains the password."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WebArenaOptions:
     tasks: str = ""
-    """The published wheel, or the JSON in it. Empty: the installed package."""
+    """Path of the published wheel, or of the JSON file in it. Empty: the installed package."""
     sites: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Site to address."""
+    """Site to base URL."""
     hosts: list[str] = dataclasses.field(default_factory=list)
-    """More `host:port` that pages need, for example the map's tiles."""
+    """Additional `host:port` that pages need, for example the map's tile server."""
     accounts: dict[str, Account] = dataclasses.field(default_factory=dict)
-    """Site to account, and `shopping_site_admin` for the shop's web API, which some tasks are judged by."""
+    """Site to account. `shopping_site_admin` is the account for the shop's web API, which evaluates some tasks."""
     reset: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """Site to the command, without a shell, that puts it into its first state: run once, when a run starts."""
+    """Site to the command, run without a shell, that resets it to its initial state once at the start of a run."""
     reset_seconds: Positive = 900.0
-    """The most that all resets may take, until every site answers again."""
+    """Maximum seconds for all resets, until every site answers again."""
     settle_seconds: NonNegative = 3.0
-    """How long a page that the evaluator opens is left to draw itself."""
+    """Seconds that a page opened by the evaluator is given to render."""
     judge: EndpointConfig | None = None
-    """The chat model for fuzzy matches."""
+    """Chat model that judges fuzzy matches."""
 
     def __post_init__(self) -> None:
         for key, known in (("sites", SITES), ("accounts", (*FORMS, SHOP_API)), ("reset", SITES)):
@@ -74,13 +74,13 @@ class WebArenaOptions:
 
 
 class WebArenaLiteSuite:
-    """WebArena-Lite. Its sites are shared by all episodes that run at once, and keep what episodes do until they are reset."""
+    """WebArena-Lite. Concurrent episodes share its sites, and their changes persist until the sites are reset."""
 
     name = SUITE
     Options = WebArenaOptions
 
     def __init__(self, reader: evaluators.Reader | None = None, /, **options: Any):
-        """The options are those of `WebArenaOptions`; `reader` goes before their judge. Raises UserError."""
+        """`options`: the fields of `WebArenaOptions`. `reader` takes precedence over their judge. Raises UserError."""
         self.options = config.build(WebArenaOptions, options, prefix="suite.options.")
         self.sites = {site: _address(site, url) for site, url in self.options.sites.items()}
         self.addresses = {placeholder(site): url for site, url in self.sites.items()}
@@ -94,10 +94,11 @@ class WebArenaLiteSuite:
         return frozenset([*map(_host, self.sites.values()), *self.options.hosts])
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
-        """The templates are the sites, and `several_sites`. All tasks of them are in the benchmark's order.
+        """Returns tasks in the benchmark's order. The templates are the sites, and `several_sites`.
 
         Raises:
-            UserError: another split than test, too many tasks, no such template, or tasks whose site, account or judge is not there.
+            UserError: a split other than test, too many tasks, an unknown template, or tasks whose site, account or judge is not
+            configured.
         """
         if split != "test":
             raise UserError(f"split: {split!r}: webarena_lite has nothing but test: its tasks are for evaluation")
@@ -116,7 +117,7 @@ class WebArenaLiteSuite:
         return to_task(task_id, self._item(task_id))
 
     async def reset(self) -> None:
-        """Resets the sites, and waits until all of them answer.
+        """Resets the sites and waits until all of them answer.
 
         Raises:
             UserError: a reset fails, or a site does not answer.
@@ -135,7 +136,7 @@ class WebArenaLiteSuite:
         return None
 
     async def open(self, task: Task, context: BrowserContext) -> "WebArenaSession":
-        """Signs `context` in to the sites that the task names."""
+        """Logs `context` in to the sites that the task names."""
         if not (self._logins and self._helpers):
             raise RuntimeError("start() comes before a session")
         item = self._item(task.id)
@@ -145,7 +146,7 @@ class WebArenaLiteSuite:
         return WebArenaSession(task, item["eval"], context, self.addresses, hosts, self._helpers, self.options.settle_seconds)
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
-        """None if the judge model gave no verdict."""
+        """Returns None if the judge model gave no verdict."""
         item = self._item(trajectory.task.id)
         try:
             return evaluators.judge(item["eval"], trajectory.evidence, item["intent"], self._reader)
@@ -153,7 +154,7 @@ class WebArenaLiteSuite:
             return None
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
-        """WebArena-Lite names none."""
+        """No subgoals: WebArena-Lite defines none."""
         return (), [() for _ in trajectory.steps]
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> NoReturn:
@@ -168,7 +169,7 @@ class WebArenaLiteSuite:
         return self.sites.keys() & self.options.accounts.keys()
 
     def _check(self, tasks: Sequence[Task]) -> None:
-        """Raises UserError if something that the tasks need is not configured."""
+        """Raises UserError if the configuration lacks something that the tasks need."""
         missing: dict[str, list[str]] = {}
         for task in tasks:
             item = self._item(task.id)
@@ -203,11 +204,11 @@ class WebArenaSession:
         self._evaluation, self._context, self._helpers, self._settle_seconds = evaluation, context, helpers, settle_seconds
 
     async def state(self) -> dict[str, Any]:
-        """Nothing: the sites' state is not open to view."""
+        """Returns an empty snapshot, since the sites' state can't be read."""
         return {}
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
-        """Reads what the targets of `program_html` select: on the page in front, or on a page of their own, opened for them."""
+        """Reads the elements that the targets of `program_html` select, on the page in front or on a page opened for this purpose."""
         last_url = to_address(page.url, self.addresses) if page else ""
         contents, own, at = [], None, ""
         for target in _targets(self._evaluation):
@@ -231,7 +232,9 @@ class WebArenaSession:
         return None
 
     async def _select(self, page: BrowserPage, locator: str, last_url: str) -> str:
-        """The text of a locator: a script of the benchmark's, run in the page and nowhere else. One that fails selects nothing."""
+        """Returns the text that a locator selects. A locator is a script of the benchmark and is only run in the page. If it fails, it
+        selects
+        nothing."""
         try:
             async with asyncio.timeout(_LOCATOR_SECONDS):
                 if not locator:
@@ -247,7 +250,7 @@ class WebArenaSession:
             return ""
 
     def _to_placeholders(self, text: str) -> str:
-        """The text with the sites' addresses as placeholders, as references have them."""
+        """Replaces the sites' addresses by placeholders, as in the references."""
         for name, address in sorted(self.addresses.items(), key=lambda pair: -len(pair[1])):
             text = re.sub(re.escape(address) + r"(?![\w:-]|\.\w)", name, text)
         return text
@@ -258,7 +261,7 @@ def _targets(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _address(site: str, url: str) -> str:
-    """As browsers write it, without a slash at its end. Raises UserError."""
+    """Normalises a URL as browsers do, without a trailing slash. Raises UserError."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or parts.query or parts.fragment or not re.fullmatch(r"[\w.-]+(?::\d*)?", parts.netloc):
@@ -274,7 +277,7 @@ def _host(url: str) -> str:
 
 
 def _account(name: str, account: Account) -> tuple[str, str]:
-    """User name and password. Raises UserError."""
+    """Returns user name and password. Raises UserError."""
     values = []
     for variable in (account.user, account.password):
         if not os.environ.get(variable):
@@ -304,7 +307,7 @@ async def _reset(site: str, command: Sequence[str], limit: float) -> None:
 
 
 async def _wait_for(site: str, url: str, limit: float) -> None:
-    """Waits until the site answers; asks at least once. Raises UserError."""
+    """Polls the site until it answers, at least once. Raises UserError."""
     async with httpx.AsyncClient(timeout=10.0, follow_redirects=True) as client:
         while True:
             try:

@@ -1,4 +1,4 @@
-"""WebArena-Lite's tasks, read from the published package without importing it: its import downloads things."""
+"""Reads WebArena-Lite's tasks from the published package without importing it, since the import downloads files."""
 
 import importlib.metadata
 import json
@@ -18,7 +18,7 @@ MEMBER = "browsergym/webarenalite/test_webarena_lite.raw.json"
 SITES = ("shopping", "shopping_admin", "reddit", "gitlab", "map", "wikipedia")
 SEVERAL = "several_sites"
 HORIZON = 30
-"""The most steps of an episode in WebArena."""
+"""Maximum steps of an episode in WebArena."""
 _KEYS = ("task_id", "sites", "storage_state", "start_url", "intent", "eval")
 
 
@@ -27,13 +27,13 @@ def placeholder(site: str) -> str:
 
 
 def read_tasks(path: str = "") -> dict[str, dict[str, Any]]:
-    """The tasks by id, in the file's order and WebArena's JSON form.
+    """Returns the tasks by id, in file order and in WebArena's JSON form.
 
     Args:
-        path: the wheel, or the JSON itself. Empty: the installed package.
+        path: the wheel, or the JSON file. Empty: the installed package.
 
     Raises:
-        UserError: no such file, or one that holds anything but tasks that can be judged here.
+        UserError: the file does not exist, or contains anything but tasks that can be evaluated here.
     """
     source, data = _read(path)
     try:
@@ -48,7 +48,7 @@ def read_tasks(path: str = "") -> dict[str, dict[str, Any]]:
 
 
 def to_task(task_id: str, item: Mapping[str, Any]) -> Task:
-    """The record. Its template is the site, and `several_sites` for a task on more than one: the domains that rates are told of."""
+    """Converts a task to its record. Its template, by which rates are grouped, is the site, or `several_sites` for more than one."""
     return Task(
         id=task_id,
         suite=SUITE,
@@ -63,7 +63,7 @@ def to_task(task_id: str, item: Mapping[str, Any]) -> Task:
 
 
 def login_sites(item: Mapping[str, Any]) -> list[str]:
-    """The sites that the episode is signed in to: those whose state the task names (`./.auth/gitlab.reddit_state.json`)."""
+    """Returns the sites to log in to: those whose state the task names (`./.auth/gitlab.reddit_state.json`)."""
     return Path(item["storage_state"]).name.removesuffix("_state.json").split(".") if item["storage_state"] else []
 
 
@@ -86,7 +86,7 @@ def _read(path: str) -> tuple[str, bytes]:
 
 
 def _check(item: Mapping[str, Any]) -> None:
-    """Raises ValueError, KeyError, TypeError or AttributeError if the task is malformed, or has what can't be judged."""
+    """Raises ValueError, KeyError, TypeError or AttributeError if the task is malformed, or can't be evaluated here."""
     missing = [key for key in _KEYS if key not in item]
     if missing:
         raise ValueError(f"a task without {', '.join(missing)}")
