@@ -1,1 +1,1 @@
-"""Small web applications drawn from a seed, and tasks on them. `mira arena` serves them to a browser."""
+"""Small web applications generated from a seed, and tasks on them. `mira arena` serves them to a browser."""

@@ -1,4 +1,4 @@
-"""Serves the arena to a browser: an index of sites and tasks, and every application on a port of its own."""
+"""Serves the arena to a browser: an index of sites and tasks, and each application on its own port."""
 
 import contextlib
 import dataclasses
@@ -23,13 +23,13 @@ from mira_jax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class ArenaConfig:
     seed: Natural = 1
-    """Draws the content."""
+    """Seed of the content."""
     port: Port = 8000
-    """The first port on 127.0.0.1, the others follow it; 0 takes free ones."""
+    """First port on 127.0.0.1; the applications use the ports after it. 0 selects free ports."""
     site: Literal[tuple(registry.SITES)] | None = None
-    """Serve only the application of this site, without the index."""
+    """Serves only the application of this site, without the index."""
     count: bool = False
-    """Print how many templates of tasks there are, and serve nothing."""
+    """Prints the number of task templates and exits."""
 
 
 def main(config: ArenaConfig) -> None:
@@ -71,7 +71,7 @@ def _serve(seed: int, port: int, site: str | None) -> None:
 
 
 def _listen(port: int) -> socket.socket:
-    """Accepts connections from here on; they wait until the server runs."""
+    """Opens a listening socket. Connections made before the server runs are queued."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
@@ -79,7 +79,7 @@ def _listen(port: int) -> socket.socket:
 
 
 class _ByPort:
-    """Sends a request to the application of the port that it came to."""
+    """Routes a request to the application of the port on which it arrived."""
 
     def __init__(self, apps: Iterable[tuple[int, Starlette]]):
         self._apps = dict(apps)

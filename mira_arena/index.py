@@ -1,4 +1,4 @@
-"""The index page: every site, and every template of tasks with an example on the sites of one seed."""
+"""The index page: all sites, and all task templates with an example on the sites of one seed."""
 
 import base64
 import dataclasses
@@ -30,31 +30,31 @@ SITES = {
     "map": ("Map", "a made-up country: search, directions by three ways, saved places, notes"),
     "wiki": ("Encyclopedia", "articles on the towns, people, museums and rivers of that country"),
 }
-"""Site to its title and a description."""
+"""Site to its title and description."""
 KINDS = {"string_match": "answer", "url_match": "page", "program_html": "change"}
-"""The first evaluator of a task to the kind of result that it asks for."""
+"""First evaluator of a task to the kind of result that it checks."""
 _FOLDER = Path(__file__).parent / "html"
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A template as the page lists it, with an instance on the sites of one seed."""
+    """A template as listed on the page, with an instance on the sites of one seed."""
 
     template: str
     sites: tuple[str, ...]
     held_out: bool
     intent: str
-    """Without an instance, the template's own, with its gaps."""
+    """The template's intent with its placeholders, if there is no instance."""
     kind: str
     steps: int
-    """Of the expert; 0 without an instance."""
+    """Number of steps of the expert. 0 if there is no instance."""
 
 
 def serve(visits: Visits, seed: int, addresses: Mapping[str, str]) -> Starlette:
-    """The page, and a way to begin each example anew: `/try/TEMPLATE`.
+    """The page, and a link that starts each example in a fresh world: `/try/TEMPLATE`.
 
     Args:
-        addresses: of the sites; may be filled in until the first request.
+        addresses: addresses of the sites. May be filled in until the first request.
     """
 
     async def index(request: Request) -> Response:
@@ -74,7 +74,7 @@ def serve(visits: Visits, seed: int, addresses: Mapping[str, str]) -> Starlette:
 
 
 def render(seed: int, addresses: Mapping[str, str]) -> str:
-    """The page over the sites of that seed."""
+    """Renders the page for the sites of that seed."""
     examples = _examples(seed)
     groups = {site: [example for example in examples if example.sites == (site,)] for site in SITES}
     groups["several"] = [example for example in examples if len(example.sites) > 1]
@@ -101,7 +101,7 @@ def render(seed: int, addresses: Mapping[str, str]) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A name with a possible line break after each underscore."""
+    """Allows a line break after each underscore of a name."""
     return Markup("_<wbr>").join(name.split("_"))
 
 
@@ -111,7 +111,7 @@ def _examples(seed: int) -> list[Example]:
 
 
 def counts() -> str:
-    """How many templates there are, by domain, by the expert's steps (the median over eight instances) and by what they want."""
+    """Tables of the number of templates: by domain, by the expert's steps (median over eight instances), and by the kind of result."""
     domains: dict[str, list[Template]] = {}
     for template in TEMPLATES.values():
         domains.setdefault(_domain(template.sites), []).append(template)

@@ -1,1 +1,1 @@
-"""The web applications: one package each, listed in `registry`."""
+"""The web applications, one package each. `registry` lists them."""

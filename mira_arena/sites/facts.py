@@ -1,4 +1,4 @@
-"""What a visitor can change on a site, as facts by name, and which of them differ from the initial state."""
+"""Facts: the changeable attributes of a site by name, and their differences from the initial state."""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -7,12 +7,12 @@ from typing import TypeVar
 from mira_arena.sites.state import State
 
 Sources = Sequence[tuple[str, str, tuple[str, ...]]]
-"""An SQL expression that names a row, its table, its attributes."""
+"""Each source is an SQL expression that names a row, its table, its attributes."""
 AnyState = TypeVar("AnyState", bound=State)
 
 
 def read(database: sqlite3.Connection, sources: Sources, nothing: tuple = ("",)) -> dict[str, str]:
-    """Every fact: `review 312 status` to `pending`. A value of `nothing` is no fact."""
+    """Reads all facts, such as `review 312 status` to `pending`. Attributes with a value in `nothing` are left out."""
     found = {}
     for subject, table, attributes in sources:
         for name, *values in database.execute(f"SELECT {subject}, {', '.join(attributes)} FROM {table}"):
@@ -23,7 +23,7 @@ def read(database: sqlite3.Connection, sources: Sources, nothing: tuple = ("",))
 
 
 def initial(make_state: Callable[[int], AnyState], read_facts: Callable[[AnyState], dict[str, str]], seed: int) -> dict[str, str]:
-    """The facts of a fresh site."""
+    """The facts of the initial state."""
     state = make_state(seed)
     try:
         return read_facts(state)
@@ -32,10 +32,10 @@ def initial(make_state: Callable[[int], AnyState], read_facts: Callable[[AnyStat
 
 
 def change(fact: str, value: str) -> str:
-    """A line of the list of changes: `review 312 status: deleted`."""
+    """Formats a line of the list of changes: `review 312 status: deleted`."""
     return f"{fact}: {value or 'none'}"
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """A line for each fact that differs, in the order of their names."""
+    """Returns a line for each fact that differs, ordered by name."""
     return [change(fact, now.get(fact, "")) for fact in sorted(before.keys() | now.keys()) if before.get(fact) != now.get(fact)]

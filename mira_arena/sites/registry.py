@@ -1,11 +1,11 @@
-"""The applications and the sites that each serves. An application is imported when it is first asked for."""
+"""Registry of the applications and their sites. An application is imported on first use."""
 
 import importlib
 
 from mira_arena.sites.application import Application
 
 SITES = {"shop": "shop", "shop_admin": "shop", "forum": "forum", "code": "code", "map": "atlas", "wiki": "atlas"}
-"""Site to the application that serves it, which is the `APPLICATION` of `mira_arena.sites.NAME.application`."""
+"""Site to the application that serves it. `APPLICATION` of `mira_arena.sites.NAME.application` describes it."""
 APPLICATIONS = tuple(dict.fromkeys(SITES.values()))
 """Names of the applications."""
 
@@ -15,5 +15,5 @@ def application(name: str) -> Application:
 
 
 def placeholder(site: str) -> str:
-    """Stands for the site's address in tasks and records."""
+    """Placeholder for the site's address in tasks and records."""
     return f"__{site.upper()}__"

@@ -1,4 +1,4 @@
-"""Serves an application over the worlds of its visitors, who are known by a cookie."""
+"""Serves an application for several visitors. A cookie selects the visitor's world."""
 
 import secrets
 from collections.abc import Awaitable, Callable
@@ -18,13 +18,13 @@ from mira_arena.sites.world import Visits, World
 
 COOKIE = "visit"
 SHARED = Path(__file__).parent / "html"
-"""Templates that all applications have."""
+"""Folder of the templates that all applications share."""
 
 
 def serve(application: Application, visits: Visits, fallback: Callable[[], World] | None = None) -> Starlette:
-    """The application over `visits`.
+    """Creates the ASGI application for `visits`.
 
-    A request with an unknown cookie gets a 404 page, or, if `fallback` is given, a world of its own made by it.
+    A request with an unknown cookie gets a 404 page, or, if `fallback` is given, a new world created by it.
     """
     loader = jinja2.FileSystemLoader([application.html, SHARED])
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)

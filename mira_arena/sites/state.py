@@ -8,17 +8,17 @@ Row = sqlite3.Row
 
 
 class Refused(Exception):
-    """A form was refused; the message is shown on the page."""
+    """A form was rejected. The message is shown on the page."""
 
 
 class State:
-    """A database that begins as a copy of an image. Not safe to use from two threads at once.
+    """A database that starts as a copy of an image. Not thread-safe.
 
-    Every site has a table `visit` of one row: who visits, and the `notice` that the next page will show.
+    Every site has a table `visit` with one row: the visitor, and the `notice` to show on the next page.
     """
 
     def __init__(self, image: bytes):
-        """`image`: a database as SQLite serialises it (see `make_image`)."""
+        """`image`: a database serialised by SQLite (see `make_image`)."""
         self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._database.deserialize(image)
         self._database.row_factory = sqlite3.Row
@@ -27,14 +27,14 @@ class State:
         self._database.close()
 
     def copy(self) -> Self:
-        """An independent copy: reading its pages leaves no trace in the original."""
+        """An independent copy. Reading its pages does not change the original."""
         copy = type(self).__new__(type(self))
         State.__init__(copy, self._database.serialize())
         copy.say("")
         return copy
 
     def snapshot(self) -> dict[str, Any]:
-        """What milestones are checked on, as plain data. Changes nothing."""
+        """The data that milestones check, as plain data. Does not change the state."""
         raise NotImplementedError
 
     @property
@@ -58,7 +58,7 @@ class State:
         return self._database.execute(query, values).fetchone()
 
     def _row(self, query: str, *values: Any) -> Row:
-        """The row of a query that always has one."""
+        """Returns the row of a query that always has exactly one."""
         row = self._one(query, *values)
         assert row is not None
         return row
@@ -68,7 +68,7 @@ class State:
 
 
 def make_image(schema: str, fill: Callable[[sqlite3.Connection], None]) -> bytes:
-    """A database with the tables of `schema`, filled by `fill(database)`, as SQLite serialises it."""
+    """Creates a database with the tables of `schema`, fills it by `fill(database)`, and returns it as serialised by SQLite."""
     database = sqlite3.connect(":memory:")
     try:
         database.executescript(schema)

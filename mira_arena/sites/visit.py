@@ -1,4 +1,4 @@
-"""One request by a visitor: what page handlers are given."""
+"""The argument of page handlers: one request by a visitor."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,15 +12,15 @@ from mira_arena.sites.state import Refused
 
 MAX_FORM_BYTES = 16_384
 PAGE_SIZE = 6
-"""Rows on a page of a list."""
+"""Number of rows on a page of a list."""
 
 
 class Missing(Exception):
-    """There is no such page."""
+    """The page does not exist."""
 
 
 class Visit:
-    """One request by a known visitor: its form and query, the state, and the ways to answer."""
+    """One request by a known visitor: its form and query, the state, and the possible responses."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Visit:
         self._environment, self._shown = environment, shown
         self.query = request.query_params
         self.back = form.get("back", "/")
-        """The page that a refused form returns to."""
+        """The page to which a rejected form returns."""
         if not self.back.startswith("/") or self.back.startswith("//"):
             self.back = "/"
 
@@ -43,7 +43,7 @@ class Visit:
         return self.request.path_params[name]
 
     def show(self, template: str, **values: Any) -> Response:
-        """A page from a template."""
+        """Renders a template."""
         state = self.state
         common = {
             "visit": state.visit,
@@ -56,13 +56,13 @@ class Visit:
         )
 
     def go(self, path: str, notice: str = "") -> Response:
-        """Sends the browser to another page, which will show `notice`."""
+        """Redirects to another page, which shows `notice`."""
         if notice:
             self.state.say(notice)
         return RedirectResponse(path, status_code=303)
 
     def found(self, row: Any) -> Any:
-        """`row`, unless it is None: then there is no such page."""
+        """Returns `row`. Raises Missing if it is None."""
         if row is None:
             raise Missing
         return row
@@ -74,7 +74,7 @@ class Visit:
         return int(text)
 
     def paginate(self, rows: list[Any]) -> dict[str, Any]:
-        """The rows of the page that the query asks for, its number, and the number of the last page."""
+        """Returns the rows of the page that the query selects, its number, and the number of the last page."""
         text = self.query.get("page", "1")
         last = max(1, -(-len(rows) // PAGE_SIZE))
         page = min(last, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 6 else 1
@@ -82,7 +82,7 @@ class Visit:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a POST, white space collapsed. Empty if the body is too large to be a form of a site."""
+    """Reads the fields of a POST, with white space collapsed. Empty if the body is larger than any form of a site."""
     if request.method != "POST":
         return {}
     body = b""

@@ -1,4 +1,4 @@
-"""The sites of one episode, isolated from those of every other episode."""
+"""The sites of one episode, isolated from all other episodes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from mira_arena.sites.state import State
 
 
 class World:
-    """The state of each application, made when it is first asked for. All are drawn from one seed."""
+    """The state of each application, created on first use. All are generated from one seed."""
 
     def __init__(self, seed: int, setup: Mapping[str, Mapping[str, Any]] | None = None):
-        """`setup`: name of an application to the setup that its `make_state` is given."""
+        """`setup`: name of an application to the setup passed to its `make_state`."""
         self.seed, self._setup = seed, setup or {}
         self._states: dict[str, State] = {}
 
@@ -21,11 +21,11 @@ class World:
         return self._states[name]
 
     def snapshot(self, names: Iterable[str]) -> dict[str, Any]:
-        """Application to its snapshot."""
+        """Maps each application to its snapshot."""
         return {name: self[name].snapshot() for name in names}
 
     def copy(self) -> "World":
-        """An independent copy: reading its pages leaves no trace in the original."""
+        """An independent copy. Reading its pages does not change the original."""
         copy = World(self.seed, self._setup)
         copy._states = {name: state.copy() for name, state in self._states.items()}
         return copy
@@ -37,4 +37,4 @@ class World:
 
 
 Visits = dict[str, World]
-"""Cookie to the world of its visitor."""
+"""Cookie to the visitor's world."""

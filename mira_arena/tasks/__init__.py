@@ -1,1 +1,1 @@
-"""The tasks: one package per site (`atlas`: map and encyclopedia; `several`: across applications), listed in `registry`."""
+"""The tasks, one package per site (`atlas`: map and encyclopedia; `several`: across applications). `registry` lists them."""

@@ -1,16 +1,16 @@
-"""WebArena's `eval` objects. A task is judged on everything that it could have changed, so that any other change is a failure."""
+"""WebArena's `eval` objects. A task is evaluated on everything that it could have changed, so any unrequested change is a failure."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def html_target(url: str, locator: str, text: str) -> dict[str, Any]:
-    """A `program_html` target: that part of that page must read exactly `text`."""
+    """A `program_html` target: this part of this page must be exactly `text`."""
     return {"url": url, "locator": locator, "required_contents": {"exact_match": text}}
 
 
 def evaluation(targets: Sequence[dict[str, Any]], answers: dict[str, Any] | None = None, url: str | None = None) -> dict[str, Any]:
-    """WebArena's `eval` object: the targets, and an answer or a last page if they are given."""
+    """WebArena's `eval` object with the targets, and an answer or a last page if given."""
     kinds = ["string_match"] * (answers is not None) + ["url_match"] * (url is not None) + ["program_html"]
     return {
         "eval_types": kinds,

@@ -1,4 +1,4 @@
-"""The bad habits that turn the expert into an imperfect demonstrator."""
+"""Bad habits, which turn the expert into an imperfect demonstrator."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ HABITS = {
     "forgets_address": "leaves the address, or the town of one, as it is",
     "stops_early": "says it is done before the button that makes it so",
 }
-"""Each is drawn once for a whole episode."""
+"""Each habit is drawn once per episode."""
 
 _ORDER = re.compile(r"order \d+")
 
@@ -29,4 +29,4 @@ LISTS: Mapping[str, Mapping[str, Callable[[Any, str], bool]]] = {
     "code": {"takes_first_issue": lambda content, name: name in content.titles},
     "atlas": {"takes_first_result": lambda content, name: name in content.names},
 }
-"""For each application, each habit of opening the first item of a list: whether a link's name is that of an item, given the content."""
+"""Application to its habits of opening the first item of a list. Each has a test whether a link's name is an item, given the content."""

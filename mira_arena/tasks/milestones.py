@@ -1,4 +1,4 @@
-"""Milestones: tests of the sites' snapshots and of the page after each step."""
+"""Milestones: checks of the sites' snapshots and of the page after each step."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,15 @@ from mira_jax.trajectories.tasks import clean
 
 @dataclasses.dataclass(frozen=True)
 class After:
-    """What is known after a step."""
+    """The data available after a step."""
 
     state: Mapping[str, Mapping[str, Any]]
     """Site to its snapshot (see `State.snapshot`)."""
     path: str
-    """The page's address with placeholder, without query."""
+    """Address of the page with placeholder, without query."""
     query: dict[str, str]
     answer: str | None
-    """The message, if the step was exit()."""
+    """Message of exit(), if the step called it."""
 
 
 Test = Callable[[After], bool]
@@ -32,9 +32,9 @@ class Milestone:
 
 
 def reached(milestones: Sequence[Milestone], trajectory: Trajectory) -> list[tuple[bool, ...]]:
-    """For each step, whether each milestone has been reached by the end of that step. What is once reached stays so.
+    """For each step, whether each milestone is reached by the end of that step. A milestone once reached stays reached.
 
-    The page after a step is the page before the next one, or the last page.
+    The page after a step is the page of the next step, or the last page.
     """
     pages: list[Page | None] = [step.page for step in trajectory.steps[1:]] + [trajectory.evidence.page]
     done, table = [False] * len(milestones), []
@@ -78,5 +78,5 @@ def in_snapshot(text: str, site: str, key: str, value: Any) -> Milestone:
 
 
 def exactly(text: str, site: str, key: str, value: Any) -> Milestone:
-    """The `key` of the site's snapshot is `value`."""
+    """The `key` of the site's snapshot equals `value`."""
     return Milestone(Subgoal(text=text, check=f"{key} is {value}"), lambda after: after.state[site][key] == value)

@@ -1,25 +1,26 @@
-"""The expert's plan, in terms of the elements of a page. `rollouts.suites.arena.expert` turns it into actions."""
+"""The expert's plan, in terms of page elements. `rollouts.suites.arena.expert` converts it into actions."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """One thing the expert does. A bad habit named here, if it was drawn, makes the expert leave the move out."""
+    """One move of the expert. It is skipped if the bad habit that it names was drawn."""
 
     kind: str
-    """search, click, choose, type; open: a link, on a later page of its list if need be; switch: to the tab `argument`; exit; or
-    tell: exit with what the pattern `argument` finds on the page."""
+    """search, click, choose, type; open: opens a link, turning to later pages of its list if necessary; switch: selects the tab
+    `argument`;
+    exit; tell: exits with the match of the pattern `argument` on the page."""
     element: str = ""
-    """The name of the element, as in its handle."""
+    """Name of the element, as in its handle."""
     argument: str = ""
     habit: str = ""
     hasty: str = ""
-    """The bad habit that makes an `open` go to the first of its list, whichever it is."""
+    """Bad habit that makes an `open` take the first item of its list, whatever its name."""
     note: str = ""
-    """What this pattern's group finds on the page is written down in a comment before the action, to be known on later pages."""
+    """Pattern whose group on the page is written into a comment before the action, for use on later pages."""
     missing: str = ""
-    """What an `open` exits with if its element is on no page of the list. Without it the move is left out."""
+    """Message with which an `open` exits if its element is on no page of the list. Empty: the move is skipped."""
 
 
 EXIT = Move("exit", argument="done")

@@ -1,4 +1,4 @@
-"""Every template by name, and every task by id."""
+"""Registry of all templates by name, and of all tasks by id."""
 
 import functools
 import re
@@ -12,7 +12,7 @@ from mira_jax.trajectories.tasks import SPLITS
 TEMPLATES: dict[str, Template] = {
     template.name: template for package in (shop, shop_admin, forum, code, atlas, several) for template in package.TEMPLATES
 }
-"""By name. A template's place in it is its `intent_template_id`."""
+"""Templates by name. The position of a template is its `intent_template_id`."""
 
 _TASK_ID = re.compile(r"(?P<application>[a-z]+)\.(?P<template>[a-z_]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
 
@@ -23,7 +23,7 @@ def task_id(template: str, split: str, number: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def instance(identity: str) -> Instance:
-    """The instance of a task id, always the same. Raises UserError if there is none."""
+    """Returns the instance of a task id. Deterministic. Raises UserError if it does not exist."""
     match = _TASK_ID.fullmatch(identity)
     template = TEMPLATES.get(match["template"]) if match else None
     if not match or not template or match["application"] != template.applications[0] or match["split"] not in SPLITS:
@@ -34,7 +34,7 @@ def instance(identity: str) -> Instance:
 
 
 def webarena_task(made: Instance) -> dict[str, Any]:
-    """The task in WebArena's JSON form."""
+    """Returns the task in WebArena's JSON form."""
     return {
         "sites": list(made.task.sites),
         "task_id": made.task.id,

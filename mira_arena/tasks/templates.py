@@ -1,4 +1,4 @@
-"""Task templates and their instances: what is asked, how it is judged, and how the expert does it."""
+"""Task templates and their instances: intent, evaluation, and the expert's moves."""
 
 import dataclasses
 import functools
@@ -25,44 +25,44 @@ _SPLIT_OF_TENTH = ("test", "test", "validation", *["train"] * 7)
 
 @dataclasses.dataclass(frozen=True)
 class Draft:
-    """What a template draws for one instance."""
+    """The values that a template draws for one instance."""
 
     values: dict[str, Any]
-    """Fills the intent."""
+    """Values for the placeholders of the intent."""
     evaluation: dict[str, Any]
     """WebArena's `eval` object."""
     milestones: tuple[Milestone, ...]
-    """3 to 6 (up to 8 of a long task), in the order in which the expert reaches them."""
+    """3 to 6 milestones (up to 8 for a long task), in the order in which the expert reaches them."""
     moves: tuple[Move, ...]
-    """What the expert does."""
+    """Moves of the expert."""
     setup: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    """Application to what sets its state apart when the episode begins."""
+    """Application to the setup of its state at the start of the episode."""
     intent: str = ""
-    """In place of the template's, if an instance needs another wording."""
+    """Replaces the template's intent, if an instance needs another wording."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
     name: str
     sites: tuple[str, ...]
-    """Each opens in a tab of its own, the first in front."""
+    """Each site opens in its own tab, the first in front."""
     intent: str
-    """With `{{value}}` where an instance has a value."""
+    """Text with `{{value}}` as placeholders for the values of an instance."""
     draw: Callable[..., Draft | None]
-    """An instance, from a source of chance and the content of each application; None if this draw came to nothing."""
+    """Draws an instance from a random generator and the content of each application. None if the draw is not usable."""
     held_out: bool = False
-    """Has instances in the test split alone."""
+    """Whether the template has instances only in the test split."""
 
     @property
     def applications(self) -> tuple[str, ...]:
-        """The applications of its sites, each once, in the order of the sites."""
+        """Distinct applications of its sites, in the order of the sites."""
         return tuple(dict.fromkeys(SITES[site] for site in self.sites))
 
     def task_id(self, split: str, number: int) -> str:
         return f"{self.applications[0]}.{self.name}.{split}.{number}"
 
     def contents(self, seed: int) -> list[Any]:
-        """The content of each application on that seed."""
+        """Content of each application for that seed."""
         return [application(name).make_content(seed) for name in self.applications]
 
 
@@ -74,7 +74,7 @@ class Instance:
     template: Template
 
     def lists(self) -> dict[str, Callable[[str], bool]]:
-        """Each habit of opening the first item of a list: whether a link's name is that of an item."""
+        """Habits of opening the first item of a list, each with a test whether a link's name is an item."""
         found: dict[str, list[Callable[[str], bool]]] = {}
         for name, content in zip(self.template.applications, self.template.contents(self.task.seed), strict=True):
             for habit, is_item in LISTS[name].items():
@@ -83,10 +83,10 @@ class Instance:
 
 
 def make_instance(template: Template, split: str, number: int) -> Instance:
-    """The instance of that number in a split, always the same.
+    """Returns the instance with that number in a split. Deterministic.
 
-    Its seed is in the split's own range. Draws whose (template, values) hash to another split are passed over,
-    so no two splits share an instance, even of a template with few values.
+    Its seed is in the split's own range. Draws whose (template, values) hash to another split are skipped,
+    so no two splits share an instance, even for a template with few values.
     """
     identity = template.task_id(split, number)
     random = Random(f"{template.name} {split} {number}")
@@ -101,14 +101,14 @@ def make_instance(template: Template, split: str, number: int) -> Instance:
 
 
 def example(template: Template, seed: int) -> Draft | None:
-    """A draw of the template on the sites of exactly that seed, always the same, in no split; None if they have none to offer."""
+    """A draw of the template on the sites of exactly that seed. Deterministic, and in no split. None if the sites allow none."""
     random, contents = Random(f"{template.name} example {seed}"), template.contents(seed)
     drawn = (template.draw(random, *contents) for _ in range(_SEEDS_PER_INSTANCE * _DRAWS_PER_SEED))
     return next(filter(None, drawn), None)
 
 
 def intent(template: Template, draft: Draft) -> str:
-    """What is asked, with the values of the draft in it."""
+    """The intent with the values of the draft inserted."""
     text = draft.intent or template.intent
     for key, value in draft.values.items():
         text = text.replace("{{" + key + "}}", str(value))
@@ -116,7 +116,7 @@ def intent(template: Template, draft: Draft) -> str:
 
 
 def split_of(template: str, values: dict[str, Any]) -> str:
-    """The split that an instance with these values belongs to: 2 in 10 to test, 1 in 10 to validation."""
+    """The split of instances with these values: 2 in 10 belong to test, 1 in 10 to validation."""
     digest = hashlib.sha256(json.dumps([template, values], sort_keys=True).encode()).digest()
     return _SPLIT_OF_TENTH[int.from_bytes(digest[:4], "big") % 10]
 

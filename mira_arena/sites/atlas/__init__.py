@@ -1,1 +1,1 @@
-"""The map and the encyclopedia: two sites about one made-up country, one application."""
+"""The map and the encyclopedia: one application with two sites about a fictional country."""

@@ -1,4 +1,4 @@
-"""The map at /, the encyclopedia at /wiki: two sites about one made-up country."""
+"""The map at / and the encyclopedia at /wiki: two sites about a fictional country."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The encyclopedia's articles: facts of a seed's country in sentences of our own. `[[title]]` is a link to an article."""
+"""The encyclopedia's articles: sentences about the facts of a seed's country. `[[title]]` is a link to an article."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ class Section:
 class Revision:
     author: str
     day: int
-    """Of the content's month."""
+    """Day of the content's month."""
     heading: str
     summary: str
 
@@ -29,15 +29,15 @@ class Article:
     category: str
     lead: str
     facts: tuple[tuple[str, str], ...]
-    """The infobox: name and value, which may be a link."""
+    """Infobox entries: name and value. The value may be a link."""
     sections: tuple[Section, ...]
     revisions: tuple[Revision, ...]
-    """Oldest first."""
+    """Revisions, oldest first."""
 
 
 @functools.lru_cache(maxsize=128)
 def make_articles(seed: int) -> dict[str, Article]:
-    """Title to article, always the same."""
+    """Maps title to article. Deterministic in the seed."""
     content, random = make_content(seed), Random(f"articles {seed}")
     found = [_town(random, content, town) for town in content.towns]
     found += [_mayor(random, town, mayor) for town, mayor in zip(content.towns, content.mayors, strict=True)]

@@ -1,4 +1,4 @@
-"""A made-up country, drawn from a seed: its towns, roads, rivers, places and people."""
+"""A fictional country generated from a seed: its towns, roads, rivers, places and people."""
 
 import dataclasses
 import functools
@@ -10,40 +10,40 @@ from mira_arena.sites.atlas import vocabulary
 from mira_arena.sites.atlas.roads import METRES, Builder, Point, Roads, distance, join_towns
 
 WIDTH, HEIGHT = 6000, 4000
-"""Of the country, in steps of 10 m."""
+"""Size of the country, in units of 10 m."""
 TOWNS = 6
 STREETS = 3
-"""In each town; they meet in its centre."""
+"""Number of streets in each town. They meet in its centre."""
 MUSEUMS = 5
 PLACES_PER_KIND = 6
-"""Of every other kind."""
+"""Number of places of every kind other than towns."""
 SAVED = 5
 
 _MARGIN = 600
 _APART = 1000
-"""The least between two towns."""
+"""Minimum distance between two towns."""
 _NEAREST_HOUSE, _LAST_HOUSE = 10, 110
-"""How far from the centre places are."""
+"""Range of distances of places from the centre."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What the map knows: a town, or something in one."""
+    """A place on the map: a town, or a place in a town."""
 
     name: str
     kind: str
     """`town`, or one of `vocabulary.KINDS`."""
     town: str
-    """The town that it is in; '' for a town."""
+    """The town that contains it. Empty for a town."""
     street: str
-    """With the number."""
+    """Street and house number."""
     hours: str
     phone: str
     point: Point
     node: int
-    """Of the roads."""
+    """Node of the road graph."""
     importance: int
-    """Larger is found earlier; no two places share one."""
+    """Places of larger importance are found first. All values differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Town:
     population: int
     founded: int
     area: int
-    """In square kilometres."""
+    """Area in square kilometres."""
     mayor: str
     river: str
-    """'' if it is on none."""
+    """Empty if it is not on a river."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Person:
     born: int
     birthplace: str
     occupation: str
-    """What a mayor did before; what another is known for."""
+    """Former occupation of a mayor. For other people, what they are known for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Museum:
     founded: int
     founder: str
     visitors: int
-    """In a year."""
+    """Visitors per year."""
     hours: str
-    """Those of now; the map still has older ones."""
+    """Current opening hours. The map initially shows outdated ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class River:
     name: str
     kilometres: int
     towns: tuple[str, ...]
-    """From its source on."""
+    """Towns from the source downwards."""
     course: tuple[Point, ...]
 
 
@@ -102,23 +102,23 @@ class Content:
     seed: int
     country: str
     user: str
-    """Who is signed in."""
+    """Name of the signed-in user."""
     password: str
     month: str
     places: tuple[Place, ...]
-    """The towns first."""
+    """Places, towns first."""
     towns: tuple[Town, ...]
     mayors: tuple[Person, ...]
-    """In the order of the towns."""
+    """Mayors, in the order of the towns."""
     others: tuple[Person, ...]
-    """People of the past."""
+    """Historical people."""
     museums: tuple[Museum, ...]
     rivers: tuple[River, ...]
     roads: Roads
     saved: tuple[Saved, ...]
-    """What the user saved before."""
+    """Initial saved places of the user."""
     watched: tuple[str, ...]
-    """Titles of articles."""
+    """Titles of watched articles."""
 
     @functools.cached_property
     def by_name(self) -> dict[str, Place]:
@@ -130,17 +130,17 @@ class Content:
 
     @functools.cached_property
     def titles(self) -> dict[str, str]:
-        """Of the articles, each with its category."""
+        """Titles of the articles, each with its category."""
         groups = {"towns": self.towns, "people": self.people, "museums": self.museums, "rivers": self.rivers}
         return {about.name: category for category, group in groups.items() for about in group}
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
-        """Of everything that a search can find, on either site."""
+        """All names that a search on either site can find."""
         return frozenset(self.by_name) | frozenset(self.titles)
 
     def near(self, name: str, kind: str = "") -> list[tuple[Place, int]]:
-        """Places that are no towns, of one kind if it is given, with their distance in metres, nearest first."""
+        """Places other than towns, optionally of one kind, with their distance in metres, nearest first."""
         here = self.by_name[name]
         found = [(place, distance(here.point, place.point)) for place in self.places if place.kind != "town" and place is not here]
         return sorted(
@@ -150,7 +150,7 @@ class Content:
 
 @functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
-    """The country of that seed, always the same."""
+    """Creates the country of a seed. Deterministic."""
     random = Random(f"atlas {seed}")
     names = random.sample([f"{first} {last}" for first in vocabulary.TOWN_FIRST for last in vocabulary.TOWN_LAST], TOWNS)
     builder = Builder()
@@ -182,7 +182,7 @@ def make_content(seed: int) -> Content:
 
 
 def _spread(random: Random) -> list[Point]:
-    """Where the towns are: anywhere, but not too near to each other."""
+    """Draws the positions of the towns, with a minimum distance between them."""
     points: list[Point] = []
     while len(points) < TOWNS:
         point = (random.randrange(_MARGIN, WIDTH - _MARGIN), random.randrange(_MARGIN, HEIGHT - _MARGIN))
@@ -192,7 +192,7 @@ def _spread(random: Random) -> list[Point]:
 
 
 def _places(random: Random, builder: Builder, centres: dict[str, int]) -> list[Place]:
-    """The towns, then all that is in them, along streets that start in the centre."""
+    """Creates the towns, then the places in them, along streets that start in the centre."""
     wanted: dict[str, list[tuple[str, str]]] = {town: [] for town in centres}
     for kind in vocabulary.KINDS:
         count, signs = (MUSEUMS, vocabulary.TOPICS) if kind == "museum" else (PLACES_PER_KIND, vocabulary.SIGNS)
@@ -222,7 +222,7 @@ def _places(random: Random, builder: Builder, centres: dict[str, int]) -> list[P
 
 
 def _along(builder: Builder, street: str, centre: int, last: int, angle: float, steps: int) -> int:
-    """A new node on a street, `steps` from the centre, joined to the one before it."""
+    """Adds a node on a street, `steps` from the centre, connected to the previous one."""
     x, y = builder.points[centre]
     node = builder.node((x + round(steps * math.cos(angle)), y + round(steps * math.sin(angle))))
     builder.join(last, node, street, "street")
@@ -234,7 +234,7 @@ def _hours(random: Random) -> str:
 
 
 def _rivers(random: Random, centres: dict[str, Point]) -> tuple[River, ...]:
-    """Two rivers, from west to east, each through three towns of its own."""
+    """Two rivers from west to east. Each passes through three towns, and no town is on both."""
     order = random.sample(list(centres), TOWNS)
     rivers = []
     for word, towns in zip(random.sample(vocabulary.RIVERS, 2), (order[: TOWNS // 2], order[TOWNS // 2 :]), strict=True):
@@ -251,7 +251,7 @@ def _people(random: Random, names: list[str], towns: list[str], years: range, wo
 
 
 def _museums(random: Random, places: list[Place], founders: tuple[Person, ...]) -> tuple[Museum, ...]:
-    """Each was founded by another person, at an age of 30 to 60."""
+    """Each museum has a different founder, who was 30 to 60 years old at its foundation."""
     visitors, museums = random.sample(range(2_000, 90_000, 10), len(places)), []
     for place, founder, count in zip(places, random.sample(founders, len(places)), visitors, strict=True):
         founded = founder.born + random.randrange(30, 60)

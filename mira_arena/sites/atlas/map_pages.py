@@ -11,7 +11,7 @@ from mira_arena.sites.state import Refused, Row
 from mira_arena.sites.visit import Visit
 
 ALL = "all"
-"""Stands for every kind of place."""
+"""Option that selects all kinds of places."""
 WAYS = tuple(SPEEDS)
 
 
@@ -25,7 +25,7 @@ def search(visit: Visit) -> Response:
 
 
 def typed(text: str) -> str:
-    """As the sites keep what was typed: lower case, single spaces."""
+    """Normalises input as the sites store it: lower case, single spaces."""
     return " ".join(text.lower().split())[:200]
 
 
@@ -127,7 +127,7 @@ def save_hours(visit: Visit) -> Response:
 
 
 def directions(visit: Visit) -> Response:
-    """The form, and the way if it is filled in. What was typed gives way to the names of the places that it means."""
+    """The directions form, and the route once it is filled in. Input is replaced by the names of the places that it resolves to."""
     by, visit.back = _way(visit), "/directions"
     asked = [visit.query.get(end, "") for end in ("from", "to")]
     names = [visit.state.resolve(typed(text)) if text.strip() else "" for text in asked]
@@ -149,7 +149,7 @@ def _way(visit: Visit) -> str:
 
 
 def picture(visit: Visit) -> Response:
-    """The map of what the query names, as an SVG picture: `of` one place, with those of a `kind` near it, or `from` one `to` another."""
+    """The map for the query, as an SVG picture: `of` one place, with the places of a `kind` near it, or `from` one `to` another."""
     content = visit.state.content
     asked = [content.by_name.get(visit.query.get(key, "")) for key in ("of", "from", "to")]
     here, start, end = asked
@@ -166,7 +166,7 @@ def set_layer(visit: Visit) -> Response:
 
 
 def root(visit: Visit) -> str:
-    """The address of the site that is visited: '' or '/wiki'."""
+    """Path prefix of the visited site: empty or '/wiki'."""
     return "/wiki" if visit.request.url.path.startswith("/wiki/") else ""
 
 
@@ -191,7 +191,7 @@ def need_sign_in(visit: Visit) -> None:
 
 
 SIGN_IN = (("/sign-in", "GET", sign_in_form), ("/sign-in", "POST", sign_in), ("/sign-out", "POST", sign_out))
-"""Of both sites."""
+"""Routes of both sites."""
 ROUTES = (
     ("/", "GET", home),
     ("/search", "GET", search),
@@ -214,4 +214,4 @@ ROUTES = (
     *SIGN_IN,
     ("/changes", "GET", changes_page("map/base.html")),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

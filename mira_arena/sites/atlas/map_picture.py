@@ -1,4 +1,4 @@
-"""The map as an SVG picture."""
+"""Draws the map as an SVG picture."""
 
 from collections.abc import Sequence
 from html import escape
@@ -7,11 +7,11 @@ from mira_arena.sites.atlas.content import HEIGHT, WIDTH, Content
 from mira_arena.sites.atlas.roads import Point, Route
 
 _CLOSE = 600
-"""Width of the part that is shown around one place."""
+"""Width of the section shown around one place."""
 _SHAPE = WIDTH / HEIGHT
 _LAND = {"standard": "#eef0e4", "cycling": "#e9f1ea", "hiking": "#f1ece0", "transport": "#eceef2"}
 _ROADS = {
-    # Layer to the colour and width of each kind of road, widest below.
+    # Layer to the colour and width of each kind of road. The widest is drawn first, below the others.
     "standard": {"path": ("#a9bf94", 2), "street": ("#c9c6bd", 3), "road": ("#e8c069", 4), "motorway": ("#dd8265", 5)},
     "cycling": {"path": ("#3f74c9", 4), "street": ("#9db6dd", 3), "road": ("#7f9ed2", 3), "motorway": ("#d9d5cc", 4)},
     "hiking": {"path": ("#b3472f", 4), "street": ("#d8cdb8", 3), "road": ("#d8cdb8", 4), "motorway": ("#d8cdb8", 4)},
@@ -21,11 +21,11 @@ _WATER, _INK, _WAY, _PIN = "#9cc4dd", "#3a4039", "#2b62d9", "#cf3b2e"
 
 
 def draw(content: Content, layer: str, here: str = "", route: Route | None = None, found: Sequence[str] = ()) -> str:
-    """The country; or the surroundings of the place `here`, the names `found` marked on it; or those of a route."""
+    """Draws the country, the surroundings of the place `here` with the names `found` marked, or the surroundings of a route."""
     roads, places = content.roads, content.by_name
     left, top, width = _frame(content, here, route, found)
     height, unit = width / _SHAPE, width / 600
-    # The land and the rivers go on beyond the frame, since a window of another shape shows more.
+    # The land and the rivers extend beyond the frame, since a window with another aspect ratio shows more.
     drawn = [
         f'<rect x="{left - width:.0f}" y="{top - height:.0f}" width="{3 * width:.0f}" height="{3 * height:.0f}" fill="{_LAND[layer]}"/>'
     ]
@@ -52,7 +52,7 @@ def draw(content: Content, layer: str, here: str = "", route: Route | None = Non
 
 
 def _frame(content: Content, here: str, route: Route | None, found: Sequence[str]) -> tuple[float, float, float]:
-    """The left, top and width of what is shown."""
+    """Left, top and width of the visible section."""
     points = [content.by_name[name].point for name in (*found, here) if name]
     if route:
         points = [content.roads.points[node] for node in route.nodes]
@@ -69,7 +69,7 @@ def _line(points: Sequence[Point], colour: str, width: float) -> str:
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """The path of a smooth line through all of the points: a Catmull-Rom spline, written as Bezier curves."""
+    """SVG path of a smooth line through all points: a Catmull-Rom spline, converted to Bezier curves."""
     ends = [points[0], *points, points[-1]]
     path = f"M{points[0][0]} {points[0][1]}"
     for (ax, ay), (bx, by), (cx, cy), (dx, dy) in zip(ends, ends[1:], ends[2:], ends[3:], strict=False):
@@ -78,7 +78,7 @@ def _curve(points: Sequence[Point]) -> str:
 
 
 def _label(name: str, point: Point, unit: float, left: float, right: float) -> str:
-    """Below the point, but for what would stand beyond the frame."""
+    """Places the label below the point, and keeps it within the frame."""
     size = 17 * unit
     half = 0.3 * size * len(name) + 4 * unit
     x = min(max(point[0], left + half), right - half)

@@ -1,4 +1,4 @@
-"""Towns, streets and roads as a graph, and the quickest way through it."""
+"""The road network as a graph of towns, streets and roads, with a shortest-time search."""
 
 import dataclasses
 import functools
@@ -9,24 +9,24 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 Point = tuple[int, int]
-"""East and south of the country's corner, in steps of 10 m."""
+"""Offset east and south of the country's corner, in units of 10 m."""
 
 METRES = 10
-"""In one step of a coordinate."""
+"""Metres per coordinate unit."""
 SPEEDS = {
     "car": {"motorway": 110, "road": 70, "street": 30},
     "bike": {"road": 16, "path": 16, "street": 16},
     "foot": {"road": 5, "path": 5, "street": 5},
 }
-"""Way of travelling to the kinds of roads that it may use, with its speed there in km/h. The first way is the default."""
+"""Mode of travel to the kinds of roads that it may use, with its speed there in km/h. The first mode is the default."""
 PATHS = 2
 MOTORWAYS = 2
-"""Beside the roads, which alone join every town with every other."""
+"""Number of motorways. The roads connect all towns without them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-    """A piece of road between two nodes, good for both directions."""
+    """A section of road between two nodes, usable in both directions."""
 
     ends: tuple[int, int]
     road: str
@@ -37,7 +37,7 @@ class Edge:
 
 @dataclasses.dataclass(frozen=True)
 class Leg:
-    """A part of a route along one road."""
+    """The part of a route that follows one road."""
 
     road: str
     metres: int
@@ -57,12 +57,12 @@ class Route:
 @dataclasses.dataclass(frozen=True)
 class Roads:
     points: tuple[Point, ...]
-    """Where each node is."""
+    """Position of each node."""
     edges: tuple[Edge, ...]
 
     @functools.cached_property
     def _from(self) -> Mapping[int, Sequence[tuple[int, Edge]]]:
-        """Node to its neighbours, each with the edge that leads there."""
+        """Node to its neighbours, each with the connecting edge."""
         found: dict[int, list[tuple[int, Edge]]] = {node: [] for node in range(len(self.points))}
         for edge in self.edges:
             one, other = edge.ends
@@ -71,7 +71,7 @@ class Roads:
         return found
 
     def route(self, start: int, end: int, by: str) -> Route:
-        """The quickest way (Dijkstra's algorithm). Every node can be reached by every way of travelling."""
+        """Finds the fastest route (Dijkstra's algorithm). Every node is reachable by every mode of travel."""
         speeds, order = SPEEDS[by], itertools.count()
         arrived: dict[int, tuple[int, Edge] | None] = {}
         waiting: list[tuple[float, int, int, tuple[int, Edge] | None]] = [(0.0, next(order), start, None)]
@@ -93,7 +93,7 @@ class Roads:
 
 
 def _legs(edges: Sequence[Edge]) -> tuple[Leg, ...]:
-    """Edges that follow each other on one road become one leg."""
+    """Merges consecutive edges of the same road into one leg."""
     legs: list[Leg] = []
     for edge in edges:
         if legs and legs[-1].road == edge.road:
@@ -104,17 +104,17 @@ def _legs(edges: Sequence[Edge]) -> tuple[Leg, ...]:
 
 
 def kilometres(metres: float) -> str:
-    """With one decimal: `12.3`."""
+    """Formats kilometres with one decimal: `12.3`."""
     return f"{metres / 1000:.1f}"
 
 
 def distance(one: Point, other: Point) -> int:
-    """In metres, as the crow flies."""
+    """Straight-line distance in metres."""
     return round(math.hypot(one[0] - other[0], one[1] - other[1])) * METRES
 
 
 class Builder:
-    """Gathers nodes and edges."""
+    """Collects nodes and edges."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
@@ -132,7 +132,7 @@ class Builder:
 
 
 def join_towns(random: Random, builder: Builder, towns: Sequence[int]) -> None:
-    """Roads along a minimum spanning tree of the towns, then a few paths and motorways between others, shortest first."""
+    """Adds roads along a minimum spanning tree of the towns, then a few paths and motorways between other pairs, shortest first."""
     pairs = sorted(
         ((one, other) for place, one in enumerate(towns) for other in towns[place + 1 :]),
         key=lambda pair: distance(builder.points[pair[0]], builder.points[pair[1]]),
@@ -153,7 +153,7 @@ def join_towns(random: Random, builder: Builder, towns: Sequence[int]) -> None:
 
 
 def _bend(random: Random, builder: Builder, one: int, other: int, road: str, kind: str) -> None:
-    """A road with one bend, up to a tenth of its length aside."""
+    """Adds a road with one bend, displaced by at most a tenth of its length."""
     (x, y), (to_x, to_y) = builder.points[one], builder.points[other]
     aside = random.choice((-1, 1)) * random.uniform(0.04, 0.1)
     middle = builder.node((round((x + to_x) / 2 - (to_y - y) * aside), round((y + to_y) / 2 + (to_x - x) * aside)))

@@ -1,4 +1,4 @@
-"""One episode's map and encyclopedia: an SQLite database in memory, what may be asked of it and done to it."""
+"""State of the map and encyclopedia in one episode: an SQLite database in memory, with its queries and changes."""
 
 import functools
 import re
@@ -26,13 +26,13 @@ CREATE TABLE visit (seed INTEGER, user TEXT, day TEXT, signed_in INTEGER, layer 
 """
 
 _LARGEST = 2**63 - 1
-"""Of SQLite's whole numbers."""
+"""Largest SQLite integer."""
 _HOURS = re.compile(r"(\d{1,2}):([0-5]\d)-(\d{1,2}):([0-5]\d)", re.ASCII)
 
 
 @functools.lru_cache(maxsize=32)
 def image(seed: int) -> bytes:
-    """The database of a fresh map and encyclopedia with the content of `seed`."""
+    """Serialised database of the map and encyclopedia with the content of `seed`."""
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))
 
 
@@ -56,7 +56,7 @@ class AtlasState(State):
     """The map and the encyclopedia."""
 
     def __init__(self, seed: int, setup: Mapping[str, Any] | None = None):
-        """`setup` may hold `signed_in` (a boolean)."""
+        """`setup` may contain `signed_in` (a boolean)."""
         super().__init__(image(seed))
         if not (setup or {}).get("signed_in", True):
             self.sign_out()
@@ -67,7 +67,7 @@ class AtlasState(State):
 
     @property
     def articles(self) -> dict[str, Article]:
-        """As they were initially, but for their sections, which `sections` gives."""
+        """The initial articles. `sections` returns their current sections."""
         return make_articles(self.visit["seed"])
 
     # The visit
@@ -95,7 +95,7 @@ class AtlasState(State):
         return self._one("SELECT * FROM place WHERE name = ?", name)
 
     def search(self, query: str) -> list[Row]:
-        """The places that match best, at most SEARCH_RESULTS, the most important first."""
+        """Returns the best matching places, at most SEARCH_RESULTS, most important first."""
         wanted = set(query.lower().split())
         found = []
         for row in self._all("SELECT * FROM place"):
@@ -106,7 +106,7 @@ class AtlasState(State):
         return sorted((row for _, _, row in best), key=lambda row: -row["importance"])
 
     def resolve(self, text: str) -> str:
-        """The name of the place that `text` means: it, or the first suggestion for it, or the first result of a search."""
+        """Resolves `text` to a place: an exact name, else the first suggestion, else the first search result."""
         text = text.lower()
         if self.place(text):
             return text
@@ -125,7 +125,7 @@ class AtlasState(State):
         self._do("INSERT INTO correction (place, hours, comment) VALUES (?, ?, ?)", place, hours, comment)
 
     def notes(self, place: str) -> list[Row]:
-        """On the map, at that place."""
+        """Notes on the map at that place."""
         return self._all("SELECT * FROM map_note WHERE place = ? ORDER BY id", place)
 
     def add_note(self, place: str, text: str) -> None:
@@ -136,7 +136,7 @@ class AtlasState(State):
     # Saved places
 
     def saved(self) -> list[Row]:
-        """In the user's order."""
+        """Saved places in the user's order."""
         return self._all("SELECT * FROM saved ORDER BY position")
 
     def saved_place(self, number: int) -> Row | None:
@@ -158,7 +158,7 @@ class AtlasState(State):
         self._do("DELETE FROM saved WHERE id = ?", number)
 
     def move_saved_up(self, number: int) -> None:
-        """Changes places with the one before it."""
+        """Swaps a saved place with the previous one."""
         row = self._needed_saved(number)
         before = self._one("SELECT * FROM saved WHERE position < ? ORDER BY position DESC", row["position"])
         if before is None:
@@ -183,7 +183,7 @@ class AtlasState(State):
     # Articles
 
     def search_articles(self, query: str) -> list[Article]:
-        """The articles that match best, at most SEARCH_RESULTS, by title."""
+        """Returns the best matching articles, at most SEARCH_RESULTS, ordered by title."""
         wanted = set(query.lower().split())
         found = []
         for article in self.articles.values():
@@ -210,7 +210,7 @@ class AtlasState(State):
         self._do("INSERT INTO revision (article, author, day, heading, summary, own) VALUES (?, ?, ?, ?, ?, 1)", *row)
 
     def history(self, article: str) -> list[Row]:
-        """Its revisions, newest first."""
+        """Revisions of an article, newest first."""
         return self._all("SELECT * FROM revision WHERE article = ? ORDER BY id DESC", article)
 
     def watched(self) -> list[str]:
@@ -222,10 +222,10 @@ class AtlasState(State):
     def unwatch(self, article: str) -> None:
         self._do("DELETE FROM watch WHERE article = ?", article)
 
-    # For judgement and milestones
+    # For evaluation and milestones
 
     def changes(self) -> list[str]:
-        """What differs from the initial state, a line each, in a fixed order."""
+        """Lists the differences from the initial state, one line each, in a fixed order."""
         snapshot, content = self.snapshot(), self.content
         said = []
         if snapshot["saved"] != [[row.label, row.place, row.note] for row in content.saved]:
@@ -260,6 +260,6 @@ class AtlasState(State):
 
 
 def suggest(text: str, names: Sequence[str]) -> list[str]:
-    """The names that `text` begins: each of its words begins some word of the name. The page's script has the same rule."""
+    """Names that match a partial input: each word of `text` is a prefix of some word of the name. The page's script has the same rule."""
     typed = text.lower().split()
     return [name for name in names if typed and all(any(word.startswith(part) for word in name.split()) for part in typed)]

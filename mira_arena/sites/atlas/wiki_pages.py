@@ -15,7 +15,7 @@ _LINK = re.compile(r"\[\[([^\[\]]+)\]\]")
 
 
 def pieces(text: str, titles: dict[str, Article]) -> list[tuple[str, bool]]:
-    """The text cut at its links: pieces, each with whether it is the title of an article to link to."""
+    """Splits the text at its links. Returns the pieces, each with whether it is the title of an article to link to."""
     cut = _LINK.split(text)
     return [(piece, place % 2 == 1 and piece in titles) for place, piece in enumerate(cut) if piece]
 
@@ -118,4 +118,4 @@ ROUTES = (
     ("/watchlist", "GET", watchlist),
     *SIGN_IN,
 )
-"""Path under the encyclopedia's address, method, handler."""
+"""(path below the encyclopedia's address, method, handler) of each route."""

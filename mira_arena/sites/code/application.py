@@ -1,4 +1,4 @@
-"""The code host: projects in groups, with their files, issues and merge requests."""
+"""The code host: projects in groups, with files, issues and merge requests."""
 
 from pathlib import Path
 

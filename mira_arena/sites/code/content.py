@@ -1,4 +1,4 @@
-"""Everything the code host holds before an episode begins, drawn from a seed."""
+"""Initial content of the code host, generated from a seed."""
 
 import dataclasses
 import datetime
@@ -14,12 +14,12 @@ ISSUES = 10
 MERGE_REQUESTS = 3
 RELEASES = 3
 OWN_ROLES = ("owner", "owner", "maintainer", "developer", "reporter", "guest", "")
-"""Of the person who is signed in, a project each; '' is of one where they are no member."""
+"""Roles of the signed-in user, one project each. '' is for a project of which they are not a member."""
 MAIN = "main"
 TITLES = tuple(
     f"{verb} the {state} {thing}" for verb in vocabulary.VERBS for state in vocabulary.STATES_OF_THINGS for thing in vocabulary.THINGS
 )
-"""That an issue or merge request can have."""
+"""Labels of issues and merge requests."""
 PROJECT_NAMES = tuple(f"{kind} {noun}" for kind in vocabulary.PROJECT_KINDS for noun in vocabulary.PROJECT_NOUNS)
 
 
@@ -40,7 +40,7 @@ class Commit:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """As it is on a branch. A file of the main branch is on every branch that has none of its own in its place."""
+    """A file on a branch. A file of the main branch is on all branches that have no version of their own."""
 
     branch: str
     path: str
@@ -69,12 +69,12 @@ class Issue:
     milestone: str
     due: str
     comments: tuple[tuple[str, str], ...]
-    """Author and text."""
+    """(author, text) of each comment."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MergeRequest:
-    """Of a branch into the main one."""
+    """A request to merge a branch into the main branch."""
 
     number: int
     title: str
@@ -88,7 +88,7 @@ class MergeRequest:
 @dataclasses.dataclass(frozen=True)
 class Project:
     path: str
-    """Of group and project: `orchard/tide-clock`."""
+    """Path of group and project: `orchard/tide-clock`."""
     name: str
     group: str
     description: str
@@ -97,20 +97,20 @@ class Project:
     stars: int
     forks: int
     role: str
-    """Of the person who is signed in; '' of no member."""
+    """Role of the signed-in user. '' if they are not a member."""
     teammates: tuple[tuple[str, str], ...]
-    """Name and role of each other member."""
+    """(name, role) of each other member."""
     files: tuple[File, ...]
     commits: tuple[Commit, ...]
-    """Of all branches, oldest first."""
+    """Commits of all branches, oldest first."""
     branches: tuple[str, ...]
     issues: tuple[Issue, ...]
     milestones: tuple[Milestone, ...]
     merge_requests: tuple[MergeRequest, ...]
     pipelines: tuple[tuple[int, str, str], ...]
-    """Number, branch and status of each, oldest first."""
+    """(number, branch, status) of each pipeline, oldest first."""
     releases: tuple[tuple[str, str], ...]
-    """Tag and day of each, oldest first."""
+    """(tag, day) of each release, oldest first."""
 
     def open_issues(self) -> tuple[Issue, ...]:
         return tuple(issue for issue in self.issues if issue.state == "open")
@@ -118,7 +118,7 @@ class Project:
 
 @dataclasses.dataclass(frozen=True)
 class Todo:
-    """What somebody asks of the person who is signed in, about an issue."""
+    """A request to the signed-in user about an issue."""
 
     number: int
     author: str
@@ -131,31 +131,31 @@ class Todo:
 class Content:
     seed: int
     me: str
-    """Who is signed in."""
+    """Name of the signed-in user."""
     day: str
-    """Today, as `2026-03-28`."""
+    """Current day, as `2026-03-28`."""
     status: str
     bio: str
     people: tuple[Person, ...]
     groups: tuple[tuple[str, bool], ...]
-    """Name, and whether it is the own group of the person who is signed in."""
+    """(name, whether the signed-in user owns it) of each group."""
     projects: tuple[Project, ...]
     todos: tuple[Todo, ...]
 
     def with_role(self, least: str) -> list[Project]:
-        """The projects where the person who is signed in has that role or a higher one."""
+        """Projects in which the signed-in user has at least that role."""
         wanted = vocabulary.ROLES[vocabulary.ROLES.index(least) :]
         return [project for project in self.projects if project.role in wanted]
 
     @functools.cached_property
     def titles(self) -> frozenset[str]:
-        """Of all issues and merge requests."""
+        """Titles of all issues and merge requests."""
         return frozenset(entry.title for project in self.projects for entry in (*project.issues, *project.merge_requests))
 
 
 @functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
-    """The code host of that seed, always the same."""
+    """Creates the code host of a seed. Deterministic."""
     random = Random(f"code {seed}")
     people = tuple(
         Person(first, f"{first} {random.choice(vocabulary.LAST_NAMES)}") for first in random.sample(vocabulary.FIRST_NAMES, PEOPLE)
@@ -190,7 +190,7 @@ def _project(
     random: Random, name: str, role: str, group: str, me: str, people: list[str], day: datetime.date, titles: Iterator[str]
 ) -> Project:
     others = random.sample(people, TEAMMATES)
-    # Whoever else there is, somebody owns the project, and somebody may be removed from it.
+    # Every project needs an owner, and a member who may be removed.
     theirs = ["owner", "reporter", *(random.choice(vocabulary.ROLES[:-1]) for _ in others[2:])]
     names = [me] * bool(role) + others
     branches = (MAIN, *random.sample([f"{verb}-{thing}" for verb in vocabulary.VERBS for thing in vocabulary.THINGS], MERGE_REQUESTS))
@@ -238,7 +238,7 @@ def _before(random: Random, day: datetime.date, days: int = 60) -> str:
 
 
 def _files(random: Random, name: str, description: str, contact: str) -> tuple[File, ...]:
-    """The readme, a config file and two others, of the main branch."""
+    """Files of the main branch: the readme, a config file and two others."""
     settings = [f"{key} = {random.choice(vocabulary.SETTINGS[key])}" for key in random.sample(list(vocabulary.SETTINGS), 4)]
     files = [("readme.md", (name, description, f"ask {contact} for help")), (random.choice(vocabulary.CONFIG_FILES), tuple(settings))]
     files += [(path, tuple(random.sample(vocabulary.OTHER_FILES[path], 3))) for path in random.sample(list(vocabulary.OTHER_FILES), 2)]
@@ -246,7 +246,7 @@ def _files(random: Random, name: str, description: str, contact: str) -> tuple[F
 
 
 def _changed(random: Random, branch: str, file: File) -> File:
-    """The file with another line added, as it is on `branch`."""
+    """The version of the file on `branch`, with one line added."""
     return File(branch, file.path, (*file.lines, f"{random.choice(vocabulary.VERBS)} the {random.choice(vocabulary.THINGS)}"))
 
 
@@ -292,7 +292,7 @@ def _releases(random: Random, day: datetime.date) -> tuple[tuple[str, str], ...]
 
 
 def _todos(random: Random, projects: tuple[Project, ...], people: list[str]) -> tuple[Todo, ...]:
-    """About open issues of projects where the person who is signed in may close them."""
+    """To-dos about open issues, in projects in which the signed-in user may close them."""
     issues = [(p.path, issue.number) for p in projects if p.role not in ("", "guest") for issue in p.open_issues()]
     texts = ("asked you about", "mentioned you in", "wants your help with")
     return tuple(

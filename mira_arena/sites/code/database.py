@@ -1,4 +1,4 @@
-"""The tables of the code host, and how a fresh one is filled from its content."""
+"""The database schema of the code host, and its initial rows."""
 
 import functools
 import sqlite3
@@ -32,7 +32,7 @@ CREATE TABLE visit (seed INTEGER, person TEXT, day TEXT, status TEXT, bio TEXT, 
 
 @functools.lru_cache(maxsize=32)
 def image(seed: int) -> bytes:
-    """The database of a fresh code host with the content of `seed`."""
+    """Serialised database of the code host with the content of `seed`."""
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))
 
 

@@ -1,4 +1,4 @@
-"""Pages that belong to no single project (home, search, to-dos, people, groups), and helpers for all project pages."""
+"""Pages outside of projects (home, search, to-dos, people, groups), and helpers for all project pages."""
 
 import functools
 from typing import Any
@@ -16,17 +16,17 @@ PROJECT = "/{group}/{project}"
 
 
 def text(visit: Visit, field: str) -> str:
-    """What was typed into a field of the form."""
+    """Value of a form field."""
     return visit.form.get(field, "").lower()
 
 
 def asked(visit: Visit, field: str) -> str:
-    """What the address says of a field of a search or filter."""
+    """Value of a search or filter field in the query string."""
     return " ".join(visit.query.get(field, "").lower().split())[:60]
 
 
 def chosen(visit: Visit, field: str) -> str:
-    """The option that the form chose, '' for one such as `no milestone`."""
+    """Selected option of the form. '' for an option such as `no milestone`."""
     option = text(visit, field)
     return "" if option == f"no {field}" else option
 
@@ -36,7 +36,7 @@ def project_of(visit: Visit) -> Row:
 
 
 def show(visit: Visit, template: str, project: Row, **values: Any) -> Response:
-    """A page of a project. Its template has `may`, which tells whether the role in the project is enough."""
+    """Renders a page of a project. Its template gets `may`, which tells whether the user's role in the project is sufficient."""
     return visit.show(template, project=project, may=functools.partial(visit.state.may, project["path"]), **values)
 
 
@@ -115,4 +115,4 @@ ROUTES = (
     ("/changes", "GET", changes_page("base.html")),
     ("/{group}", "GET", group),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

@@ -1,4 +1,4 @@
-"""The part of the code host's state about people, groups, projects, members and their roles."""
+"""The part of the code host's state with people, groups, projects, members and roles."""
 
 import re
 
@@ -7,27 +7,27 @@ from mira_arena.sites.code.content import MAIN
 from mira_arena.sites.state import Refused, Row, State
 
 RESERVED = ("search", "to-dos", "projects", "groups", "people", "profile", "changes")
-"""Names that no group can have, since pages stand there."""
+"""Names that groups can't have, since they are paths of pages."""
 
 _NAME = re.compile(r"(?=.{1,40}$)[a-z0-9]+( [a-z0-9]+)*")
 
 
 class PeopleState(State):
-    """The part of the state that says who is where."""
+    """The part of the state with people, groups and members."""
 
-    # Who may do what
+    # Permissions
 
     def role(self, path: str) -> str:
-        """Of the person who is signed in; '' if they are no member of the project."""
+        """Role of the signed-in user in the project. '' if they are not a member."""
         row = self._one("SELECT role FROM member JOIN visit ON visit.person = member.person WHERE project = ?", path)
         return row["role"] if row else ""
 
     def may(self, path: str, least: str) -> bool:
-        """Whether the person who is signed in has that role or a higher one."""
+        """Whether the signed-in user has at least that role."""
         return self.role(path) in vocabulary.ROLES[vocabulary.ROLES.index(least) :]
 
     def need(self, path: str, least: str) -> None:
-        """Refuses what takes that role or a higher one to whoever has not got it."""
+        """Raises Refused unless the signed-in user has at least that role."""
         if not self.may(path, least):
             raise Refused(f"that needs the role {least} in this project")
 
@@ -37,11 +37,11 @@ class PeopleState(State):
         return self._all("SELECT * FROM person ORDER BY name")
 
     def person(self, name: str) -> Row | None:
-        """By name or full name."""
+        """Finds a person by user name or full name."""
         return self._one("SELECT * FROM person WHERE ? IN (name, full_name)", name)
 
     def memberships(self, person: str) -> list[Row]:
-        """The projects of a person, each with their role there."""
+        """Projects of a person, each with their role there."""
         return self._all(
             "SELECT project.*, role FROM project JOIN member ON project = path WHERE person = ? ORDER BY project.rowid DESC", person
         )
@@ -50,7 +50,7 @@ class PeopleState(State):
         self._do("UPDATE visit SET status = ?, bio = ?", status, bio)
 
     def todos(self) -> list[Row]:
-        """Those that are not done, each with the title of its issue."""
+        """Open to-dos, each with the title of its issue."""
         return self._all(
             "SELECT todo.*, issue.title FROM todo JOIN issue ON issue.project = todo.project AND issue.number = todo.issue "
             "WHERE NOT done ORDER BY todo.number"
@@ -62,7 +62,7 @@ class PeopleState(State):
     # Groups and projects
 
     def groups(self) -> list[Row]:
-        """The own groups of the person who is signed in."""
+        """Groups that the signed-in user owns."""
         return self._all("SELECT * FROM namespace WHERE own ORDER BY name")
 
     def group(self, slug: str) -> Row | None:
@@ -81,7 +81,7 @@ class PeopleState(State):
         return self._one("SELECT * FROM project WHERE path = ?", path)
 
     def add_project(self, name: str, group: str, description: str, visibility: str) -> str:
-        """Makes an empty project and returns its path."""
+        """Creates an empty project and returns its path."""
         check(_NAME, name, "a name is made of letters and digits")
         if visibility not in vocabulary.VISIBILITIES or group not in [row["name"] for row in self.groups()]:
             raise Refused("please choose from the options")
@@ -100,11 +100,11 @@ class PeopleState(State):
         self._do("UPDATE project SET description = ?, topics = ?, visibility = ? WHERE path = ?", description, topics, visibility, path)
 
     def star(self, path: str) -> None:
-        """Gives the project a star, or takes it back."""
+        """Stars the project, or removes the star."""
         self._do("UPDATE project SET stars = stars + 1 - 2 * starred, starred = 1 - starred WHERE path = ?", path)
 
     def search(self, query: str) -> list[tuple[str, Row]]:
-        """Kind and row of every project, issue and person whose name has all words of the query."""
+        """(kind, row) of every project, issue and person whose name contains all words of the query."""
         wanted = query.split()
         tables = (
             ("project", "SELECT *, name AS found FROM project ORDER BY name"),
@@ -120,7 +120,7 @@ class PeopleState(State):
         return self._all("SELECT * FROM member WHERE project = ? ORDER BY person", path)
 
     def member(self, path: str, name: str) -> str:
-        """The name of the member who is called that by name or full name; '' of nobody."""
+        """User name of the member with that user name or full name. '' if there is none."""
         person = self.person(name) if name else None
         if name and not (person and any(row["person"] == person["name"] for row in self.members(path))):
             raise Refused(f"{name} is no member of this project")
@@ -137,7 +137,7 @@ class PeopleState(State):
         self._do("INSERT INTO member VALUES (?, ?, ?)", path, person["name"], role)
 
     def set_role(self, path: str, name: str, role: str) -> None:
-        """Changes what a member is; '' removes them."""
+        """Changes the role of a member. '' removes the member."""
         self.need(path, "maintainer")
         now = self._one("SELECT role FROM member WHERE project = ? AND person = ?", path, name)
         if now is None:
@@ -159,6 +159,6 @@ class PeopleState(State):
 
 
 def check(pattern: re.Pattern[str], text: str, problem: str) -> None:
-    """Refuses a text that is not of the pattern."""
+    """Raises Refused if the text does not match the pattern."""
     if not pattern.fullmatch(text):
         raise Refused(problem)

@@ -1,4 +1,4 @@
-"""The pages on which a project is planned: issues, milestones, members."""
+"""Project pages for planning: issues, milestones, members."""
 
 from starlette.responses import Response
 
@@ -44,7 +44,7 @@ def _plan(visit: Visit) -> tuple[str, str, str]:
 
 
 def _issue(visit: Visit) -> tuple[Row, Row]:
-    """The project and the issue."""
+    """The project and the issue of the path."""
     project = project_of(visit)
     return project, visit.found(visit.state.issue(project["path"], visit.path("number")))
 
@@ -116,7 +116,7 @@ def add_milestone(visit: Visit) -> Response:
 
 
 def _milestone(visit: Visit) -> tuple[Row, Row]:
-    """The project and the milestone."""
+    """The project and the milestone of the path."""
     project = project_of(visit)
     return project, visit.found(visit.state.milestone(project["path"], visit.path("number")))
 
@@ -181,4 +181,4 @@ ROUTES = (
     (PROJECT + "/-/members", "POST", invite),
     (PROJECT + "/-/members/{name}", "POST", set_role),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

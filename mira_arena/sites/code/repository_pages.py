@@ -1,4 +1,4 @@
-"""The pages of a project's repository: files, commits, branches, merge requests, pipelines, releases, settings."""
+"""Pages of a project's repository: files, commits, branches, merge requests, pipelines, releases, settings."""
 
 from starlette.responses import Response
 
@@ -11,7 +11,7 @@ from mira_arena.sites.visit import Visit
 
 REQUEST_STATES = ("open", "merged", "closed", "all")
 NEW_LINES = 4
-"""Empty lines that a new file begins with."""
+"""Number of empty lines in the form of a new file."""
 
 
 def project(visit: Visit) -> Response:
@@ -60,7 +60,7 @@ def save_file(visit: Visit) -> Response:
 
 
 def _lines(visit: Visit) -> list[str]:
-    """What was typed into the lines; empty ones are left out."""
+    """The lines entered in the form, without empty ones."""
     lines = [text(visit, f"line-{number}") for number in range(1, MAX_LINES + 1)]
     return [line for line in lines if line]
 
@@ -126,7 +126,7 @@ def add_merge_request(visit: Visit) -> Response:
 
 
 def _merge_request(visit: Visit) -> tuple[Row, Row]:
-    """The project and the merge request."""
+    """The project and the merge request of the path."""
     row = project_of(visit)
     return row, visit.found(visit.state.merge_request(row["path"], visit.path("number")))
 
@@ -212,4 +212,4 @@ ROUTES = (
     (PROJECT + "/-/settings", "GET", settings),
     (PROJECT + "/-/settings", "POST", save_settings),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

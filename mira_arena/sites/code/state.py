@@ -1,4 +1,4 @@
-"""One episode's code host: an SQLite database in memory, what may be asked of it and done to it."""
+"""State of the code host in one episode: an SQLite database in memory, with its queries and changes."""
 
 import datetime
 import functools
@@ -15,10 +15,10 @@ from mira_arena.sites.code.people_state import PeopleState, check
 from mira_arena.sites.state import Refused, Row
 
 MAX_LINES = 12
-"""Of a file."""
+"""Maximum number of lines in a file."""
 
 _LARGEST = 2**63 - 1
-"""Of SQLite's whole numbers."""
+"""Largest SQLite integer."""
 _BRANCH = re.compile(r"(?=.{1,40}$)[a-z0-9]+(-[a-z0-9]+)*")
 _FILE = re.compile(r"(?=.{1,40}$)([a-z0-9_-]+/)?[a-z0-9_-]+(\.[a-z0-9]+)?")
 _FACTS = (
@@ -38,7 +38,7 @@ _FACTS = (
         "comment", ("text",),
     ),
 )  # fmt: skip
-"""What can change: how a row is called, its table, its attributes."""
+"""Sources of facts: an SQL expression that names a row, its table, its attributes."""
 
 
 @functools.lru_cache(maxsize=128)
@@ -47,16 +47,16 @@ def _initial_facts(seed: int) -> dict[str, str]:
 
 
 class CodeState(PeopleState):
-    """Projects in groups, and what people do with them."""
+    """Projects in groups, and the actions on them."""
 
     def __init__(self, seed: int, setup: Mapping[str, Any] | None = None):
-        """There is no `setup` of tasks here."""
+        """`setup` is not used: no task of the code host has one."""
         super().__init__(image(seed))
 
     # Files, commits and branches
 
     def branches(self, path: str) -> list[str]:
-        """The main branch first."""
+        """Branches, the main branch first."""
         rows = self._all("SELECT name FROM branch WHERE project = ? ORDER BY name != ?, name", path, MAIN)
         return [row["name"] for row in rows]
 
@@ -68,7 +68,7 @@ class CodeState(PeopleState):
         self._do("INSERT INTO branch VALUES (?, ?)", path, name)
 
     def files(self, path: str, branch: str) -> dict[str, list[str]]:
-        """Path to lines of each file on the branch."""
+        """Maps path to lines, for each file on the branch."""
         rows = self._all(
             "SELECT path, text FROM file WHERE project = ? AND branch IN (?, ?) ORDER BY branch = ?", path, MAIN, branch, branch
         )
@@ -76,7 +76,7 @@ class CodeState(PeopleState):
         return dict(sorted(found.items()))
 
     def changed_files(self, path: str, branch: str) -> list[str]:
-        """The files that the branch has in place of the main branch's, or beside them."""
+        """Files that the branch has added or changed relative to the main branch."""
         rows = self._all("SELECT path FROM file WHERE project = ? AND branch = ? AND branch != ? ORDER BY path", path, branch, MAIN)
         return [row["path"] for row in rows]
 
@@ -84,7 +84,7 @@ class CodeState(PeopleState):
         return self.may(path, _writer(branch))
 
     def save_file(self, path: str, branch: str, file: str, lines: Sequence[str], message: str, new: bool = False) -> None:
-        """Writes a file of the branch, in one commit."""
+        """Writes a file on the branch, in one commit."""
         self.need(path, _writer(branch))
         check(_FILE, file, "a file is named like notes.md")
         before = self.files(path, branch).get(file)
@@ -104,7 +104,7 @@ class CodeState(PeopleState):
         self._do("INSERT INTO commits (project, branch, sha, author, message, day) VALUES (?, ?, ?, ?, ?, ?)", *row)
 
     def commits(self, path: str, branch: str, author: str = "") -> list[Row]:
-        """On the branch, newest first; of one author, if they are named."""
+        """Commits on the branch, newest first, optionally of one author."""
         rows = self._all("SELECT * FROM commits WHERE project = ? AND branch IN (?, ?) ORDER BY id DESC", path, MAIN, branch)
         return [row for row in rows if author in ("", row["author"])]
 
@@ -117,14 +117,14 @@ class CodeState(PeopleState):
     # Merge requests
 
     def merge_requests(self, path: str, state: str) -> list[Row]:
-        """Newest first; `state` is open, merged, closed or all."""
+        """Merge requests, newest first. `state` is open, merged, closed or all."""
         return self._all("SELECT * FROM merge_request WHERE project = ? AND ? IN ('all', state) ORDER BY number DESC", path, state)
 
     def merge_request(self, path: str, number: int) -> Row | None:
         return self._one("SELECT * FROM merge_request WHERE project = ? AND number = ?", path, min(number, _LARGEST))
 
     def add_merge_request(self, path: str, source: str, title: str) -> int:
-        """Asks for a branch to be merged into the main one, and returns the request's number."""
+        """Opens a request to merge a branch into the main branch, and returns its number."""
         self.need(path, "developer")
         if source not in self.branches(path)[1:]:
             raise Refused("please choose from the options")
@@ -143,7 +143,7 @@ class CodeState(PeopleState):
         self._do("UPDATE merge_request SET approved = 1 WHERE project = ? AND number = ?", path, number)
 
     def merge(self, path: str, number: int) -> None:
-        """What the source branch changed comes into the main branch."""
+        """Applies the changes of the source branch to the main branch."""
         self.need(path, "maintainer")
         source = self._open_request(path, number)["source"]
         self._do("UPDATE OR REPLACE file SET branch = ? WHERE project = ? AND branch = ?", MAIN, path, source)
@@ -167,7 +167,7 @@ class CodeState(PeopleState):
     def issues(
         self, path: str, state: str = "all", label: str = "", assignee: str = "", milestone: str = "", search: str = ""
     ) -> list[Row]:
-        """Newest first; `state` is open, closed or all."""
+        """Issues, newest first. `state` is open, closed or all."""
         rows = self._all("SELECT * FROM issue WHERE project = ? ORDER BY number DESC", path)
         return [
             row
@@ -183,7 +183,7 @@ class CodeState(PeopleState):
         return self._one("SELECT * FROM issue WHERE project = ? AND number = ?", path, min(number, _LARGEST))
 
     def add_issue(self, path: str, title: str, description: str, label: str, assignee: str, milestone: str, due: str) -> int:
-        """Opens an issue and returns its number. Whoever is no reporter gives title and description alone."""
+        """Opens an issue and returns its number. A user below the role reporter can only set title and description."""
         if not title:
             raise Refused("an issue needs a title")
         if label or assignee or milestone or due:
@@ -196,7 +196,7 @@ class CodeState(PeopleState):
         return number
 
     def plan_issue(self, path: str, number: int, assignee: str, milestone: str, due: str) -> None:
-        """Sets who does it, in which milestone, and until when; '' is nobody, none and never."""
+        """Sets the assignee, the milestone and the due date. '' clears the field."""
         self.need(path, "reporter")
         plan = self._plan(path, assignee, milestone, due)
         self._do("UPDATE issue SET assignee = ?, milestone = ?, due = ? WHERE project = ? AND number = ?", *plan, path, number)
@@ -207,7 +207,7 @@ class CodeState(PeopleState):
         return self.member(path, assignee), milestone, _check_day(due, "due date")
 
     def set_label(self, path: str, number: int, label: str, there: bool) -> None:
-        """Puts a label on an issue, or takes it off."""
+        """Adds a label to an issue, or removes it."""
         self.need(path, "reporter")
         if label not in vocabulary.LABELS:
             raise Refused("please choose a label")
@@ -223,7 +223,7 @@ class CodeState(PeopleState):
         return self._row("SELECT * FROM issue WHERE project = ? AND number = ?", path, number)
 
     def comments(self, path: str, kind: str, number: int) -> list[Row]:
-        """`kind` is issue or merge request."""
+        """Comments on an issue or a merge request. `kind` is issue or merge request."""
         return self._all("SELECT * FROM comment WHERE project = ? AND kind = ? AND number = ? ORDER BY id", path, kind, number)
 
     def add_comment(self, path: str, kind: str, number: int, text: str) -> None:
@@ -235,7 +235,7 @@ class CodeState(PeopleState):
     # Milestones
 
     def milestones(self, path: str) -> list[Row]:
-        """Each with the number of its issues, and of the closed ones among them."""
+        """Milestones, each with its number of issues and of closed issues."""
         return self._all(
             "SELECT milestone.*, COUNT(issue.number) AS issues, COALESCE(SUM(issue.state = 'closed'), 0) AS closed FROM milestone "
             "LEFT JOIN issue ON issue.project = milestone.project AND issue.milestone = milestone.title "
@@ -247,7 +247,7 @@ class CodeState(PeopleState):
         return next((row for row in self.milestones(path) if row["number"] == number), None)
 
     def add_milestone(self, path: str, title: str, start: str, due: str) -> int:
-        """Returns the number of the new milestone."""
+        """Creates a milestone and returns its number."""
         self.need(path, "developer")
         if not title:
             raise Refused("a milestone needs a title")
@@ -267,14 +267,14 @@ class CodeState(PeopleState):
     def _next_number(self, table: str, path: str) -> int:
         return self._row(f"SELECT COALESCE(MAX(number), 0) + 1 AS next FROM {table} WHERE project = ?", path)["next"]
 
-    # For judges and milestones of tasks
+    # For evaluation and milestones of tasks
 
     def facts(self) -> dict[str, str]:
-        """All that a person can change and is not empty, by name: `orchard/tide-clock issue 3 state` to `open`."""
+        """All changeable attributes that are not empty, by name: `orchard/tide-clock issue 3 state` to `open`."""
         return facts.read(self._database, _FACTS, nothing=("", 0, None))
 
     def changes(self) -> list[str]:
-        """What differs from the initial state, a line each, in the order of their names."""
+        """Lists the differences from the initial state, one line each, ordered by name."""
         return facts.changes(_initial_facts(self.visit["seed"]), self.facts())
 
     def snapshot(self) -> dict[str, Any]:
@@ -282,7 +282,7 @@ class CodeState(PeopleState):
 
 
 def _check_day(text: str, what: str) -> str:
-    """`text`, which must be a date or nothing."""
+    """Returns `text` if it is a date or empty. Raises Refused otherwise."""
     try:
         if text and datetime.date.fromisoformat(text).isoformat() != text:
             raise ValueError(text)
@@ -292,5 +292,5 @@ def _check_day(text: str, what: str) -> str:
 
 
 def _writer(branch: str) -> str:
-    """The least role that may commit to the branch: the main one is protected."""
+    """The lowest role that may commit to the branch. The main branch is protected."""
     return "maintainer" if branch == MAIN else "developer"

@@ -1,4 +1,4 @@
-"""The closed vocabulary of the code host: every name that a seed can draw is made of these words."""
+"""The closed vocabulary of the code host. All generated names consist of these words."""
 
 FIRST_NAMES = (
     "ada", "ben", "clara", "dan", "emma", "finn", "grace", "hugo", "ida", "jonas", "kate", "leo",
@@ -20,7 +20,7 @@ SETTINGS = {
     "language": ("english", "french", "german", "spanish"),
     "colour": ("red", "green", "blue", "grey"),
 }
-"""What a config file sets, to the values that it may have."""
+"""Keys of a config file to their possible values."""
 CONFIG_FILES = ("config.txt", "settings.txt", "options.txt", "defaults.txt")
 OTHER_FILES = {
     "notes.md": ("keep it small", "write tests first", "ask before you merge", "one change at a time", "check the menu again"),
@@ -28,12 +28,12 @@ OTHER_FILES = {
     "tests/list.txt": ("menu test", "login test", "search test", "report test", "export test"),
     "tasks.txt": ("build", "check", "pack", "deploy", "clean"),
 }
-"""File to the lines that it may hold."""
+"""File to its possible lines."""
 
 VERBS = ("fix", "remove", "add", "check", "rename", "explain", "test")
 STATES_OF_THINGS = ("broken", "slow", "old", "missing", "wrong", "empty")
 THINGS = ("menu", "login", "button", "page", "table", "header", "icon", "link", "report", "search", "footer", "export")
-"""An issue is titled `fix the slow menu`, a branch `fix-menu`."""
+"""Nouns of titles and branches: an issue is titled `fix the slow menu`, a branch `fix-menu`."""
 DESCRIPTIONS = (
     "it happens every time", "seen since the last release", "please have a look", "it only happens at night", "steps are in the notes",
 )  # fmt: skip
@@ -50,5 +50,5 @@ MILESTONE_KINDS = ("spring", "summer", "autumn", "winter", "first", "second")
 MILESTONE_NOUNS = ("release", "sprint", "cleanup", "review")
 PIPELINES = ("passed", "failed", "canceled")
 ROLES = ("guest", "reporter", "developer", "maintainer", "owner")
-"""Each may do what the ones before it may, and more."""
+"""Roles in increasing order of permissions. Each includes the permissions of those before it."""
 STATUSES = ("on holiday", "busy this week", "out for lunch", "in a meeting", "working from home", "reviewing all day")

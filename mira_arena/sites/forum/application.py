@@ -1,4 +1,4 @@
-"""The forum: communities, threads, comments, messages, and what moderators do."""
+"""The forum: communities, threads, comments, messages and moderation."""
 
 from pathlib import Path
 

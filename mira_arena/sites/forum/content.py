@@ -1,4 +1,4 @@
-"""Everything a forum holds before an episode begins, drawn from a seed."""
+"""Initial content of the forum, generated from a seed."""
 
 import dataclasses
 import functools
@@ -9,13 +9,14 @@ from mira_arena.sites.forum import vocabulary
 
 COMMUNITIES = 6
 MODERATED = 2
-"""Communities that the member moderates: the first ones. The member subscribes to these and to as many more."""
+"""Number of communities that the member moderates, which are the first ones. The member subscribes to these and to equally many
+others."""
 THREADS_PER_COMMUNITY = 7
 OWN_THREADS = 3
 MEMBERS = 13
 CONVERSATIONS = 8
 REPORTS = 5
-"""Open reports of each community that the member moderates: two for one reason, the others each for another."""
+"""Open reports in each community that the member moderates. Two have the same reason; the reasons of the others differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Community:
 class Comment:
     id: int
     author: str
-    """No member comments twice on one thread, nor on an own one."""
+    """No member comments twice on the same thread, or on their own thread."""
     text: str
     score: int
     parent: int | None
-    """The id of the comment that it replies to."""
+    """Id of the comment that it replies to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +52,18 @@ class Thread:
     community: str
     author: str
     title: str
-    """No two threads share one."""
+    """Titles are unique."""
     text: str
     link: str
     score: int
     hours: int
-    """Since it was posted."""
+    """Hours since it was posted."""
     flair: str
     sticky: bool
     comments: tuple[Comment, ...]
 
     def in_order(self, below: int | None = None) -> list[Comment]:
-        """The comments as the page has them: each before its replies, of several replies the best first."""
+        """Comments in page order: each before its replies, and replies by decreasing score."""
         found = []
         for comment in sorted(self.comments, key=lambda comment: -comment.score):
             if comment.parent == below:
@@ -72,7 +73,7 @@ class Thread:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Of a thread, or of one comment on it."""
+    """A report of a thread, or of a comment on it."""
 
     number: int
     thread: Thread
@@ -82,14 +83,14 @@ class Report:
 
     @property
     def author(self) -> str:
-        """Who wrote what is reported."""
+        """Author of the reported thread or comment."""
         return self.comment.author if self.comment else self.thread.author
 
 
 @dataclasses.dataclass(frozen=True)
 class Message:
     other: str
-    """With whom the conversation is."""
+    """The other participant of the conversation."""
     incoming: bool
     text: str
 
@@ -98,16 +99,16 @@ class Message:
 class Content:
     seed: int
     member: str
-    """Who is signed in."""
+    """Name of the signed-in member."""
     password: str
     members: tuple[Member, ...]
     communities: tuple[Community, ...]
     threads: tuple[Thread, ...]
-    """Oldest first."""
+    """Threads, oldest first."""
     saved: tuple[str, ...]
-    """Titles."""
+    """Titles of saved threads."""
     messages: tuple[Message, ...]
-    """Oldest first."""
+    """Messages, oldest first."""
     reports: tuple[Report, ...]
 
     @functools.cached_property
@@ -132,7 +133,7 @@ class Content:
 
     @property
     def correspondents(self) -> tuple[str, ...]:
-        """Whom the member has exchanged messages with."""
+        """Members with whom the signed-in member has exchanged messages."""
         return tuple(dict.fromkeys(message.other for message in self.messages))
 
     def threads_in(self, community: str) -> list[Thread]:
@@ -142,13 +143,13 @@ class Content:
         return self.threads_in(community)[-1]
 
     def top(self, community: str) -> list[Thread]:
-        """Its threads, the best first."""
+        """Threads of the community, by decreasing score."""
         return sorted(self.threads_in(community), key=lambda thread: -thread.score)
 
 
 @functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
-    """The forum of that seed, always the same."""
+    """Creates the forum of a seed. Deterministic."""
     random = Random(f"forum {seed}")
     names = random.sample([f"{mood} {animal}" for mood in vocabulary.MOODS for animal in vocabulary.ANIMALS], MEMBERS)
     member, others = names[0], names[1:]
@@ -172,14 +173,14 @@ def make_content(seed: int) -> Content:
 
 
 def new_title(random: Random, community: str) -> str:
-    """A title that fits the community."""
+    """Draws a title that fits the community."""
     return random.choice(vocabulary.TITLES).format(
         adjective=random.choice(vocabulary.ADJECTIVES), noun=random.choice(vocabulary.TOPICS[community])
     )
 
 
 def new_text(random: Random) -> str:
-    """What a thread may say."""
+    """Draws the text of a thread."""
     return f"{random.choice(vocabulary.OPENINGS)}, {random.choice(vocabulary.QUESTIONS)}"
 
 
@@ -189,7 +190,7 @@ def new_description(random: Random, community: str) -> str:
 
 
 def _community(random: Random, name: str, moderator: str, others: list[str]) -> Community:
-    """Moderated by two: `moderator` and another, or two others."""
+    """A community with two moderators: `moderator` and another, or two others."""
     return Community(
         name=name,
         description=new_description(random, name),
@@ -200,9 +201,9 @@ def _community(random: Random, name: str, moderator: str, others: list[str]) -> 
 
 
 def _threads(random: Random, communities: tuple[Community, ...], member: str, others: list[str]) -> tuple[Thread, ...]:
-    """Few adjectives and nouns, each in several threads, so that a search finds neighbours of the wanted thread too.
+    """Draws threads. Adjectives and nouns are few and recur, so that a search also returns neighbours of the wanted thread.
 
-    Scores lie three apart, so that a vote changes no order.
+    Scores are three apart, so a vote never changes the order.
     """
     adjectives = random.sample(vocabulary.ADJECTIVES, 6)
     places = []
@@ -247,7 +248,7 @@ def _comments(random: Random, ids: "itertools.count[int]", people: list[str]) ->
 
 
 def _messages(random: Random, people: list[str]) -> tuple[Message, ...]:
-    """Some conversations begin with the member's own message; each ends with the other's."""
+    """Draws conversations. Some start with a message by the member; each ends with one by the other person."""
     messages = []
     for other in people:
         first, second = random.sample(vocabulary.MESSAGES, 2)
@@ -260,7 +261,7 @@ def _messages(random: Random, people: list[str]) -> tuple[Message, ...]:
 def _reports(
     random: Random, communities: tuple[Community, ...], threads: tuple[Thread, ...], member: str, others: list[str]
 ) -> tuple[Report, ...]:
-    """In each community of two threads and three comments, by five people who don't moderate it."""
+    """Draws reports in each moderated community: of two threads and three comments, by five people who don't moderate it."""
     numbers = itertools.count(random.randrange(11, 90))
     reports = []
     for community in communities:

@@ -1,4 +1,4 @@
-"""The forum's tables, and the database that an episode begins with."""
+"""The database schema of the forum, and its initial rows."""
 
 import functools
 import sqlite3
@@ -33,7 +33,7 @@ CREATE TABLE visit (member TEXT, password TEXT, signed_in INTEGER, notice TEXT);
 
 @functools.lru_cache(maxsize=32)
 def image(seed: int) -> bytes:
-    """The database of a fresh forum with the content of `seed`."""
+    """Serialised database of the forum with the content of `seed`."""
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))
 
 

@@ -1,10 +1,10 @@
-"""What a member can change in the forum, as facts, and how they differ from the initial ones."""
+"""Facts of the forum: what a member can change, and the differences from the initial state."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping
 
 ABSENT = "no"
-"""The value of a fact that is not there."""
+"""Value of a fact that does not exist."""
 HERE = "yes"
 
 
@@ -17,27 +17,27 @@ def comment_named(author: str, title: str) -> str:
 
 
 def posted(title: str, community: str) -> str:
-    """An own thread; the value is its link, if it has one, and its text."""
+    """Name of the fact for an own thread. Its value is the thread's link, if any, and text."""
     return f'thread "{title}" in {community}'
 
 
 def commented(title: str, text: str, to: str = "") -> str:
-    """An own comment; `to` is the author of the comment that it replies to."""
+    """Name of the fact for an own comment. `to` is the author of the comment that it replies to."""
     return f'comment on "{title}"' + (f" to {to}" if to else "") + f": {text}"
 
 
 def sent(other: str, text: str) -> str:
-    """An own message."""
+    """Name of the fact for an own message."""
     return f"message to {other}: {text}"
 
 
 def lines(changes: Mapping[str, str]) -> list[str]:
-    """Changed facts as the page of changes lists them."""
+    """Formats changed facts as the list of changes shows them."""
     return [f"{fact} = {changes[fact]}" for fact in sorted(changes)]
 
 
 def read(database: sqlite3.Connection) -> dict[str, str]:
-    """Every fact. What an own comment or message says is a part of its name, so that sending it twice is another value."""
+    """Reads all facts. The name of an own comment or message contains its text, so sending it twice gives another value."""
     ask = database.execute
     ((me,),) = ask("SELECT member FROM visit")
     facts = {f"vote on {name}": "up" if vote > 0 else "down" for name, vote in ask("SELECT name, vote FROM thing WHERE vote")}
@@ -62,13 +62,13 @@ def read(database: sqlite3.Connection) -> dict[str, str]:
 
 
 def differences(database: sqlite3.Connection) -> list[str]:
-    """The lines of all facts that differ from the initial ones."""
+    """Returns the lines of all facts that differ from the initial state."""
     now, initial = read(database), dict(database.execute("SELECT fact, value FROM initial_fact").fetchall())
     return lines({fact: now.get(fact, ABSENT) for fact in now | initial if now.get(fact) != initial.get(fact)})
 
 
 def _present(names: Iterable[str]) -> dict[str, str]:
-    """Each name, with how often it stands there."""
+    """Maps each name to its number of occurrences."""
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1

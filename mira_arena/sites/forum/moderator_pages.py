@@ -1,4 +1,4 @@
-"""The pages that only moderators use: reports, removals, bans, settings."""
+"""Pages for moderators: reports, removals, bans, settings."""
 
 from starlette.responses import Response
 
@@ -124,4 +124,4 @@ ROUTES = (
     ("/c/{community}/settings", "GET", settings),
     ("/c/{community}/settings", "POST", save_settings),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

@@ -6,10 +6,10 @@ from mira_arena.sites.state import Refused, Row
 
 
 class ModeratedForum(ForumState):
-    """The forum as its members and its moderators see it."""
+    """The forum with the functions of its members and moderators."""
 
     def moderates(self, community: str) -> bool:
-        """Whether who is signed in is a moderator there."""
+        """Whether the signed-in member moderates the community."""
         return self.viewer in self.moderators(community)
 
     def check_moderator(self, community: str) -> None:
@@ -18,7 +18,7 @@ class ModeratedForum(ForumState):
             raise Refused("only a moderator can do that")
 
     def remove(self, thing: Row, reason: str) -> None:
-        """Settles the reports of it, too, even if they were approved."""
+        """Removes a thread or comment and settles its reports, even approved ones."""
         self.check_moderator(thing["community"])
         if reason not in vocabulary.REASONS:
             raise Refused("please choose a reason")
@@ -26,7 +26,7 @@ class ModeratedForum(ForumState):
         self._do("UPDATE report SET status = 'removed' WHERE kind = ? AND id = ?", thing["kind"], thing["id"])
 
     def restore(self, thing: Row) -> None:
-        """Opens the reports of it again, too."""
+        """Restores a thread or comment and reopens its reports."""
         self.check_moderator(thing["community"])
         self._do(f"UPDATE {thing['kind']} SET removed = '' WHERE id = ?", thing["id"])
         self._do("UPDATE report SET status = 'open' WHERE kind = ? AND id = ? AND status = 'removed'", thing["kind"], thing["id"])
@@ -40,7 +40,7 @@ class ModeratedForum(ForumState):
         self._do("UPDATE thread SET sticky = ? WHERE id = ?", on, thread["id"])
 
     def set_flair(self, thread: Row, flair: str) -> None:
-        """An author may do it, too. The flair '' is none."""
+        """Sets the flair of a thread. Authors may also do this. '' removes the flair."""
         if thread["author"] != self.me():
             self.check_moderator(thread["community"])
         if flair and flair not in self.flairs(thread["community"]):
@@ -71,7 +71,7 @@ class ModeratedForum(ForumState):
         self._do("DELETE FROM banned WHERE community = ? AND member = ?", community, member)
 
     def reports(self, community: str) -> list[Row]:
-        """Those that nobody has settled yet."""
+        """Reports that are not settled."""
         return self._all(
             "SELECT * FROM report JOIN thing USING (kind, id) WHERE community = ? AND status = 'open' ORDER BY number", community
         )
@@ -80,6 +80,6 @@ class ModeratedForum(ForumState):
         return next((row for row in self.reports(community) if row["number"] == number), None)
 
     def approve(self, report: Row) -> None:
-        """Settles the report: what it is about may stay."""
+        """Settles a report without removing the content."""
         self.check_moderator(report["community"])
         self._do("UPDATE report SET status = 'approved' WHERE number = ?", report["number"])

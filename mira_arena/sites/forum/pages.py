@@ -1,4 +1,4 @@
-"""The forum's pages: lists of threads, communities, members, messages."""
+"""Pages of the forum: lists of threads, communities, members, messages."""
 
 from starlette.responses import Response
 
@@ -126,4 +126,4 @@ ROUTES = (
     ("/sign-out", "POST", sign_out),
     ("/changes", "GET", changes_page("base.html")),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

@@ -1,4 +1,4 @@
-"""One episode's forum: what a member may ask of it and do in it."""
+"""State of the forum in one episode: the queries and actions of a member."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +11,15 @@ SEARCH_RESULTS = 6
 SORTS = {"hot": "score * 1.0 / (hours + 2) DESC, id DESC", "new": "hours, id DESC", "top": "score + vote DESC, id DESC"}
 
 _LARGEST = 2**63 - 1
-"""Of SQLite's whole numbers."""
+"""Largest SQLite integer."""
 _THREADS = "SELECT *, score + vote AS points, (SELECT COUNT(*) FROM comment WHERE comment.thread = thread.id) AS comments FROM thread"
 
 
 class ForumState(State):
-    """The forum as its members see it. What moderators do is in `ModeratedForum`."""
+    """The forum with the functions of its members. Those of moderators are in `ModeratedForum`."""
 
     def __init__(self, seed: int, setup: Mapping[str, Any] | None = None):
-        """`setup` may hold `signed_in` (a boolean)."""
+        """`setup` may contain `signed_in` (a boolean)."""
         super().__init__(image(seed))
         self._do("UPDATE visit SET signed_in = ?", int((setup or {}).get("signed_in", True)))
 
@@ -27,12 +27,12 @@ class ForumState(State):
 
     @property
     def viewer(self) -> str:
-        """Who is signed in; nobody is ''."""
+        """Name of the signed-in member. Empty if nobody is signed in."""
         visit = self.visit
         return visit["member"] if visit["signed_in"] else ""
 
     def me(self) -> str:
-        """Who is signed in. Raises Refused if nobody is."""
+        """Name of the signed-in member. Raises Refused if nobody is signed in."""
         if not self.viewer:
             raise Refused("please sign in first")
         return self.viewer
@@ -73,12 +73,12 @@ class ForumState(State):
     # Threads
 
     def front(self, sort: str) -> list[Row]:
-        """The threads of the communities that the member subscribes to; of all, if nobody is signed in."""
+        """Threads of the communities that the member subscribes to, or all threads if nobody is signed in."""
         subscribed = "community IN (SELECT name FROM community WHERE subscribed)"
         return self._threads(f"{subscribed} OR ? = ''", SORTS[sort], self.viewer)
 
     def threads_in(self, community: str, sort: str) -> list[Row]:
-        """The hottest come after the sticky ones."""
+        """Threads of the community. Sorted by hot, sticky threads come first."""
         return self._threads("community = ?", ("sticky DESC, " if sort == "hot" else "") + SORTS[sort], community)
 
     def threads_by(self, author: str) -> list[Row]:
@@ -88,7 +88,7 @@ class ForumState(State):
         return self._threads("saved AND ? != ''", SORTS["new"], self.viewer)
 
     def search(self, query: str, sort: str) -> list[Row]:
-        """The threads whose titles match best, at most SEARCH_RESULTS, in the order of `sort`."""
+        """Threads with the best matching titles, at most SEARCH_RESULTS, in the order of `sort`."""
         wanted, found = set(query.lower().split()), []
         for row in self._all("SELECT id, title, community, score FROM thread"):
             matches = len(wanted & {*row["title"].split(), row["community"]})
@@ -126,7 +126,7 @@ class ForumState(State):
         self._do("UPDATE thread SET text = ? WHERE id = ?", text, thread["id"])
 
     def delete_thread(self, thread: Row) -> None:
-        """With all that was said on it."""
+        """Deletes a thread with its comments."""
         self.check_own(thread)
         number = thread["id"]
         self._do("DELETE FROM report WHERE (kind, id) IN (SELECT kind, id FROM thing WHERE thread = ?)", number)
@@ -140,7 +140,9 @@ class ForumState(State):
     # Comments
 
     def comments(self, thread: int) -> list[dict[str, Any]]:
-        """Every comment after the one that it replies to, with its depth and whom it replies to. Of several replies the best is first."""
+        """Comments in page order: each after the one that it replies to, with its depth and the author replied to. Replies are ordered
+        by
+        decreasing score."""
         replies: dict[int | None, list[Row]] = {}
         for row in self._all("SELECT *, score + vote AS points FROM comment WHERE thread = ? ORDER BY score, id DESC", thread):
             replies.setdefault(row["parent"], []).append(row)
@@ -155,7 +157,7 @@ class ForumState(State):
         return self._one("SELECT *, score + vote AS points FROM comment WHERE id = ?", min(number, _LARGEST))
 
     def comments_by(self, author: str) -> list[Row]:
-        """The newest first."""
+        """Comments by the author, newest first."""
         return self._all(
             "SELECT comment.*, comment.score + comment.vote AS points, title FROM comment JOIN thread ON thread.id = comment.thread "
             "WHERE comment.author = ? AND comment.removed = '' ORDER BY comment.id DESC", author
@@ -182,14 +184,14 @@ class ForumState(State):
         self._do("DELETE FROM report WHERE kind = 'comment' AND id = ?", comment["id"])
         self._do("DELETE FROM comment WHERE id = ?", comment["id"])
 
-    # Threads and comments alike
+    # Threads and comments
 
     def thing(self, kind: str, number: int) -> Row | None:
-        """A thread or a comment, by what they have in common."""
+        """The attributes that threads and comments share."""
         return self._one("SELECT * FROM thing WHERE kind = ? AND id = ?", kind, min(number, _LARGEST))
 
     def vote(self, thing: Row, value: int) -> None:
-        """Votes 1 or -1. The same vote again takes it back."""
+        """Votes 1 or -1. Repeating a vote removes it."""
         if thing["author"] == self.me():
             raise Refused("you can't vote on what you wrote")
         self._do(f"UPDATE {thing['kind']} SET vote = ? WHERE id = ?", 0 if thing["vote"] == value else value, thing["id"])
@@ -204,22 +206,22 @@ class ForumState(State):
         self._do("INSERT INTO report (kind, id, reporter, reason, status) VALUES (?, ?, ?, ?, 'open')", *key, me, reason)
 
     def check_own(self, row: Row) -> None:
-        """Raises Refused unless who is signed in wrote it."""
+        """Raises Refused unless the signed-in member is the author."""
         if row["author"] != self.me():
             raise Refused("only its author can do that")
 
     # Messages
 
     def conversations(self) -> list[Row]:
-        """The last message of each, the newest first."""
+        """Last message of each conversation, newest first."""
         return self._all("SELECT * FROM message WHERE id IN (SELECT MAX(id) FROM message GROUP BY other) ORDER BY id DESC")
 
     def unread(self) -> int:
-        """How many conversations have something new; none if nobody is signed in."""
+        """Number of conversations with unread messages. 0 if nobody is signed in."""
         return self._row("SELECT COUNT(DISTINCT other) AS count FROM message WHERE unread AND ? != ''", self.viewer)["count"]
 
     def messages(self, other: str) -> list[Row]:
-        """All that were exchanged with someone. Reads them."""
+        """Messages exchanged with a member. Marks them as read."""
         self._do("UPDATE message SET unread = 0 WHERE other = ?", other)
         return self._all("SELECT * FROM message WHERE other = ? ORDER BY id", other)
 
@@ -233,7 +235,7 @@ class ForumState(State):
     # For tasks
 
     def changes(self) -> list[str]:
-        """What differs from the initial state, a line each, in a fixed order."""
+        """Lists the differences from the initial state, one line each, in a fixed order."""
         return facts.differences(self._database)
 
     def snapshot(self) -> dict[str, Any]:

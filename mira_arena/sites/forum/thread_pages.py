@@ -1,4 +1,4 @@
-"""The pages of threads and comments: reading, writing, voting, reporting."""
+"""Pages of threads and comments: reading, writing, voting, reporting."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mira_arena.sites.state import Row
 from mira_arena.sites.visit import Visit
 
 COMMENTS_AT_ONCE = 4
-"""Comments that a thread shows at first, and that "load more comments" adds."""
+"""Number of comments that a thread shows at first, and that "load more comments" adds."""
 _MOST_COMMENTS = 1000
 
 
@@ -37,7 +37,7 @@ def known_comment(visit: Visit) -> Row:
 
 
 def known_thing(visit: Visit) -> Row:
-    """The thread or the comment that the path names."""
+    """The thread or comment of the path."""
     return visit.found(visit.state.thing(visit.path("kind"), visit.path("id")))
 
 
@@ -61,7 +61,7 @@ def comment(visit: Visit) -> Response:
 
 
 def _rights(visit: Visit, thread: Row, comment: Row | None = None) -> dict[str, Any]:
-    """What the visitor may do."""
+    """Permissions of the visitor."""
     author = (comment or thread)["author"]
     return {"own": author == visit.state.viewer, "moderates": visit.state.moderates(thread["community"])}
 
@@ -152,4 +152,4 @@ ROUTES = (
     ("/{kind}/{id:int}/report", "GET", report_page),
     ("/{kind}/{id:int}/report", "POST", report),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

@@ -1,4 +1,4 @@
-"""The closed vocabulary of the forum: every name that a seed can draw is made of these words."""
+"""The closed vocabulary of the forum. All generated names consist of these words."""
 
 TOPICS = {
     "gardening": ("tomato", "rose", "hedge", "pumpkin", "fern"),
@@ -12,7 +12,7 @@ TOPICS = {
     "birding": ("robin", "heron", "feeder", "nest", "finch"),
     "pottery": ("vase", "jug", "kiln", "glaze", "tile"),
 }
-"""Community to what its threads are about. No noun stands in two communities, so titles differ between them."""
+"""Community to the nouns of its threads. No noun is in two communities, so their titles differ."""
 ADJECTIVES = (
     "small", "big", "cheap", "new", "simple", "strange", "perfect", "tiny", "bright", "dark", "heavy", "light", "plain", "lovely", "rare",
     "wide",
@@ -44,7 +44,7 @@ NOTES = (
     "please come to the meeting on sunday", "thank you for your help", "may i write a guide about this", "i will answer tomorrow",
     "can we talk about the rules", "your photo is on the front page", "i am looking for a partner", "would you like to help us",
 )  # fmt: skip
-"""What a task may ask to write to a member; nobody has written it yet."""
+"""Texts that a task may ask to send to a member. No initial message contains them."""
 DESCRIPTIONS = (
     "all about the {first} and the {second}", "a quiet place for friends of the {first}", "questions and answers on every {first}",
     "show your {first} and ask about your {second}", "from the first {first} to the last {second}", "no {first} is too small for us",
@@ -55,10 +55,10 @@ RULES = (
 )  # fmt: skip
 FLAIRS = ("question", "photo", "guide", "news", "story", "solved")
 REASONS = ("spam", "rude", "off topic", "repost")
-"""Why something is reported or removed."""
+"""Reasons for reports and removals."""
 MOODS = ("quiet", "brave", "lucky", "sunny", "gentle", "clever", "merry", "swift", "mild", "golden", "silver", "proud")
 ANIMALS = ("fox", "hare", "otter", "badger", "moose", "panda", "tiger", "wolf", "seal", "camel", "lynx", "mole")
-"""A member is named by a mood and an animal."""
+"""The name of a member is a mood and an animal."""
 LINKS = ("maple", "pebble", "harbour", "meadow", "lantern", "willow")
 PASSWORDS = ("river", "maple", "pebble", "harvest", "meadow", "thunder", "willow", "ember")
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")

@@ -1,1 +1,1 @@
-"""The shop and its admin panel (modules named `admin_...`): two sites over one database, one application."""
+"""The shop and its admin panel (modules named `admin_...`): one application with two sites over one database."""

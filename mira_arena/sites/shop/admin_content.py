@@ -1,4 +1,4 @@
-"""The initial content that only the admin panel shows. Its random source is its own, so that it does not affect the shop's content."""
+"""Initial content that only the admin panel shows. It has its own random generator, so it does not affect the shop's content."""
 
 import dataclasses
 import datetime
@@ -9,10 +9,10 @@ from mira_arena.sites.shop import vocabulary
 from mira_arena.sites.shop.content import Content, make_content
 
 PAST_MONTHS = 5
-"""Before the month of the shop's orders."""
+"""Number of months with data before the month of the shop's orders."""
 PAST_ORDERS = 44
 OTHER_ACCOUNTS = 5
-"""People who have an account and ordered nothing this month."""
+"""Number of accounts without an order this month."""
 PENDING_REVIEWS = 10
 ENDED_COUPONS = 5
 
@@ -27,14 +27,14 @@ class Account:
 
 @dataclasses.dataclass(frozen=True)
 class PastOrder:
-    """An order of the months before, as reports count it."""
+    """An order of an earlier month, as counted by reports."""
 
     number: int
     customer: str
     status: str
-    """Delivered or cancelled."""
+    """delivered or cancelled."""
     day: str
-    """Such as 2026-03-14, like every day here."""
+    """Date, such as 2026-03-14. All days here have this form."""
     product: str
     quantity: int
     total: int
@@ -57,33 +57,33 @@ class Coupon:
     percent: int
     ends: str
     status: str
-    """Active or ended. Those of the shop's content are the active ones."""
+    """active or ended. The coupons in the shop's content are the active ones."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AdminContent:
     day: str
-    """Today."""
+    """Current day."""
     accounts: tuple[Account, ...]
-    """By name."""
+    """Accounts, by name."""
     past_orders: tuple[PastOrder, ...]
-    """By number."""
+    """Past orders, by number."""
     reviews: tuple[PendingReview, ...]
-    """By number. One author wrote three of them."""
+    """Pending reviews, by number. Three of them have the same author."""
     coupons: tuple[Coupon, ...]
-    """By code."""
+    """Coupons, by code."""
     info_pages: dict[str, str]
     """Title to text."""
 
     @property
     def first_day(self) -> str:
-        """Of what reports know."""
+        """First day covered by reports."""
         return month_before(self.day, PAST_MONTHS)
 
 
 @functools.lru_cache(maxsize=128)
 def make_admin_content(seed: int) -> AdminContent:
-    """What the panel of that seed's shop holds, always the same."""
+    """Creates the panel's content for the shop of a seed. Deterministic."""
     content, random = make_content(seed), Random(f"shop admin {seed}")
     day, month = content.day.split()
     today = f"{random.randrange(2021, 2030)}-{vocabulary.MONTHS.index(month) + 1:02}-{day}"
@@ -99,7 +99,7 @@ def make_admin_content(seed: int) -> AdminContent:
 
 
 def month_before(day: str, months: int) -> str:
-    """The first day of the month that many months before the one of `day`."""
+    """First day of the month that is this number of months before the month of `day`."""
     month = int(day[:4]) * 12 + int(day[5:7]) - 1 - months
     return f"{month // 12}-{month % 12 + 1:02}-01"
 
@@ -120,7 +120,7 @@ def _accounts(random: Random, content: Content) -> tuple[Account, ...]:
 
 
 def _past_orders(random: Random, content: Content, names: list[str], today: str) -> tuple[PastOrder, ...]:
-    """Most of them of a few products and of a few people, so that there are best sellers and good customers."""
+    """Draws past orders. Most have few products and few customers, so that there are best sellers and top customers."""
     first = month_before(today, PAST_MONTHS)
     span = (datetime.date.fromisoformat(month_before(today, 0)) - datetime.date.fromisoformat(first)).days
     days = sorted(random.randrange(span) for _ in range(PAST_ORDERS))

@@ -1,4 +1,4 @@
-"""The admin panel's pages."""
+"""Pages of the admin panel."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from mira_arena.sites.state import Row
 from mira_arena.sites.visit import Visit
 
 OPEN_STATUSES = ("pending", "packed", "shipped")
-"""The statuses that the list of orders can be narrowed to."""
+"""Statuses by which the list of orders can be filtered."""
 REVIEW_STATUSES = ("pending", "approved")
-"""Those that the list of reviews can be narrowed to."""
+"""Statuses by which the list of reviews can be filtered."""
 
 
 def asked(visit: Visit, field: str) -> str:
-    """What the address says of a field of a search or report."""
+    """Value of a search or report field in the query string."""
     return " ".join(visit.query.get(field, "").lower().split())[:60]
 
 
 def typed(visit: Visit, field: str) -> str:
-    """What was typed into a field of the form."""
+    """Value of a form field."""
     return visit.form.get(field, "").lower()
 
 
@@ -197,7 +197,7 @@ def reports(visit: Visit) -> Response:
 
 
 def _days(visit: Visit) -> tuple[str, str, dict[str, Any]]:
-    """The first and the last day of a report, and what its page shows of them."""
+    """First and last day of a report, and the template variables for them."""
     first, last = (asked(visit, field) or known for field, known in zip(("from", "to"), visit.state.known_days(), strict=True))
     shown: dict[str, Any] = {"from_day": first, "to_day": last}
     if not (is_day(first) and is_day(last)):
@@ -268,4 +268,4 @@ ROUTES = (
     ("/reports/low-stock", "GET", low_stock),
     ("/changes", "GET", changes_page("admin/base.html")),
 )
-"""Path under the panel's address, method, handler."""
+"""(path below the panel's address, method, handler) of each route."""

@@ -1,4 +1,4 @@
-"""The state of the admin panel beyond orders and stock: reviews, coupons, customers, shipments, messages, pages of text, reports."""
+"""State of the admin panel except orders and stock: reviews, coupons, customers, shipments, messages, text pages, reports."""
 
 import datetime
 import functools
@@ -10,7 +10,7 @@ from mira_arena.sites.shop.state import LARGEST, ShopState
 from mira_arena.sites.state import Refused, Row
 
 TO_SHIP = ("pending", "packed")
-"""The statuses of an order that can be shipped."""
+"""Statuses of orders that can be shipped."""
 
 _NAME = re.compile(r"(?=.{1,40}$)[a-z]+( [a-z]+)*")
 _TRACKING = re.compile(r"[a-z0-9 ]{1,20}")
@@ -23,7 +23,7 @@ _FACTS = (
     ("'order ' || number", "shipment", ("carrier", "tracking", "note")),
     ("'order ' || number || ' message ' || row_number() OVER (PARTITION BY number ORDER BY id)", "message", ("text",)),
 )
-"""What can change beside the shop's own changes: how a row is called, its table, its attributes."""
+"""Sources of facts in addition to the shop's own changes: an SQL expression that names a row, its table, its attributes."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -32,12 +32,12 @@ def _initial_facts(seed: int) -> dict[str, str]:
 
 
 class AdminState(ShopState):
-    """The shop and the whole of its admin panel."""
+    """The shop and its complete admin panel."""
 
     # Reviews
 
     def all_reviews(self, status: str, query: str) -> list[Row]:
-        """The latest first; of one status and with these words in author or product, if they are given."""
+        """Reviews, latest first, optionally of one status and with these words in author or product."""
         wanted = set(query.split())
         rows = self._all("SELECT * FROM review WHERE status != 'deleted' AND (status = ? OR ? = '') ORDER BY id DESC", status, status)
         return [row for row in rows if wanted <= {row["author"], *row["product"].split()}]
@@ -46,7 +46,7 @@ class AdminState(ShopState):
         return self._one("SELECT * FROM review WHERE id = ? AND status != 'deleted'", min(number, LARGEST))
 
     def judge_review(self, number: int, status: str) -> None:
-        """Approves a review, which the shop then shows, or deletes it."""
+        """Approves a review, so that the shop shows it, or deletes it."""
         if status not in ("approved", "deleted"):
             raise Refused("please choose from the options")
         self._do("UPDATE review SET status = ? WHERE id = ?", status, number)
@@ -84,7 +84,7 @@ class AdminState(ShopState):
     # Customers and their orders
 
     def accounts(self, query: str) -> list[Row]:
-        """By name; those whose name, e-mail address or phone number holds the query."""
+        """Accounts ordered by name, whose name, e-mail address or phone number contains the query."""
         return self._all("SELECT * FROM account WHERE instr(name || char(10) || email || char(10) || phone, ?) ORDER BY name", query)
 
     def account(self, name: str) -> Row | None:
@@ -115,7 +115,7 @@ class AdminState(ShopState):
             raise Refused("a message needs some words")
         self._do("INSERT INTO message (number, text) VALUES (?, ?)", number, text)
 
-    # Products and pages of text
+    # Products and text pages
 
     def add_product(self, name: str, category: str, price: int, stock: int, description: str) -> None:
         if not _NAME.fullmatch(name) or name == "new":
@@ -147,15 +147,15 @@ class AdminState(ShopState):
             raise Refused("a page needs some words")
         self._do("UPDATE info_page SET text = ? WHERE title = ?", text, title)
 
-    # Reports, of the days from `first` to `last`
+    # Reports on the days from `first` to `last`
 
     def known_days(self) -> tuple[str, str]:
-        """The first day that reports know, and today."""
+        """First day covered by reports, and the current day."""
         books = self._row("SELECT * FROM books")
         return books["first_day"], books["today"]
 
     def sales(self, first: str, last: str, status: str) -> list[Row]:
-        """Month, number of orders and dollars; of one status, if it is given."""
+        """(month, number of orders, dollars), optionally for one status."""
         return self._all(
             "SELECT substr(day, 1, 7) AS month, COUNT(*) AS orders, SUM(total) AS dollars FROM sale "
             "WHERE day BETWEEN ? AND ? AND (status = ? OR ? = '') GROUP BY month ORDER BY month",
@@ -163,7 +163,7 @@ class AdminState(ShopState):
         )  # fmt: skip
 
     def best_sellers(self, first: str, last: str) -> list[Row]:
-        """Products that were sold, most first. What was cancelled was not sold."""
+        """Products by decreasing number sold. Cancelled orders are not counted."""
         return self._all(
             "SELECT product, SUM(quantity) AS sold FROM sold JOIN sale USING (number) "
             "WHERE day BETWEEN ? AND ? AND status != 'cancelled' GROUP BY product ORDER BY sold DESC, product",
@@ -171,7 +171,7 @@ class AdminState(ShopState):
         )  # fmt: skip
 
     def top_customers(self, first: str, last: str) -> list[Row]:
-        """Those with most orders first. What was cancelled does not count."""
+        """Customers by decreasing number of orders. Cancelled orders are not counted."""
         return self._all(
             "SELECT customer, COUNT(*) AS orders, SUM(total) AS dollars FROM sale "
             "WHERE day BETWEEN ? AND ? AND status != 'cancelled' GROUP BY customer ORDER BY orders DESC, customer",
@@ -181,19 +181,19 @@ class AdminState(ShopState):
     def low_stock(self, below: int) -> list[Row]:
         return self._all("SELECT * FROM product WHERE stock < ? ORDER BY name", below)
 
-    # For judges and milestones of tasks
+    # For evaluation and milestones of tasks
 
     def facts(self) -> dict[str, str]:
-        """All that the panel can change beside the shop's own changes, by name: `review 312 status` to `pending`."""
+        """All attributes that the panel can change in addition to the shop's own changes, by name: `review 312 status` to `pending`."""
         return facts.read(self._database, _FACTS)
 
     def changes(self) -> list[str]:
-        """First the shop's own, then what else differs from the initial state, in the order of their names."""
+        """Lists the shop's own changes, then all other differences from the initial state, ordered by name."""
         return super().changes() + facts.changes(_initial_facts(self._row("SELECT seed FROM books")["seed"]), self.facts())
 
 
 def is_day(text: str) -> bool:
-    """Whether it is a day, written like 2026-03-28."""
+    """Whether the text is a date such as 2026-03-28."""
     try:
         return datetime.date.fromisoformat(text).isoformat() == text
     except ValueError:

@@ -1,4 +1,4 @@
-"""The shop at /, its admin panel at /admin."""
+"""The shop at / and its admin panel at /admin."""
 
 from pathlib import Path
 

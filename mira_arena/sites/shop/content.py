@@ -1,4 +1,4 @@
-"""Everything a shop holds before an episode begins, drawn from a seed."""
+"""Initial content of the shop, generated from a seed."""
 
 import dataclasses
 import functools
@@ -24,17 +24,17 @@ class Product:
     name: str
     category: str
     price: int
-    """Whole dollars."""
+    """Price in whole dollars."""
     stock: int
     popularity: int
-    """Larger is listed earlier; no two products share one."""
+    """Products of larger popularity are listed first. All values differ."""
     colours: tuple[str, ...]
     sizes: tuple[str, ...]
     reviews: tuple[Review, ...]
 
     @property
     def rating(self) -> float:
-        """Mean stars, 0 without reviews."""
+        """Mean number of stars. 0 without reviews."""
         return sum(review.stars for review in self.reviews) / max(1, len(self.reviews))
 
 
@@ -47,7 +47,7 @@ class Address:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line of an order or a cart. An option that the product does not have is ''."""
+    """One line of an order or a cart. '' stands for an option that the product does not have."""
 
     product: str
     colour: str
@@ -71,16 +71,16 @@ class Order:
 class Content:
     seed: int
     customer: str
-    """Who is signed in."""
+    """Name of the signed-in customer."""
     password: str
     day: str
     products: tuple[Product, ...]
     coupons: dict[str, int]
-    """Code to percent."""
+    """Coupon code to discount in percent."""
     addresses: tuple[Address, ...]
-    """The customer's; the first is the default."""
+    """Addresses of the customer. The first is the default."""
     orders: tuple[Order, ...]
-    """By number."""
+    """Orders, by number."""
 
     @functools.cached_property
     def by_name(self) -> dict[str, Product]:
@@ -93,7 +93,7 @@ class Content:
 
 @functools.lru_cache(maxsize=128)
 def make_content(seed: int) -> Content:
-    """The shop of that seed, always the same."""
+    """Creates the shop of a seed. Deterministic."""
     random = Random(f"shop {seed}")
     products = _products(random)
     people = random.sample([f"{first} {last}" for first in vocabulary.FIRST_NAMES for last in vocabulary.LAST_NAMES], OTHER_CUSTOMERS + 1)
@@ -114,7 +114,7 @@ def make_content(seed: int) -> Content:
 
 
 def _products(random: Random) -> tuple[Product, ...]:
-    """Few adjectives and nouns, each in several products, so that a search finds neighbours of the wanted product too."""
+    """Draws products. Adjectives and nouns are few and recur, so that a search also returns neighbours of the wanted product."""
     adjectives = random.sample(vocabulary.ADJECTIVES, 14)
     names = []
     for category, nouns in vocabulary.NOUNS.items():
@@ -140,7 +140,7 @@ def _products(random: Random) -> tuple[Product, ...]:
 
 
 def _reviews(random: Random) -> tuple[Review, ...]:
-    """Three reviews by different people with different stars."""
+    """Three reviews by different people with different numbers of stars."""
     given = zip(random.sample(vocabulary.FIRST_NAMES, 3), random.sample(range(1, 6), 3), strict=True)
     return tuple(Review(author, stars, random.choice(vocabulary.REVIEWS[stars])) for author, stars in given)
 
@@ -157,7 +157,7 @@ def _orders(
     homes = {name: _address(random, "home") for name in people[1:]}
     number = random.randrange(110, 900)
     days = sorted(random.randrange(1, 28) for _ in customers)
-    # Two pending orders of the customer's, two of others'.
+    # Two pending orders of the customer, and two of other people.
     pending = {people[0]: 2, "": 2}
     orders = []
     for position, (customer, day) in enumerate(zip(customers, days, strict=True)):

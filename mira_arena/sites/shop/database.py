@@ -1,4 +1,4 @@
-"""The tables of the shop and its admin panel, and how fresh ones are filled from their content."""
+"""The database schema of the shop and its admin panel, and their initial rows."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ CREATE VIEW sold AS SELECT number, product, quantity FROM past_order UNION ALL S
 
 @functools.lru_cache(maxsize=32)
 def image(seed: int) -> bytes:
-    """The database of a fresh shop with the content of `seed`."""
+    """Serialised database of the shop with the content of `seed`."""
 
     def fill(database: sqlite3.Connection) -> None:
         _fill(database, make_content(seed))
@@ -93,7 +93,7 @@ def _fill_admin(database: sqlite3.Connection, seed: int, admin: AdminContent) ->
 
 
 def order_amounts(items: Sequence[tuple[int, int]], percent: int, shipping: str) -> tuple[int, int, int]:
-    """Subtotal, discount and total in dollars of (price, quantity) pairs. The discount is rounded down; shipping is not discounted."""
+    """Subtotal, discount and total in dollars of (price, quantity) pairs. The discount is rounded down, and not applied to shipping."""
     subtotal = sum(price * quantity for price, quantity in items)
     discount = subtotal * percent // 100
     return subtotal, discount, subtotal - discount + vocabulary.SHIPPING[shipping]

@@ -1,4 +1,4 @@
-"""The shop's pages."""
+"""Pages of the shop."""
 
 from starlette.responses import Response
 
@@ -238,4 +238,4 @@ ROUTES = (
     ("/account/addresses/{label}", "GET", edit_address),
     ("/account/addresses/{label}", "POST", save_address),
 )
-"""Path, method, handler."""
+"""(path, method, handler) of each route."""

@@ -1,11 +1,11 @@
-"""Drawings of the products, as part of the stylesheet, so that a page's text holds nothing but words."""
+"""Drawings of the products. They are in the stylesheet, so that a page's text contains only words."""
 
-# ruff: noqa: E501 (a drawing is a line)
+# ruff: noqa: E501 (each drawing is one line)
 from urllib.parse import quote
 
 from mira_arena.sites.shop import vocabulary
 
-# What each noun looks like, in a box of 64 by 64. `F` fills with the ink colour, `W` with white.
+# Drawing of each noun, in a box of 64 by 64. `F` fills with the ink colour, `W` with white.
 _SHAPES = {
     "lamp": '<path d="M22 8h20l8 24H14z" F/><path d="M30 32h4v20h-4zM20 52h24v5H20z" F/>',
     "lantern": '<path d="M20 22h24v32H20z" F/><path d="M25 27h14v22H25z" W/><path d="M32 30q6 8 0 16q-6-8 0-16" F/><path d="M22 22q10-20 20 0" L/>',
@@ -51,7 +51,7 @@ _PENS = {
 
 
 def stylesheet(style: str) -> str:
-    """`style` with the drawings added, each as a class: `pic-lamp` a noun, `cat-lighting` a category, `tint-3` a background."""
+    """Adds the drawings to `style`, as classes: `pic-lamp` for a noun, `cat-lighting` for a category, `tint-3` for a background."""
     rules = [style, f":root {{ --star: {_image(_STAR, 24)}; --glass: {_image(_GLASS, 24)}; }}"]
     rules += [f".pic-{noun} {{ --shape: {_image(shape, 64)}; }}" for noun, shape in _SHAPES.items()]
     for tint, (category, nouns) in zip(_TINTS, vocabulary.NOUNS.items(), strict=False):

@@ -1,4 +1,4 @@
-"""One episode's shop: an SQLite database in memory, what may be asked of it and done to it."""
+"""State of the shop in one episode: an SQLite database in memory, with its queries and changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +17,14 @@ SORTS = {
 }
 
 LARGEST = 2**63 - 1
-"""Of SQLite's whole numbers."""
+"""Largest SQLite integer."""
 
 
 class ShopState(State):
     """The shop, with the orders and products of its admin panel. The rest of the panel is in `AdminState`."""
 
     def __init__(self, seed: int, setup: Mapping[str, Any] | None = None):
-        """`setup` may hold `cart` (a list of `Line`s already in the cart) and `signed_in` (a boolean)."""
+        """`setup` may contain `cart` (a list of initial `Line`s of the cart) and `signed_in` (a boolean)."""
         super().__init__(image(seed))
         setup = setup or {}
         for line in setup.get("cart", ()):
@@ -32,7 +32,7 @@ class ShopState(State):
         self._do("UPDATE visit SET signed_in = ?, notice = ''", int(setup.get("signed_in", True)))
 
     def copy(self) -> "ShopState":
-        """Signed in, so that all of it can be looked at."""
+        """An independent copy in which the customer is signed in, so that all pages can be read."""
         copy = super().copy()
         copy._do("UPDATE visit SET signed_in = 1")
         return copy
@@ -57,7 +57,7 @@ class ShopState(State):
         return self._all("SELECT * FROM product ORDER BY name")
 
     def search(self, query: str, sort: str, off_sale: bool = False) -> list[Row]:
-        """The products that match best, at most SEARCH_RESULTS, in the order of `sort`; those off sale only if asked for."""
+        """The best matching products, at most SEARCH_RESULTS, in the order of `sort`. Includes products off sale if `off_sale`."""
         wanted = set(query.lower().split())
         found = []
         for row in self._all("SELECT * FROM product WHERE status = 'on sale' OR ?", off_sale):
@@ -111,7 +111,7 @@ class ShopState(State):
             self._do("INSERT INTO cart_line (product, colour, size, quantity) VALUES (?, ?, ?, ?)", *row)
 
     def update_cart(self, quantities: Mapping[int, int]) -> None:
-        """Sets the quantity of cart lines, by line id. 0 removes a line."""
+        """Sets the quantities of cart lines, by line id. 0 removes a line."""
         for line in self.cart():
             quantity = quantities.get(line["id"], line["quantity"])
             if quantity:
@@ -144,7 +144,7 @@ class ShopState(State):
         return order_amounts([(line["price"], line["quantity"]) for line in self.cart()], coupon["percent"] if coupon else 0, shipping)
 
     def place_order(self, shipping: str, label: str) -> int:
-        """Turns the cart into an order and returns its number."""
+        """Converts the cart into an order and returns its number."""
         lines, visit = self.cart(), self.visit
         address = self._one("SELECT * FROM address WHERE label = ?", label)
         if not lines:
@@ -171,7 +171,7 @@ class ShopState(State):
     # Orders and addresses
 
     def orders(self, status: str = "") -> list[Row]:
-        """Every order, newest first; of one status only, if it is given."""
+        """Orders, newest first, optionally of one status."""
         return self._all("SELECT * FROM orders WHERE status = ? OR ? = '' ORDER BY number DESC", status, status)
 
     def own_orders(self) -> list[Row]:
@@ -194,16 +194,16 @@ class ShopState(State):
         self._do("UPDATE orders SET status = ? WHERE number = ?", status, number)
 
     def buy_again(self, number: int) -> None:
-        """Puts what the order holds in the cart."""
+        """Adds the products of the order to the cart."""
         for line in self.lines(number):
             self.add_to_cart(Line(line["product"], line["colour"], line["size"], line["quantity"]))
 
     def addresses(self) -> list[Row]:
-        """The customer's; the first is the default."""
+        """Addresses of the customer. The first is the default."""
         return self._all("SELECT * FROM address ORDER BY id")
 
     def save_address(self, address: Address, replaces: str = "") -> None:
-        """Adds an address, or changes the one labelled `replaces`."""
+        """Adds an address, or replaces the one labelled `replaces`."""
         if not (address.label and address.street and address.town):
             raise Refused("please fill in every field")
         if address.label != replaces and self._one("SELECT 1 FROM address WHERE label = ?", address.label):
@@ -226,7 +226,7 @@ class ShopState(State):
             raise Refused("price and stock must be whole numbers up to 9999")
 
     def changes(self) -> list[str]:
-        """What differs from the initial state, a line each, in a fixed order. Sales are not changes."""
+        """Lists the differences from the initial state, one line each, in a fixed order. Sales are not included."""
         said = []
         for row in self._all("SELECT * FROM product WHERE price != initial_price OR stock != initial_stock ORDER BY name"):
             if row["price"] != row["initial_price"]:
@@ -240,7 +240,7 @@ class ShopState(State):
     # For milestones
 
     def snapshot(self) -> dict[str, Any]:
-        """What milestones are checked on, as plain data."""
+        """The data that milestones check, as plain data."""
         visit = self.visit
         return {
             "signed_in": bool(visit["signed_in"]),

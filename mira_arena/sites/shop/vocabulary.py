@@ -1,4 +1,4 @@
-"""The closed vocabulary of the shop and its admin panel: every name that a seed can draw is made of these words."""
+"""The closed vocabulary of the shop and its admin panel. All generated names consist of these words."""
 
 ADJECTIVES = (
     "round", "soft", "little", "tall", "quiet", "plain", "oak", "woven", "linen", "old", "folding", "striped",
@@ -19,7 +19,7 @@ SIZES = ("small", "medium", "large")
 COUPON_SEASONS = ("spring", "summer", "autumn", "winter", "holiday", "weekend")
 COUPON_KINDS = ("sale", "treat", "deal", "gift")
 SHIPPING = {"standard": 4, "express": 9, "courier": 15}
-"""Shipping method to its price in dollars. The first is the default."""
+"""Shipping method to price in dollars. The first is the default."""
 STATUSES = ("pending", "packed", "shipped", "delivered", "cancelled")
 ADDRESS_LABELS = ("home", "office", "cabin", "studio", "garage", "harbour")
 STREETS = ("mill lane", "church road", "river street", "hill road", "park lane", "bridge street", "station road", "garden row")
@@ -35,9 +35,9 @@ REVIEWS = {
     4: ("good value", "well made", "looks nice"),
     5: ("would buy again", "a fine gift", "my favourite"),
 }
-"""Stars to what a reviewer says."""
+"""Number of stars to possible texts of a review."""
 
-# What only the admin panel says.
+# Words that only the admin panel shows.
 
 GROUPS = ("general", "wholesale", "retailer")
 MAIL_HOSTS = ("post.example", "mail.example", "home.example")
@@ -50,7 +50,7 @@ INFO_PAGES = {
     "returns": ("send it back in two weeks", "keep the box for a return", "returns are free of charge"),
     "shipping": ("orders leave within two days", "heavy things go by freight", "we ship on monday and friday"),
 }
-"""Titles of the shop's pages of text to what they may say."""
+"""Titles of the shop's text pages to their possible texts."""
 PAGE_TEXTS = ("closed for the summer", "please call before you come", "we have moved to mill lane", "ask us by mail first")
 DESCRIPTIONS = (
     "made by hand in lakeside", "the last of its kind", "a gift for any season", "lasts for years", "new in the shop", "from old wood",

@@ -1,4 +1,4 @@
-"""What needs both the encyclopedia and the map, each in a tab of its own."""
+"""Tasks that need both the encyclopedia and the map, each in its own tab."""
 
 from random import Random
 
@@ -15,7 +15,7 @@ from mira_arena.tasks.moves import EXIT, Move
 from mira_arena.tasks.templates import Draft, Template
 
 _TO_MAP = "1"
-"""The tab of the map."""
+"""Index of the map's tab."""
 _BIRTHPLACE = rf"birthplace\s+{LINK}"
 
 

@@ -1,4 +1,4 @@
-"""What several templates of the map and the encyclopedia draw."""
+"""Random draws shared by templates of the map and the encyclopedia."""
 
 import dataclasses
 from random import Random
@@ -9,12 +9,12 @@ from mira_arena.sites.atlas.roads import kilometres
 
 
 def pick(random: Random, content: Content, count: int, kind: str = "") -> list[Place]:
-    """Different places that are no towns, of one kind if it is given."""
+    """Distinct places other than towns, optionally of one kind."""
     return random.sample([place for place in content.places if place.kind != "town" and kind in ("", place.kind)], count)
 
 
 def nearest(content: Content, name: str, kind: str) -> Place | None:
-    """The nearest place of that kind; None if another is shown with the same distance."""
+    """The nearest place of that kind. None if another is shown with the same distance."""
     (first, metres), (_, other), *_ = content.near(name, kind)
     return first if kilometres(metres) != kilometres(other) else None
 

@@ -1,4 +1,4 @@
-"""What the expert does on the map and in the encyclopedia."""
+"""Moves of the expert on the map and in the encyclopedia."""
 
 from mira_arena.sites.atlas.roads import SPEEDS
 from mira_arena.tasks.moves import Move
@@ -6,36 +6,36 @@ from mira_arena.tasks.moves import Move
 WAYS = tuple(SPEEDS)
 
 LINK = r'<a id="(?:\d+">)?([^"<]+)'
-"""The name of a link, whatever the handles."""
+"""Pattern of a link's name, for either kind of handles."""
 
 
 def find(name: str, note: str = "", missing: str = "", careful: bool = False) -> tuple[Move, ...]:
-    """A place on the map, or an article in the encyclopedia.
+    """Opens a place on the map, or an article in the encyclopedia.
 
     Args:
-        note: what this finds on the page before is written down.
-        missing: what to exit with if it is not found.
-        careful: has no bad habit: for what the expert looks at, but answers or acts on from what it knows.
+        note: pattern whose match on the previous page is written down.
+        missing: message to exit with if it is not found.
+        careful: excludes bad habits. Used where the expert only looks at the page, but answers or acts on what the script knows.
     """
     hasty = "" if careful else "takes_first_result"
     return (Move("search", "search", name, note=note), Move("open", name, hasty=hasty, missing=missing))
 
 
 def go_to_nearest(kind: str, name: str, careful: bool = False) -> tuple[Move, ...]:
-    """From the page of a place to that of the nearest of a kind, which leads its list: in a hurry, whatever it is called.
+    """From the page of a place, opens the nearest place of a kind, the first in its list. A hasty expert opens it whatever its name.
 
-    `careful` as in `find`.
+    `careful`: as in `find`.
     """
     return (Move("choose", "nearby", kind), Move("click", "find nearby"), Move("open", name, hasty="" if careful else "takes_first_result"))
 
 
 def save_as(label: str) -> tuple[Move, ...]:
-    """From the page of a place."""
+    """Starts from the page of a place."""
     return (Move("click", "save place"), Move("type", "name", label), Move("click", "save", habit="stops_early"))
 
 
 def travel(start: str, end: str, by: str, careful: bool = False) -> tuple[Move, ...]:
-    """From any page of the map to the directions. The tab that is open at first needs no move. `careful` as in `find`."""
+    """From any page of the map, opens the directions. The tab that is selected initially needs no move. `careful`: as in `find`."""
     tab = (Move("click", f"by {by}", habit="" if careful else "forgets_option"),) if by != WAYS[0] else ()
     return (
         Move("click", "directions"), *tab, Move("type", "from", start), Move("type", "to", end),

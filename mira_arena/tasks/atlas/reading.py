@@ -1,4 +1,4 @@
-"""What a reader of the encyclopedia may want to know, or to change in it."""
+"""Tasks for readers and editors of the encyclopedia."""
 
 from random import Random
 
@@ -23,7 +23,7 @@ _QUESTIONS = {
     "museums": {"was founded first": ("founded", min), "has the most visitors": ("visitors", max)},
     "people": {"was born first": ("born", min), "was born last": ("born", max)},
 }
-"""Category to what can be asked of its articles: the fact that tells, and which of its values wins."""
+"""Category to questions about its articles: the fact to compare, and which of its values is wanted."""
 
 
 def compare_articles(random: Random, content: Content) -> Draft | None:

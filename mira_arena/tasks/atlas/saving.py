@@ -1,4 +1,4 @@
-"""What a user of the map may be asked to save, to arrange, or to tell other users."""
+"""Tasks for users of the map: saving and arranging places, and leaving notes for others."""
 
 from random import Random
 
@@ -36,7 +36,7 @@ def save_nearest_of_three(random: Random, content: Content) -> Draft | None:
 
 
 def arrange_saved_places(random: Random, content: Content) -> Draft | None:
-    """One is renamed and gets a note, one goes, one moves to the top."""
+    """One place is renamed and gets a note, one is removed, one moves to the top."""
     before = saved_before(content)
     renamed, removed, first = random.sample(before, 3)
     left = [row for row in before if row is not removed]

@@ -1,4 +1,4 @@
-"""How tasks on the map and the encyclopedia are judged: what the list of changes must read."""
+"""Evaluation of tasks on the map and the encyclopedia: the expected list of changes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +16,15 @@ def targets(
     edits: Sequence[tuple[str, str, str, str]] = (),
     watched: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """What must differ from the initial state at the end, on both sites: nothing but what is given.
+    """The expected differences from the initial state on both sites. Any other difference is a failure.
 
     Args:
         saved: label, place and note of every saved place, in order.
         notes: place and text of each new note on the map.
         corrections: place, opening hours and comment.
-        layer: of the map.
+        layer: selected layer of the map.
         edits: title, heading, text and summary.
-        watched: the whole watchlist.
+        watched: the complete watchlist.
     """
     lines = [f"saved {label} is {place}" + (f", {note}" if note else "") for label, place, note in saved or ()]
     lines += [f"note at {place}: {text}" for place, text in sorted(notes)]

@@ -1,4 +1,4 @@
-"""What a user of the map may want to find or to know: ways, times, and what is near."""
+"""Tasks for users of the map: routes, travel times, and nearby places."""
 
 import itertools
 from random import Random
@@ -17,7 +17,7 @@ from mira_arena.tasks.moves import EXIT, Move
 from mira_arena.tasks.templates import Draft, Template
 
 _LEAST_MINUTES = 3
-"""Between the quickest and the next."""
+"""Minimum difference in minutes between the fastest and the second."""
 
 
 def route(content: Content, start: str, end: str, by: str) -> Route:
@@ -41,7 +41,7 @@ def show_way_on_layer(random: Random, content: Content) -> Draft:
 
 
 def tell_minutes(random: Random, content: Content) -> Draft | None:
-    """The expert types the beginning of a name and takes the suggestion."""
+    """The expert types a prefix of the name and takes the suggestion."""
     (start, end), by = pick(random, content, 2), random.choice(WAYS[1:])
     minutes = route(content, start.name, end.name, by).minutes
     sign, kind = start.name.split()
@@ -76,7 +76,7 @@ def tell_nearest_phone(random: Random, content: Content) -> Draft | None:
 
 
 def tell_phone_if_listed(random: Random, content: Content) -> Draft | None:
-    """Half of the instances are of a place that is not on the map: then the one right thing is to say so."""
+    """In half of the instances the place is not on the map. Then the correct result is to report this."""
     (here,) = pick(random, content, 1)
     if random.random() < 0.5:
         return Draft(

@@ -1,4 +1,4 @@
-"""What a person may be asked to do with files, branches and merge requests."""
+"""Tasks with files, branches and merge requests."""
 
 from random import Random
 
@@ -15,7 +15,7 @@ from mira_arena.tasks.templates import Draft, Template
 
 
 def _edit(file: File, place: int, message: str) -> tuple[Move, ...]:
-    """From the list of files of a branch."""
+    """Starts from the list of files of a branch."""
     return (
         Move("click", file.path), Move("click", "edit file"), Move("type", f"line {place}", file.lines[place - 1]),
         Move("type", "commit message", message), Move("click", "commit changes", habit="stops_early"),
@@ -73,7 +73,7 @@ def propose_change(random: Random, content: Content) -> Draft:
 
 
 def _merged(project: Project, request: MergeRequest) -> dict[str, str]:
-    """What a merge changes."""
+    """Changes made by a merge."""
     changes = {f"{project.path} merge request {request.number} state": "merged"}
     for file in project.files:
         if file.branch == request.source:
@@ -114,7 +114,7 @@ def accept_merge_request(random: Random, content: Content) -> Draft:
 
 
 def merge_if_allowed(random: Random, content: Content) -> Draft:
-    """Half of the instances are in a project where the role is not enough: then the one right thing is to say so."""
+    """In half of the instances the user's role is not sufficient. Then the correct result is to report this."""
     allowed = random.random() < 0.5
     maintained = content.with_role("maintainer")
     project = random.choice(maintained if allowed else [other for other in content.with_role("guest") if other not in maintained])

@@ -1,4 +1,4 @@
-"""What several templates of the code host draw."""
+"""Random draws shared by templates of the code host."""
 
 import datetime
 from collections.abc import Iterable
@@ -9,17 +9,17 @@ from mira_arena.sites.code.content import MAIN, TITLES, Content, File, Project
 
 
 def draw_title(random: Random, content: Content) -> str:
-    """Of an issue or merge request that is not there yet."""
+    """Title of a new issue or merge request, different from all existing ones."""
     return random.choice([title for title in TITLES if title not in content.titles])
 
 
 def draw_day(random: Random, content: Content, first: int = 3, last: int = 80) -> str:
-    """A day between `first` and `last` days from now."""
+    """A date between `first` and `last` days from now."""
     return (datetime.date.fromisoformat(content.day) + datetime.timedelta(days=random.randrange(first, last))).isoformat()
 
 
 def draw_setting(random: Random, project: Project, branch: str = MAIN) -> tuple[File, int, str]:
-    """A config file with another value in one line, the place of that line from 1 on, and its name."""
+    """A config file with another value in one line, the 1-based number of that line, and its key."""
     file = next(file for file in project.files if file.path in vocabulary.CONFIG_FILES and file.branch == MAIN)
     place = random.randrange(len(file.lines))
     key, value = file.lines[place].split(" = ")
@@ -28,7 +28,7 @@ def draw_setting(random: Random, project: Project, branch: str = MAIN) -> tuple[
 
 
 def people_below(project: Project) -> list[str]:
-    """The teammates whose role the person who is signed in may change."""
+    """Teammates whose role the signed-in user may change."""
     return [name for name, role in project.teammates if role != "owner" or project.role == "owner"]
 
 

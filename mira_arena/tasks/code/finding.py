@@ -1,4 +1,4 @@
-"""What a person may be asked to find out on the code host."""
+"""Questions about the contents of the code host."""
 
 from random import Random
 

@@ -8,18 +8,18 @@ from mira_jax.trajectories.records import Subgoal
 
 
 def changed(text: str, changes: Changes) -> Milestone:
-    """All of these, whatever else has changed."""
+    """All of these changes were made. Others are allowed."""
     lines = _lines(changes)
     return Milestone(Subgoal(text=text, check=f"changes hold {lines}"), lambda after: set(lines) <= {*after.state["code"]["changes"]})
 
 
 def finished(text: str, changes: Changes) -> Milestone:
-    """These and no others."""
+    """Exactly these changes were made."""
     return milestones.exactly(text, "code", "changes", _lines(changes))
 
 
 def page(project: Project, rest: str = "") -> str:
-    """The address of a page of the project."""
+    """Address of a page of the project."""
     return f"__CODE__/{project.path}" + (f"/-/{rest}" if rest else "")
 
 

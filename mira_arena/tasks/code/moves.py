@@ -1,16 +1,16 @@
-"""What the expert does on the code host."""
+"""Moves of the expert on the code host."""
 
 from mira_arena.sites.code.content import Issue, Project
 from mira_arena.tasks.moves import Move
 
 
 def open_project(project: Project) -> Move:
-    """From the list that the site begins with."""
+    """Starts from the list on the home page."""
     return Move("open", project.name)
 
 
 def open_issue(issue: Issue) -> tuple[Move, ...]:
-    """From any page of its project."""
+    """Starts from any page of the issue's project."""
     return (Move("click", "issues"), Move("open", issue.title, hasty="takes_first_issue"))
 
 
@@ -23,7 +23,7 @@ def comment(text: str) -> tuple[Move, ...]:
 
 
 def invite(name: str, role: str) -> tuple[Move, ...]:
-    """By name or full name. What completes the full name is there in a browser alone."""
+    """Invites by user name or full name. Completion of a full name works only in a browser."""
     return (
         Move("type", "person", name), Move("click", name), Move("choose", "role", role, "forgets_option"), Move("click", "invite"),
     )  # fmt: skip

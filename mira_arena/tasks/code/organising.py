@@ -1,4 +1,4 @@
-"""What a person may be asked to do with issues, milestones, members, projects and their own profile."""
+"""Tasks with issues, milestones, members, projects and the user's profile."""
 
 from random import Random
 
@@ -163,7 +163,7 @@ def move_to_milestone(random: Random, content: Content) -> Draft | None:
 
 
 def hand_over_issues(random: Random, content: Content) -> Draft | None:
-    """Of somebody with three open issues."""
+    """Hands over the issues of a person with three open issues."""
 
     def assigned(project: Project, name: str) -> list[Issue]:
         return [issue for issue in project.open_issues() if issue.assignee == name]
@@ -232,7 +232,7 @@ def start_project(random: Random, content: Content) -> Draft:
     name = pick_other(random, PROJECT_NAMES, *(project.name for project in content.projects))
     topic, label, title = random.choice(vocabulary.TOPICS), random.choice(vocabulary.LABELS), draw_title(random, content)
     description = f"a {random.choice(vocabulary.ADJECTIVES)} {name.split()[1]} for {topic}"
-    # The form begins with the first of the own groups.
+    # The form preselects the first of the user's own groups.
     group = sorted(group for group, own in content.groups if own)[1]
     first, second = random.sample([person.name for person in content.people if person.name != content.me], 2)
     roles = random.sample(vocabulary.ROLES[1:-1], 2)

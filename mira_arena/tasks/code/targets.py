@@ -1,4 +1,4 @@
-"""How the code host's tasks are judged: what the list of changes must read."""
+"""Evaluation of the code host's tasks: the expected list of changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from mira_arena.sites.facts import change
 from mira_arena.tasks.evaluations import html_target
 
 Changes = Mapping[str, str]
-"""What differs from the initial state, by name (see `CodeState.facts`); '' is what is gone."""
+"""Differences from the initial state by name (see `CodeState.facts`). '' means deleted."""
 
 
 def code_targets(changes: Changes | None = None) -> list[dict[str, Any]]:
-    """The list of changes must read exactly these."""
+    """Requires exactly these lines in the list of changes."""
     return [html_target("__CODE__/changes", "#changes", " ".join(_lines(changes or {})) or "none yet")]
 
 
@@ -25,17 +25,17 @@ def of_issue(project: Project, number: int, **attributes: str) -> dict[str, str]
 
 
 def with_label(issue: Issue, label: str) -> str:
-    """The labels of the issue with another one."""
+    """The issue's labels with one added."""
     return ", ".join(sorted((*issue.labels, label)))
 
 
 def next_comment(issue: Issue) -> str:
-    """The attribute that a new comment on the issue is."""
+    """Attribute name of the next comment on the issue."""
     return f"comment {len(issue.comments) + 1} text"
 
 
 def written(project: Project, file: File, message: str) -> dict[str, str]:
-    """A commit that leaves the file so."""
+    """Facts of a commit after which the file has these contents."""
     return {
         f"{project.path} file {file.branch} {file.path} text": " / ".join(file.lines),
         f"{project.path} commit {len(project.commits) + 1} message": message,

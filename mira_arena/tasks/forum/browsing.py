@@ -1,4 +1,4 @@
-"""What a member may be asked to find, and where to subscribe."""
+"""Tasks of finding content and of subscribing."""
 
 from random import Random
 
@@ -53,7 +53,7 @@ def tell_commenter_points(random: Random, content: Content) -> Draft | None:
 
 
 def tell_lowest_comment(random: Random, content: Content) -> Draft | None:
-    """Not all comments show at first."""
+    """Some comments are not shown initially."""
     thread = random.choice(content.threads)
     if len(thread.comments) <= COMMENTS_AT_ONCE:
         return None

@@ -11,13 +11,13 @@ from mira_jax.trajectories.records import Subgoal
 
 
 def did(text: str, changes: Mapping[str, str]) -> Milestone:
-    """These facts have these values now; others may differ, too."""
+    """These facts have these values. Others may differ from the initial state."""
     wanted = facts.lines(changes)
     return Milestone(Subgoal(text=text, check=f"changes hold {wanted}"), lambda after: not {*wanted} - {*after.state["forum"]["changes"]})
 
 
 def did_all(text: str, changes: Mapping[str, str]) -> Milestone:
-    """Nothing else has changed."""
+    """These facts have these values, and no others have changed."""
     return milestones.exactly(text, "forum", "changes", facts.lines(changes))
 
 

@@ -1,4 +1,4 @@
-"""What a moderator may be asked to do."""
+"""Tasks for moderators."""
 
 from random import Random
 
@@ -14,7 +14,7 @@ from mira_arena.tasks.templates import Draft, Template
 
 
 def _thing(report: Report) -> str:
-    """What is reported, as facts name it."""
+    """The reported thread or comment, as named in facts."""
     title = report.thread.title
     return facts.comment_named(report.comment.author, title) if report.comment else facts.thread_named(title)
 

@@ -1,4 +1,4 @@
-"""What the expert does on the forum."""
+"""Moves of the expert on the forum."""
 
 from mira_arena.tasks.moves import Move
 
@@ -8,7 +8,7 @@ LOAD = Move("click", "load more comments")
 
 
 def open_thread(title: str) -> Move:
-    """From a list."""
+    """Starts from a list."""
     return Move("open", title, hasty="takes_first_result")
 
 
@@ -21,7 +21,7 @@ def go_to(community: str) -> tuple[Move, ...]:
 
 
 def fill_in(community: str, title: str, text: str) -> tuple[Move, ...]:
-    """A new thread, but for the button that posts it."""
+    """Fills in the form of a new thread without posting it."""
     return (
         Move("click", "new thread"), Move("choose", "community", community, "forgets_option"), Move("type", "title", title),
         Move("type", "text", text),
@@ -29,6 +29,6 @@ def fill_in(community: str, title: str, text: str) -> tuple[Move, ...]:
 
 
 def write_to(name: str, text: str) -> tuple[Move, ...]:
-    """From a page that names the member."""
+    """Starts from a page that contains the member's name."""
     send = Move("click", "send", habit="stops_early")
     return (Move("click", name), Move("click", "send message"), Move("type", "your message", text), send)

@@ -1,4 +1,4 @@
-"""How the forum's tasks are judged: what the list of changes must read."""
+"""Evaluation of the forum's tasks: the expected list of changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,5 +8,5 @@ from mira_arena.tasks.evaluations import html_target
 
 
 def forum_targets(changes: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """What the list of changes must read: these facts (see `facts`) have these values now, and all others have their initial values."""
+    """The expected list of changes: these facts (see `facts`) have these values, and all others have their initial values."""
     return [html_target("__FORUM__/changes", "#changes", " ".join(facts.lines(changes or {})) or "none yet")]

@@ -1,4 +1,4 @@
-"""What a member may be asked to write: threads, comments, messages."""
+"""Tasks of writing threads, comments and messages."""
 
 from random import Random
 
@@ -41,7 +41,7 @@ def sign_in_and_post(random: Random, content: Content) -> Draft | None:
 
 
 def reply_to_comment(random: Random, content: Content) -> Draft | None:
-    """The comment is not among those that show at first."""
+    """The comment is not among those shown initially."""
     thread = random.choice(content.threads)
     if len(thread.comments) <= COMMENTS_AT_ONCE:
         return None
@@ -85,7 +85,7 @@ def edit_and_delete(random: Random, content: Content) -> Draft | None:
 
 
 def answer_message(random: Random, content: Content) -> Draft:
-    """Half of the instances are of a member who has sent no message: then the one right thing is to say so."""
+    """In half of the instances the member has sent no message. Then the correct result is to report this."""
     text = random.choice(vocabulary.NOTES)
     known = random.random() < 0.5
     strangers = [member.name for member in content.members if member.name not in (*content.correspondents, content.member)]

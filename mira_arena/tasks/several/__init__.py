@@ -1,4 +1,4 @@
-"""Tasks over several applications, each in a tab of its own: a fact found on one site is used on another."""
+"""Tasks across applications, each in its own tab: a fact found on one site is used on another."""
 
 from mira_arena.tasks.several import carrying, posting
 

@@ -1,4 +1,4 @@
-"""What is looked up on the map or in the encyclopedia and put to use in the shop or on the code host."""
+"""Facts from the map or the encyclopedia, used in the shop or on the code host."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""What is looked up on one site and said on the forum."""
+"""Facts from one site, posted on the forum."""
 
 from random import Random
 
@@ -36,7 +36,7 @@ _POST = Move("click", "post thread", habit="stops_early")
 
 
 def _to_forum(note: str) -> Move:
-    """Its tab is the second one."""
+    """Switches to the forum's tab, the second one."""
     return Move("switch", argument="1", note=note)
 
 
@@ -118,7 +118,7 @@ def comment_birth_year(random: Random, atlas: Atlas, forum: Forum) -> Draft | No
 
 
 def message_founder(random: Random, atlas: Atlas, forum: Forum) -> Draft | None:
-    """Half of the instances are of a museum that the encyclopedia does not know: then the one right thing is to say so."""
+    """In half of the instances the museum is not in the encyclopedia. Then the correct result is to report this."""
     known, name = random.random() < 0.5, random.choice(forum.correspondents)
     founders = {museum.name: museum.founder for museum in atlas.museums}
     museum = random.choice([*founders] if known else [f"{topic} museum" for topic in atlas_vocabulary.TOPICS])

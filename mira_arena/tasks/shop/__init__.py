@@ -1,4 +1,4 @@
-"""Tasks of the shop's customers."""
+"""Tasks for customers of the shop."""
 
 from mira_arena.tasks.shop import account, buying
 

@@ -1,4 +1,4 @@
-"""What a customer may be asked to find out, to change in the account, or to write."""
+"""Tasks of finding information, changing the account, and writing."""
 
 import dataclasses
 from random import Random

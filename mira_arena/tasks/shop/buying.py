@@ -1,4 +1,4 @@
-"""What a customer may be asked to buy."""
+"""Tasks of buying products."""
 
 import dataclasses
 from random import Random
@@ -18,7 +18,7 @@ _EXTRA_SHIPPING = tuple(vocabulary.SHIPPING)[1:]
 
 
 def _another(random: Random, options: tuple[str, ...]) -> str:
-    """Any but the option that the page selects by itself."""
+    """Any option except the preselected one."""
     return random.choice(options[1:])
 
 
@@ -109,7 +109,7 @@ def buy_two(random: Random, content: Content) -> Draft | None:
 
 
 def _foremost(content: Content, category: str, sort: str) -> str | None:
-    """The product that leads the list, None if another is as cheap or as well rated."""
+    """The first product of the sorted list. None if another has the same price or rating."""
     score = {"cheapest": lambda product: product.price, "best rated": lambda product: -product.rating}[sort]
     ranked = sorted((product for product in content.products if product.category == category), key=score)
     return ranked[0].name if score(ranked[0]) != score(ranked[1]) else None
@@ -182,7 +182,7 @@ def buy_again(random: Random, content: Content) -> Draft:
 
 
 def buy_if_sold(random: Random, content: Content) -> Draft | None:
-    """Half of the instances are of a product that the shop doesn't sell: then the one right thing is to say so."""
+    """In half of the instances the shop does not sell the product. Then the correct result is to report this."""
     if random.random() < 0.5:
         return buy(random, content)
     category = random.choice(vocabulary.CATEGORIES)

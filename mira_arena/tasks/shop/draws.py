@@ -1,4 +1,4 @@
-"""What several templates of the shop draw."""
+"""Random draws shared by templates of the shop."""
 
 from collections.abc import Sequence
 from random import Random
@@ -8,7 +8,7 @@ from mira_arena.sites.shop.content import Content, Order
 
 
 def pick(random: Random, content: Content, colours: bool = False, sizes: bool = False, other_than: str = "") -> Any:
-    """A product with exactly these options, or None."""
+    """Draws a product that has exactly these kinds of options. None if there is none."""
     found = [p for p in content.products if bool(p.colours) == colours and bool(p.sizes) == sizes and p.name != other_than]
     return random.choice(found) if found else None
 

@@ -16,7 +16,7 @@ def _shop(after: After) -> Mapping[str, Any]:
 
 
 def in_cart(line: Line) -> Milestone:
-    """The cart, or an order placed since, holds exactly that line."""
+    """The cart, or an order placed since, contains exactly that line."""
     wanted = [line.product, line.colour, line.size, line.quantity]
     text = f'{line.quantity} of "{line.product}"' + "".join(f' "{option}"' for option in (line.colour, line.size) if option)
     return Milestone(
@@ -26,7 +26,7 @@ def in_cart(line: Line) -> Milestone:
 
 
 def not_in_cart(product: str) -> Milestone:
-    """The cart is not empty, and has no such product; or an order was placed without it."""
+    """The cart is not empty and does not contain the product, or an order was placed without it."""
     return Milestone(
         Subgoal(text=f'remove "{product}" from the cart', check=f"cart or order holds no {product}"),
         lambda after: any(
@@ -44,7 +44,7 @@ def coupon_applied(code: str) -> Milestone:
 
 
 def at_checkout(lines: Sequence[Line], coupon: str = "") -> Milestone:
-    """The checkout is open, with exactly those lines and that coupon; or an order of them is placed."""
+    """The checkout is open with exactly those lines and that coupon, or an order of them was placed."""
     wanted = _sorted_lines(lines)
     return Milestone(
         Subgoal(
@@ -59,7 +59,7 @@ def at_checkout(lines: Sequence[Line], coupon: str = "") -> Milestone:
 
 
 def order_placed(lines: Sequence[Line], coupon: str, shipping: str, label: str) -> Milestone:
-    """One order was placed, and it is exactly right."""
+    """Exactly one order was placed, and all of its details are correct."""
     wanted = {"coupon": coupon, "shipping": shipping, "label": label}
     wanted_lines = _sorted_lines(lines)
     return Milestone(

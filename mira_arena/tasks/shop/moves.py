@@ -1,4 +1,4 @@
-"""What the expert does in the shop."""
+"""Moves of the expert in the shop."""
 
 import re
 
@@ -10,17 +10,17 @@ PLACE = (Move("click", "place order", habit="stops_early"), EXIT)
 
 
 def open_product(name: str) -> Move:
-    """From a list. One that is not there can't be bought."""
+    """Starts from a list. A product that is not listed can't be bought."""
     return Move("open", name, hasty="takes_first_result", missing="N/A")
 
 
 def open_order(number: int) -> Move:
-    """From a list."""
+    """Starts from a list."""
     return Move("open", f"order {number}", hasty="takes_first_order")
 
 
 def is_order(name: str) -> bool:
-    """Whether it is the name of an order's link."""
+    """Whether the name is that of a link to an order."""
     return re.fullmatch(r"order \d+", name) is not None
 
 
@@ -29,7 +29,7 @@ def find(product: str) -> tuple[Move, ...]:
 
 
 def fill(line: Line) -> tuple[Move, ...]:
-    """From the product's page to the cart. The option that a page selects by itself needs no move."""
+    """From the product's page, adds the line to the cart. A preselected option needs no move."""
     moves = []
     if line.colour:
         moves.append(Move("choose", "colour", line.colour, "forgets_option"))

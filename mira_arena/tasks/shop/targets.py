@@ -1,4 +1,4 @@
-"""How the shop's tasks are judged: what the customer's pages must read at the end."""
+"""Evaluation of the shop's tasks: the expected contents of the customer's pages at the end."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from mira_arena.tasks.evaluations import html_target
 
 @dataclasses.dataclass(frozen=True)
 class Purchase:
-    """An order as it must be."""
+    """An expected order."""
 
     lines: tuple[Line, ...]
     coupon: str = ""
     shipping: str = "standard"
     address: tuple[str, str, str] | None = None
-    """Label, street, town. None is the customer's first."""
+    """(label, street, town). None: the customer's first address."""
 
 
 def shop_targets(
@@ -26,13 +26,13 @@ def shop_targets(
     cancelled: Sequence[int] = (),
     reviews: Sequence[tuple[str, int, str]] = (),
 ) -> list[dict[str, Any]]:
-    """What the customer's pages must read at the end: as in the beginning, but for what is given.
+    """The expected contents of the customer's pages at the end. What is not given must be in its initial state.
 
     Args:
         purchase: the one new order.
-        addresses: the whole address book, if it must differ.
+        addresses: the complete address book, if it must differ.
         cancelled: numbers of orders.
-        reviews: product, stars and text of each of the customer's.
+        reviews: product, stars and text of each review by the customer.
     """
     if addresses is None:
         addresses = [dataclasses.astuple(address) for address in content.addresses]

@@ -1,4 +1,4 @@
-"""What a shopkeeper may be asked to change in what the shop offers: products, prices, stock, coupons, pages of text."""
+"""Tasks for shopkeepers with the catalogue: products, prices, stock, coupons, text pages."""
 
 import dataclasses
 from random import Random
@@ -16,7 +16,7 @@ from mira_arena.tasks.templates import Draft, Template
 
 
 def _one_by_one(changes: list[str]) -> tuple[Milestone, ...]:
-    """A change after another, then all of them and nothing else. `changes` are in the expert's order."""
+    """Milestones for each change in turn, then for exactly all of them. `changes` are in the expert's order."""
     steps = [done.in_snapshot(f'save "{change}"', "shop", "changes", change) for change in changes[:-1]]
     return (*steps, done.exactly("save the last of them", "shop", "changes", sorted(changes)))
 
@@ -24,7 +24,7 @@ def _one_by_one(changes: list[str]) -> tuple[Milestone, ...]:
 def reprice_kind(random: Random, content: Content) -> Draft | None:
     kind = random.choice([noun for nouns in vocabulary.NOUNS.values() for noun in nouns])
     products = [product for product in content.products if product.name.split()[1] == kind]
-    # As many as the search shows at once.
+    # All of them must fit on one page of search results.
     if len(products) not in (4, 5):
         return None
     direction, percent = random.choice(("Raise", "Lower")), random.choice((10, 20, 25, 30, 40, 50))
@@ -114,7 +114,7 @@ def launch_product(random: Random, content: Content) -> Draft | None:
 
 
 def _draw_last_day(random: Random, content: Content) -> str:
-    """Later than any coupon's."""
+    """A date later than that of every coupon."""
     return days_after(make_admin_content(content.seed).day, random.randrange(100, 300))
 
 
@@ -142,7 +142,7 @@ def discontinue_product(random: Random, content: Content) -> Draft:
 
 
 def replace_coupon_if_any(random: Random, content: Content) -> Draft:
-    """Half of the instances name a coupon that is not there: then the one right thing is to say so."""
+    """In half of the instances the coupon does not exist. Then the correct result is to report this."""
     known = {coupon.code for coupon in make_admin_content(content.seed).coupons}
     free = [f"{season} {kind}" for season in vocabulary.COUPON_SEASONS for kind in vocabulary.COUPON_KINDS]
     absent, new = random.sample([code for code in free if code not in known], 2)

@@ -1,4 +1,4 @@
-"""What a shopkeeper may be asked to do for customers: their reviews, shipments, cancellations."""
+"""Tasks for shopkeepers in customer service: reviews, shipments, cancellations."""
 
 from random import Random
 

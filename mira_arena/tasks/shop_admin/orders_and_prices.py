@@ -1,4 +1,4 @@
-"""What a shopkeeper may be asked to do with orders, prices and stock."""
+"""Tasks for shopkeepers with orders, prices and stock."""
 
 from random import Random
 
@@ -78,7 +78,7 @@ def set_two_prices(random: Random, content: Content) -> Draft | None:
 
 
 def pack_for_customer(random: Random, content: Content) -> Draft:
-    """The customer has two pending orders; others have pending orders too."""
+    """The customer has two pending orders, and other customers have pending orders too."""
     orders, status = pending(content.own_orders), random.choice(("packed", "shipped", "delivered"))
     changes = [f"order {order.number} {status}" for order in orders]
     steps, moves = [], []

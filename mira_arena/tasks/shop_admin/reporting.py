@@ -1,4 +1,4 @@
-"""What a shopkeeper may be asked to find out from the admin panel's reports."""
+"""Questions to be answered from the admin panel's reports."""
 
 import datetime
 from collections import Counter
@@ -17,7 +17,7 @@ _REPORTS = panel_page("reports")
 
 
 def _draw_days(random: Random, admin: AdminContent) -> tuple[str, str]:
-    """Two days, 30 to 100 days apart, of the months before this one."""
+    """Two days, 30 to 100 days apart, in the months before this one."""
     known = datetime.date.fromisoformat(month_before(admin.day, 0)) - datetime.date.fromisoformat(admin.first_day)
     length = random.randrange(30, 101)
     first = days_after(admin.first_day, random.randrange(known.days - length))
@@ -29,7 +29,7 @@ def _between(admin: AdminContent, first: str, last: str) -> list[PastOrder]:
 
 
 def _foremost(counts: Counter[str]) -> str | None:
-    """What is counted most, None if it shares its place."""
+    """The most frequent item. None if there is a tie."""
     ranked = counts.most_common(2)
     return ranked[0][0] if len(ranked) == 2 and ranked[0][1] > ranked[1][1] else None
 

@@ -1,4 +1,4 @@
-"""How tasks on the admin panel are judged: what its list of changes must read. Also the addresses of its pages."""
+"""Evaluation of tasks on the admin panel: the expected list of changes. Also the addresses of its pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,20 +9,20 @@ from mira_arena.tasks.evaluations import html_target
 
 
 def admin_targets(changes: Sequence[str]) -> list[dict[str, Any]]:
-    """What the admin panel's list of changes must read, in its order: `NAME price 5`, `NAME stock 7`, then `order 104 packed`."""
+    """The expected list of changes of the admin panel, in its order: `NAME price 5`, `NAME stock 7`, then `order 104 packed`."""
     return [html_target("__SHOP_ADMIN__/changes", "#changes", " ".join(changes) or "none yet")]
 
 
 def panel_changes(changes: Sequence[str] = (), facts: Mapping[str, str] | None = None) -> list[str]:
-    """The admin panel's whole list of changes.
+    """The complete list of changes of the admin panel.
 
     Args:
-        changes: what `ShopState.changes` says, in its order.
-        facts: what else differs from the initial state, by name (see `AdminState.facts`).
+        changes: the lines of `ShopState.changes`, in order.
+        facts: all other differences from the initial state, by name (see `AdminState.facts`).
     """
     return [*changes, *(change(key, value) for key, value in sorted((facts or {}).items()))]
 
 
 def panel_page(section: str, *names: object) -> str:
-    """A page of the admin panel: `panel_page("orders", 104)`."""
+    """Address of a page of the admin panel: `panel_page("orders", 104)`."""
     return "/".join(["__SHOP_ADMIN__", section, *(slug(str(name)) for name in names)])
