@@ -1,8 +1,8 @@
-"""The seconds of each step of BrowserGym on MiniWoB++'s login-user, as JSON. `rollout.py` runs this with BrowserGym's own Python.
+"""Seconds of each step of BrowserGym on MiniWoB++'s login-user, as JSON. `rollout.py` runs this with BrowserGym's own interpreter.
 
     .venv-browsergym/bin/python benchmarks/browsergym_steps.py http://127.0.0.1:8000/miniwob/ login-user 15 /usr/bin/chromium
 
-All is as BrowserGym has it by default, but for the path of the browser. The time of `reset` is left out.
+All settings are BrowserGym's defaults, except for the path of the browser. The time of `reset` is not included.
 """
 
 import functools
@@ -14,12 +14,12 @@ import time
 
 os.environ["MINIWOB_URL"], task, episodes, executable = sys.argv[1:]
 
-import browsergym.miniwob  # noqa: E402, F401 (it makes the environments known, by the address above)
+import browsergym.miniwob  # noqa: E402, F401 (registers the environments, which use the address above)
 import gymnasium  # noqa: E402
 from playwright.sync_api import BrowserType  # noqa: E402
 
 if executable:
-    # The task and BrowserGym's chat window each have a browser.
+    # BrowserGym launches one browser for the task and one for its chat window.
     BrowserType.launch = functools.partialmethod(BrowserType.launch, executable_path=executable)
 env = gymnasium.make(f"browsergym/miniwob.{task}")
 seconds = []

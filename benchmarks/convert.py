@@ -1,10 +1,11 @@
-"""A full-size Gemma3 from the Hub's layout to a run and back: bit for bit, in how much memory, and how fast beside `cp`.
+"""Converts a full-size Gemma3 from the Hub's layout to a run and back: checks that it is bit-identical, measures memory, and compares
+the time with `cp`.
 
     python benchmarks/convert.py --preset 12b --scratch /tmp --json convert.json
 
-Makes a model folder (bfloat16, every 64 MiB of it different), copies it with `cp`, brings it in with
-`mira_jax.import_model`, deletes it, writes it out with `mira_jax.export`, and compares every tensor's sha256. The disk
-holds two copies at most. Files are flushed within each time and out of the page cache before the next.
+Creates a model folder (bfloat16, every 64 MiB of it different), copies it with `cp`, imports it with
+`mira_jax.import_model`, deletes it, exports it with `mira_jax.export`, and compares every tensor's sha256. At most two copies
+are on the disk at a time. Each time includes flushing the files to disk, and they are dropped from the page cache before the next.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def measure(config: Gemma3Config, scratch: Path) -> dict:
 
 
 def make(config: Gemma3Config, folder: Path) -> dict[str, str]:
-    """Writes a model folder; returns each tensor's sha256."""
+    """Writes a model folder. Returns each tensor's sha256."""
     folder.mkdir()
     names = {"model." + tensor.name: Planned.of(tensor.shape, jnp.bfloat16) for tensor in text_tensors(config)}
     writer = Writer(folder, names)
@@ -107,8 +108,8 @@ def make(config: Gemma3Config, folder: Path) -> dict[str, str]:
 
 
 def timed(command: list[str], folder: Path) -> dict[str, float]:
-    """Runs a command that makes a folder, to the last byte on the disk. Memory is the process's own peak as the kernel
-    counts it, mapped files included."""
+    """Runs a command that creates a folder, and flushes the folder to disk. Memory is the kernel's figure for the peak of the process,
+    including mapped files."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -131,7 +132,7 @@ def flush(folder: Path, forget: bool = False) -> None:
 
 
 def settle(folder: Path) -> None:
-    """So that what comes next reads the folder from the disk (Linux)."""
+    """Drops the folder from the page cache, so that the next command reads it from the disk (Linux)."""
     flush(folder, forget=True)
 
 

@@ -1,10 +1,11 @@
-"""How often the intervals cover the truth, and how often the tests reject it: simulated, beside the methods they replace.
+"""Simulates how often the intervals cover the true value and how often the tests reject it, in comparison with the methods that they
+replace.
 
     python benchmarks/coverage.py                     # every table of docs/statistics.md, as Markdown
     python benchmarks/coverage.py --repeats 2000 --only rates seeds
 
-A task has a probability of success, drawn from a beta distribution with the given mean and correlation between attempts
-(0: all tasks are alike; 1: a task is solved always or never). It needs NumPy alone.
+Each task has a probability of success, drawn from a beta distribution with the given mean and correlation between attempts
+(0: all tasks are alike; 1: a task is solved always or never). Needs only NumPy.
 """
 
 import argparse
@@ -26,7 +27,7 @@ ATTEMPTS = (1, 4, 8)
 RATES = (0.03, 0.1, 0.3, 0.5, 0.9)
 CORRELATIONS = (0.0, 0.1, 0.3, 0.6, 0.9)
 SEED_SPREAD = 0.05
-"""Standard deviation of a method's success over seeds of training."""
+"""Standard deviation of a method's success over training seeds."""
 
 
 def main() -> int:
@@ -77,10 +78,10 @@ def pass_at_k(rng: np.random.Generator, repeats: int) -> Iterator[list[str]]:
 
 
 def differences(rng: np.random.Generator, repeats: int) -> Iterator[list[str]]:
-    """Coverage of the 95 % interval of a paired difference, and of the percentile bootstrap's.
+    """Coverage of the 95 % interval of a paired difference, and of the percentile bootstrap's interval.
 
-    The two methods have the same tasks. `kept` is the share of tasks whose probability the treatment shares with the
-    baseline, but for the gain; the others are drawn afresh, with the same mean.
+    Both methods have the same tasks. `kept` is the fraction of tasks for which the treatment has the baseline's probability, apart
+    from the gain. For the other tasks it is redrawn with the same mean.
     """
     yield ["tasks", "attempts", "rate", "gain", *(f"correlation {c:g}, kept {k:g}" for c, k in CASES), "bootstrap, at the worst"]
     for tasks, attempts, rate, gain in itertools.product((40, 150), ATTEMPTS, (0.1, 0.5, 0.85), (0.0, 0.1)):
@@ -93,7 +94,7 @@ def differences(rng: np.random.Generator, repeats: int) -> Iterator[list[str]]:
 
 
 def paired_test(rng: np.random.Generator, repeats: int) -> Iterator[list[str]]:
-    """How often p < 0.05 where two methods are equal: at every task (kept 1), or on average only."""
+    """How often p < 0.05 if the two methods are equal: at every task (kept 1), or only on average."""
     yield ["tasks", "attempts", "rate", *(f"correlation {c:g}, kept {k:g}" for c, k in CASES)]
     for tasks, attempts, rate in itertools.product((40, 150), ATTEMPTS, (0.1, 0.5)):
         cells = []
@@ -105,10 +106,10 @@ def paired_test(rng: np.random.Generator, repeats: int) -> Iterator[list[str]]:
 
 
 def seeds(rng: np.random.Generator, repeats: int) -> Iterator[list[str]]:
-    """How often a test finds a difference between two methods that are equal on average over seeds of training.
+    """How often a test finds a difference between two methods that are equal on average over training seeds.
 
-    A seed gives each method its own success, with a standard deviation of `SEED_SPREAD`, on 150 tasks of correlation 0.6.
-    Pooled: McNemar's test over the tasks of all seeds. Ours: over the differences of the seeds.
+    Each seed gives each method its own success rate, with a standard deviation of `SEED_SPREAD`, on 150 tasks of correlation 0.6.
+    Pooled: McNemar's test over the tasks of all seeds. Ours: the test over the differences per seed.
     """
     yield ["seeds", "pooled, p < .05", "pooled, p < .01", "sign-flip over seeds, p < .05", "t interval over seeds excludes 0"]
     repeats, tasks = repeats // 5, 150
@@ -141,7 +142,7 @@ CASES = ((0.1, 1.0), (0.3, 1.0), (0.6, 1.0), (0.3, 0.7), (0.6, 0.7))
 def draw(
     rng: np.random.Generator, tasks: int, attempts: int, rate: float, correlation: float, repeats: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(successes, the probabilities they are drawn with), both [repeats, tasks]."""
+    """Draws (successes, their probabilities), both [repeats, tasks]."""
     chances = beta(rng, rate, correlation, (repeats, tasks))
     return rng.binomial(attempts, chances), chances
 
@@ -156,7 +157,7 @@ def beta(rng: np.random.Generator, mean: float, correlation: float, shape: tuple
 def pairs(
     rng: np.random.Generator, tasks: int, attempts: int, rate: float, gain: float, correlation: float, kept: float, repeats: int
 ) -> np.ndarray:
-    """[repeats, tasks]: the treatment's share of solved attempts less the baseline's."""
+    """[repeats, tasks]: the treatment's fraction of successful attempts minus the baseline's."""
     first, chances = draw(rng, tasks, attempts, rate, correlation, repeats)
     better = chances + gain / (1 - rate) * (1 - chances)
     afresh = beta(rng, rate + gain, correlation, chances.shape)
@@ -165,7 +166,7 @@ def pairs(
 
 
 def shifted(chances: np.ndarray, by: float) -> np.ndarray:
-    """With the mean moved by `by`: all of them the same part of the way to 1, or to 0."""
+    """Moves the mean by `by`: each probability moves by the same fraction of its distance to 1, or to 0."""
     mean = float(chances.mean())
     return chances + by / (1 - mean) * (1 - chances) if by > 0 else chances * (1 + by / mean)
 
@@ -177,7 +178,7 @@ def never(rate: float, correlation: float, k: int) -> float:
 
 
 def bootstrap(rng: np.random.Generator, values: np.ndarray, resamples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap over tasks of each row's mean."""
+    """Percentile bootstrap, over tasks, of each row's mean."""
     ends = []
     for row in values:
         distinct, counts = np.unique(row, return_counts=True)

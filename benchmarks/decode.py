@@ -1,13 +1,13 @@
-"""Text from prompts, ours against transformers: the sampler of `mira_jax.serve` and `generate` on the same weights.
+"""Compares text generation with transformers: the sampler of `mira_jax.serve` and `generate`, with the same weights.
 
     python benchmarks/decode.py --size demo --batch 1 8 32
     python benchmarks/decode.py --size 270m --batch 8 --dtype bfloat16 --json decode.json
 
-transformers runs in an environment of its own (`--peers`, made by `make test-peers`), as a process beside ours. In each
-round the one waits while the other works, the first to go changes from round to round, and medians are compared. Its
-static and its dynamic cache are both timed; ratios are against the faster, by the clock and by the seconds of all cores,
-which say more where others use the machine. Prompts are random tokens, all different, and others in each round;
-weights are random, written by us and read by both; in float32 every greedy token must be equal.
+transformers runs in its own environment (`--peers`, created by `make test-peers`), in a separate process. In each
+round one side waits while the other works. The order changes from round to round, and medians are compared. transformers'
+static and dynamic cache are both timed. Ratios are against the faster of them, in wall-clock seconds and in CPU seconds of all
+cores; the latter are more reliable on a shared machine. Prompts are random tokens, all different, and new in each round.
+Weights are random, written by us and read by both sides. In float32 every greedy token must be equal.
 """
 
 import argparse
@@ -32,15 +32,15 @@ DEMO = "configs/demo/sft.yaml"
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What one side is asked to do once."""
+    """One unit of work for a side."""
 
     batch: int
     prompt: int
     tokens: int
-    """New ones for each prompt."""
+    """Number of new tokens per prompt."""
     seed: int
     cache: str = ""
-    """transformers' kind."""
+    """Kind of cache of transformers."""
 
 
 def main() -> None:
@@ -95,10 +95,10 @@ def main() -> None:
 
 
 def compare(one: "Worker", two: "Worker", work: Work, rounds: int) -> dict[str, Any]:
-    """Rounds of all three, after one that is not counted; says how many greedy tokens are equal."""
+    """Runs all three sides in rounds, after a warm-up round. Reports how many greedy tokens are equal."""
 
     def do(side: str, round_: int) -> tuple[float, float, list[list[int]]]:
-        # Other prompts in each round: ours keeps what it has read.
+        # New prompts in each round, since our sampler has a prefix cache.
         now = dataclasses.replace(work, seed=work.seed + 1000 * round_, cache="" if side == "ours" else side)
         return (one if side == "ours" else two).do(now)
 
@@ -122,14 +122,14 @@ def compare(one: "Worker", two: "Worker", work: Work, rounds: int) -> dict[str, 
 
 
 class Worker:
-    """A process that does `Work` when told: a line of JSON in, a line of JSON out."""
+    """A process that performs `Work` on request: one line of JSON in, one line of JSON out."""
 
     def __init__(self, process: subprocess.Popen, dtype: str):
         self._process, self.dtype = process, dtype
         self.versions: str = self._read()
 
     def do(self, work: Work) -> tuple[float, float, list[list[int]]]:
-        """Seconds it took by the clock and of all cores, and the tokens of each prompt."""
+        """Returns wall-clock seconds, CPU seconds of all cores, and the tokens of each prompt."""
         print(json.dumps(dataclasses.asdict(work)), file=self._process.stdin, flush=True)
         return tuple(self._read())
 
@@ -155,7 +155,7 @@ def worker(python: str, side: str, model: str, size: str, dtype: str) -> Iterato
 
 
 def serve_work(side: tuple[str, Callable[[Work], list[list[int]]]]) -> None:
-    """The worker's end of the pipe."""
+    """The worker's side of the pipe."""
     versions, do = side
     print(json.dumps(versions), flush=True)
     for line in sys.stdin:
@@ -166,7 +166,7 @@ def serve_work(side: tuple[str, Callable[[Work], list[list[int]]]]) -> None:
 
 
 def prompts(work: Work, vocabulary_size: int) -> Any:
-    """batch x prompt random ids, past those of marks."""
+    """batch x prompt random token ids, excluding special tokens."""
     import numpy as np
 
     return np.random.default_rng(work.seed).integers(110, vocabulary_size, (work.batch, work.prompt))
@@ -207,7 +207,7 @@ def ours(arguments: argparse.Namespace) -> tuple[str, Callable[[Work], list[list
 
 
 def save_random(size: str, folder: Path) -> None:
-    """Random weights, talkative: with the final norm's scales spread out the model does not just repeat its last token."""
+    """Writes random weights. The final norm's scales are spread out, since otherwise the model only repeats its last token."""
     import jax
     from flax import nnx
 

@@ -1,13 +1,13 @@
-"""What the config code of vLLM and SGLang makes of our exports' config.json, without a GPU.
+"""Runs the config code of vLLM and SGLang on the config.json of our exports, without a GPU.
 
-Writes the config of every preset, text-only and multimodal, and of the demo; then, once for each engine named, runs that
-engine's own modules on them: reading the config, checking it, deriving the context length, and the RoPE values that its
-Gemma3 takes. What needs a compiled kernel (the inspection of the model's class) is replaced.
+Writes the config of every preset, text-only and multimodal, and of the demo. Then, once for each engine given, runs that
+engine's own modules on them: they read and check the config, derive the context length, and determine the RoPE values that
+their Gemma3 uses. Code that needs a compiled kernel (the inspection of the model's class) is replaced.
 
     pip download --no-deps vllm==0.33.0 && unzip -q vllm-0.33.0-*.whl '*.py' '*METADATA' -d vllm-0.33.0
     python benchmarks/engine_configs.py --write configs/                                  # where mira_jax is installed
     python benchmarks/engine_configs.py --read configs/ --engine vllm --path vllm-0.33.0  # where torch, transformers and
-                                                                                          # the engine's own needs are
+                                                                                          # the engine's requirements are
 """
 
 import argparse
@@ -58,11 +58,11 @@ def write(folder: Path) -> None:
 
 
 STUBBED = ("sgl_kernel", "flashinfer", "llguidance", "outlines", "torchao", "IPython", "zmq")
-"""What the engines import on the way to their config code, and what that code does not use."""
+"""Packages that the engines import before their config code, but that this code does not use."""
 
 
 class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Empty modules in place of those that are not installed."""
+    """Provides empty modules in place of packages that are not installed."""
 
     def find_spec(self, name, path=None, target=None):
         return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] in STUBBED else None
@@ -77,7 +77,7 @@ class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def vllm(folder: str):
-    """(text config, context length) as vLLM's ModelConfig has them."""
+    """Returns (text config, context length) from vLLM's ModelConfig."""
     from vllm.model_executor.models import registry
 
     fields = {field.name: False for field in dataclasses.fields(registry._ModelInfo)}
@@ -96,9 +96,9 @@ def vllm(folder: str):
 
 
 def sglang(folder: str):
-    """(text config, context length) as SGLang's ModelConfig has them."""
+    """Returns (text config, context length) from SGLang's ModelConfig."""
     if "sglang" not in sys.modules:
-        # Without the frontend, which its own __init__ imports.
+        # Loads the package without its __init__, which imports the frontend.
         spec = importlib.machinery.PathFinder.find_spec("sglang", sys.path)
         package = types.ModuleType("sglang")
         package.__path__, package.__spec__ = list(spec.submodule_search_locations), spec
@@ -110,9 +110,9 @@ def sglang(folder: str):
 
 
 def rope(config, kind: str) -> tuple[float, float]:
-    """(base, factor) of one kind of layer: of `rope_parameters` where the engine reads these, else of the older keys.
+    """Returns (base, factor) of one kind of layer, from `rope_parameters` if the engine reads these, else from the older keys.
 
-    The factor of global layers must be there: Gemma3 of SGLang 0.5.13 reads rope_parameters["full_attention"]["factor"].
+    The factor of global layers is required: Gemma3 of SGLang 0.5.13 reads rope_parameters["full_attention"]["factor"].
     """
     parameters = getattr(config, "rope_parameters", None)
     if isinstance(parameters, dict) and kind in parameters:

@@ -1,21 +1,21 @@
-"""How near mira_jax's Gemma3 is to transformers' own, case by case: the table of docs/parity.md.
+"""Compares mira_jax's Gemma3 with transformers' own, case by case: the table of docs/parity.md.
 
     .venv-peers/bin/python benchmarks/parity.py --json parity.json
 
-Each case is a small Gemma3 with every number drawn at random, norms too, and rounded to bfloat16, so that the same
-weights run in both precisions; and a few texts, which ours reads packed to rows by `mira_jax.data.packing` and
-transformers one by one. tests/peers asserts on the same cases.
+Each case is a small Gemma3 and a few texts. All parameters, including norms, are random and rounded to bfloat16, so that the
+same weights run in both precisions. Our model reads the texts packed to rows by `mira_jax.data.packing`; transformers reads
+them one by one. tests/peers asserts on the same cases.
 
-In float32: the largest difference of any logit; the same for logits read from the cache, a token at a time; and for the
-gradients of the responses' log-probability the largest relative error of any parameter, |ours - theirs| / |theirs| in
-the 2-norm, where |theirs| counts as at least a thousandth of the largest parameter's.
+In float32 it reports the largest difference of any logit, and the same for logits read from the cache, one token at a time. For
+the gradients of the responses' log-probability it reports the largest relative error of any parameter, |ours - theirs| / |theirs|
+in the 2-norm, where |theirs| is at least a thousandth of the largest parameter's.
 
-In bfloat16 every implementation is wrong in its own way, so differences are root mean squares over all logits of all
-seeds: of each implementation from transformers in float32 on the same weights, and of each two from one another. (Maxima
-are in the JSON too; being extremes, they change from seed to seed by more than what is compared.) "ours" is as it runs:
-XLA leaves out roundings between operations that it fuses, and RoPE turns in float32. transformers' eager and sdpa
-attention share all their roundings but attention's, so "rounded" is ours with the roundings of transformers: every
-operation's, and RoPE's.
+In bfloat16 every implementation has its own rounding errors, so differences are root mean squares over all logits of all
+seeds: between each implementation and transformers in float32 with the same weights, and between each two implementations.
+(Maxima are in the JSON too. As extreme values, they vary between seeds by more than the differences under comparison.) "ours" is
+the model as it runs: XLA omits roundings between operations that it fuses, and RoPE is computed in float32. transformers' eager
+and sdpa attention have the same roundings outside of attention. "rounded" is our model with the roundings of transformers: of
+every operation, and of RoPE.
 """
 
 import argparse
@@ -59,20 +59,20 @@ GLOBAL_ROPE = {"rope_type": "default", "rope_theta": 1e6}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One model and its texts."""
+    """A model and its texts."""
 
     name: str
     texts: tuple[int, ...] = (40, 33)
-    """Tokens of each that the model reads."""
+    """Number of tokens of each text that the model reads."""
     sizes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What differs from `SIZES`."""
+    """Differences from `SIZES`."""
     row_length: int = 0
-    """T; 0: of the longest text, so that a row has one text where they are of about one length."""
+    """T. 0: the length of the longest text, so that texts of about equal length get one row each."""
     scan_layers: bool = False
     decode: bool = False
-    """Also read the texts by the cache."""
+    """Also reads the texts through the cache."""
     tile: int | None = None
-    """Attend tile by tile, in tiles of at most so many tokens, as rows do that are too long for a small case."""
+    """Maximum tile size in tokens. Forces tiled attention, which otherwise runs only for rows longer than those of a small case."""
 
     @property
     def config(self) -> transformers.Gemma3TextConfig:
@@ -81,7 +81,7 @@ class Case:
 
 
 def deep(layers: int, **sizes: Any) -> dict[str, Any]:
-    """Every sixth layer global."""
+    """Makes every sixth layer global."""
     return {"num_hidden_layers": layers, "layer_types": None, **sizes}
 
 
@@ -128,7 +128,7 @@ CASES = (
 PAIRS = (
     "ours - float32", "sdpa - float32", "eager - float32", "ours - eager", "rounded - eager", "rounded - sdpa", "sdpa - eager",
 )  # fmt: skip
-"""What the table shows in bfloat16."""
+"""Columns of the table in bfloat16."""
 RATIOS = (
     ("ours - float32", "eager - float32"), ("ours - float32", "sdpa - float32"), ("ours - eager", "sdpa - eager"),
     ("rounded - eager", "sdpa - eager"), ("rounded - sdpa", "sdpa - eager"),
@@ -137,19 +137,19 @@ RATIOS = (
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Of one case; see the module's docstring."""
+    """Errors of one case. See the module's docstring."""
 
     largest_logit: float
     float32_logits: float
     float32_decoding: float | None
     float32_gradients: float
     worst_gradient: str
-    """The parameter."""
+    """Name of the parameter."""
     bfloat16_rms: dict[str, float]
-    """By pair of "ours", "rounded", "sdpa", "eager" and "float32", which is transformers'."""
+    """By pair of "ours", "rounded", "sdpa", "eager" and "float32". The last is transformers in float32."""
     bfloat16_max: dict[str, float]
     bfloat16_excess: float
-    """By how many standard errors ours is farther from float32 than the farther of eager and sdpa. Below 0: nearer."""
+    """Distance of ours from float32 minus that of the farther of eager and sdpa, in standard errors. Below 0: ours is nearer."""
 
 
 def main() -> None:
@@ -187,7 +187,7 @@ def main() -> None:
 
 
 def compare(case: Case, seeds: Sequence[int]) -> Errors:
-    """Measures one case: float32 with the first seed's model, bfloat16 with all."""
+    """Measures one case: float32 with the first seed's model, bfloat16 with those of all seeds."""
     with _tiles(case.tile):
         runs = [_run(case, seed, all_of_it=seed == seeds[0]) for seed in seeds]
     logits, decoded, gradients, theirs = runs[0]
@@ -213,7 +213,7 @@ def compare(case: Case, seeds: Sequence[int]) -> Errors:
 
 
 def _excess(runs: list[dict[str, np.ndarray]]) -> float:
-    """From the paired differences of the tokens' mean squared errors."""
+    """Computed from the paired differences of the tokens' mean squared errors."""
     squares = {
         name: np.concatenate([np.mean(np.square(logits[name] - logits["float32"]), axis=-1) for logits in runs])
         for name in ("ours", "eager", "sdpa")
@@ -224,7 +224,7 @@ def _excess(runs: list[dict[str, np.ndarray]]) -> float:
 
 @contextlib.contextmanager
 def _tiles(size: int | None) -> Iterator[None]:
-    """What is compiled within attends by such tiles."""
+    """Code compiled in this context uses tiles of this size in attention."""
     if size is None:
         yield
         return
@@ -235,7 +235,7 @@ def _tiles(size: int | None) -> Iterator[None]:
 
 
 def _run(case: Case, seed: int, all_of_it: bool):
-    """Logits of all texts, [tokens, V] by implementation; and, of `all_of_it`, what the cache gives and both sides' gradients."""
+    """Returns logits of all texts, [tokens, V] by implementation. With `all_of_it`, also the cache's logits and both sides' gradients."""
     examples = draw_texts(case, seed)
     batch, order = pack(case, examples)
     with tempfile.TemporaryDirectory() as folder:
@@ -261,7 +261,7 @@ def _run(case: Case, seed: int, all_of_it: bool):
 
 
 def random_model(config: transformers.Gemma3TextConfig, seed: int) -> transformers.Gemma3ForCausalLM:
-    """Draws every parameter, norms too, so that no wrong use of one goes unseen."""
+    """Draws every parameter, including norms, so that a wrong use of any of them is detected."""
     model = transformers.Gemma3ForCausalLM(config).eval().float()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -272,7 +272,7 @@ def random_model(config: transformers.Gemma3TextConfig, seed: int) -> transforme
 
 
 def draw_texts(case: Case, seed: int) -> Examples:
-    """Random tokens; two thirds of each text are its prompt. Its last token is only predicted."""
+    """Draws random tokens. Two thirds of each text are its prompt. Its last token is only predicted."""
     lengths = np.array(case.texts)
     vocabulary = {**SIZES, **case.sizes}["vocab_size"]
     tokens = np.random.default_rng(seed).integers(3, vocabulary, int((lengths + 1).sum())).astype(np.int32)
@@ -284,7 +284,7 @@ def draw_texts(case: Case, seed: int) -> Examples:
 
 
 def pack(case: Case, examples: Examples) -> tuple[Batch, list[np.ndarray]]:
-    """All texts as one batch, and which are in each row."""
+    """Packs all texts into one batch. Returns it with the texts in each row."""
     length = case.row_length or max(case.texts)
     rows = len(list(first_fit(np.array(case.texts), length)))
     batches = PackedBatches(examples, np.arange(len(examples)), {}, row_length=length, rows=rows, shuffle=False)
@@ -292,7 +292,7 @@ def pack(case: Case, examples: Examples) -> tuple[Batch, list[np.ndarray]]:
 
 
 def unpack(values_BxTxV: jax.Array, batch: Batch, order: list[np.ndarray]) -> np.ndarray:
-    """Puts what was computed in rows in the order of the texts: [tokens, V]."""
+    """Reorders values computed in rows into the order of the texts: [tokens, V]."""
     values = np.asarray(values_BxTxV, np.float32)
     texts = {step: values[row][batch["segment_ids"][row] == s + 1] for row, steps in enumerate(order) for s, step in enumerate(steps)}
     return np.concatenate([texts[step] for step in sorted(texts)])
@@ -310,14 +310,15 @@ def _rounded_logits(model: Gemma3, batch: Batch) -> jax.Array:
 
 
 def _rope_of_transformers(x_BxTxNxH: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """`gemma3.rope`, its angles' cosines and sines and each operation rounded to the dtype of x."""
+    """`gemma3.rope` with the cosines and sines of its angles, and each operation, rounded to the dtype of x."""
     cos, sin = (angle.astype(x_BxTxNxH.dtype) for angle in angles)
     first, second = jnp.split(x_BxTxNxH, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def our_gradients(model: Gemma3, batch: Batch) -> dict[str, np.ndarray]:
-    """Of the sum of the responses' log-probabilities, by transformers' names: they go through a file as parameters do."""
+    """Gradients of the sum of the responses' log-probabilities, by transformers' names. They are converted through a file, as parameters
+    are."""
     with tempfile.TemporaryDirectory() as folder:
         huggingface.save(_gradients(model, batch), Path(folder) / "gradients")
         return load_file(Path(folder) / "gradients" / "model.safetensors")
@@ -327,7 +328,7 @@ _gradients = jax.jit(jax.grad(lambda model, batch: response_log_probs(model, bat
 
 
 def decode(model: Gemma3, batch: Batch) -> np.ndarray:
-    """Logits BxTxV of rows of one text each: half of each is read at once, the rest a token at a time."""
+    """Logits BxTxV of rows of one text each. The first half of each is read at once, the rest token by token."""
     tokens, lengths = batch["tokens"], (batch["segment_ids"] > 0).sum(1)
     rows, starts = np.arange(len(tokens)), np.maximum(1, lengths // 2)
     most = int(starts.max())
@@ -335,7 +336,7 @@ def decode(model: Gemma3, batch: Batch) -> np.ndarray:
     out = np.zeros((*tokens.shape, model.config.vocabulary_size), np.float32)
     out[:, :most], cache = _read(model, tokens[:, :most], prompt_mask, model.init_cache(len(tokens), tokens.shape[1] + most))
     for step in range(int((lengths - starts).max())):
-        # A row that has come to its end reads its last token again, and what that gives is left.
+        # A row that has ended rereads its last token, and the result is discarded.
         at = np.minimum(starts + step, tokens.shape[1] - 1)
         logits, cache = _read(model, tokens[rows, at][:, None], None, cache)
         going = starts + step < lengths
@@ -350,13 +351,13 @@ def _read(model: Gemma3, tokens_BxT, segment_ids_BxT, cache):
 
 
 def torch_logits(model: transformers.Gemma3ForCausalLM, examples: Examples) -> np.ndarray:
-    """Of every text, each read alone: [tokens, V] fp32."""
+    """Logits of all texts, each read separately: [tokens, V] fp32."""
     with torch.no_grad():
         return np.concatenate([_read_alone(model, text)[0].float().numpy() for text in texts_of(examples)])
 
 
 def torch_gradients(model: transformers.Gemma3ForCausalLM, examples: Examples) -> dict[str, np.ndarray]:
-    """As `our_gradients`, by torch."""
+    """As `our_gradients`, computed by torch."""
     model.zero_grad()
     for text, prompt in zip(texts_of(examples), examples.prompt_lengths, strict=True):
         log_probs = torch.log_softmax(_read_alone(model, text)[0, prompt - 1 :], dim=-1)

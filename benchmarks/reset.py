@@ -1,4 +1,4 @@
-"""Milliseconds to make an episode's sites anew, by application: of a seed that was not seen before, and of one that was.
+"""Milliseconds to reset an episode's sites, by application, for a new seed and for a seed used before.
 
 python benchmarks/reset.py --seeds 200 --json reset.json
 """
@@ -16,7 +16,7 @@ from mira_arena.sites.registry import APPLICATIONS
 from mira_arena.sites.world import World
 
 FIRST = 50_000
-"""The first seed: beyond those that drawing tasks would have made content for."""
+"""First seed. It is beyond the seeds for which drawing tasks would already have created content."""
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def reset(app: str, seed: int) -> float:
-    """Of one application's state."""
+    """Milliseconds to create one application's state."""
     began = time.perf_counter()
     world = World(seed)
     world[app].snapshot()

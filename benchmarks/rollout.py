@@ -1,16 +1,17 @@
-"""Speed and memory of the rollout engine: the arena's scripted expert in Chromium, beside plain Playwright and BrowserGym. On Linux.
+"""Speed and memory of the rollout engine with the arena's scripted expert in Chromium, compared with plain Playwright and BrowserGym.
+Linux only.
 
     python benchmarks/rollout.py --contexts 1 4 --rounds 5 --json rollout.json
     python benchmarks/rollout.py --browsergym .venv-browsergym/bin/python      # also against BrowserGym: make bench-peers
-    python benchmarks/rollout.py --latency 2 --contexts 64 --episodes 640      # a policy that takes its time
+    python benchmarks/rollout.py --latency 2 --contexts 64 --episodes 640      # with a delay in the policy
     python benchmarks/rollout.py --memory 2000                                 # does memory grow?
 
-A step is an action with real input, its page load, one observation, and the record of it. The tasks are the same in every run:
-one of each template of the arena, or of the domains that are named, and so on in turn up to `--episodes`. Plain Playwright is the
-loop that one writes first: click a link, take a JPEG, take an aria_snapshot, on the same sites in the same browser, a context an
-episode. Each round runs everything once, in turn, so that a noisy machine is noisy for all alike; figures are medians over the
-rounds. CPU is the processor time of the whole tree of processes, the start of the browser included, which the seconds leave out; of ours it
-is also told by process.
+A step is an action with real input, its page load, one observation, and its record. All runs have the same tasks: they cycle
+through the templates of the arena, or of the given domains, up to `--episodes`. Plain Playwright is a simple
+loop: click a link, take a JPEG, take an aria_snapshot, on the same sites in the same browser, with one context per
+episode. Each round runs every side once, in turn, so that noise affects all sides equally. Figures are medians over the
+rounds. CPU is the processor time of the whole process tree, including the start of the browser, which the seconds leave out. For
+our engine it is also reported by kind of process.
 """
 
 import argparse
@@ -50,9 +51,9 @@ from rollouts.web.browser import BrowserConfig, find_executables
 from rollouts.web.observation import Observation, ObservationConfig
 
 PLAIN_STEPS = 8
-"""In an episode of plain Playwright: about as many as the expert takes."""
+"""Steps in an episode of plain Playwright: about the expert's number."""
 MINIWOB = "login-user"
-"""The page that is compared with BrowserGym: two fields to fill and a button to press."""
+"""The page for the comparison with BrowserGym: two fields to fill and a button to press."""
 MINIWOB_EPISODES = 15
 SAMPLE_SECONDS, MEMORY_SECONDS = 0.25, 5.0
 SHARE = "cpu_ms of "
@@ -78,14 +79,14 @@ def main() -> None:
     machine = f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}, playwright {importlib.metadata.version('playwright')}")
     print(f"{arguments.episodes} episodes of {len(arguments.templates)} templates: {', '.join(arguments.domains)}")
-    make_suite("arena").tasks("train", arguments.templates, arguments.episodes, 0)  # Drawing the tasks is no part of a step.
+    make_suite("arena").tasks("train", arguments.templates, arguments.episodes, 0)  # Draws the tasks before timing starts.
     figures = memory_over_episodes(arguments) if arguments.memory else compare(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "episodes": arguments.episodes} | figures, indent=1) + "\n")
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, object]:
-    """Runs all sides in turn and prints their medians and ratios."""
+    """Runs all sides in turn. Prints their medians and ratios."""
     sides: dict[str, Callable[[], dict[str, float]]] = {}
     for contexts in arguments.contexts:
         sides[f"ours, {contexts} contexts"] = lambda contexts=contexts: ours(contexts, arguments)
@@ -124,7 +125,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def memory_over_episodes(arguments: argparse.Namespace) -> dict[str, object]:
-    """Prints the memory of the whole tree at every 100 finished episodes."""
+    """Prints the memory of the process tree after every 100 finished episodes."""
     told: dict[int, float] = {}
 
     def watch(tree: "_Tree", folder: Path) -> None:
@@ -140,7 +141,7 @@ def memory_over_episodes(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def ours(contexts: int, arguments: argparse.Namespace) -> dict[str, float]:
-    """Of one run, the start of browser and sites left out of the seconds."""
+    """Figures of one run. Its seconds leave out the start of browser and sites."""
     peak, looked = 0.0, time.monotonic()
 
     def watch(tree: "_Tree", folder: Path) -> None:
@@ -164,7 +165,7 @@ def _figures(steps: int, episodes: int, seconds: float, cpu_seconds: Mapping[str
 
 
 def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tree, Path], None]") -> tuple[Tally, dict[str, float]]:
-    """The tally of one run, and its processor time by kind of process."""
+    """Returns the tally of one run, and its processor time by kind of process."""
     browser = BrowserConfig(contexts=contexts, draw=arguments.draw or arguments.screenshots, screenshots=arguments.screenshots)
     observation = ObservationConfig(handles="name", compact=True)
     config = RolloutConfig(templates=arguments.templates, episodes=arguments.episodes, browser=browser, observation=observation)
@@ -177,7 +178,7 @@ def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tr
 
 
 def _slow(policy: Policy, seconds: float) -> Policy:
-    """The same policy, thinking for so long before each answer."""
+    """The same policy, with a delay of `seconds` before each response."""
     make = policy.agent
     policy.agent = lambda task, attempt: _Slow(make(task, attempt), seconds)  # type: ignore[method-assign]
     return policy
@@ -214,7 +215,7 @@ async def _plain(contexts: int, arguments: argparse.Namespace) -> tuple[int, flo
 
 
 async def _visit(browser: Browser, suite: Suite, tasks: Iterator[Task]) -> int:
-    """Takes tasks until there are none; returns the steps made."""
+    """Takes tasks until none are left. Returns the number of steps."""
     steps = 0
     for task in tasks:
         draw = Random(task.id)
@@ -234,7 +235,7 @@ async def _visit(browser: Browser, suite: Suite, tasks: Iterator[Task]) -> int:
 
 
 def ours_miniwob() -> dict[str, float]:
-    """Of the steps between the first and the last: the first is counted with the opening of its page, the last is `exit`."""
+    """Excludes the first step, which includes opening the page, and the last, which is `exit`."""
     config = RolloutConfig(
         suite=SuiteConfig("miniwob"),
         templates=[MINIWOB],
@@ -254,7 +255,7 @@ def browsergym(python: Path) -> dict[str, float]:
 
 
 async def _browsergym(python: Path) -> list[float]:
-    """The seconds of each of its steps, in a process and an environment of its own, on pages served by ours."""
+    """Returns the seconds of each step of BrowserGym, which runs in its own process and environment, on pages that we serve."""
     suite = MiniwobSuite()
     await suite.start()
     (host,) = suite.hosts
@@ -268,7 +269,7 @@ async def _browsergym(python: Path) -> list[float]:
 
 
 class _Tree:
-    """Processor time and memory of this process and all below it."""
+    """Processor time and memory of this process and its descendants."""
 
     def __init__(self, watch: "Callable[[_Tree], None]" = lambda tree: None):
         self._watch, self._seconds = watch, collections.Counter[str]()
@@ -286,11 +287,11 @@ class _Tree:
         self._thread.join()
 
     def cpu_seconds(self) -> dict[str, float]:
-        """By kind of process."""
+        """Processor time by kind of process."""
         return dict(self._seconds - self._before)
 
     def pss_mib(self) -> float:
-        """Memory, what is shared counted in parts: Linux's proportional set size."""
+        """Memory with shared pages divided among their users: Linux's proportional set size."""
         kib = 0
         for process in _processes(os.getpid()):
             with contextlib.suppress(OSError):
@@ -308,15 +309,15 @@ class _Tree:
         for process in _processes(os.getpid()):
             with contextlib.suppress(OSError):
                 kind = _kind(process)
-                # utime and stime; of the zygote also those of the renderers that have ended, which come and go.
+                # utime and stime. For the zygote also cutime and cstime, the times of renderers that have ended.
                 times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11 : 15 if kind == RENDERERS else 13]
                 seconds[kind] += sum(map(int, times)) / _TICKS
-        # The most that was seen: when the browser ends, those of its processes are gone with it.
+        # Keeps the last values seen, since the times of the browser's processes are lost when it ends.
         self._seconds |= seconds
 
 
 def _kind(process: int) -> str:
-    """What a process of the tree is."""
+    """Kind of a process in the tree."""
     command = Path(f"/proc/{process}/cmdline").read_text()
     found = re.search(r"--type=([a-z-]+)", command)
     if found:
@@ -327,7 +328,7 @@ def _kind(process: int) -> str:
 
 
 def _processes(process: int) -> list[int]:
-    """A process and all below it."""
+    """A process and its descendants."""
     found = [process]
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{process}/task"):

@@ -1,17 +1,17 @@
-"""How the train step scales: compile time with depth, time per token with row length, loss memory with the vocabulary.
+"""Scaling of the train step: compile time with depth, time per token with row length, loss memory with the vocabulary.
 
     python benchmarks/scaling.py --json scaling.json
 
-- compile: lowering and compiling the whole step of scanned models of 12 and 48 layers at equal small widths, in turn.
-- length: the whole step over rows of 2,048 and of 16,384 tokens, 16,384 tokens in all, in turn: one group of five local
+- compile: tracing, lowering and compiling the step of scanned models of 12 and 48 layers with equal small widths, in turn.
+- length: the step over rows of 2,048 and of 16,384 tokens, 16,384 tokens in all, in turn: one group of five local
   layers (window 512) and a global one, width 384, 4 query heads of 64 over one kv head, mlp 2,304, loss on all tokens.
-  These are the proportions of Gemma3 1B at a third of its width, which makes the part of attention three times as large.
-- loss: what XLA sets aside for the gradient of the loss in the hidden states of 8,192 tokens, at vocabularies of 32,768
-  to 262,144, width 256; beside it the logits of all tokens. Compiled, not run.
-- rows: what XLA sets aside for the gradient of one layer of Gemma3 12B over a row of 16,384 tokens in bfloat16,
-  recomputed from its input (remat: block), local and global; beside it the logits of all heads. Compiled, not run.
+  These are the proportions of Gemma3 1B at a third of its width, which makes attention's share three times as large.
+- loss: XLA's temporary memory for the gradient of the loss with respect to the hidden states of 8,192 tokens, at vocabularies of
+  32,768 to 262,144, width 256, compared with the logits of all tokens. Compiled, not run.
+- rows: XLA's temporary memory for the gradient of one layer of Gemma3 12B over a row of 16,384 tokens in bfloat16,
+  rematerialised (remat: block), local and global, compared with the logits of all heads. Compiled, not run.
 
-Figures are medians; ratios are the larger case over the smaller, except those of memory that name what they divide by.
+Figures are medians. Ratios are the larger case over the smaller, except memory ratios, which name their denominator.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from mira_jax.training.step import cut, make_step
 
 GIB = 2**30
 KINDS = "clock", "cpu"
-"""Time that passed, and that of all cores together, which alone means something where others use the machine."""
+"""Wall-clock time, and CPU time of all cores. Only the latter is meaningful on a shared machine."""
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def compile_time(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """Seconds to trace, lower and compile SFT's step."""
+    """Seconds to trace, lower and compile the SFT step."""
     depths = {12: [], 48: []}
     for number in range(rounds):
         for layers in list(depths)[:: 1 if number % 2 else -1]:
@@ -92,19 +92,19 @@ def sft_batch(rows: int, length: int) -> dict[str, np.ndarray]:
 
 
 def step_parts(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple:
-    """The skeleton of a model, AdamW and its rate."""
+    """A model's skeleton, AdamW, and its learning rate."""
     settings = OptimizerConfig(learning_rate=1e-4, schedule="constant", warmup=0.0, weight_decay=0.1)
     return skeleton(build), make_optimizer(settings, 1), learning_rate(settings, 1)
 
 
 def all_tokens(model, batch):
-    """The mean negative log-likelihood of all tokens, each target being the token itself: the work is the same."""
+    """Mean negative log-likelihood of all tokens, where each target is the token itself. The amount of work is the same."""
     log_probs_BxT = token_log_probs(model, model(batch["tokens"], batch["positions"], batch["segment_ids"]), batch["tokens"])
     return Mean(-log_probs_BxT.sum(), jnp.float32(log_probs_BxT.size)), {}
 
 
 def row_length(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """Milliseconds a token of the whole step."""
+    """Milliseconds per token of the train step."""
     tokens, lengths = 16_384, {2048: [], 16_384: []}
     config = Gemma3Config(1024, 384, 6, 4, 1, 64, 2304, window=512)
     build = lambda rngs: Gemma3(config, rngs=rngs)  # noqa: E731
@@ -130,7 +130,7 @@ def row_length(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
 
 
 def compared(runs: dict[int, list[tuple[float, float]]], unit: str, name: str) -> tuple[dict[str, Any], dict[str, float]]:
-    """Medians by the clock and of all cores together, and the last case over the first."""
+    """Medians of wall-clock time and of CPU time of all cores, and the ratio of the last case to the first."""
     medians = {
         case: {kind: statistics.median(times) for kind, times in zip(KINDS, zip(*each, strict=True), strict=True)}
         for case, each in runs.items()

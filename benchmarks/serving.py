@@ -1,11 +1,11 @@
-"""Completions a second of `mira_jax.serve`: by the number of clients that ask at once, or of whole episodes.
+"""Throughput of `mira_jax.serve` in completions per second: by the number of concurrent clients, or for whole episodes.
 
     python benchmarks/serving.py --clients 1 4 8 --prompt 200 --tokens 10
     python benchmarks/serving.py --episodes 8 --steps 10 --page 200 1000
 
-A random model of the demo's size (about 1M parameters), token-id prompts, answers of at most `--tokens`, over loopback.
-Episodes are as in rollouts: each step's prompt has the task, all past answers in full, and a page that is new. They run
-on a server that keeps prompts and on one that does not, in turns, each round with new tasks and pages.
+Uses a random model of the demo's size (about 1M parameters), token-id prompts and responses of at most `--tokens`, over loopback.
+Episodes are as in rollouts: each step's prompt contains the task, all past responses in full, and a new page. They run
+on a server with a prefix cache and on one without, in turn. Each round has new tasks and pages.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
 
 def measure_load(folder: Path, tokenizer: Tokenizer, arguments: argparse.Namespace) -> tuple[list[dict], dict[str, float]]:
     cases, ratios = [], {}
-    # Every length that is asked for is compiled before anything is measured.
+    # Compiles every requested length before anything is measured.
     with serving(folder, f"warm_up={list(range(64, 513, 64))}") as (url, pid):
         print("| clients | completions/s | median ms | 95th percentile ms | server CPU ms a completion |\n|---|---|---|---|---|")
         for clients in arguments.clients:
@@ -93,7 +93,7 @@ def measure_episodes(folder: Path, tokenizer: Tokenizer, arguments: argparse.Nam
                 for side, url in servers:
                     start = time.monotonic()
                     asyncio.run(episodes(url, tokenizer, page, number, arguments))
-                    # The first round compiles, and is not counted.
+                    # The first round compiles and is not counted.
                     seconds[side] += [time.monotonic() - start] if number >= 0 else []
             done = {name: value - before[name] for name, value in counts(with_prefixes).items()}
         case = {
@@ -112,13 +112,13 @@ def measure_episodes(folder: Path, tokenizer: Tokenizer, arguments: argparse.Nam
 
 
 def counts(url: str) -> dict[str, float]:
-    """What the engine has counted."""
+    """Counters of the engine."""
     told = httpx.get(url + "/health").json()
     return {name: told[name] for name in ("completions", "prompt_tokens", "prefix_hits", "prefix_tokens")}
 
 
 async def episodes(url: str, tokenizer: Tokenizer, page: int, seed: int, arguments: argparse.Namespace) -> None:
-    """All episodes at once, each step by step."""
+    """Runs all episodes concurrently, and the steps of each in order."""
     draw = np.random.default_rng(seed + 1)
 
     def text(tokens: int) -> str:
@@ -130,7 +130,7 @@ async def episodes(url: str, tokenizer: Tokenizer, page: int, seed: int, argumen
             prompt = prompt_ids(intent, past, text(page), PromptConfig(), tokenizer)
             body = {"model": "bench", "prompt": prompt, "max_tokens": arguments.tokens, "temperature": arguments.temperature}
             (await http.post("/v1/completions", json=body)).raise_for_status()
-            # A random model's own answer may be of any length.
+            # A fixed text, since a random model's own response may have any length.
             past.append(Round(text(arguments.answer)))
 
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:
@@ -147,7 +147,7 @@ def make_model(folder: Path) -> Tokenizer:
 
 
 class serving:
-    """A server process on a free port, ended with the block."""
+    """A server process on a free port, stopped at the end of the block."""
 
     def __init__(self, folder: Path, *settings: str):
         self._ready = Path(tempfile.mkdtemp(dir=folder.parent)) / "ready.json"
@@ -176,7 +176,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 async def load(url: str, tokenizer: Tokenizer, clients: int, arguments: argparse.Namespace) -> tuple[float, list[float]]:
-    """Each client asks again as soon as it is answered. Returns (completions a second, seconds each took)."""
+    """Each client sends its next request once the last is answered. Returns (completions per second, seconds of each)."""
     draw, times = np.random.default_rng(clients), []
     end = time.monotonic() + arguments.seconds
 

