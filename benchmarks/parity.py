@@ -317,8 +317,8 @@ def _rope_of_transformers(x_BxTxNxH: jax.Array, angles: tuple[jax.Array, jax.Arr
 
 
 def our_gradients(model: Gemma3, batch: Batch) -> dict[str, np.ndarray]:
-    """Gradients of the sum of the responses' log-probabilities, by transformers' names. They are converted through a file, as parameters
-    are."""
+    """Gradients of the sum of the responses' log-probabilities, by transformers' names. They are converted through a file, like
+    parameters."""
     with tempfile.TemporaryDirectory() as folder:
         huggingface.save(_gradients(model, batch), Path(folder) / "gradients")
         return load_file(Path(folder) / "gradients" / "model.safetensors")

@@ -130,7 +130,7 @@ async def episodes(url: str, tokenizer: Tokenizer, page: int, seed: int, argumen
             prompt = prompt_ids(intent, past, text(page), PromptConfig(), tokenizer)
             body = {"model": "bench", "prompt": prompt, "max_tokens": arguments.tokens, "temperature": arguments.temperature}
             (await http.post("/v1/completions", json=body)).raise_for_status()
-            # A fixed text, since a random model's own response may have any length.
+            # A text of fixed length, since a random model's own response may have any length.
             past.append(Round(text(arguments.answer)))
 
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:

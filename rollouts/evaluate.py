@@ -100,7 +100,7 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
 def _identity(value: Any) -> Any:
     """Returns the part of a setting that identifies an evaluation. Addresses of endpoints and paths of tokenizers are left out.
 
-    The episodes record the tokenizer's hash, which `collect` compares.
+    The episodes record their tokenizer, which `collect` compares.
     """
     tree = config.to_tree(value)
     return {key: item for key, item in tree.items() if key not in ("endpoint", "tokenizer")} if isinstance(tree, dict) else tree

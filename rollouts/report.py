@@ -47,7 +47,7 @@ class ReportConfig:
     seed: Natural | None = None
     """Training seed, for the summary."""
     stages: str = ""
-    """Minutes per stage: a JSON file with stage to minutes, at the top level or under `minutes`, or the folder of stage records of
+    """Minutes per stage: a JSON file with stage to minutes, at the top level or under `minutes`, or the stage records of
     `mira_jax.phases`."""
     trajectories: Natural = 6
     """Number of tasks shown step by step, each with one episode per method."""

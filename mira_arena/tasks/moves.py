@@ -9,8 +9,7 @@ class Move:
 
     kind: str
     """search, click, choose, type; open: opens a link, turning to later pages of its list if necessary; switch: selects the tab
-    `argument`;
-    exit; tell: exits with the match of the pattern `argument` on the page."""
+    `argument`; exit; tell: exits with the match of the pattern `argument` on the page."""
     element: str = ""
     """Name of the element, as in its handle."""
     argument: str = ""

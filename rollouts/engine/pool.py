@@ -224,9 +224,8 @@ class _Run:
                 self.lost.add(trajectory)
                 self.lost_in_a_row += 1
             else:
-                # Removed from the lost episodes only after it was added to the finished ones: a kill between the two leaves it in both
-                # folders,
-                # which is harmless. The reverse order could leave it in neither.
+                # In this order: a kill between the two leaves the episode in neither place, and it is collected again. The reverse
+                # order could leave it both finished and lost.
                 self.lost.discard(trajectory.key)
                 self.spool.add(trajectory)
                 self.lost_in_a_row = 0

@@ -99,8 +99,7 @@ def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
 
 
 def is_labelled(folder: Path, out: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether `out` contains the labels of exactly the episodes of `folder`, with these settings. Raises UserError if `folder` is
-    damaged."""
+    """Whether `out` contains the labels of exactly `folder`'s episodes, with these settings. Raises UserError if `folder` is damaged."""
     return out.is_dir() and not _difference(out, ShardReader(folder), settings)
 
 

@@ -124,7 +124,7 @@ def read(data: str, config: ObservationConfig, notices: Sequence[str] = ()) -> O
     try:
         return _build(raw, config, notices)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        # The page's own scripts can tamper with built-ins that the page script uses.
+        # The page's own scripts can reach objects that the page script uses.
         raise ValueError(f"the page script returned a broken page: {type(error).__name__} {error}") from None
 
 

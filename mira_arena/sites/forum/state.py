@@ -141,8 +141,7 @@ class ForumState(State):
 
     def comments(self, thread: int) -> list[dict[str, Any]]:
         """Comments in page order: each after the one that it replies to, with its depth and the author replied to. Replies are ordered
-        by
-        decreasing score."""
+        by decreasing score."""
         replies: dict[int | None, list[Row]] = {}
         for row in self._all("SELECT *, score + vote AS points FROM comment WHERE thread = ? ORDER BY score, id DESC", thread):
             replies.setdefault(row["parent"], []).append(row)

@@ -35,7 +35,7 @@ CREATE VIEW sale AS SELECT number, customer, status, day, total FROM past_order 
     SELECT number, customer, status, substr(today, 1, 8) || printf('%02d', CAST(day AS INTEGER)), total FROM orders, books;
 CREATE VIEW sold AS SELECT number, product, quantity FROM past_order UNION ALL SELECT number, product, quantity FROM order_line;
 """
-"""What only the admin panel shows. A sale is an order with the whole date."""
+"""Tables that only the admin panel shows, and views for reports. A sale is an order with its full date."""
 
 
 @functools.lru_cache(maxsize=32)

@@ -35,7 +35,7 @@ def save_as(label: str) -> tuple[Move, ...]:
 
 
 def travel(start: str, end: str, by: str, careful: bool = False) -> tuple[Move, ...]:
-    """From any page of the map, opens the directions. The tab that is selected initially needs no move. `careful`: as in `find`."""
+    """From any page of the map, opens the directions. The default mode of travel needs no move. `careful`: as in `find`."""
     tab = (Move("click", f"by {by}", habit="" if careful else "forgets_option"),) if by != WAYS[0] else ()
     return (
         Move("click", "directions"), *tab, Move("type", "from", start), Move("type", "to", end),

@@ -167,8 +167,7 @@ def _site_errors() -> Iterator[None]:
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """Routes requests to applications by `host:port`. A client that uses only this transport skips loading certificates, which takes 20
-    ms."""
+    """Routes requests to applications by `host:port`. A client with only this transport skips loading certificates, which takes 20 ms."""
 
     def __init__(self, apps: Mapping[str, httpx.ASGITransport]):
         self._apps = apps

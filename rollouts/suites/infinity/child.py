@@ -19,8 +19,7 @@ import sys
 import threading
 
 PAGES = ("/", "/index.html")
-"""All paths to which the browser may navigate. Scripts of a page can reach the other paths: static files, and the API to which they
-send the state."""
+"""All paths to which the browser may navigate. Scripts of a page can reach the others: static files, and the API that takes the state."""
 LONGEST = 500
 """Maximum characters kept of a verifier's message."""
 

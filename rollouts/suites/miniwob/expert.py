@@ -82,7 +82,7 @@ SCRIPTS: dict[str, tuple[str, Callable[..., list[Move]]]] = {
     ),
     "unicode-test": (r'Click on the "(.+)" button\.', lambda text: [_click("button", text)]),
 }
-"""Page to the pattern of its instruction, and the moves that the instruction asks for."""
+"""Page to the pattern of its instruction, and a function from the pattern's groups to the moves."""
 
 
 class Expert:

@@ -117,7 +117,7 @@ class MiniwobSuite:
         return (solved,), [(self._solved(step.state),) for step in trajectory.steps]
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> Expert:
-        """Returns the script of the page. `rollouts.suites.miniwob.expert.SCRIPTS` lists the pages that have one. Raises UserError for
+        """Returns the page's script. `rollouts.suites.miniwob.expert.SCRIPTS` lists the pages that have one. Raises UserError for
         others."""
         if habits:
             raise UserError(f"policy.habits: the experts of MiniWoB++ have none, not {', '.join(habits)}")

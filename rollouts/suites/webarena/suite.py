@@ -97,8 +97,7 @@ class WebArenaLiteSuite:
         """Returns tasks in the benchmark's order. The templates are the sites, and `several_sites`.
 
         Raises:
-            UserError: a split other than test, too many tasks, an unknown template, or tasks whose site, account or judge is not
-            configured.
+            UserError: a split other than test, too many tasks, an unknown template, or tasks whose site, account or judge is missing.
         """
         if split != "test":
             raise UserError(f"split: {split!r}: webarena_lite has nothing but test: its tasks are for evaluation")
@@ -233,8 +232,7 @@ class WebArenaSession:
 
     async def _select(self, page: BrowserPage, locator: str, last_url: str) -> str:
         """Returns the text that a locator selects. A locator is a script of the benchmark and is only run in the page. If it fails, it
-        selects
-        nothing."""
+        selects nothing."""
         try:
             async with asyncio.timeout(_LOCATOR_SECONDS):
                 if not locator:
