@@ -41,7 +41,7 @@ def summarise(evaluations: Sequence[Evaluation], baseline: str, treatment: str, 
 
 
 def table(summary: Summary) -> str:
-    """The summary as text: success per method with its interval, every paired comparison, the minutes per stage where known."""
+    """Formats the summary as text: success per method with its interval, all paired comparisons, and the minutes per stage if known."""
     level = summary.intervals.level
     lines = [f"{'policy':<14}{'success':>9}   {100 * level:g} % interval      tasks"]
     for name, method in summary.methods.items():
