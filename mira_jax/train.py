@@ -43,9 +43,9 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 class TrainConfig:
     out: str = ""
     """Folder of the run."""
-    recipe: Annotated[
-        dict[str, Any], Options(RECIPES, chosen_by=("name", "objective"), defaults={"objective": DEFAULT_OBJECTIVE})
-    ] = dataclasses.field(default_factory=lambda: {"name": "sft"})
+    recipe: Annotated[dict[str, Any], Options(RECIPES, chosen_by=("name", "objective"), defaults={"objective": DEFAULT_OBJECTIVE})] = (
+        dataclasses.field(default_factory=lambda: {"name": "sft"})
+    )
     """`name`, the actor's `objective`, and the options of that recipe."""
     init_from: str | None = None
     """A run's folder or a Hugging Face folder to start from. A critic takes a policy's trunk."""

@@ -134,7 +134,7 @@ def test_remat_changes_no_gradient():
 
 
 def test_unknown_remat_is_refused():
-    with pytest.raises(UserError, match="model.remat: 'everything' is none of none, block, mlp, products"):
+    with pytest.raises(UserError, match=r"model\.remat: 'everything' is none of none, block, mlp, products"):
         Gemma3(small(), rngs=nnx.Rngs(0), remat="everything")
 
 
