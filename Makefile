@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= dev
-# What means something on an accelerator: parity, attention, the sampler, adapters, precision, and the step.
+# Tests that are meaningful on an accelerator: parity, attention, the sampler, adapters, precision, and the training step.
 DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_precision.py models/test_lora.py \
 	models/test_sampler.py training/test_step.py training/test_precision.py recipes/test_scoring.py)
 
@@ -17,7 +17,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-# The same mathematics on the GPU or TPU of this machine, one process at a time: make test-device EXTRAS=dev,cuda
+# Numerical tests on the GPU or TPU of this machine, in a single process: make test-device EXTRAS=dev,cuda
 test-device: setup
 	XLA_FLAGS= XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -p no:xdist -o addopts='-q --strict-markers --import-mode=importlib' $(DEVICE_TESTS)
 
@@ -25,8 +25,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-# Live comparison with transformers, in an environment of its own because torch is large; and what exports say of their
-# tokenizer in the oldest release that is supported, which takes an older `tokenizers`.
+# Comparison with transformers, in a separate environment because torch is large. A second environment reads the tokenizers of
+# exports with the oldest supported transformers, which needs an older `tokenizers`.
 test-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
 	.venv-peers/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers tests/serving/test_lm_eval.py
@@ -34,20 +34,20 @@ test-peers:
 	.venv-peers-oldest/bin/python -m pytest -o addopts='-q --import-mode=importlib' tests/peers/test_configs.py tests/peers/test_tokenizer.py tests/peers/test_generation.py \
 		tests/trajectories/test_tokenizer_json.py
 
-# The whole loop in miniature on the oldest versions that pyproject.toml allows of what we import, in an environment of its own.
+# The whole loop in miniature, in a separate environment with the oldest versions that pyproject.toml allows.
 test-lowest: setup
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --quiet --resolution lowest-direct -e ".[dev]"
 	.venv-lowest/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/test_ring.py
 
-# Rollouts on a Ray cluster of two nodes on this machine, in an environment of its own for the same reason.
+# Rollouts on a Ray cluster of two nodes on this machine, in a separate environment.
 test-ray:
 	VENV=.venv-ray PYTHON=$(PYTHON) scripts/setup.sh dev,ray
 	.venv-ray/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/rollouts/test_ray.py
 
-# What benchmarks/train_step.py and benchmarks/decode.py compare with: torch and transformers, and google-tunix.
-# And what benchmarks/rollout.py does: BrowserGym, which takes an older Playwright.
+# Environments for the benchmarks: torch and transformers, and google-tunix (train_step.py, decode.py), and BrowserGym, which needs
+# an older Playwright (rollout.py).
 bench-peers:
 	VENV=.venv-peers PYTHON=$(PYTHON) scripts/setup.sh dev,peers
 	$(PYTHON) -m venv .venv-tunix
