@@ -1,4 +1,4 @@
-"""`python -m mira_jax COMMAND` is `mira COMMAND`, for where the script is not on PATH."""
+"""`python -m mira_jax COMMAND` runs `mira COMMAND` when the script is not on PATH."""
 
 import sys
 

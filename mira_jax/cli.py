@@ -1,4 +1,4 @@
-"""The `mira` console script: one table of commands, each a module that `python -m` runs too."""
+"""The `mira` console script: a table of commands. Each is a module that also runs with `python -m`."""
 
 import dataclasses
 import difflib
@@ -17,12 +17,12 @@ class Entry:
     """One line of the table."""
 
     module: str
-    """It holds the `COMMAND`. Imported when the command runs."""
+    """The module that defines `COMMAND`. It is imported when the command runs."""
     about: str
     extra: str = ""
-    """What has to be installed for it."""
+    """The extra of the package that the command needs."""
     config: str | None = None
-    """Read if no `--config` is given."""
+    """The config file to read when `--config` is not given."""
 
     def load(self) -> Command:
         return importlib.import_module(self.module).COMMAND
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load(name: str) -> Command:
-    """Imports a command. Raises UserError if what it needs is not installed."""
+    """Imports a command. Raises UserError if one of its requirements is not installed."""
     entry = COMMANDS[name]
     extras.require(entry.extra)
     if entry.module.startswith("rollouts."):

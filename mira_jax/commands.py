@@ -1,4 +1,4 @@
-"""What every command is: a config class, flags, and a function that takes the config."""
+"""Common parts of all commands: a config class, flags, and a function that takes the config."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,7 @@ PACKAGES = ("mira_jax", "rollouts")
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command, run by `mira NAME` and by `python -m` of its module."""
+    """A command, run by `mira NAME` or by `python -m` with its module."""
 
     name: str
     main: Callable[[Any], int | None]
@@ -27,17 +27,17 @@ class Command:
     config_type: type
     description: str | None
     flags: tuple[str, ...] = ()
-    """Keys of the first level that are flags too: `out` gives `--out DIR`, which means the same as `--set out=DIR`; one that is
-    true or false takes no value."""
+    """Top-level keys that are also flags. `out` defines `--out DIR`, which is equivalent to `--set out=DIR`. A flag for a
+    boolean key takes no value."""
     positional: tuple[str, ...] = ()
-    """Keys of the first level that are arguments without a flag."""
+    """Top-level keys that are also positional arguments."""
 
     def run(self, argv: Sequence[str] | None = None, config: str | None = None) -> int:
         """Reads the config, calls `main` and returns the exit code. A `UserError` is printed as one message, with exit code 2.
 
         Args:
-            argv: without the program; that of this process by default.
-            config: the file to read if `--config` is not given.
+            argv: the arguments without the program name. Default: those of this process.
+            config: the config file to read when `--config` is not given.
         """
         arguments = self.parser().parse_intermixed_args(argv)
         log_to_stderr()
@@ -78,7 +78,7 @@ class Command:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its help ends with the keys of the config."""
+    """An argument parser whose help ends with the keys of the config."""
 
     def __init__(self, config_type: type, **options: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
@@ -89,7 +89,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Stderr(logging.Handler):
-    """Writes to what `sys.stderr` is when a record comes, above a progress bar if there is one."""
+    """Writes each record to the current `sys.stderr`, above a progress bar if one is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
@@ -97,7 +97,7 @@ class _Stderr(logging.Handler):
 
 
 def log_to_stderr() -> None:
-    """Messages of our packages, as plain lines; libraries keep their own settings."""
+    """Prints the log messages of our packages to stderr as plain lines. The settings of other libraries are unchanged."""
     for name in PACKAGES:
         log = logging.getLogger(name)
         log.handlers = [_Stderr()]
@@ -106,7 +106,7 @@ def log_to_stderr() -> None:
 
 
 def flags_of(command: Command) -> list[str]:
-    """All of its flags."""
+    """All flags of the command."""
     return [flag for action in command.parser()._actions for flag in action.option_strings if flag.startswith("--")]
 
 

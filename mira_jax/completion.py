@@ -3,7 +3,7 @@
     eval "$(mira completion bash)"    in ~/.bashrc
     eval "$(mira completion zsh)"     in ~/.zshrc, after compinit
 
-The script is static: completing starts no Python. Print it again after an update.
+The script is static, so completion does not start Python. Print the script again after an update.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from mira_jax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class CompletionConfig:
     shell: Literal["bash", "zsh"] = "bash"
-    """The shell to complete in."""
+    """The shell to generate the script for."""
 
 
 def main(config: CompletionConfig) -> int:
@@ -26,7 +26,7 @@ def main(config: CompletionConfig) -> int:
 
 
 def script(shell: str) -> str:
-    """Commands whose extra is not installed are completed by name only."""
+    """The completion script. Commands whose extra is not installed are completed by name only."""
     lines = ["autoload -U +X bashcompinit && bashcompinit"] if shell == "zsh" else []
     lines += [
         "_mira() {",
@@ -63,7 +63,7 @@ def script(shell: str) -> str:
 
 
 def _distinct(keys: list[schema.Key]) -> list[schema.Key]:
-    """Without those that the user names, and one of each path."""
+    """The keys without those that contain a name chosen by the user, one for each path."""
     return list({key.path: key for key in keys if not {"NAME", "N"} & set(key.path.split("."))}.values())
 
 

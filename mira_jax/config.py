@@ -1,8 +1,8 @@
-"""Typed configs from YAML: strict, small, with overrides.
+"""Typed configs from YAML, with strict checks and overrides.
 
-A config is a dataclass with a default for everything that has a good one. The YAML states what differs. The annotation of a key
-states its choices by `Literal` and its range by `msgspec.Meta`; `__post_init__` checks what concerns several keys, and raises
-`ConfigError`.
+A config is a dataclass in which every key with a sensible default has one. The YAML file contains the keys that differ from
+the defaults. The annotation of a key declares its choices with `Literal` and its range with `msgspec.Meta`. `__post_init__`
+checks conditions that involve several keys, and raises `ConfigError`.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from mira_jax.files import is_url
 
 Config = TypeVar("Config")
 WEB = ("http", "https", "ws", "wss", "ray")
-"""Schemes of addresses that keys may hold: of sites, endpoints and a Ray cluster."""
+"""URL schemes that keys may contain: for sites, endpoints and a Ray cluster."""
 
 Natural = Annotated[int, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -35,14 +35,14 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 ProperFraction = Annotated[float, Meta(ge=0, lt=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Level = Annotated[float, Meta(gt=0, lt=1)]
-"""Of a confidence interval."""
+"""The level of a confidence interval."""
 
 
 class Origins:
-    """Where the values of a config are from: `--set` or a flag, the file, or the defaults."""
+    """The origin of each value of a config: `--set` or a flag, the file, or the defaults."""
 
     def __init__(self, config_type: type, path: str | Path | None, tree: Mapping[str, Any], overrides: Mapping[str, str]):
-        """`tree` is what the file at `path` holds, `overrides` maps keys to the flags that set them."""
+        """`tree` is the content of the file at `path`. `overrides` maps keys to the flags that set them."""
         self._config_type, self._path, self._tree, self._overrides = config_type, path, tree, overrides
 
     def of(self, key: str) -> str:
@@ -63,7 +63,7 @@ class Origins:
         return str(self._path)
 
     def _knows(self, key: str) -> bool:
-        """Whether `key` is a key of the config or below one; a message about a whole group is not about a value."""
+        """Whether `key` is a key of the config, or below one. A message about a group of keys is not about a single value."""
         paths = [known.path.split(".") for known in schema.keys(self._config_type)]
         parts = key.split(".")
         return any(
@@ -72,7 +72,7 @@ class Origins:
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Names the origin of the value in an error that is raised inside it: a ConfigError, or one whose message begins with a key."""
+        """Adds the origin of the value to an error raised in this context: a ConfigError, or an error whose message begins with a key."""
         try:
             yield
         except ConfigError as error:
@@ -85,11 +85,11 @@ class Origins:
 
 
 def load(config_type: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Builds a `config_type` from a YAML file and `KEY=VALUE` overrides, dots between levels.
+    """Builds a `config_type` from a YAML file and `KEY=VALUE` overrides, in which dots separate the levels.
 
     Raises:
-        UserError: a missing file, YAML that does not parse, an unknown key (the nearest known one is
-            named), or a wrong value. The message says whether it is from the file, from `--set` or a default.
+        UserError: the file is missing, the YAML is invalid, a key is unknown (the nearest known key is
+            named), or a value is wrong. The message names its origin: the file, `--set` or a default.
     """
     tree, origins = gather(config_type, path, [(override, "--set") for override in overrides])
     with origins.named():
@@ -97,10 +97,10 @@ def load(config_type: type[Config], path: str | Path | None = None, overrides: S
 
 
 def gather(config_type: type, path: str | Path | None, overrides: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], Origins]:
-    """What the file and the overrides give together.
+    """Merges the file and the overrides.
 
     Args:
-        overrides: `KEY=VALUE`, and the flag that a message names for it.
+        overrides: pairs of `KEY=VALUE` and the flag that messages name for it.
     """
     written = read(Path(path)) if path else {}
     tree = _copy(written)
@@ -114,11 +114,11 @@ def gather(config_type: type, path: str | Path | None, overrides: Sequence[tuple
 
 
 def build(config_type: type[Config], tree: dict[str, Any], source: str = "", prefix: str = "") -> Config:
-    """Converts plain data to `config_type`. Raises UserError as `load` does.
+    """Converts plain data to `config_type`. Raises the same UserErrors as `load`.
 
     Args:
-        source: where the data are from, for messages.
-        prefix: of the keys in messages, with a dot at its end.
+        source: the origin of the data, for messages.
+        prefix: the prefix of keys in messages, with a trailing dot.
     """
     try:
         _refuse_stores(tree, prefix)
@@ -128,18 +128,18 @@ def build(config_type: type[Config], tree: dict[str, Any], source: str = "", pre
 
 
 def to_tree(config: Any) -> dict[str, Any]:
-    """The config as plain data, defaults included, as written beside every run."""
-    # msgspec leaves out what it has not itself set: defaults of dataclasses that it made.
+    """The config as plain data, defaults included, as it is saved with every run."""
+    # msgspec.to_builtins leaves out the defaults of dataclasses that msgspec constructed itself.
     return msgspec.to_builtins(dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config)
 
 
 def to_yaml(config: Any) -> str:
-    """The whole config, defaults included, as `load` reads it."""
+    """The complete config as YAML, defaults included, in the form that `load` reads."""
     return yaml.safe_dump(to_tree(config), sort_keys=False)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError as `load` does."""
+    """The mapping in a YAML file. Raises the same UserErrors as `load`."""
     path = find(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -157,13 +157,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find(path: Path) -> Path:
-    """`path`, or where it is not there the file of that name that comes with the package: `configs/demo/sft.yaml` works anywhere."""
+    """`path` if it exists, otherwise the packaged file of that name, so that `configs/demo/sft.yaml` works in any folder."""
     packaged = Path(__file__).parent / path
     return packaged if not path.exists() and path.parts[:1] == ("configs",) and packaged.is_file() else path
 
 
 def _copy(tree: Any) -> Any:
-    """Containers anew, so that overrides leave the original as it is."""
+    """Copies the containers, so that overrides do not change the original."""
     if isinstance(tree, dict):
         return {key: _copy(value) for key, value in tree.items()}
     return [_copy(value) for value in tree] if isinstance(tree, list) else tree
@@ -185,7 +185,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
 
 
 def _make(config_type: Any, tree: dict[Any, Any], prefix: str) -> Any:
-    """A config class from its keys."""
+    """Builds a config class from its keys."""
     fields = {field.name: field for field in dataclasses.fields(config_type) if field.init}
     for key in tree:
         if key not in fields:
@@ -202,14 +202,14 @@ def _make(config_type: Any, tree: dict[Any, Any], prefix: str) -> Any:
     except ConfigError as error:
         raise error.below(prefix) from None
     except (UserError, ValueError) as error:
-        # One that names the whole path of its key already.
+        # This message already begins with the full path of its key.
         path, colon, problem = str(error).partition(": ")
         named = colon and prefix and path.startswith(prefix)
         raise (ConfigError(path.removeprefix(prefix), problem, prefix) if named else ConfigError("", str(error), prefix)) from None
 
 
 def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> None:
-    """Refuses wrong options of what is chosen by name, before it is made."""
+    """Refuses invalid options of a class that is selected by name, before the class is instantiated."""
     for field in dataclasses.fields(config_type):
         options = schema.options_in(schema.hints_of(config_type)[field.name])
         if not options or not options.chosen_by:
@@ -237,7 +237,7 @@ def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> Non
 
 
 def _value(annotation: Any, value: Any, key: str) -> Any:
-    """One value as its annotation has it. Raises ConfigError with the path of what is wrong."""
+    """Converts one value to its annotation. Raises ConfigError with the path of the invalid part."""
     plain = schema.strip(annotation)
     group, _ = schema.group_in(annotation)
     if group and value is not None:
@@ -261,7 +261,7 @@ def _value(annotation: Any, value: Any, key: str) -> Any:
 
 
 def _wrong(annotation: Any, value: Any, key: str) -> ConfigError:
-    """What is wrong with a value that does not convert; of a list or mapping, with its first wrong item."""
+    """Describes why a value does not convert. For a list or mapping, describes its first invalid item."""
     plain = schema.strip(annotation)
     container, arguments = typing.get_origin(plain), typing.get_args(plain)
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -286,7 +286,7 @@ def _converts(value: Any, annotation: Any) -> bool:
 
 
 def _refuse_stores(value: Any, key: str) -> None:
-    """No key takes the address of an object store: every folder is one of a mounted file system."""
+    """Refuses addresses of object stores: every folder must be on a mounted file system."""
     if isinstance(value, dict):
         for name, item in value.items():
             _refuse_stores(item, f"{key}{name}.")
@@ -302,7 +302,7 @@ def _refuse_stores(value: Any, key: str) -> None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two trees of settings mean the same. The same path may be spelled in several ways."""
+    """Whether two config trees are equal. Different spellings of the same path count as equal."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):

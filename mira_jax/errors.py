@@ -1,21 +1,21 @@
-"""The errors that a user can correct, and how messages of other libraries are quoted."""
+"""Errors that the user can correct, and how messages of other libraries are quoted."""
 
 _LENGTH = 300
-"""The most characters of another library's message in ours."""
+"""Maximum number of characters quoted from another library's message."""
 
 
 class UserError(Exception):
-    """Something given from outside is wrong: the message names it and says what to do.
+    """Invalid input. The message names what is wrong and gives a remedy.
 
-    Commands print the message alone and exit with code 2. Raised before anything is half-written.
+    Commands print only the message and exit with code 2. The error is raised before any output is partly written.
     """
 
 
 class ConfigError(UserError):
-    """A key of a config has a wrong value.
+    """A config key has an invalid value.
 
-    A config class raises it with the key relative to itself; `mira_jax.config.build` completes the path. In `problem`, `$.` stands
-    for the place of the class: `$.api_key_env` is shown as `policy.endpoint.api_key_env`.
+    A config class raises it with the key relative to itself, and `mira_jax.config.build` completes the path. In `problem`,
+    `$.` stands for the path of the class: `$.api_key_env` is shown as `policy.endpoint.api_key_env`.
     """
 
     def __init__(self, key: str, problem: str, prefix: str = "", origin: str = ""):
@@ -27,11 +27,11 @@ class ConfigError(UserError):
         return f"{self.prefix}{self.key}".rstrip(".")
 
     def below(self, prefix: str) -> "ConfigError":
-        """The same error of a class whose keys begin with `prefix`, which ends in a dot."""
+        """The same error with `prefix`, which ends in a dot, in front of its keys."""
         return type(self)(self.key, self.problem, prefix + self.prefix, self.origin)
 
     def given_by(self, origin: str) -> "ConfigError":
-        """The same error, where the value is from `origin`: `--set`, a file, or "" for a default."""
+        """The same error with the origin of the value: `--set`, a file, or "" for a default."""
         return type(self)(self.key, self.problem, self.prefix, origin)
 
     def message(self) -> str:
@@ -43,7 +43,7 @@ class ConfigError(UserError):
 
 
 class UnknownKeyError(ConfigError):
-    """The config has no such key; `problem` is the nearest known one, relative to the class."""
+    """The config has no such key. `problem` is the nearest known key, relative to the class."""
 
     def message(self) -> str:
         return f"unknown key {self.path}; did you mean {self.prefix}{self.problem}?"

@@ -1,11 +1,12 @@
-"""Writes a policy as a Hugging Face folder, for transformers, vLLM and every other engine.
+"""Exports a policy as a Hugging Face folder, for transformers, vLLM and other engines.
 
     mira export --checkpoint runs/demo/mira --out runs/demo/export
 
-A policy that came from a multimodal Gemma3 gets its vision tower back. One parameter is in memory at a time.
+If the policy was trained from a multimodal Gemma3, the export includes its vision tower. One parameter is in memory at a
+time.
 
-Adapters are merged into their matrices in float32, and how much of them survives the cast to the export's dtype is printed.
-With `--set adapter=true` they are written by themselves, in PEFT's layout.
+Adapters are merged into their matrices in float32. The command prints how much of their change remains after the cast to the
+dtype of the export. `--set adapter=true` exports only the adapters, in PEFT's layout.
 """
 
 import dataclasses
@@ -30,24 +31,24 @@ from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories.tokenizer import find_tokenizer
 
 LEAST_SHARE, MOST_ERROR = 0.99, 0.1
-"""Of the adapters' change in an export (`mira_jax.models.merging.Survival`). Beyond these it is warned of."""
+"""Limits for the change by adapters in an export (`mira_jax.models.merging.Survival`). The command warns beyond these."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
     checkpoint: str = ""
-    """A run's folder, of which the newest checkpoint is taken, or a Hugging Face folder."""
+    """A run folder, whose newest checkpoint is used, or a Hugging Face folder."""
     out: str = ""
-    """The folder to write. If it is there already, it must hold this very export, and is left as it is."""
+    """The folder to write. If it already exists, it must contain this same export, and is left unchanged."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of the text model's tensors on disk. Default: as the checkpoint has them."""
+    """Dtype of the text model's tensors on disk. Default: the dtypes of the checkpoint."""
     vision: str | None = None
-    """A multimodal Hugging Face folder whose vision tower is exported with the model. Default: that of the folder from
-    which the run began, by way of any number of runs."""
+    """A multimodal Hugging Face folder whose vision tower is included in the export. Default: the folder that the run was
+    initialised from, directly or through other runs."""
     text_only: bool = False
-    """Leave the vision tower out."""
+    """Export without the vision tower."""
     adapter: bool = False
-    """Write only the adapters of a LoRA run, in float32, as adapter_config.json and adapter_model.safetensors of PEFT."""
+    """Write only the adapters of a LoRA run, in float32, as PEFT's adapter_config.json and adapter_model.safetensors."""
 
 
 def main(config: ExportConfig) -> None:
@@ -88,10 +89,10 @@ def _export(config: ExportConfig) -> None:
 
 
 def export_adapter(run: str, weights: Weights, out: Path, multimodal: bool) -> None:
-    """Writes the adapters of `run` to a new folder, or finds them there already.
+    """Writes the adapters of `run` to a new folder, or accepts a folder that already contains them.
 
     Raises:
-        UserError: the run has no adapters, or `out` holds something else.
+        UserError: the run has no adapters, or `out` contains something else.
     """
     chain = load.lora_chain(run)
     if not chain:
@@ -128,7 +129,7 @@ def _report_survival(weights: MergedWeights) -> None:
 
 
 def open_weights(folder: str | Path) -> Weights:
-    """The parameters to export, of a run or a Hugging Face folder; adapters are merged into those that they belong to."""
+    """The parameters to export, from a run or a Hugging Face folder. Adapters are merged into their matrices."""
     _, heads = load.load_config(folder)
     if not heads and (chain := load.lora_chain(folder)):
         layers = [(load.load_adapters(run), settings.scale) for run, settings in chain]
@@ -139,9 +140,10 @@ def open_weights(folder: str | Path) -> Weights:
 
 
 def find_origin(folder: str | Path) -> Path | None:
-    """The Hugging Face folder that a model began as: itself, what its import kept of it, or that of the run's `init_from`.
+    """The Hugging Face folder that a model comes from: the folder itself, the files kept by its import, or the origin of the
+    run's `init_from`.
 
-    Says so on stderr if the trail ends at a folder that is gone.
+    Prints a note on stderr if a folder along the way no longer exists.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""What has to be installed for a part of the package, and the message where it is not."""
+"""Optional dependencies, and the message when they are missing."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ MODULES = {
     "ray": ("ray",),
     "miniwob": ("miniwob",),
 }
-"""Extra of pyproject.toml to the modules that it brings."""
+"""Extra in pyproject.toml to the modules that it installs."""
 
 
 def require(extra: str) -> None:
@@ -21,12 +21,12 @@ def require(extra: str) -> None:
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra beside the installed package."""
+    """The command that adds an extra to the installed package."""
     return f"pip install 'mira-jax[{extra}]'"
 
 
 def refuse_foreign_rollouts() -> None:
-    """Raises UserError if the package `rollouts` is not ours: an unrelated distribution of that name installs over it."""
+    """Raises UserError if the package `rollouts` is not ours. An unrelated distribution of that name overwrites it when installed."""
     spec = importlib.util.find_spec("rollouts")
     if spec is None:
         return

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole, JSON that is strict, folders with one writer at a time, and the time of writing."""
+"""Atomic writing of files and folders, strict JSON, exclusive locks on folders, and timestamps."""
 
 import contextlib
 import datetime
@@ -18,23 +18,23 @@ from mira_jax.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PART = ".part"
-"""The end of the name of what is being written. A writer that was killed leaves it behind."""
+"""Suffix of a file that is being written. A killed writer leaves this file behind."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 
 
 def is_url(text: str | Path) -> bool:
-    """Whether `text` is an address such as gs://bucket/run; a `Path` of it has one slash less."""
+    """Whether `text` is a URL such as gs://bucket/run. `Path` collapses the two slashes into one, which is also recognised."""
     return bool(_URL.match(str(text)))
 
 
 def temporary_name(path: Path) -> Path:
-    """Where `path` is written before it is renamed."""
-    # Not the process id: processes of two containers may have the same.
+    """The temporary name that `path` is written under before it is renamed."""
+    # A process id is not unique here: processes in two containers may have the same one.
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes to a temporary name, syncs and renames; makes the folder. Raises UserError if it can't be written."""
+    """Writes to a temporary file, syncs and renames. Creates the folder. Raises UserError if it cannot be written."""
     path = Path(path)
     _require_local(path)
     temporary = temporary_name(path)
@@ -79,15 +79,15 @@ def now() -> str:
 
 
 def to_json(tree: Any, indent: int | None = None) -> str:
-    """RFC 8259 has no NaN and no infinities: they are written as null."""
+    """Strict JSON. RFC 8259 has no NaN and no infinities: they are written as null."""
     return json.dumps(_without_nonfinite(tree), indent=indent, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path, advice: str) -> dict[str, Any]:
-    """The object in a JSON file. `advice` is the remedy if it is damaged.
+    """The object in a JSON file. `advice` is the remedy for a damaged file.
 
     Raises:
-        UserError: it can't be read, is not UTF-8, not strict JSON, or not an object.
+        UserError: the file cannot be read, is not UTF-8, is not strict JSON, or does not contain an object.
     """
     try:
         tree = parse_json(Path(path).read_bytes())
@@ -101,7 +101,7 @@ def read_json(path: str | Path, advice: str) -> dict[str, Any]:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Strict: raises ValueError for NaN and infinities too, and for what is not UTF-8."""
+    """Parses strict JSON. Raises ValueError also for NaN, infinities and invalid UTF-8."""
     try:
         return json.loads(data, parse_constant=_refuse_constant)
     except RecursionError:
@@ -110,13 +110,14 @@ def parse_json(data: bytes | str) -> Any:
 
 @contextlib.contextmanager
 def sole_writer(folder: str | Path, what: str) -> Iterator[None]:
-    """Keeps every other process from writing `what` into `folder` meanwhile; made if absent, removed if it stays empty.
+    """Prevents other processes from writing `what` into `folder` in this context. Creates the folder if needed, and removes it
+    if it stays empty.
 
-    The lock is flock's on the folder itself: it ends with the process that holds it, however that ends. A file system
-    without locks is not guarded.
+    The lock is an flock on the folder itself, so it is released when its process ends, for any reason. File systems without
+    locks are not protected.
 
     Raises:
-        UserError: another process has it, or it can't be made.
+        UserError: another process holds the lock, or the folder cannot be created.
     """
     folder = Path(folder)
     _require_local(folder)

@@ -1,7 +1,8 @@
 """Keeps freed host memory in the process.
 
-XLA on CPU allocates its buffers anew for each step. glibc gives large ones back to the kernel, which then clears every
-page of them again, which in small models is a good part of a training step. Other C libraries are left alone.
+XLA on CPU allocates its buffers for each step. glibc returns large buffers to the kernel, which must clear every page when
+they are allocated again. For small models this takes a considerable part of a training step. Other C libraries are not
+configured.
 """
 
 import ctypes
@@ -10,13 +11,13 @@ import platform
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 """Parameters of mallopt(3), from malloc.h."""
 NEVER = -1
-"""As a threshold: any number of bytes would be at most 2 GiB, which the buffers of a long row exceed."""
+"""Used as a threshold: an explicit number of bytes is at most 2 GiB, and the buffers of a long row exceed this."""
 
 
 def keep() -> bool:
-    """Tells glibc to reuse memory rather than return it; says if it took.
+    """Configures glibc to reuse memory instead of returning it. Returns whether this succeeded.
 
-    To be called before JAX starts its backend: threads that have an arena of their own by then keep it.
+    Call it before JAX starts its backend: a thread that already has its own arena keeps it.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,8 +1,8 @@
-"""Brings a Gemma3 in: a Hugging Face folder or Google's Orbax release becomes a run's folder.
+"""Imports a Gemma3: converts a Hugging Face folder or Google's Orbax release to a run folder.
 
     mira import-model --model path/to/gemma-3-12b-it --out runs/gemma-3-12b-it
 
-The parameters keep their dtype; whatever reads the run casts them. Of a multimodal folder the vision tower is kept, for
+The parameters keep their dtype and are cast when the run is read. The vision tower of a multimodal folder is kept for
 exports. One parameter is in memory at a time.
 """
 
@@ -28,12 +28,12 @@ class ImportConfig:
     model: str = ""
     """A Hugging Face folder, or the folder of Google's Orbax release."""
     out: str = ""
-    """The run's folder to make, to be named where a model is asked for: init_from, serve, score, export."""
+    """The run folder to create. It can be used for init_from, serve, score and export."""
     tokenizer: str | None = None
-    """A folder with a tokenizer, a tokenizer.json or a SentencePiece model. Default: that of the model's folder; Google's
-    release has it one folder up."""
+    """A folder with a tokenizer, a tokenizer.json or a SentencePiece model. Default: the tokenizer in the model's folder, or for
+    Google's release in its parent folder."""
     sizes: Annotated[dict[str, Any], Options({"": "mira_jax.models.config:Gemma3Config"})] = dataclasses.field(default_factory=dict)
-    """For a release that is none of Google's sizes: fields of Gemma3Config that shapes do not say, such as window."""
+    """For a release whose size is not one of Google's: fields of Gemma3Config that the shapes do not determine, such as window."""
 
 
 def main(config: ImportConfig) -> None:
@@ -63,7 +63,7 @@ def _import(config: ImportConfig, out: Path) -> None:
 
 
 def open_source(config: ImportConfig) -> Weights:
-    """Raises UserError if the folder is neither kind, or what it holds does not fit together."""
+    """Raises UserError if the folder is of neither kind, or its content is inconsistent."""
     folder = Path(config.model)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of a model")
@@ -79,7 +79,7 @@ def open_source(config: ImportConfig) -> Weights:
 
 
 def open_tokenizer(config: ImportConfig) -> Tokenizer | None:
-    """The tokenizer to keep, None if there is none. Raises UserError if the one named is not there or can't be read."""
+    """The tokenizer to keep, or None if there is none. Raises UserError if the specified tokenizer is missing or cannot be read."""
     folder = Path(config.model)
     places = [folder] if (folder / huggingface.CONFIG).exists() else [folder, folder.resolve().parent]
     found = config.tokenizer or find_tokenizer(places)

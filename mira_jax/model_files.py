@@ -1,11 +1,11 @@
-"""Files of a model's folder: opened only if they are regular files that lie inside it.
+"""Files of a model folder. A file is opened only if it is a regular file inside the folder.
 
-A folder that was downloaded is data of a stranger. A symbolic link in it may name any file of this machine, which an
-export would publish. Links inside the folder are followed, and those of huggingface_hub's cache:
+A downloaded folder is untrusted data. A symbolic link in it may point to any file of this machine, which an export would then
+publish. Links inside the folder are followed, and so are the links of huggingface_hub's cache:
 `models--ORG--NAME/snapshots/REVISION/FILE` links to `models--ORG--NAME/blobs/HASH`.
 
-A run keeps the SHA-256 of its small files in files.json, and none is read that differs from it: one flipped bit in a
-tokenizer or in model.json would make another model, and nothing else would notice.
+A run stores the SHA-256 of its small files in files.json, and a file that differs is refused. One flipped bit in a tokenizer
+or in model.json would change the model, and no other check would detect it.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def locate(path: str | Path) -> Path | None:
-    """`path` if that file is there and may be opened, None if there is nothing of that name.
+    """`path` if the file exists and may be opened, None if it does not exist.
 
     Raises:
-        UserError: it is no regular file, a link that leads out of its folder or nowhere, a pointer of Git LFS, or differs
+        UserError: it is not a regular file, is a broken link or a link out of its folder, is a Git LFS pointer, or differs
             from its SHA-256 in files.json.
     """
     path = Path(path)
@@ -53,7 +53,7 @@ def locate(path: str | Path) -> Path | None:
 
 @contextlib.contextmanager
 def digests_of(folder: str | Path, names: Iterable[str]) -> Iterator[None]:
-    """While these files of a run are written, there is no files.json; afterwards it holds their SHA-256."""
+    """Removes files.json while these files of a run are written, then writes it with their SHA-256."""
     folder = Path(folder)
     (folder / DIGESTS).unlink(missing_ok=True)
     yield
@@ -84,14 +84,14 @@ def _sha256_of(path: Path, size: int, modified: int) -> str:
 
 
 def refuse_pointer(path: str | Path) -> None:
-    """Raises UserError if the file is a pointer of Git LFS, and OSError if it cannot be read."""
+    """Raises UserError if the file is a Git LFS pointer, and OSError if it cannot be read."""
     with open(path, "rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise UserError(f"{path}: is a pointer of Git LFS, not the file itself; run `git lfs pull` in the repository it came from")
 
 
 def check_tree(folder: str | Path) -> None:
-    """Raises UserError if a link anywhere under `folder` leads out of it: for formats whose files a library opens itself."""
+    """Raises UserError if a link anywhere under `folder` points out of it. For formats whose files a library opens itself."""
     root = Path(folder).resolve()
     for parent, folders, files in os.walk(root):
         for name in (*folders, *files):
@@ -101,10 +101,10 @@ def check_tree(folder: str | Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; of a key that appears twice the last one, as transformers reads it.
+    """The object in a JSON file. If a key appears twice, the last value is used, as in transformers.
 
     Raises:
-        UserError: there is no such file, it may not be opened (see `locate`), or holds no JSON object.
+        UserError: the file does not exist, may not be opened (see `locate`), or does not contain a JSON object.
     """
     if locate(path) is None:
         raise UserError(f"{path}: cannot read it: {os.strerror(errno.ENOENT)}")
@@ -119,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """The JSON object that UTF-8 text holds. Raises ValueError if there is none."""
+    """Parses a JSON object from UTF-8 text. Raises ValueError if the text is not one."""
     tree = parse_json(text.decode("utf-8"))
     if not isinstance(tree, dict):
         raise ValueError(f"holds {type(tree).__name__} where an object is expected")

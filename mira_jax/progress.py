@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar on a terminal, and a plain line every 30 seconds where the output is no terminal."""
+"""Progress of a long loop: a bar on a terminal, otherwise a plain line every 30 seconds."""
 
 import sys
 import time
@@ -9,14 +9,14 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS = 30.0
-"""Between two lines in a log."""
+"""Interval between two lines in a log."""
 
 
 class Progress:
-    """Counts units of work on stderr. To be used with `with`."""
+    """Counts units of work on stderr. Use it as a context manager."""
 
     def __init__(self, name: str, unit: str, total: int, done: int = 0, shown: bool = True, seconds: float = SECONDS):
-        """`done`: by an earlier run. `shown`: False prints nothing."""
+        """`done`: units completed by an earlier run. `shown`: False prints nothing."""
         self._name, self._unit, self._total, self._first, self._done = name, unit, total, done, done
         self._seconds, self._note, self._bar = seconds, "", None
         self._log: TextIO | None = sys.stderr if shown else None
@@ -42,7 +42,7 @@ class Progress:
             self._print()
 
     def note(self, text: str) -> None:
-        """Shown after the counts from now on."""
+        """Sets the text that is shown after the counts."""
         self._note = text
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -66,5 +66,5 @@ def track(items: Iterable[Item], name: str, unit: str, total: int, shown: bool =
             try:
                 yield item
             finally:
-                # Also of the last item, if the consumer asks for no more.
+                # Also counts the last item if the consumer does not ask for another.
                 progress.update()

@@ -1,9 +1,9 @@
-"""What the keys of a config class are: path, type, range, choices, default and documentation.
+"""The keys of a config class: path, type, range, choices, default and documentation.
 
-The text of `--help`, the messages about wrong values and shell completion are made from it. It reads types by
-`msgspec.inspect` and the strings below attributes by `ast`. tyro was considered: it parses the command line itself, knows no YAML
-file, and needs four more packages on browser hosts. msgspec's JSON schema lacks the attributes' documentation and the keys' paths,
-so most of this module would be needed with it too.
+`--help`, the messages about invalid values and shell completion are generated from this. Types are read with
+`msgspec.inspect`, and the docstrings below attributes with `ast`. We considered tyro: it parses the command line itself, does
+not read YAML files, and requires four more packages on browser hosts. msgspec's JSON schema contains neither the
+documentation of attributes nor the paths of keys, so most of this module would still be needed.
 """
 
 import ast
@@ -29,22 +29,23 @@ class Options:
     """Marks a mapping whose keys are the fields of a class: `Annotated[dict[str, Any], Options({...})]`."""
 
     classes: Mapping[str, str | Mapping[str, str]]
-    """Name to `module:Class`, imported when it is needed, or to a table of such names."""
+    """Maps a name to `module:Class`, imported on demand, or to another such mapping."""
     chosen_by: tuple[str, ...] = ()
-    """The keys whose values are these names, one for each level of tables. Empty: there is one class."""
+    """The keys whose values select the class, one per level of `classes`. Empty if there is only one class."""
     defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Of the keys in `chosen_by`."""
+    """Default values of the keys in `chosen_by`."""
     beside: bool = False
-    """Those keys are next to the mapping, not in it."""
+    """Whether the keys in `chosen_by` are next to the mapping, not in it."""
     attribute: str = ""
-    """Where a chosen class keeps its config class; a user's own `module:Class` may then be chosen too. Empty: it is the config class."""
+    """The attribute of a chosen class that holds its config class. A user's own `module:Class` may then be chosen too. If empty, the
+    chosen class is the config class."""
 
     def config_class(self, place: str) -> type:
         """The config class of a known place."""
         return getattr(load_class(place), self.attribute) if self.attribute else load_class(place)
 
     def places(self) -> Iterator[tuple[dict[str, str], str]]:
-        """The values of `chosen_by` and the class that they choose, for all classes."""
+        """For every class, the values of `chosen_by` and the class that they select."""
         for name, place in self.classes.items():
             first = dict(zip(self.chosen_by[:1], [name], strict=False))
             if isinstance(place, str):
@@ -54,7 +55,7 @@ class Options:
 
 
 def load_class(place: str) -> type:
-    """`place`: module:Class."""
+    """Imports a class. `place`: module:Class."""
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -76,28 +77,28 @@ def load_own(place: str, attribute: str) -> type:
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key as `--help` shows it."""
+    """A key as shown by `--help`."""
 
     path: str
-    """With NAME for a key that the user names, and N for a place in a list."""
+    """The full path. NAME stands for a key chosen by the user, and N for an index of a list."""
     kind: str
     default: str
-    """As YAML; empty if the key must be given."""
+    """The default as YAML. Empty if the key is required."""
     doc: str = ""
     choices: tuple[str, ...] = ()
     when: str = ""
-    """The choices that the key belongs to, for example recipe.name=sft."""
+    """The choices for which the key exists, for example recipe.name=sft."""
 
 
 def keys(config_type: type) -> list[Key]:
-    """All keys that a config class reads, groups before their members."""
+    """All keys of a config class, each group before its members."""
     return list(_keys(config_type, "", None, ""))
 
 
 def _keys(config_type: type, prefix: str, instance: Any, when: str) -> Iterator[Key]:
     hints, docs = hints_of(config_type), docs_of(config_type)
     if instance is not None and instance == config_type():
-        # The fields' own defaults: `__post_init__` may have filled in others.
+        # Uses the defaults of the fields, because `__post_init__` may have changed the values of an instance.
         instance = None
     for field in dataclasses.fields(config_type):
         path, annotation = prefix + field.name, hints[field.name]
@@ -134,13 +135,13 @@ def _option_keys(options: Options, path: str, when: str, given: Mapping[str, Any
 
 @functools.cache
 def hints_of(config_type: type) -> dict[str, Any]:
-    """The annotations of its fields, with their metadata."""
+    """The annotations of the class's fields, with metadata."""
     return typing.get_type_hints(config_type, include_extras=True)
 
 
 @functools.cache
 def docs_of(config_type: type) -> dict[str, str]:
-    """The strings below the attributes of a class and of those that it inherits from. Empty where there is no source."""
+    """The docstrings of the attributes of a class and its base classes. Empty if the source is not available."""
     docs: dict[str, str] = {}
     for base in reversed(config_type.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -156,7 +157,8 @@ def docs_of(config_type: type) -> dict[str, str]:
 
 
 def group_in(annotation: Any) -> tuple[type | None, str]:
-    """The config class in an annotation, also as item of a list or value of a mapping, and what the path has for the item."""
+    """The config class in an annotation, or in the items of a list or the values of a mapping, and the placeholder of the item
+    in the path."""
     annotation = strip(annotation)
     if dataclasses.is_dataclass(annotation):
         return annotation, ""
@@ -173,7 +175,7 @@ def options_in(annotation: Any) -> Options | None:
 
 
 def strip(annotation: Any) -> Any:
-    """Without its metadata, and without `| None`."""
+    """The annotation without metadata and without `| None`."""
     if typing.get_origin(annotation) is typing.Annotated:
         return strip(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -183,7 +185,7 @@ def strip(annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """The type and its range in words."""
+    """Describes the type and its range in words."""
     inner, suffix = group_in(annotation)
     if inner:
         group = {"": "group", "N.": "list of groups", "NAME.": "mapping of names to groups"}[suffix]
@@ -191,13 +193,13 @@ def describe(annotation: Any) -> str:
     if options_in(annotation):
         return "group"
     if typing.get_origin(strip(annotation)) is typing.Literal:
-        # msgspec sorts the values.
+        # msgspec sorts the values. This keeps the order of the annotation.
         return f"one of {', '.join(choices_of(annotation))}" + (" or null" if _allows_null(annotation) else "")
     return _words(msgspec.inspect.type_info(annotation))
 
 
 def choices_of(annotation: Any) -> tuple[str, ...]:
-    """The values that a key takes, if they are few."""
+    """The values that a key accepts, if there are few."""
     plain = strip(annotation)
     if typing.get_origin(plain) is typing.Literal:
         return tuple(str(value) or "''" for value in typing.get_args(plain))
@@ -205,7 +207,7 @@ def choices_of(annotation: Any) -> tuple[str, ...]:
 
 
 def range_of(annotation: Any) -> str:
-    """For example "at least 0 and below 1"; empty if there is none."""
+    """For example "at least 0 and below 1". Empty if the range is unlimited."""
     return _range(msgspec.inspect.type_info(annotation))
 
 
@@ -277,7 +279,7 @@ def _yaml(value: Any, group: bool) -> str:
 
 
 def help_text(config_type: type, width: int | None = None) -> str:
-    """All keys, as a command's `--help` ends."""
+    """The list of all keys, shown at the end of a command's `--help`."""
     width = min(width or shutil.get_terminal_size().columns, 120)
     lines = ["keys, for --set KEY=VALUE and, nested, for the YAML of --config:"]
     when = ""

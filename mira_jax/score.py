@@ -2,14 +2,14 @@
 
     mira score --set episodes=[runs/demo/rollouts] --policy runs/demo/sft --critic runs/demo/critic --out runs/demo/scores
 
-writes side tables, which the actor's training reads:
+The command writes side tables, which the training of the actor reads:
 
     OUT/policy.npz   log_prob (nats, end token included), token_count
-    OUT/critic.npz   value, potential: what the critics have heads for
+    OUT/critic.npz   value, potential: one column for each head of the critics
 
-A table keeps what made it: weights, prompt, tokenizer, dtype and shards. One that is there already is kept if all of these
-are the same, so that an interrupted command goes on, and scored anew if the model of the same folder, or the episodes, have
-changed since. A table of another model or of other episodes is never replaced.
+A table records its inputs: weights, prompt, tokenizer, dtype and shards. An existing table is kept if all of these are
+unchanged, so an interrupted command can be resumed. It is recomputed if the model in the same folder or the episodes have
+changed. A table of another model or of other episodes is never replaced.
 """
 
 import dataclasses
@@ -46,25 +46,25 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig:
     episodes: list[str] = dataclasses.field(default_factory=list)
-    """Folders of shards."""
+    """Folders of shards to score."""
     policy: str | None = None
-    """A run of `mira_jax.train` or a Hugging Face folder: the reference of the actor's objective."""
+    """A run of `mira_jax.train` or a Hugging Face folder. It is the reference policy of the actor's objective."""
     critic: str | list[str] | None = None
-    """A critic's run, or several whose heads differ: for example one for the value and one for the potential."""
+    """A critic's run, or several runs with different heads, for example one for the value and one for the potential."""
     out: str = ""
-    """A folder for the tables."""
+    """The folder that the tables are written to."""
     prompt: PromptConfig | None = None
-    """How steps are turned into prompts. Default: as each model was trained, by the config of its run."""
+    """How steps are turned into prompts. Default: the prompt config that each model was trained with, from the config of its run."""
     rows: Count = 8
     """Rows per batch."""
     row_length: Natural = 0
-    """Tokens per row; 0 for as many as the longest step needs."""
+    """Tokens per row. 0: as many as the longest step needs."""
     dtype: DType = "float32"
-    """Of activations. With `param_dtype` and `precision` as `model` of the run that will read the table."""
+    """Dtype of activations. Set this, `param_dtype` and `precision` to the values in `model` of the run that will read the table."""
     param_dtype: DType = "float32"
-    """Of parameters, critics' heads and adapters excepted."""
+    """Dtype of parameters, except the critics' heads and adapters."""
     precision: Precision = "highest"
-    """Of matrix products of float32 (`mira_jax.models.precision`)."""
+    """Precision of float32 matrix products (`mira_jax.models.precision`)."""
 
 
 def main(config: ScoreConfig) -> None:
@@ -102,7 +102,7 @@ def _critics(config: ScoreConfig) -> list[str]:
 
 
 def _keys(reader: ShardReader) -> list[tuple[str, int] | None]:
-    """(trajectory id, step) of every step in the step index; None for those of infrastructure errors, which are not scored."""
+    """(trajectory id, step) for each entry of the step index. None for steps of infrastructure errors, which are not scored."""
     keys: list[tuple[str, int] | None] = []
     for trajectory in reader:
         sound = trajectory.status is not Status.INFRA_ERROR
@@ -115,7 +115,7 @@ def _keys(reader: ShardReader) -> list[tuple[str, int] | None]:
 def _write(
     name: str, folders: Sequence[str], critic: bool, reader: ShardReader, keys: list[tuple[str, int] | None], config: ScoreConfig
 ) -> None:
-    """Scores with each model and writes all columns to one table, unless a current one is there."""
+    """Scores with each model and writes all columns to one table, unless the existing table is current."""
     path = Path(config.out) / name
     made_by = [_provenance(folder, critic, config) for folder in folders]
     for number, made in enumerate(made_by):
@@ -161,10 +161,10 @@ def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
 
 
 def _stale(found: SideTable, made_by: Sequence[Provenance], keys: Sequence[tuple[str, int] | None], shards: Sequence[str]) -> str:
-    """Why the table has to be made anew; "" if it is current.
+    """The reason why the table must be recomputed, or "" if it is current.
 
     Raises:
-        UserError: it is a table of other episodes, or of other models, which is not ours to replace.
+        UserError: the table is of other episodes or other models, so this command must not replace it.
     """
     wanted = {key for key in keys if key}
     ours = {_folder(made.checkpoint) for made in made_by}
@@ -195,7 +195,7 @@ def _score(score: Callable[..., dict[str, np.ndarray]], folder: str, reader: Sha
 
 
 def _prompt(folder: str) -> PromptConfig:
-    """`data.prompt` of the run's config; a Hugging Face folder has none and gets the default."""
+    """`data.prompt` of the run's config. For a Hugging Face folder, the default."""
     path = Path(folder) / CONFIG
     if not path.exists():
         return PromptConfig()

@@ -1,8 +1,8 @@
-"""Serves a model over HTTP, in OpenAI's form: /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics.
+"""Serves a model over HTTP with OpenAI's API: /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics.
 
     mira serve --model runs/demo/sft --port 8000
 
-The model is a training run's folder, or a folder in Hugging Face's format.
+The model is a run folder of a training run, or a Hugging Face folder.
 """
 
 import dataclasses
@@ -33,31 +33,32 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
     model: str = ""
-    """A training run's folder, or one in Hugging Face's format."""
+    """The folder of a training run, or a Hugging Face folder."""
     name: str = ""
-    """What clients call the model. Default: the folder's name."""
+    """The model name that clients use. Default: the name of the folder."""
     host: str = "127.0.0.1"
-    """The address to listen at."""
+    """The address to listen on."""
     port: Port = 8000
-    """0 picks a free one."""
+    """The port to listen on. 0: any free port."""
     ready_file: str = ""
-    """Written once requests are taken: JSON with url, model and pid. Removed at the end."""
+    """A file that is written when the server is ready: JSON with url, model and pid. It is removed on shutdown."""
     rows: Count = 8
-    """Completions decoded together."""
+    """Number of completions that are decoded together."""
     queue_limit: Count = 256
-    """Prompts that may wait for a row; more are answered with status 429."""
+    """Most prompts that may wait for a row. Further requests get status 429."""
     max_length: Annotated[int, Meta(ge=SHORTEST)] = 4096
-    """The most tokens of a prompt and its completion. Never more than the model's own limit."""
+    """Most tokens of a prompt and its completion. Limited by the model's own maximum."""
     prefix_cache_mb: Natural = 1024
-    """Memory, in MiB, for the keys and values of prompts read lately: what a new one begins with is not read again. 0: none."""
+    """Size of the prefix cache in MiB: keys and values of recent prompts, reused for new prompts with the same beginning. 0: no
+    prefix cache."""
     dtype: DType = "float32"
-    """Of parameters, activations and cache. Adapters are float32."""
+    """Dtype of parameters, activations and cache. Adapters are float32."""
     precision: Precision = "highest"
-    """Of matrix products of float32 (`mira_jax.models.precision`)."""
+    """Precision of float32 matrix products (`mira_jax.models.precision`)."""
     warm_up: tuple[int, ...] = ()
-    """Prompt lengths to compile for before the first request; others are compiled when they come."""
+    """Prompt lengths to compile for before the first request. Other lengths are compiled when first used."""
     compilation_cache: str = ""
-    """A folder that keeps compiled programs from one start to the next."""
+    """A folder for JAX's persistent compilation cache."""
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -95,7 +96,7 @@ def main(config: ServeConfig) -> int:
 
 
 def make_engine(config: ServeConfig) -> Engine:
-    """Reads the model and its tokenizer, and compiles for the lengths in `warm_up`."""
+    """Loads the model and its tokenizer, and compiles for the lengths in `warm_up`."""
     use_precision(config.precision)
     model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
     if not isinstance(model, Gemma3):
@@ -109,7 +110,7 @@ def make_engine(config: ServeConfig) -> Engine:
 
 
 def keep_compiled(folder: str) -> None:
-    """Turns on JAX's cache of compiled programs."""
+    """Enables JAX's persistent compilation cache."""
     if folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,10 +1,10 @@
-"""Says what a training step takes of given accelerators, without having them: memory, traffic, time at best.
+"""Computes the memory, traffic and minimum time of a training step on given accelerators, without access to them.
 
     mira size --config configs/12b/actor.yaml --topology v5p:4x4x4 --preset 12b
 
-For TPUs (v5p, v5e, v6e) it compiles the real step with the compiler of libtpu, which takes minutes; for GPUs (h200:8) it
-estimates. Neither data nor tokenizer nor weights are read: a row holds as many steps of `prompt_tokens` and
-`response_tokens` as fit in it. Where the step does not fit, it looks for settings that do.
+For TPUs (v5p, v5e, v6e) it compiles the real step with the compiler of libtpu, which takes minutes. For GPUs (h200:8) it
+estimates. It reads no data, tokenizer or weights: a row contains as many steps of `prompt_tokens` and `response_tokens` as
+fit. If the step does not fit in memory, it searches for settings that do.
 """
 
 import dataclasses
@@ -33,26 +33,26 @@ from mira_jax.train import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class SizeConfig(TrainConfig):
-    """A training config, and these."""
+    """A training config with additional keys."""
 
     topology: str = ""
-    """KIND:SHAPE, as v5p:4x4x4, v5e:4x4, v6e:16x16 or h200:8. (A slice that is sold as v5p-128 has 64 chips.)"""
+    """KIND:SHAPE, for example v5p:4x4x4, v5e:4x4, v6e:16x16 or h200:8. (A slice sold as v5p-128 has 64 chips.)"""
     preset: Preset | None = None
-    """Size this model in place of `init_from` and `model.sizes`."""
+    """The model size to use instead of `init_from` and `model.sizes`."""
     prompt_tokens: Count = 2000
-    """Of each step."""
+    """Prompt tokens of each step."""
     response_tokens: Count = 40
-    """Of each step, end token included. A critic's rows hold none."""
+    """Response tokens of each step, end token included. A critic's rows contain no responses."""
     compile: bool = True
-    """False: the estimate alone, for TPUs too."""
+    """False: only estimate, also for TPUs."""
     efficiency: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Share of the chips' peak that matrix products are taken to reach."""
+    """Assumed share of the chips' peak rate that matrix products reach."""
     json: str | None = None
-    """Write all figures here."""
+    """A file to write all figures to, as JSON."""
 
 
 def main(config: SizeConfig) -> int:
-    """Prints the table. 1 if the step fits neither as it is nor otherwise."""
+    """Prints the table. Returns 1 if the step does not fit and no other settings fit."""
     jax.config.update("jax_platforms", "cpu")
     use_precision(config.model.precision)
     topology = parse_topology(config.topology)
@@ -86,7 +86,7 @@ def main(config: SizeConfig) -> int:
 
 
 def size(config: SizeConfig, plan: Plan, topology: Topology, compiles: bool) -> report.Sizing:
-    """Of one plan on the mesh of its config."""
+    """Sizes one plan on the mesh of its config."""
     mesh = abstract_mesh(config.mesh, topology.chips)
     return report.Sizing(
         plan,

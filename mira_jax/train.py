@@ -2,7 +2,7 @@
 
     mira train --config configs/demo/sft.yaml --set optimizer.learning_rate=1e-5
 
-Killed at any moment, the same command goes on from the last checkpoint with the same numbers.
+If a run is killed, the same command resumes from the last checkpoint and gives the same numbers.
 """
 
 import dataclasses
@@ -42,33 +42,33 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     out: str = ""
-    """Folder of the run."""
+    """The folder of the run."""
     recipe: Annotated[dict[str, Any], Options(RECIPES, chosen_by=("name", "objective"), defaults={"objective": DEFAULT_OBJECTIVE})] = (
         dataclasses.field(default_factory=lambda: {"name": "sft"})
     )
-    """`name`, the actor's `objective`, and the options of that recipe."""
+    """`name`, the `objective` of the actor, and the options of that recipe."""
     init_from: str | None = None
-    """A run's folder or a Hugging Face folder to start from. A critic takes a policy's trunk."""
+    """A run folder or a Hugging Face folder to initialise from. A critic takes the trunk of a policy."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     lora: LoraConfig | None = None
-    """Train thin matrices beside those of `init_from`, which stay as they are. `lora: {}` for the defaults. The run needs
-    the model of `init_from` as long as it is used; an export does not."""
+    """Train low-rank adapters on top of the matrices of `init_from`, which stay frozen. `lora: {}` uses the defaults. The run
+    requires the model of `init_from` as long as it is used; an export does not."""
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     epochs: Positive = 1.0
-    """Passes over the data."""
+    """Number of passes over the data."""
     updates: Count | None = None
-    """If given, the number of updates, in place of `epochs`."""
+    """Number of updates. If given, it replaces `epochs`."""
     seed: Natural = 0
-    """Draws the parameters, the order of the data and the holdout."""
+    """Seed for the initial parameters, the order of the data and the holdout."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    """How the devices share the work, where there are several. May change when a run goes on."""
+    """How the work is divided among several devices. May change when a run is resumed."""
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
-    """For several processes that train together. May change when a run goes on."""
+    """Settings for training with several processes. May change when a run is resumed."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log_every: Count = 10
-    """Updates between two fetches of the metrics; each update has its line all the same."""
+    """Updates between two fetches of the metrics. Every update has its line in the metrics regardless."""
 
     def __post_init__(self) -> None:
         if self.optimizer.master and self.model.param_dtype == "float32":
@@ -78,7 +78,7 @@ class TrainConfig:
 
 
 def main(config: TrainConfig) -> int:
-    """Reads the data, builds the model, trains, and leaves a run folder. 130 if it was stopped before the end."""
+    """Reads the data, builds the model, trains, and writes a run folder. Returns 130 if it was stopped before the end."""
     host_memory.keep()
     _require(config)
     use_precision(config.model.precision)
@@ -131,7 +131,7 @@ def _train(config: TrainConfig) -> int:
 
 
 def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Packed, model: setup.Model, layout: Layout) -> loop.LoopResult:
-    """From the last checkpoint, or from the start, to the end."""
+    """Trains from the last checkpoint, or from the start, to the end."""
     updates, parts = len(packed.train), config.optimizer.accumulate
     optimizer = make_optimizer(config.optimizer, updates)
     abstract = abstract_state(model.skeleton.params, optimizer)
@@ -182,13 +182,13 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
 
 
 def _say(text: str, to: TextIO | None = None) -> None:
-    """Once, however many processes there are."""
+    """Prints the text once, from one of the processes."""
     if processes.first():
         print(text, file=to or sys.stderr)
 
 
 def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardReader, tokenizer: Tokenizer) -> None:
-    """Refuses side tables that were computed otherwise than this run assumes. Raises UserError."""
+    """Refuses side tables that were computed with settings other than those of this run. Raises UserError."""
     side_tables.check(tables, reader.sha256, config.data.prompt, tokenizer.sha256)
     references = [(table, made) for table in tables for made in table.made_by if "log_prob" in made.columns]
     if not references:
