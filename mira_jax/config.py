@@ -88,8 +88,8 @@ def load(config_type: type[Config], path: str | Path | None = None, overrides: S
     """Builds a `config_type` from a YAML file and `KEY=VALUE` overrides, in which dots separate the levels.
 
     Raises:
-        UserError: the file is missing, the YAML is invalid, a key is unknown (the nearest known key is
-            named), or a value is wrong. The message names its origin: the file, `--set` or a default.
+        UserError: the file is missing, the YAML is invalid, a key is unknown (the nearest known key is named), or a value is
+            wrong. The message names its origin: the file, `--set` or a default.
     """
     tree, origins = gather(config_type, path, [(override, "--set") for override in overrides])
     with origins.named():
@@ -202,7 +202,7 @@ def _make(config_type: Any, tree: dict[Any, Any], prefix: str) -> Any:
     except ConfigError as error:
         raise error.below(prefix) from None
     except (UserError, ValueError) as error:
-        # This message already begins with the full path of its key.
+        # The message may already begin with the full path of its key.
         path, colon, problem = str(error).partition(": ")
         named = colon and prefix and path.startswith(prefix)
         raise (ConfigError(path.removeprefix(prefix), problem, prefix) if named else ConfigError("", str(error), prefix)) from None

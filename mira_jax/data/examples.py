@@ -1,11 +1,10 @@
-"""Examples: the token sequences that rows are packed from, each with one turn or several.
+"""Examples: the token sequences that are packed into rows. An example has one or more turns.
 
-An example is packed as one segment: its tokens attend to each other and to nothing else. A turn is one step of an
-episode within it: a response, and the state before it. By default each step is an example (`mira_jax.data.steps`);
-a recipe may choose others, for example whole episodes (`Recipe.examples`). Whatever the examples are, labels and
-columns are per step.
+An example is packed as one segment: its tokens attend to each other and to nothing else. A turn is one step of an episode:
+the state and then the response. By default each step is an example (`mira_jax.data.steps`); a recipe may define other
+examples, for example whole episodes (`Recipe.examples`). Labels and columns are always per step.
 
-Shapes: N steps of the reader, E examples, M turns of all examples.
+Shapes: N steps in the reader, E examples, M turns in all examples.
 """
 
 import dataclasses
@@ -21,52 +20,52 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 
 
 class Turn(NamedTuple):
-    """One step in an example."""
+    """A step within an example."""
 
     step: int
-    """The step's place in its episode."""
+    """The index of the step in its episode."""
     start: int
-    """The response is tokens[start:stop] of the example. A critic reads the state at token start - 1."""
+    """The response is tokens[start:stop] of the example. A critic reads the hidden state at token start - 1."""
     stop: int
 
 
 class Example(NamedTuple):
     tokens: Sequence[int]
-    """Up to the end of the last turn's response."""
+    """All tokens up to the end of the last response."""
     turns: Sequence[Turn]
-    """In the order of their places, which do not overlap; at least one."""
+    """At least one, in order of position, without overlap."""
 
 
 class ExamplesOf(Protocol):
-    """The examples of one episode, deterministically."""
+    """Makes the examples of one episode, deterministically."""
 
     def __call__(self, trajectory: Trajectory, prompt: PromptConfig, tokenizer: Tokenizer, /) -> Iterable[Example]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """The examples of all episodes of a reader."""
+    """The examples of all episodes in a reader."""
 
     tokens: np.ndarray
-    """int32: those of example 0, of example 1, ..."""
+    """int32: the tokens of all examples, concatenated."""
     starts: np.ndarray
-    """int64 [E + 1]: where in `tokens` each example begins."""
+    """int64 [E + 1]: the offset in `tokens` at which each example begins."""
     first_turn: np.ndarray
-    """int64 [E + 1]: where in the three arrays below the turns of each example begin."""
+    """int64 [E + 1]: the offset in the three arrays below at which the turns of each example begin."""
     turn_step: np.ndarray
-    """int64 [M]: the step of each turn, by its number in the reader's `StepIndex`."""
+    """int64 [M]: the step of each turn, as an index of the reader's `StepIndex`."""
     turn_start: np.ndarray
-    """int32 [M]: where the response of each turn begins, counted from its example's first token."""
+    """int32 [M]: the start of each turn's response, relative to the first token of its example."""
     turn_stop: np.ndarray
-    """int32 [M]: where it ends."""
+    """int32 [M]: the end of each turn's response, relative to the same token."""
     usable: np.ndarray
-    """bool [N]: false for steps of episodes that ended in an infrastructure error, whose examples are empty."""
+    """bool [N]: false for steps of episodes that ended in an infrastructure error. Their examples are empty."""
     successful: np.ndarray
-    """bool [N]: the step's episode succeeded."""
+    """bool [N]: whether the step's episode succeeded."""
     episode: np.ndarray
-    """int32 [N]: the record each step is of."""
+    """int32 [N]: the record that each step belongs to."""
     task: np.ndarray
-    """int32 [N]: equal for episodes of one task, by its id and seed; the first record of the task."""
+    """int32 [N]: the first record of the step's task. Equal for episodes of the same task (id and seed)."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -78,12 +77,12 @@ class Examples:
 
     @property
     def prompt_lengths(self) -> np.ndarray:
-        """int32 [E]: tokens before the last response. 0, like the response's, for steps that are never trained on."""
+        """int32 [E]: tokens before the last response. Both this and the response length are 0 for unusable steps."""
         return self.turn_start[self.first_turn[1:] - 1]
 
     @property
     def response_lengths(self) -> np.ndarray:
-        """int32 [E]: tokens of the last response, end token included where there is one."""
+        """int32 [E]: tokens of the last response, including the end token if there is one."""
         return (self.turn_stop - self.turn_start)[self.first_turn[1:] - 1]
 
     def prompt(self, example: int) -> np.ndarray:
@@ -96,12 +95,12 @@ class Examples:
         return self.tokens[self.starts[example] + self.turn_start[self.first_turn[example + 1] - 1] : self.starts[example + 1]]
 
     def sum_turns(self, values_M: np.ndarray) -> np.ndarray:
-        """Sums a number per turn over each example, [E]."""
+        """Sums a per-turn quantity over the turns of each example, [E]."""
         return np.add.reduceat(values_M, self.first_turn[:-1]) if len(self) else np.zeros(0, values_M.dtype)
 
     def fingerprint(self, more: Iterable[np.ndarray] = ()) -> str:
-        """Two sets of examples with one fingerprint have the same tokens in the same order, and the same arrays `more`."""
-        # Where every step is an example the rest follows from these; runs have recorded the digest of these three.
+        """A digest of the tokens, their order and the arrays `more`. Sets of examples with equal digests are equal."""
+        # If every step is an example, these three arrays determine the rest. Existing runs have recorded their digest.
         turns = (self.turn_start,)
         if len(self) != self.steps:
             turns += (self.turn_stop, self.turn_step, self.first_turn)
@@ -121,12 +120,13 @@ def one_per_step(
     episode: np.ndarray | None = None,
     task: np.ndarray | None = None,
 ) -> Examples:
-    """Each step as an example of one turn: E = M = N.
+    """Examples of one turn, one for each step: E = M = N.
 
     Args:
         tokens, starts: as in `Examples`.
         prompt_lengths: int32 [N].
-        usable, successful, episode, task: as in `Examples`; by default true, and an episode and a task of its own for each.
+        usable, successful, episode, task: as in `Examples`. By default, every step is usable and successful, and has its own
+            episode and task.
     """
     count = len(prompt_lengths)
     every = np.arange(count + 1, dtype=np.int64)

@@ -1,19 +1,19 @@
-"""Several examples in one row: static shapes, and random access to any batch of any epoch.
+"""Packs several examples into one row, with static shapes and random access to any batch of any epoch.
 
-A packed batch is a dict of NumPy arrays. B rows, T = `row_length` tokens, S steps in a row, R response tokens
-in a row; S and R are the largest that the plan needs, so shapes are the same for a whole run. A step is a turn of an
-example (`mira_jax.data.examples`); by default each example has one.
+A packed batch is a dict of NumPy arrays. B rows, T = `row_length` tokens, S steps in a row, R response tokens in a row; S and
+R are the maxima over the plan, so shapes are constant within a run. A step is a turn of an example
+(`mira_jax.data.examples`); by default each example has one.
 
     name                 shape  dtype    meaning
     tokens               BxT    int32    the examples of a row one after another, then padding (0). The last token of an
-                                         example, the end of a response, is left out: it is only predicted
+                                         example, the end of a response, is left out: it is only a target
     segment_ids          BxT    int32    1, 2, ... for the examples of a row; 0 is padding. Attention stays inside a segment
     positions            BxT    int32    0, 1, ... within each segment; 0 in padding
     response_index       BxR    int32    t whose hidden state predicts the response token; 0 where masked
     response_targets     BxR    int32    the response token, end token included; 0 where masked
     response_mask        BxR    float32  1 for a response token, 0 for padding
     response_segment     BxR    int32    s in [0, S): which step of the row the token belongs to; 0 where masked
-    last_prompt_index    BxS    int32    t of the last prompt token of step s (what a critic reads); 0 where masked
+    last_prompt_index    BxS    int32    t of the last prompt token of step s (read by critics); 0 where masked
     step_mask            BxS    float32  1 for a step, 0 for padding
     step_id              BxS    int32    j in the step index of the reader; -1 where masked
     COLUMN               BxS    float32  each column of `Prepared.columns`; 0 where masked
@@ -28,16 +28,17 @@ from mira_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 OPEN_ROWS = 64
-"""A step goes to the first row with room among the last this many: nearly as tight as first-fit over all rows, in linear time."""
+"""Number of recent rows that are tried for a step; it goes into the first with room. This packs nearly as tightly as first-fit
+over all rows, in linear time."""
 ROUND_RESPONSES = 8
 
 
 class PackedBatches(Sequence[Batch]):
-    """All batches of a run, in order: a pure function of its arguments, so any of them can be made at any time.
+    """All batches of a run, in order. They are a pure function of the arguments, so any batch can be made at any time.
 
-    Within an epoch every chosen step comes exactly once, and so does every example that holds one. Each epoch is shuffled
-    and packed anew from (seed, epoch); its rows are spread evenly over its batches, and rows that are missing to a full
-    batch are empty.
+    In each epoch, every chosen step occurs exactly once, and so does every example that contains one. Each epoch is shuffled
+    and packed separately, from (seed, epoch). Its rows are spread evenly over its batches, and incomplete batches are filled
+    with empty rows.
     """
 
     def __init__(
@@ -58,17 +59,18 @@ class PackedBatches(Sequence[Batch]):
         """Plans every row.
 
         Args:
-            steps: the numbers of the steps to pack, rising. Other steps of the same examples are context only.
+            steps: indices of the steps to pack, increasing. Other steps of the same examples serve only as context.
             columns: float32 [N] over all steps, as in `Prepared.columns`.
             row_length: T.
-            rows: B, of one batch over all processes.
-            epochs: passes over `steps`; a fraction ends within an epoch.
-            batches: if given, the number of batches, in place of `epochs`.
-            reads_responses: False packs examples up to the last prompt, and no response arrays (R = 0).
-            drop_too_long: leave out examples longer than `row_length`, counted in `dropped`, instead of refusing them.
+            rows: B, the rows of one batch over all processes.
+            epochs: passes over `steps`. A fraction ends within an epoch.
+            batches: the number of batches. If given, it replaces `epochs`.
+            reads_responses: if False, examples are packed up to the last prompt and without response arrays (R = 0).
+            drop_too_long: leave out examples longer than `row_length` and count them in `dropped`, instead of raising an
+                error.
 
         Raises:
-            UserError: an example is longer than `row_length`, or nothing is left.
+            UserError: an example is longer than `row_length`, or no examples are left.
         """
         self._examples = examples
         self._columns = {name: np.asarray(column, np.float32) for name, column in columns.items()}
@@ -94,12 +96,12 @@ class PackedBatches(Sequence[Batch]):
         if not len(chosen):
             raise UserError("data: no steps to train on")
         self.steps = self._steps_of(chosen)
-        """The numbers of the steps that are packed, those left out not counted."""
+        """Indices of the packed steps, without the dropped ones."""
         self._rows: list[np.ndarray] = []
         self._first_row = [0]
-        """Rows of batch k: `_rows[_first_row[k] : _first_row[k + 1]]`."""
+        """The rows of batch k are `_rows[_first_row[k] : _first_row[k + 1]]`."""
         self.epoch_ends: list[int] = []
-        """The number of batches up to the end of each whole epoch."""
+        """For each whole epoch, the number of batches up to its end."""
         limit = None
         epoch = 0
         while limit is None or len(self) < limit:
@@ -117,7 +119,7 @@ class PackedBatches(Sequence[Batch]):
         self.responses_per_row = -(-most // ROUND_RESPONSES) * ROUND_RESPONSES
 
     def _lengths(self) -> np.ndarray:
-        """Tokens of a row that each example takes, [E]."""
+        """Number of tokens that each example occupies in a row, [E]."""
         prompts_E = self._examples.prompt_lengths
         return prompts_E + np.maximum(self._examples.response_lengths - 1, 0) if self._reads_responses else prompts_E
 
@@ -143,11 +145,11 @@ class PackedBatches(Sequence[Batch]):
 
     @property
     def packed_steps(self) -> int:
-        """Steps of all batches, one counted as often as it comes."""
+        """Number of steps in all batches. A step is counted each time it occurs."""
         return sum(int(self._turns_E[row].sum()) for row in self._rows[: self._first_row[-1]])
 
     def row_examples(self, batch: int) -> list[np.ndarray]:
-        """The examples of each row of a batch, without the empty rows."""
+        """The examples of each non-empty row of a batch."""
         return self._rows[self._first_row[batch] : self._first_row[batch + 1]]
 
     def __getitem__(self, batch: int) -> Batch:
@@ -156,7 +158,7 @@ class PackedBatches(Sequence[Batch]):
         return self.pack(self.row_examples(batch))
 
     def pack(self, rows: Sequence[np.ndarray], count: int | None = None) -> Batch:
-        """The arrays of `count` rows (see the module's docstring), by default of a batch; those beyond `rows` are empty."""
+        """The arrays of `count` rows (see the module docstring), by default of one batch. Rows beyond `rows` are empty."""
         B, T, S, R = count or self.rows, self.row_length, self.steps_per_row, self.responses_per_row
         arrays: Batch = {name: np.zeros((B, T), np.int32) for name in ("tokens", "segment_ids", "positions")}
         arrays |= {name: np.zeros((B, R), np.int32) for name in ("response_index", "response_targets", "response_segment")}
@@ -196,7 +198,7 @@ class PackedBatches(Sequence[Batch]):
 
 
 class Share(Sequence[Batch]):
-    """The same rows of each batch, and no other is made: what one of several processes trains on."""
+    """A fixed subset of the rows of each batch, for one of several processes. Other rows are not made."""
 
     def __init__(self, packed: PackedBatches, rows: Sequence[int]):
         self._packed = packed

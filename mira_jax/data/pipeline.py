@@ -1,4 +1,4 @@
-"""The Grain pipeline: batches made ahead of the device in a thread, with a position that is saved and restored."""
+"""The Grain pipeline: a thread prepares batches in advance, and the position can be saved and restored."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,31 +17,32 @@ class DataConfig:
     folders: list[str] = dataclasses.field(default_factory=list)
     """Folders of shards."""
     side_tables: list[str] = dataclasses.field(default_factory=list)
-    """Files that `mira_jax.score` wrote, for recipes that read them."""
+    """Side tables written by `mira_jax.score`, for recipes that read them."""
     only: Literal["all", "success"] = "all"
-    """success: the steps of successful episodes alone."""
+    """Which episodes to train on. success: only the steps of successful episodes."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     row_length: Count = 1024
-    """Tokens per row. Several steps are packed in one."""
+    """Tokens per row. Several steps are packed into one row."""
     rows: Count = 8
     """Rows per batch, over all devices."""
     drop_too_long: bool = False
-    """Leave out steps longer than a row; otherwise they are an error."""
+    """Leave out steps that are longer than a row. If false, such a step is an error."""
     holdout: ProperFraction = 0.0
-    """Share of the tasks whose episodes are kept from training, to measure the loss on."""
+    """Share of the tasks whose episodes are held out from training to measure the loss."""
 
 
 def batches_of(batches: Sequence[Batch]) -> grain.DatasetIterator[Batch]:
-    """Iterates over `batches`. `get_state()` is the position after the last batch taken, whatever was made ahead.
+    """Iterates over `batches`. `get_state()` is the position after the last batch returned, however many are prepared in
+    advance.
 
-    The position counts batches, so it is the same in every process, however many share the rows.
+    The position counts batches, so it is the same in every process, for any number of processes that share the rows.
     """
     dataset = grain.MapDataset.range(len(batches)).map(batches.__getitem__)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
 
 def split(task: np.ndarray, holdout: float, seed: int) -> np.ndarray:
-    """bool [N]: which steps are held out. All episodes of a task are on one side; the tasks are drawn from `seed`.
+    """bool [N]: which steps are held out. All episodes of a task are on the same side. `seed` determines the tasks.
 
     Args:
         task: int [N], as in `mira_jax.data.examples.Examples`.

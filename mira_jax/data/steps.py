@@ -1,4 +1,4 @@
-"""From episodes to examples: by default each step, as its prompt and its response in tokens."""
+"""Converts episodes to examples. By default each step is an example: its prompt and response as tokens."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ def tokenize(
     *,
     progress: bool = True,
 ) -> Examples:
-    """Reads every episode once and makes its examples, by default `step_examples`. Deterministic.
+    """Reads every episode once and makes its examples, by default with `step_examples`. Deterministic.
 
     Raises:
         UserError: see `step_examples`.
@@ -62,12 +62,13 @@ def tokenize(
 
 
 def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Tokenizer) -> Iterator[Example]:
-    """Each step as one example: its prompt, exactly as the rollout made it, and its response.
+    """Makes one example per step: its prompt, identical to that of the rollout, and its response.
 
-    Prompts are made from text. Responses are the tokens that were drawn, where the episode holds them, else made from text.
+    Prompts are encoded from text. Responses are the sampled tokens if the episode contains them, otherwise they are encoded
+    from text.
 
     Raises:
-        UserError: a prompt is not the one that the policy read, or a response's tokens are not those of its text.
+        UserError: a prompt differs from the one that the policy read, or a response's tokens do not match its text.
     """
     past: list[Round] = []
     for number, step in enumerate(trajectory.steps):
@@ -94,7 +95,7 @@ def _response(trajectory: Trajectory, step: Step, tokenizer: Tokenizer) -> list[
 
 
 def _cause(policy: Policy, prompt: PromptConfig, tokenizer: Tokenizer) -> str:
-    """Why a prompt is another than at the rollout, with the remedy."""
+    """Why a prompt differs from that of the rollout, with the remedy."""
     for key, then, now in (
         ("version", policy.prompt_version, prompt.version),
         ("max_tokens", policy.prompt_max_tokens, prompt.max_tokens),
@@ -110,7 +111,7 @@ def _cause(policy: Policy, prompt: PromptConfig, tokenizer: Tokenizer) -> str:
 
 
 class _Memo:
-    """A tokenizer that remembers: the history of a step was encoded at the step before, and pages come again."""
+    """A tokenizer with a cache: consecutive steps share their history, and pages repeat."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -121,14 +122,14 @@ class _Memo:
 
 
 def choose(examples: Examples, keep: np.ndarray, only: str) -> np.ndarray:
-    """int64: the numbers of the steps to train on, rising.
+    """int64: indices of the steps to train on, increasing.
 
     Args:
-        keep: bool [N], the recipe's choice.
+        keep: bool [N], the steps that the recipe selects.
         only: all or success.
 
     Raises:
-        UserError: nothing is left.
+        UserError: no steps are left.
     """
     if only not in ("all", "success"):
         raise UserError(f"data.only: {only!r} is none of all, success")
@@ -144,7 +145,7 @@ def choose(examples: Examples, keep: np.ndarray, only: str) -> np.ndarray:
 
 
 def corpus(reader: Sequence[Trajectory], most: int = 20_000, seed: int = 0) -> list[str]:
-    """Distinct texts to train a tokenizer on: every intent and response, and a sample of pages. At most `most` of each kind."""
+    """Distinct texts to train a tokenizer on: all intents and responses, and a sample of pages. At most `most` of each kind."""
     intents: dict[str, None] = {}
     responses: dict[str, None] = {}
     pages: dict[str, None] = {}

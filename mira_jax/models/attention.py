@@ -1,8 +1,8 @@
-"""Causal attention over packed rows, and over a cache. Logits and softmax are fp32, everywhere.
+"""Causal attention over packed rows and over a cache. Logits and softmax are always fp32.
 
-Written for XLA on CPU as much as for accelerators: queries go in blocks, each over the keys it can see, which skips
-the future and what the window left behind; and the backward pass keeps the unnormalised weights and needs no pass
-over them but the products themselves.
+The implementation is meant to be fast with XLA on CPU as well as on accelerators. Queries are processed in blocks, each over
+only the keys it can see, which skips future keys and keys before the window. The forward pass saves the unnormalised weights,
+and the backward pass reads them only in its matrix products.
 
 Shapes: B rows, T tokens, S keys, N query heads, K kv heads, G = N / K, M = G * T, X = B * K or B x K, H head dim, W window.
 """
@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 
 MASKED = -1e30
-"""Added to the logits of unseen tokens: finite, so that a row that sees nothing has no NaN."""
+"""Added to the logits of masked tokens. It is finite, so that a fully masked row gives no NaN."""
 BLOCK = 64
-"""Queries per block, at least."""
+"""Minimum number of queries per block."""
 MOST_BLOCKS = 16
-"""Blocks of one row, at most, as each is compiled by itself."""
+"""Maximum number of blocks in a row. Each block is compiled separately."""
 KEPT_WEIGHTS = 2**28
-"""The most weights of one layer that exist at once, from the forward to the backward pass: 1 GiB in fp32. Above, rows go
-tile by tile."""
+"""Maximum number of attention weights of one layer that are kept from the forward to the backward pass: 1 GiB in fp32. Above
+this, rows are processed in tiles."""
 TILE = 1024
-"""Queries, and keys, of a tile, at most."""
+"""Maximum number of queries, and of keys, in a tile."""
 
 
 def attend(
@@ -33,9 +33,9 @@ def attend(
     window: int | None,
     scale: float,
 ) -> jax.Array:
-    """Each token over the tokens of its own segment at or before it, at most `window` of them (itself included).
+    """Each token attends to the tokens of its own segment at or before it, to at most `window` of them, itself included.
 
-    Place within the row decides what is before; segments are contiguous. Returns BxTxNxH.
+    Order is the position within the row; segments are contiguous. Returns BxTxNxH.
     """
     batch, length, heads, _ = q_BxTxNxH.shape
     if batch * heads * length * min(length / 2, 2 * (window or length)) > KEPT_WEIGHTS:
@@ -61,7 +61,7 @@ def attend_from(
     window: int | None,
     scale: float,
 ) -> jax.Array:
-    """What `attend` gives for the tokens `index_BxR` of each row, from their queries alone. Returns BxRxNxH."""
+    """The result of `attend` for only the tokens `index_BxR` of each row, computed from their queries. Returns BxRxNxH."""
     seen = _seen(index_BxR, jnp.arange(k_BxTxKxH.shape[1])[None], window)
     if segment_ids_BxT is not None:
         seen = seen & (jnp.take_along_axis(segment_ids_BxT, index_BxR, axis=1)[:, :, None] == segment_ids_BxT[:, None, :])
@@ -69,7 +69,7 @@ def attend_from(
 
 
 def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
-    """(start, stop, first): queries [start, stop) see no key outside [first, stop)."""
+    """(start, stop, first) of each block: queries [start, stop) see no key outside [first, stop)."""
     size = max(BLOCK, -(-length // MOST_BLOCKS))
     blocks = []
     for start in range(0, length, size):
@@ -81,12 +81,12 @@ def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
 def attend_cache(
     q_BxTxNxH: jax.Array, keys_BxKxSxH: jax.Array, values_BxKxSxH: jax.Array, slots_BxT: jax.Array, window: int | None, scale: float
 ) -> jax.Array:
-    """Tokens at slots `slots_BxT` of their rows over the slots at or before their own, at most `window` of them."""
+    """Tokens at slots `slots_BxT` of their rows attend to the slots at or before their own, to at most `window` of them."""
     b, kv_heads, s, h = keys_BxKxSxH.shape
     slots_1xS = jnp.arange(s)[None]
     near = slots_BxT.shape[1] + (window or s) - 1
     if near < s:
-        # A local layer reads the slots near its tokens alone.
+        # A local layer reads only the slots within the window of its tokens.
         first_B = jnp.clip(slots_BxT[:, 0] - window + 1, 0, s - near)
         cut = jax.vmap(lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, near, axis=1))
         keys_BxKxSxH, values_BxKxSxH = cut(keys_BxKxSxH, first_B), cut(values_BxKxSxH, first_B)
@@ -107,7 +107,7 @@ def _seen(q_T: jax.Array, k_S: jax.Array, window: int | None) -> jax.Array:
 
 
 def _banded(q, k, v, segment_ids, window: int, scale: float) -> jax.Array:
-    """The local form of long rows: chunks of queries, each over itself and the chunks that its window reaches. O(T * W)."""
+    """Local attention for long rows: each chunk of queries attends to its own chunk and the chunks within the window. O(T * W)."""
     batch, length = q.shape[:2]
     if segment_ids is None:
         segment_ids = jnp.ones((batch, length), jnp.int32)
@@ -132,7 +132,7 @@ def _banded(q, k, v, segment_ids, window: int, scale: float) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def dense(q_BxTxNxH: jax.Array, k_BxSxKxH: jax.Array, v_BxSxKxH: jax.Array, seen_BxTxS: jax.Array, scale: float) -> jax.Array:
-    """softmax(q k^T scale) v, over what `seen` allows."""
+    """softmax(q k^T scale) v, over the keys allowed by `seen`."""
     return _dense_forward(q_BxTxNxH, k_BxSxKxH, v_BxSxKxH, seen_BxTxS, scale)[0]
 
 
@@ -172,8 +172,8 @@ def _dense_backward(scale, residuals, gradient_BxTxNxH):
 def _transposed_product(wide_XxMxS: jax.Array, narrow_XxMxH: jax.Array) -> jax.Array:
     """sum over m of wide[m, s] narrow[m, h], XxSxH.
 
-    The narrow side is turned around, behind a barrier, as XLA would else fold the turn into the product, and products
-    along the first axis of both sides take it much longer on CPU.
+    The narrow operand is transposed explicitly. Without the barrier, XLA folds the transpose into the product, and on CPU a
+    product that contracts the first axis of both operands is much slower.
     """
     turned = jax.lax.optimization_barrier(narrow_XxMxH.swapaxes(-1, -2))
     product_XxHxS = jax.lax.optimization_barrier(jnp.einsum("...hm,...ms->...hs", turned, wide_XxMxS))
@@ -184,7 +184,7 @@ dense.defvjp(_dense_forward, _dense_backward)
 
 
 def _tiled(q, k, v, segment_ids, window: int | None, scale: float) -> jax.Array:
-    """The form of the longest rows: a scan over tiles of queries and keys, one tile's weights at a time in either pass."""
+    """Attention for the longest rows: a scan over tiles of queries and keys. Both passes hold the weights of one tile at a time."""
     batch, length, _, h = q.shape
     size = TILE if window is None else min(TILE, max(window, 2 * BLOCK))
     tiles = -(-length // size)
@@ -204,7 +204,7 @@ def _tiled(q, k, v, segment_ids, window: int | None, scale: float) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _tiles(q_IxXxMxH, k_IxXxSxH, v_IxXxSxH, segments_IxBxS, window: int | None, scale: float) -> jax.Array:
-    """Softmax over the keys of all tiles by a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867), fp32."""
+    """Softmax over the keys of all tiles with a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867), fp32."""
     return _tiles_forward(q_IxXxMxH, k_IxXxSxH, v_IxXxSxH, segments_IxBxS, window, scale)[0]
 
 
@@ -220,7 +220,7 @@ def _tiles_forward(q, k, v, segments, window, scale):
         parts = new, total, out * shrink + values
         return tuple(_put(x, i, part) for x, part in zip(carry, parts, strict=True)), None
 
-    nothing = 0.0 * q.astype(jnp.float32)  # From q, so that it is laid out on a mesh as q is.
+    nothing = 0.0 * q.astype(jnp.float32)  # Derived from q to get the same sharding as q.
     start = nothing[..., :1] + MASKED, nothing[..., :1], nothing
     (most, total, out), _ = jax.lax.scan(tile, start, _tile_pairs(segments, window))
     out = out / total
@@ -228,7 +228,7 @@ def _tiles_forward(q, k, v, segments, window, scale):
 
 
 def _tiles_backward(window, scale, residuals, g_IxXxMxH):
-    """As `_dense_backward`, each tile's weights computed again as P = exp(logits - logsumexp)."""
+    """As `_dense_backward`. The weights of each tile are recomputed as P = exp(logits - logsumexp)."""
     q, k, v, segments, logsumexp, out = residuals
     inner = jnp.sum(g_IxXxMxH * out, axis=-1, keepdims=True)
     g_IxXxMxH = g_IxXxMxH.astype(v.dtype)
@@ -254,7 +254,7 @@ _tiles.defvjp(_tiles_forward, _tiles_backward)
 
 
 def _tile_pairs(segments_IxBxS: jax.Array, window: int | None) -> tuple[jax.Array, jax.Array]:
-    """Which tiles of keys each tile of queries sees: its own first, as there every token sees at least itself."""
+    """The tiles of keys that each tile of queries sees. Its own tile comes first, because there every token sees at least itself."""
     tiles, _, size = segments_IxBxS.shape
     reach = tiles if window is None else -(-(window - 1) // size)
     pairs = [(i, j) for i in range(tiles) for j in range(i, max(i - reach, 0) - 1, -1)]
@@ -262,7 +262,7 @@ def _tile_pairs(segments_IxBxS: jax.Array, window: int | None) -> tuple[jax.Arra
 
 
 def _tile_logits(q, k, segments, i, j, window: int | None, scale: float) -> jax.Array:
-    """XxMxS of queries of tile i and keys of tile j, masked, fp32."""
+    """Masked fp32 logits of the queries of tile i and the keys of tile j, XxMxS."""
     logits = jnp.einsum("...mh,...sh->...ms", _at(q, i), _at(k, j), preferred_element_type=jnp.float32) * scale
     of_q_BxS, of_k_BxS = _at(segments, i), _at(segments, j)
     batch, size = of_q_BxS.shape
@@ -282,9 +282,9 @@ def _put(x_Ix: jax.Array, i: jax.Array, part: jax.Array) -> jax.Array:
 
 
 def _fold(x_BxTxNxH: jax.Array, kv_heads: int) -> jax.Array:
-    """The query heads of one kv head beside each other: XxMxH, where X is B * K, or B x K on a mesh that may split both.
+    """Groups the query heads by kv head: XxMxH, where X is B * K, or B x K on a mesh that may split both.
 
-    One axis is what XLA on CPU fuses best.
+    XLA on CPU fuses best with a single axis.
     """
     b, t, n, h = x_BxTxNxH.shape
     x = x_BxTxNxH.reshape(b, t, kv_heads, n // kv_heads, h).transpose(0, 2, 3, 1, 4)
@@ -292,7 +292,7 @@ def _fold(x_BxTxNxH: jax.Array, kv_heads: int) -> jax.Array:
 
 
 def _unfold(x_XxMxH: jax.Array, shape: tuple[int, int, int, int]) -> jax.Array:
-    """Undoes `_fold`: to the shape BxTxNxH."""
+    """Inverse of `_fold`: restores the shape BxTxNxH."""
     b, t, n, h = shape
     groups = x_XxMxH.shape[-2] // t
     return x_XxMxH.reshape(b, n // groups, groups, t, h).transpose(0, 3, 1, 2, 4).reshape(shape)

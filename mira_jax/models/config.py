@@ -12,8 +12,8 @@ GLOBAL = "full_attention"
 PERIOD = 6
 """Five local layers, then a global one."""
 SCAN_FROM = 12
-"""Models of at least this many layers are scanned: their compile time must not grow with depth. Shallower ones
-are unrolled, which is faster on CPU."""
+"""Models with at least this many layers are scanned, so that compile time does not grow with depth. Smaller models are unrolled,
+which is faster on CPU."""
 
 _MOST = {
     "vocabulary_size": 2**24,
@@ -26,43 +26,43 @@ _MOST = {
     "window": 2**31 - 1,
     "max_positions": 2**31 - 1,
 }
-"""Bounds far above any Gemma3: a config of a million layers is refused before anything is built of it."""
+"""Limits far above any Gemma3. A config of, for example, a million layers is refused before anything is allocated."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Gemma3Config:
-    """One Gemma3. Beside each size stands the letter that array shapes use for it."""
+    """The sizes of one Gemma3. The docstring of each size gives the letter used in array shapes."""
 
     vocabulary_size: int
     """V: rows of the embedding, which is also the output matrix."""
     width: int
-    """D: of the residual stream."""
+    """D: width of the residual stream."""
     layers: int
-    """How many."""
+    """Number of layers."""
     query_heads: int
-    """N."""
+    """N: number of query heads."""
     kv_heads: int
-    """K: each serves G = N / K query heads."""
+    """K: number of kv heads. Each serves G = N / K query heads."""
     head_dim: int
-    """H."""
+    """H: dimension of a head."""
     mlp_width: int
-    """F."""
+    """F: width of the MLP."""
     window: int = 512
     """W: in a local layer token i sees tokens j with 0 <= i - j < W."""
     query_scale: float | None = None
-    """Attention logits are divided by its square root (transformers: query_pre_attn_scalar). Default: head_dim."""
+    """Attention logits are divided by the square root of this value (transformers: query_pre_attn_scalar). Default: head_dim."""
     layer_types: tuple[str, ...] | None = None
-    """sliding_attention or full_attention, per layer. Default: every sixth is full."""
+    """sliding_attention or full_attention for each layer. Default: every sixth layer is full_attention."""
     rope_base_local: float = 10_000.0
     """Base of the rotary embedding in local layers."""
     rope_base_global: float = 1_000_000.0
-    """The same in global layers."""
+    """Base of the rotary embedding in global layers."""
     rope_factor_global: float = 1.0
-    """Positions are divided by it in global layers: 8 from 4B on."""
+    """In global layers, positions are divided by this factor: 8 from 4B on."""
     max_positions: int = 32_768
-    """The most tokens of a sequence."""
+    """Maximum number of tokens in a sequence."""
     norm_eps: float = 1e-6
-    """Added to the mean square under the root of RMSNorm."""
+    """Epsilon of RMSNorm, added to the mean square under the root."""
     scan_layers: bool | None = None
     """Stack the parameters of repeated layers and scan over them. Default: from 12 layers on."""
 
@@ -93,9 +93,9 @@ class Gemma3Config:
 
     @property
     def grouping(self) -> tuple[int, int]:
-        """(layers per group, groups): what is scanned. Layers past their product are the tail.
+        """(layers per group, groups) of the scan. Layers beyond their product form the tail.
 
-        A group is the shortest run of layer types that the layers repeat, so that every slot of it has one type.
+        A group is the shortest repeating sequence of layer types, so that each slot of the group has one type.
         """
         if not self.scan_layers:
             return 0, 0
@@ -104,7 +104,7 @@ class Gemma3Config:
         return period, self.layers // period
 
     def place(self, layer: int) -> tuple[tuple[str, int], int | None]:
-        """Where a layer's parameters are: ("groups", slot) and its place along their leading axis, or ("tail", i) and None."""
+        """Where a layer's parameters are stored: ("groups", slot) and the index along their leading axis, or ("tail", i) and None."""
         period, groups = self.grouping
         if layer < period * groups:
             return ("groups", layer % period), layer // period
@@ -112,19 +112,20 @@ class Gemma3Config:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the text model has."""
+        """Number of parameters of the text model."""
         d, h = self.width, self.head_dim
         attention = d * h * (2 * self.query_heads + 2 * self.kv_heads) + 2 * h
         return self.vocabulary_size * d + self.layers * (attention + 3 * d * self.mlp_width + 4 * d) + d
 
     @classmethod
     def from_huggingface(cls, tree: Mapping[str, Any], source: str = "config.json") -> "Gemma3Config":
-        """Reads config.json of a text-only or multimodal Gemma3, with the keys of transformers 4 or 5, as these read it.
+        """Reads config.json of a text-only or multimodal Gemma3, with the keys of transformers 4 or 5 and in the same way as
+        transformers.
 
         Raises:
             UserError: another architecture, a variant that is not implemented (softcaps, biases, other activations),
-                quantised weights, a value of the wrong type or out of bounds, or keys that contradict each other, which
-                versions of transformers read differently. Names the key.
+                quantised weights, a value of the wrong type or out of bounds, or keys that contradict each other and that
+                versions of transformers read differently. The message names the key.
         """
         text = _text_part(tree, source)
         for key, allowed in _FIXED.items():
@@ -147,7 +148,7 @@ class Gemma3Config:
         )
 
     def to_huggingface(self) -> dict[str, Any]:
-        """config.json of a text-only Gemma3, with the keys of transformers 4 and 5 side by side, so that both read it.
+        """config.json of a text-only Gemma3, with the keys of both transformers 4 and 5, so that either version can read it.
 
         Raises:
             UserError: transformers 5 would refuse these sizes.
@@ -174,7 +175,7 @@ class Gemma3Config:
             "rope_theta": float(self.rope_base_global),
             "rope_local_base_freq": float(self.rope_base_local),
             "rope_scaling": scaling if self.rope_factor_global != 1 else None,
-            # SGLang 0.5.13 takes the factor of global layers for granted: linear by 1 is no scaling.
+            # SGLang 0.5.13 requires the factor of global layers. Linear scaling by 1 has no effect.
             "rope_parameters": {
                 GLOBAL: {"rope_theta": float(self.rope_base_global), **scaling},
                 LOCAL: {"rope_theta": float(self.rope_base_local), "rope_type": "default"},
@@ -195,14 +196,14 @@ class Gemma3Config:
         }
 
     def _pattern(self) -> int | None:
-        """The `sliding_window_pattern` that says the same as `layer_types`, if one does."""
+        """The `sliding_window_pattern` that is equivalent to `layer_types`, or None."""
         first = self.layer_types.index(GLOBAL) + 1 if GLOBAL in self.layer_types else max(PERIOD, self.layers + 1)
         types = tuple(LOCAL if (layer + 1) % first else GLOBAL for layer in range(self.layers))
         return first if types == self.layer_types else None
 
 
 class _Text(dict):
-    """The text model's part of config.json, and where it is."""
+    """The section of config.json for the text model, with its location."""
 
     def __init__(self, tree: Mapping[str, Any], where: str):
         super().__init__(tree)
@@ -225,7 +226,7 @@ class _Text(dict):
         return float(value)
 
     def part(self, key: str) -> "_Text":
-        """The mapping of a key; empty if it is absent or null."""
+        """The mapping at a key. Empty if the key is absent or null."""
         value = self.get(key)
         if value is not None and not isinstance(value, dict):
             raise UserError(f"{self.at(key)} is {_short(value)}; expected an object")
@@ -257,11 +258,11 @@ def _text_part(tree: Mapping[str, Any], source: str) -> _Text:
 
 
 def _layer_types(text: _Text, layers: int) -> tuple[str, ...]:
-    """`layer_types` if given, whatever the pattern says, as transformers reads them."""
+    """`layer_types` if given, regardless of the pattern, as in transformers."""
     types = text.get("layer_types")
     if types is None:
         pattern = text.size("sliding_window_pattern", PERIOD, _MOST["layers"])
-        # transformers ignores the name with an underscore, which it writes itself.
+        # transformers writes the key with an underscore, and ignores it when reading.
         private = text.get("_sliding_window_pattern", pattern)
         if "sliding_window_pattern" not in text and private != pattern:
             raise UserError(f"{text.at('_sliding_window_pattern')} is {_short(private)}, not {pattern}; state layer_types")
@@ -274,10 +275,10 @@ def _layer_types(text: _Text, layers: int) -> tuple[str, ...]:
 
 
 def _rope(text: _Text, kind: str, base_key: str, default: float) -> tuple[float, float]:
-    """(base, factor) of one kind of layer.
+    """(base, factor) for one kind of layer.
 
-    transformers 4 reads `rope_theta`, `rope_local_base_freq` and `rope_scaling`, of global layers; transformers 5
-    `rope_parameters`, and where that says nothing the older keys. Where both are there they must agree.
+    transformers 4 reads `rope_theta`, `rope_local_base_freq` and `rope_scaling`, the last for global layers. transformers 5
+    reads `rope_parameters`, and the older keys for values missing there. If both are present, they must agree.
     """
     parameters = text.part("rope_parameters")
     if parameters and not parameters.keys() & {LOCAL, GLOBAL}:
@@ -301,7 +302,7 @@ def _rope(text: _Text, kind: str, base_key: str, default: float) -> tuple[float,
 
 
 def _rope_factor(parameters: _Text) -> float | None:
-    """What positions are divided by; None if it is not said."""
+    """The factor that positions are divided by, or None if it is not specified."""
     rope_type = parameters.get("rope_type")
     if parameters.get("type", rope_type) != rope_type:
         raise UserError(f"{parameters.at('type')} is {_short(parameters['type'])}, rope_type {_short(rope_type)}; make them equal")
@@ -334,7 +335,7 @@ _SIZES = {
     "sliding_window": ("window", 4096),
     "max_position_embeddings": ("max_positions", 131_072),
 }
-"""Key of config.json: our field, and what transformers 4.57 and 5.23 alike take for a key that is left out."""
+"""Key of config.json to our field and the default that both transformers 4.57 and 5.23 use for a missing key."""
 
 _OTHERS = ("rope_theta", "rope_local_base_freq", "rope_scaling", "rope_parameters", "layer_types", "query_pre_attn_scalar", "rms_norm_eps")
 
@@ -346,7 +347,7 @@ _FIXED = {
     "use_bidirectional_attention": (False, None),
     "partial_rotary_factor": (1, 1.0, None),
 }
-"""The values that are implemented; the first is what transformers takes for a key that is left out."""
+"""The implemented values. The first is the default of transformers for a missing key."""
 
 Preset = Literal["270m", "1b", "4b", "12b", "27b"]
 PRESETS: dict[Preset, Gemma3Config] = {
@@ -358,4 +359,4 @@ PRESETS: dict[Preset, Gemma3Config] = {
         262_208, 5376, 62, 32, 16, 128, 21_504, window=1024, query_scale=168.0, rope_factor_global=8.0, max_positions=131_072
     ),
 }
-"""Google's sizes, with the embedding rows of the Hugging Face checkpoints."""
+"""Google's sizes, with the number of embedding rows of the Hugging Face checkpoints."""

@@ -1,4 +1,4 @@
-"""How a token is drawn from logits: temperature, top-k, top-p, and a random stream per seed, choice and position.
+"""Sampling a token from logits: temperature, top-k, top-p, and a random stream for each seed, choice and position.
 
 Dimensions: B rows, V vocabulary.
 """
@@ -14,9 +14,9 @@ def draw(
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:  # fmt: skip
     """One token per row, and its log-probability in nats under the distribution that it was drawn from.
 
-    Logits are float32. That distribution is the softmax of logits / temperature, cut by `truncated` and normalised again.
-    Temperature 0 takes the most likely token, with log-probability 0. Drawing uses the Gumbel-max trick
-    (https://arxiv.org/abs/1611.01144, section 2), with noise that depends on (seed, choice, position) and on nothing else.
+    Logits are float32. The distribution is the softmax of logits / temperature, restricted by `truncated` and renormalised.
+    Temperature 0 selects the most likely token, with log-probability 0. Sampling uses the Gumbel-max trick
+    (https://arxiv.org/abs/1611.01144, section 2). The noise depends only on (seed, choice, position).
     """
     greedy = jnp.argmax(logits, -1).astype(jnp.int32)
 
@@ -33,10 +33,11 @@ def draw(
 
 
 def truncated(logits: Float[Array, "B V"], top_p: Float[Array, " B"], top_k: Int[Array, " B"]) -> Float[Array, "B V"]:
-    """Minus infinity outside the tokens that may be drawn.
+    """Sets the logits of tokens that may not be drawn to minus infinity.
 
-    These are the `top_k` most likely (0: all), and of these, normalised again, the smallest set whose probability reaches
-    `top_p` (Holtzman et al., 2020, https://arxiv.org/abs/1904.09751). Tokens as likely as the last one kept are kept too.
+    The allowed tokens are the `top_k` most likely ones (0: all), and of these, renormalised, the smallest set whose
+    probability reaches `top_p` (Holtzman et al., 2020, https://arxiv.org/abs/1904.09751). Tokens as likely as the last one
+    kept are also kept.
     """
     falling = -jnp.sort(-logits, -1)
     last = jnp.where(top_k > 0, jnp.minimum(top_k, logits.shape[-1]), logits.shape[-1]) - 1
@@ -44,7 +45,7 @@ def truncated(logits: Float[Array, "B V"], top_p: Float[Array, " B"], top_k: Int
     probabilities = jax.nn.softmax(logits)
     falling = -jnp.sort(-probabilities, -1)
     before = jnp.cumsum(falling, -1) - falling
-    # However small top_p is, even if it is rounded to 0, the most likely token is kept.
+    # Ensures that the most likely token is kept for any top_p, even one that was rounded to 0.
     least = jnp.min(jnp.where(before < jnp.maximum(top_p, 1e-6)[:, None], falling, jnp.inf), -1)
     return jnp.where(probabilities >= least[:, None], logits, -jnp.inf)
 

@@ -1,7 +1,7 @@
 """Gemma3 in Flax NNX: one definition for training, scoring and decoding, from 1M to 27B parameters.
 
-Shapes: B rows, T tokens, D width, N query heads, K kv heads, H head dim, F mlp width, V vocabulary, S cache slots,
-R chosen tokens of a row.
+Shapes: B rows, T tokens, D width, N query heads, K kv heads, H head dim, F mlp width, V vocabulary, S cache slots, R selected
+tokens of a row.
 """
 
 import dataclasses
@@ -25,24 +25,26 @@ REMAT: dict[Remat, Any] = {
     "mlp": jax.checkpoint_policies.save_anything_except_these_names("mlp_gate", "mlp_up", "mlp_product"),
     "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-"""What the backward pass recomputes: nothing; each block from its input; the MLP's wide activations; all but matrix products."""
+"""What the backward pass recomputes. none: nothing; block: each block from its input; mlp: the wide activations of the MLP;
+products: everything except matrix products."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Keys and values of the tokens seen so far. Slot s of a row holds its token s.
+    """Keys and values of the previous tokens. Slot s of a row contains its token s.
 
-    `groups` has one (keys, values) per slot of the scanned group, each [groups, B, K, S, H]; `tail` one per tail
-    layer, each [B, K, S, H]: as the products of attention take them, so that no step has to turn the whole cache around.
+    `groups` has one (keys, values) pair for each slot of the scanned group, each [groups, B, K, S, H]. `tail` has one for
+    each tail layer, each [B, K, S, H]. This is the layout of attention's products, so no step needs to transpose the whole
+    cache.
     """
 
     groups: list[tuple[jax.Array, jax.Array]]
     tail: list[tuple[jax.Array, jax.Array]]
     lengths_B: jax.Array
-    """How many tokens each row holds."""
+    """Number of tokens in each row."""
     empty: bool = dataclasses.field(default=False, metadata={"static": True})
-    """No row holds a token yet: prefill then attends to its own tokens alone."""
+    """True if no row contains a token yet. Prefill then attends only to its own tokens."""
 
 
 class RMSNorm(nnx.Module):
@@ -74,7 +76,7 @@ def rope_angles(positions_BxT: jax.Array, head_dim: int, base: float, factor: fl
 
 @dataclasses.dataclass(frozen=True)
 class _Context:
-    """What all layers of one forward pass share."""
+    """Values shared by all layers in one forward pass."""
 
     segment_ids: jax.Array | None
     angles: dict[str, tuple[jax.Array, jax.Array]]
@@ -86,8 +88,8 @@ class _Context:
 def project(x_BxTxD: jax.Array, matrix_Dx: jax.Array) -> jax.Array:
     """x @ matrix for a matrix of shape D x anything.
 
-    Rows and tokens are one axis to the product, so that the gradient of the matrix contracts one axis: over two,
-    XLA on CPU is much slower. Where a mesh shards tokens they stay apart.
+    Rows and tokens are merged into one axis for the product, so that the gradient of the matrix contracts a single axis.
+    Contracting two axes is much slower with XLA on CPU. The axes stay separate on a mesh that shards tokens.
     """
     out = matrix_Dx.shape[1:]
     matrix = matrix_Dx.reshape(matrix_Dx.shape[0], -1)
@@ -99,21 +101,21 @@ def project(x_BxTxD: jax.Array, matrix_Dx: jax.Array) -> jax.Array:
 
 
 INPUT_AXES = {"output": 2}
-"""How many axes of a matrix its product sums over, where it is not one."""
+"""Number of axes that a matrix's product contracts, if not one."""
 
 
 def linear(part: nnx.Module, name: str, x_BxTxD: jax.Array) -> jax.Array:
-    """x through the matrix `name` of an attention or MLP and, where it has them, the adapters (`mira_jax.models.lora`)."""
+    """Applies the matrix `name` of an attention or MLP, and its adapters if it has any (`mira_jax.models.lora`)."""
     matrix = whole_width(getattr(part, name)[...].astype(x_BxTxD.dtype), name)
     out = project(x_BxTxD, matrix.reshape(x_BxTxD.shape[-1], *matrix.shape[INPUT_AXES.get(name, 1) :]))
     return out if part.lora is None else out + part.lora(name, x_BxTxD)
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with normed queries and keys; local (windowed) or global."""
+    """Grouped-query attention with normalised queries and keys; local (windowed) or global."""
 
     lora = None
-    """`mira_jax.models.lora.Adapters`, if it is trained by them. So with the MLP."""
+    """`mira_jax.models.lora.Adapters` if the model has adapters. The same applies to the MLP."""
 
     def __init__(self, config: Gemma3Config, layer_type: str, stack: tuple[int, ...], rngs: nnx.Rngs, param_dtype):
         d, n, k, h = config.width, config.query_heads, config.kv_heads, config.head_dim
@@ -146,7 +148,7 @@ class Attention(nnx.Module):
 
 
 def take(x_BxTx: jax.Array, index_BxR: jax.Array | None) -> jax.Array:
-    """The tokens `index_BxR` of each row; all of them where there is no index. Rows may be one for all (B = 1)."""
+    """The tokens `index_BxR` of each row, or all tokens without an index. With an index, `x_BxTx` may be one row (B = 1) for all."""
     if index_BxR is None:
         return x_BxTx
     x_BxTx = jnp.broadcast_to(x_BxTx, (index_BxR.shape[0], *x_BxTx.shape[1:]))
@@ -154,7 +156,7 @@ def take(x_BxTx: jax.Array, index_BxR: jax.Array | None) -> jax.Array:
 
 
 def _write(slots_BxKxSxH: jax.Array, new_BxTxKxH: jax.Array, slots_BxT: jax.Array) -> jax.Array:
-    """Writes each row's T new entries from its own first slot on."""
+    """Writes each row's T new entries from the row's first slot on."""
     update = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice_in_dim(row, new, start, axis=1))
     return update(slots_BxKxSxH, new_BxTxKxH.swapaxes(1, 2).astype(slots_BxKxSxH.dtype), slots_BxT[:, 0])
 
@@ -190,7 +192,7 @@ class Block(nnx.Module):
         self.post_mlp_norm = RMSNorm(*norm)
 
     def __call__(self, x_BxTxD, context: _Context, cache=None, index_BxR=None):
-        """The new stream, at the tokens `index_BxR` alone if given, and the cache."""
+        """The new residual stream, for only the tokens `index_BxR` if given, and the cache."""
         heads, cache = self.attention(self.pre_attention_norm(x_BxTxD), context, cache, index_BxR)
         x = take(x_BxTxD, index_BxR) + self.post_attention_norm(heads)
         x = x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
@@ -198,13 +200,14 @@ class Block(nnx.Module):
 
 
 class Gemma3(nnx.Module):
-    """The text model. Calls return hidden states; `logits` turns chosen ones into words.
+    """The text model. Calls return hidden states; `logits` converts selected ones to logits over the vocabulary.
 
-    `groups` are the scanned layers, one Block per layer of a group with a leading axis over groups; `tail` the rest.
+    `groups` contains the scanned layers, as one Block for each layer of a group, with a leading axis over groups. `tail`
+    contains the other layers.
     """
 
     def __init__(self, config: Gemma3Config, *, rngs: nnx.Rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
-        """`dtype`: of activations. `param_dtype`: of parameters. `remat`: a key of `REMAT`."""
+        """`dtype`: dtype of activations. `param_dtype`: dtype of parameters. `remat`: a key of `REMAT`."""
         if remat not in REMAT:
             raise UserError(f"model.remat: {remat!r} is none of {', '.join(REMAT)}")
         period, groups = config.grouping
@@ -225,17 +228,17 @@ class Gemma3(nnx.Module):
         cache: Cache | None = None,
         index_BxR: jax.Array | None = None,
     ):
-        """The final hidden states, normed, BxTxD.
+        """The final hidden states, normalised, BxTxD.
 
         Args:
             tokens_BxT: token ids.
-            positions_BxT: for RoPE; default 0, 1, ... or, with a cache, on from what each row holds.
-            segment_ids_BxT: tokens see their own segment alone; 0 is padding, whose output means nothing.
-                With a cache, rows are one segment each, padded on the right.
-            cache: keys and values so far. The result is then (hidden, cache). It must have T free slots after
-                the longest row, padding included.
-            index_BxR: return the states of these tokens of each row alone, BxRxD: the last layer then computes
-                no other.
+            positions_BxT: for RoPE. Default: 0, 1, ..., or with a cache the positions after the tokens that each row
+                contains.
+            segment_ids_BxT: tokens attend only to their own segment. 0 is padding, whose output is undefined. With a cache,
+                each row is one segment, padded on the right.
+            cache: keys and values of previous tokens. If given, the result is (hidden, cache). It must have T free slots
+                after the longest row, padding included.
+            index_BxR: return the states of only these tokens of each row, BxRxD. The last layer then computes only these.
         """
         length = tokens_BxT.shape[1]
         slots = None
@@ -257,8 +260,8 @@ class Gemma3(nnx.Module):
             slots,
             empty=cache is not None and cache.empty,
         )
-        # Of the embedding a device has some columns: it looks them up for the rows of all that share it, and then they
-        # exchange rows for columns. Gathering the embedding, or the rows, would cost far more.
+        # The embedding is sharded by columns. Each device looks up its columns for the rows of all devices in the group,
+        # which then exchange rows for columns. Gathering the embedding, or the rows, would be far more expensive.
         x = constrain(look_up(self.embedding[...], tokens_BxT), "copies", "tokens", "width")
         x = x.astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
         x = constrain(x, "batch", "tokens", None)
@@ -273,11 +276,11 @@ class Gemma3(nnx.Module):
         return hidden, Cache(groups, tail, cache.lengths_B + added)
 
     def logits(self, hidden_xD: jax.Array) -> jax.Array:
-        """Words for hidden states of any leading shape, fp32."""
+        """Vocabulary logits for hidden states of any leading shape, fp32."""
         return unembed(hidden_xD, self.embedding[...].astype(hidden_xD.dtype))
 
     def init_cache(self, batch: int, length: int, dtype=None) -> Cache:
-        """An empty cache with `length` slots a row, padding of the prompt included."""
+        """An empty cache with `length` slots per row. Padding of the prompt counts."""
         config = self.config
         period, groups = config.grouping
         shape = batch, config.kv_heads, length, config.head_dim
@@ -286,7 +289,7 @@ class Gemma3(nnx.Module):
         return Cache([zeros(groups) for _ in range(period)], tail, jnp.zeros((batch,), jnp.int32), empty=True)
 
     def _run(self, blocks: Sequence[Block], x, context: _Context, caches, index_BxR=None):
-        """Applies blocks one after another; the last gives the tokens `index_BxR` alone."""
+        """Applies blocks in order. The last one returns only the tokens `index_BxR`."""
         new = []
         for i, block in enumerate(blocks):
             index = index_BxR if i == len(blocks) - 1 else None
@@ -310,7 +313,7 @@ class Gemma3(nnx.Module):
 
 @jax.custom_vjp
 def look_up(embedding_VxD: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
-    """The rows of the embedding, BxTxD. Its gradient sums in fp32: a word may stand in a row thousands of times."""
+    """The rows of the embedding, BxTxD. Its gradient is summed in fp32, because a token may occur thousands of times."""
     return embedding_VxD[tokens_BxT]
 
 
@@ -327,8 +330,8 @@ look_up.defvjp(lambda embedding, tokens: (embedding[tokens], (embedding, tokens)
 def unembed(hidden_xD: jax.Array, embedding_VxD: jax.Array) -> jax.Array:
     """hidden embedding^T, fp32.
 
-    In bfloat16 the gradient of the logits is rounded to bfloat16 before its two products, which sum in fp32: left in fp32 it
-    would make them products of float32, the largest of the model and many times slower.
+    For bfloat16 inputs, the gradient of the logits is rounded to bfloat16 before its two products, which accumulate in fp32.
+    An fp32 gradient would make these, the largest products of the model, fp32 products, which are many times slower.
     """
     return jnp.einsum("...d,vd->...v", hidden_xD, embedding_VxD, preferred_element_type=jnp.float32)
 
@@ -345,6 +348,6 @@ unembed.defvjp(lambda hidden, embedding: (unembed(hidden, embedding), (hidden, e
 
 
 def matrix(rngs: nnx.Rngs, stack: tuple[int, ...], shape: tuple[int, ...], fan_in: int, param_dtype) -> nnx.Param:
-    """A normal matrix of standard deviation fan_in^-0.5, `stack` axes before its own."""
+    """A normally distributed matrix with standard deviation fan_in^-0.5. The axes `stack` precede its own axes."""
     values = jax.random.normal(rngs.params(), (*stack, *shape), jnp.float32) * fan_in**-0.5
     return nnx.Param(values.astype(param_dtype))

@@ -1,4 +1,4 @@
-"""Reads a Gemma3 from Google's own release: an Orbax checkpoint of flat names.
+"""Reads a Gemma3 from Google's release: an Orbax checkpoint with flat names.
 
     transformer/embedder        input_embedding (V, D)
     transformer/final_norm      scale (D,)
@@ -11,7 +11,8 @@
         mlp/gating_einsum       w (2, F, D): gate, up
         mlp/linear              w (F, D)
 
-Norm scales are zero-centred, as here. The vision tower (SigLiPFromPatches_0 and the embedder's mm_ arrays) is not read.
+Norm scales are zero-centred, as in `mira_jax.models.gemma3`. The vision tower (SigLiPFromPatches_0 and the embedder's mm_
+arrays) is not read.
 """
 
 import dataclasses
@@ -41,19 +42,19 @@ log = logging.getLogger(__name__)
 
 
 class _Array(NamedTuple):
-    """One array of the release, or half of one, and where it goes."""
+    """An array of the release, or half of one, and the parameter that it belongs to."""
 
     name: str
     shape: tuple[int, ...]
     half: int | None
     axes: tuple[int, ...] | None
-    """How its axes, those of the half, are to be ordered; None: as they are."""
+    """The permutation of its axes, or of the axes of the half. None: unchanged."""
     parameter: Name
     group: int | None
 
 
 def is_release(folder: str | Path) -> bool:
-    """Whether the folder is an Orbax checkpoint with an embedding of this name."""
+    """Whether the folder is an Orbax checkpoint with an embedding under this name."""
     folder = Path(folder)
     return (folder / "_METADATA").is_file() and _EMBEDDING in _arrays(folder)
 
@@ -62,16 +63,16 @@ class GoogleRelease:
     """The text model of a release, as `mira_jax.models.weights.Weights`."""
 
     def __init__(self, folder: str | Path, sizes: Mapping[str, Any] | None = None, scan_layers: bool | None = None):
-        """Checks names and shapes; reads no numbers.
+        """Checks names and shapes without reading values.
 
         Args:
-            sizes: fields of Gemma3Config that shapes do not say: window, query_scale, rope_factor_global and others.
-                Default: those of Google's model of these shapes.
+            sizes: fields of Gemma3Config that the shapes do not determine: window, query_scale, rope_factor_global and
+                others. Default: those of Google's model with these shapes.
             scan_layers: as in Gemma3Config.
 
         Raises:
-            UserError: names the array that is missing, surplus or of another shape, or the model is none of Google's
-                sizes and `sizes` is empty.
+            UserError: an array is missing, unexpected or has the wrong shape (the message names it), or the size is not one
+                of Google's and `sizes` is empty.
         """
         self.folder = Path(folder)
         there = _arrays(self.folder)
@@ -115,7 +116,7 @@ class GoogleRelease:
 
     def _load(self, array: _Array, dtype: np.dtype) -> np.ndarray:
         path = self._paths[array.name]
-        # An abstract array without a sharding is read as a NumPy array, on any machine.
+        # Orbax restores an abstract array without a sharding as a NumPy array, on any machine.
         abstract = unflatten_dict({path: np.broadcast_to(np.zeros((), dtype), array.shape)})
         context = ocp.Context()
         context.pytree.loading.partial_load = True
@@ -124,7 +125,7 @@ class GoogleRelease:
 
 
 def _arrays(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype]]:
-    """(path in the tree, shape, dtype) of every array, by its whole name: trees may be flat or nested."""
+    """(path in the tree, shape, dtype) of every array, by its full name. The tree may be flat or nested."""
     check_tree(folder)
     try:
         tree = flatten_dict(ocp.metadata(folder.absolute()).metadata)
@@ -134,7 +135,8 @@ def _arrays(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], n
 
 
 def sizes_of(folder: str | Path, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, Any] | None = None) -> Gemma3Config:
-    """The sizes that a release's arrays, by name, and `sizes` state; `folder` is for messages. Raises UserError as `GoogleRelease`."""
+    """The sizes determined by the release's arrays, by name, and by `sizes`. `folder` is used in messages. Raises the same
+    UserErrors as `GoogleRelease`."""
     first = "transformer/layer_0/"
     try:
         vocabulary_size, width = shapes[_EMBEDDING]

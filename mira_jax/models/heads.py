@@ -1,4 +1,4 @@
-"""Critic heads: a number per step, read from the hidden state of the last prompt token."""
+"""Critic heads: one output per step, computed from the hidden state of the last prompt token."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from mira_jax.models.gemma3 import Gemma3, matrix
 class CriticHead(nnx.Module):
     """An MLP with one hidden layer: hidden states of any leading shape to logits of that shape, fp32.
 
-    Its output starts at 0, so that a new critic says one half everywhere.
+    The output layer is initialised to 0, so a new critic predicts 0.5 everywhere.
     """
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
@@ -29,7 +29,7 @@ class CriticHead(nnx.Module):
 
 
 class Critic(nnx.Module):
-    """A Gemma3 trunk under one or more named heads, which are fp32 whatever the trunk is."""
+    """A Gemma3 trunk with one or more named heads. The heads are fp32 for any dtype of the trunk."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""LoRA: a frozen matrix W and the trained product of two thin ones, y = x W + (alpha / rank) (x A) B.
+"""LoRA: a frozen matrix W and a trained low-rank product, y = x W + (alpha / rank) (x A) B.
 
-Hu et al., 2021 (arXiv 2106.09685). A starts at random and B at 0, so that training starts from the frozen model.
-A model whose adapters are trained is computed in this form wherever it is used: W + (alpha / rank) A B rounded to
-bfloat16 is another model, as most small changes of W are less than bfloat16 tells apart.
+Hu et al., 2021 (arXiv 2106.09685). A is initialised at random and B to 0, so training starts from the frozen model. A model
+with trained adapters is always evaluated in this form. Rounding W + (alpha / rank) A B to bfloat16 would change the model,
+because most small changes of W are below the resolution of bfloat16.
 
-A matrix maps its input axes to its output axes: `query` is D to NxH, `output` NxH to D. A has the input axes and
-then the rank R, B the rank and then the output axes. Scanned matrices and their adapters have an axis of groups in front.
+A matrix maps its input axes to its output axes: `query` is D to NxH, `output` NxH to D. A has the input axes followed by the
+rank R, and B the rank followed by the output axes. Scanned matrices and their adapters have a leading axis of groups.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
     rank: Count = 16
-    """R: columns of A, rows of B."""
+    """R: columns of A and rows of B."""
     alpha: Positive = 32.0
-    """The product counts alpha / rank times."""
+    """The product is scaled by alpha / rank."""
     targets: Annotated[tuple[Target, ...], Meta(min_length=1)] = TARGETS
     """The matrices of every layer that get adapters."""
 
@@ -42,13 +42,13 @@ class LoraConfig:
 
 
 class Adapters(nnx.Module):
-    """The adapters of one attention or MLP: NAME_a and NAME_b in fp32 for each of its matrices that is a target."""
+    """The adapters of one attention or MLP: NAME_a and NAME_b in fp32 for each target matrix."""
 
     def __init__(self, part: nnx.Module, config: LoraConfig, rngs: nnx.Rngs):
         self.names = tuple(name for name in config.targets if hasattr(part, name))
         self.scale = config.scale
         self.before: Adapters | None = part.lora
-        """Those that the model had already. They are frozen, as its matrices are."""
+        """Adapters that the model already had. They are frozen, like its matrices."""
         for name in self.names:
             stack, inputs, outputs = axes(name, getattr(part, name).shape)
             a = matrix(rngs, stack, (*inputs, config.rank), math.prod(inputs), jnp.float32)
@@ -56,7 +56,7 @@ class Adapters(nnx.Module):
             setattr(self, f"{name}_b", nnx.LoRAParam(jnp.zeros((*stack, config.rank, *outputs), jnp.float32)))
 
     def __call__(self, name: str, x_BxTxD: jax.Array) -> jax.Array | float:
-        """What they add to the product of x and the matrix `name`: BxTx(output axes), or 0 where it is no target."""
+        """The contribution of the adapters to the product of x and the matrix `name`: BxTx(output axes), or 0 if it is not a target."""
         before = 0.0 if self.before is None else self.before(name, x_BxTxD)
         if name not in self.names:
             return before
@@ -65,7 +65,7 @@ class Adapters(nnx.Module):
 
 
 def adapt(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> nnx.Module:
-    """The model, a `Gemma3` or a `Critic`, with new adapters in every layer, after those that it has."""
+    """Adds new adapters to every layer of the model, a `Gemma3` or a `Critic`, in addition to existing ones."""
     trunk: Gemma3 = getattr(model, "trunk", model)
     for block in (*trunk.groups, *trunk.tail):
         block.attention.lora = Adapters(block.attention, config, rngs)
@@ -74,12 +74,12 @@ def adapt(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def trained(path: Sequence[str | int]) -> bool:
-    """Whether a parameter of an adapted model is trained: the newest adapters, and the heads of a critic."""
+    """Whether a parameter of an adapted model is trained. This holds for the newest adapters and the heads of a critic."""
     return ("lora" in path and "before" not in path) or "heads" in path
 
 
 def below(params: Mapping[str | int, Any]) -> dict[str | int, Any]:
-    """The parameters of a model, as nested dicts, where they are once `adapt` has given it new adapters."""
+    """Renames the parameters of a model, as nested dicts, to their paths after `adapt` has added new adapters."""
 
     def move(name: str | int, child: Any) -> Any:
         if name == "lora":
@@ -90,13 +90,14 @@ def below(params: Mapping[str | int, Any]) -> dict[str | int, Any]:
 
 
 def merged(params: Mapping[str | int, Any], scales: Sequence[float]) -> dict[str | int, Any]:
-    """The parameters of the plain model that an adapted one amounts to: each matrix plus the products of its adapters.
+    """The parameters of the equivalent model without adapters: each matrix plus the products of its adapters.
 
-    Computed in fp32 and kept in the matrix's dtype, which bfloat16 is too coarse for: see `mira_jax.models.merging`.
+    The sum is computed in fp32 and stored in the dtype of the matrix. bfloat16 is too coarse for this: see
+    `mira_jax.models.merging`.
 
     Args:
-        params: of an adapted model, as nested dicts. Matrices that have adapters are used up.
-        scales: `LoraConfig.scale` of each of its sets of adapters, the oldest first.
+        params: the parameters of an adapted model, as nested dicts. Matrices with adapters are consumed.
+        scales: `LoraConfig.scale` of each set of adapters, oldest first.
     """
 
     def merge(tree: Mapping[str | int, Any], adapters: Mapping[str | int, Any] | None) -> dict[str | int, Any]:
@@ -130,7 +131,7 @@ def _merge_matrix(name: str, base: jax.Array, a: jax.Array, b: jax.Array, scale:
 
 
 def adapters_of(path: Sequence[str | int], adapters: Mapping[str | int, Any]) -> tuple[jax.Array, jax.Array] | None:
-    """(A, B) of the parameter at `path`, or None. `adapters`: nested dicts by name, as a run's checkpoint holds them."""
+    """(A, B) of the parameter at `path`, or None. `adapters`: nested dicts by name, as in a run's checkpoint."""
     node: Any = adapters
     for name in (*path[:-1], "lora"):
         if not isinstance(node, Mapping) or name not in node:
@@ -140,7 +141,7 @@ def adapters_of(path: Sequence[str | int], adapters: Mapping[str | int, Any]) ->
 
 
 def axes(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """(groups, inputs, outputs) of a matrix's shape."""
+    """(groups, inputs, outputs): the axes of a matrix's shape."""
     own = len(shape) - len(PARAMETERS[name])
     inputs = own + INPUT_AXES.get(name, 1)
     return shape[:own], shape[own:inputs], shape[inputs:]

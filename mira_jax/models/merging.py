@@ -1,7 +1,7 @@
-"""The parameters of a model with its adapters merged into them, one after another, and what of the adapters survives that.
+"""Merges adapters into the parameters of a model, one parameter at a time, and measures how much of their change remains.
 
-The sum W + D is computed in fp32 and then cast to the dtype it is to be stored in. In bfloat16 that loses most of a small
-D: W has 8 bits of precision, and an element of D below half of W's last bit changes nothing.
+The sum W + D is computed in fp32 and then cast to the dtype of the output. In bfloat16 this loses most of a small D: W has 8
+bits of precision, and an element of D below half of W's last bit has no effect.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ Layer = tuple[Mapping[str | int, Any], float]
 
 @dataclasses.dataclass(frozen=True)
 class Survival:
-    """Of the change D that adapters make and the change C = cast(W + D) - cast(W) that is left of it on disk."""
+    """Compares the change D by adapters with the change C = cast(W + D) - cast(W) that remains after the cast."""
 
     squares: float
     """|D|^2."""
@@ -31,12 +31,12 @@ class Survival:
 
     @property
     def share(self) -> float:
-        """How far C goes along D: <C, D> / |D|^2. 1 if the cast loses nothing."""
+        """The component of C along D: <C, D> / |D|^2. It is 1 if the cast is exact."""
         return self.products / self.squares if self.squares else 1.0
 
     @property
     def error(self) -> float:
-        """|C - D| / |D|: what is lost, and what rounding adds."""
+        """|C - D| / |D|: the relative error, both the part that is lost and the part that rounding adds."""
         return math.sqrt(self.errors / self.squares) if self.squares else 0.0
 
     def __add__(self, other: "Survival") -> "Survival":
@@ -47,16 +47,16 @@ NOTHING = Survival(0.0, 0.0, 0.0)
 
 
 class MergedWeights:
-    """The parameters of a merged model one after another, as `mira_jax.models.weights.Weights`."""
+    """The parameters of a merged model, as `mira_jax.models.weights.Weights`."""
 
     def __init__(self, base: Weights, layers: Sequence[Layer]):
-        """`layers`: the oldest first."""
+        """`layers`: sets of adapters, oldest first."""
         self.config, self.stored = base.config, base.stored
         self._base, self._layers = base, layers
         self._survival: dict[Name, Survival] = {}
 
     def read(self, name: Name, dtype: Any = None) -> np.ndarray:
-        """One parameter, cast to `dtype` if given, merged in fp32 group by group."""
+        """Reads one parameter, cast to `dtype` if given. It is merged in fp32, one group at a time."""
         pairs = [(*pair, scale) for layer, scale in self._layers if (pair := adapters_of(name, layer)) is not None]
         if not pairs:
             return self._base.read(name, dtype)
@@ -74,7 +74,7 @@ class MergedWeights:
 
     @property
     def survival(self) -> dict[str, Survival]:
-        """Of what has been read: by the matrix's name (query, key ...)."""
+        """The survival for the parameters read so far, by the name of the matrix (query, key ...)."""
         kinds: dict[str, Survival] = {}
         for name, survival in self._survival.items():
             kinds[str(name[-1])] = kinds.get(str(name[-1]), NOTHING) + survival
@@ -88,7 +88,7 @@ def _factors(a: Any, b: Any, scale: float, groups: int, inputs: int) -> tuple[np
 
 
 def _survival(before: np.ndarray, change: np.ndarray, after: np.ndarray) -> Survival:
-    """Summed in fp64. `before` is cast as `after` was."""
+    """The sums are computed in fp64. `before` is cast in the same way as `after`."""
     total = NOTHING
     for W, D, merged in zip(_slices(before), _slices(change), _slices(after), strict=True):
         D = D.astype(np.float64)
@@ -98,6 +98,6 @@ def _survival(before: np.ndarray, change: np.ndarray, after: np.ndarray) -> Surv
 
 
 def _slices(matrix: np.ndarray) -> Iterator[np.ndarray]:
-    """A few rows at a time: doubles of a whole matrix would need eight bytes for each of its elements."""
+    """Yields a few rows at a time. A float64 copy of the whole matrix would need eight bytes per element."""
     step = max(1, 2**22 // matrix.shape[1])
     return (matrix[start : start + step] for start in range(0, matrix.shape[0], step))

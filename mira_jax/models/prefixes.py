@@ -1,4 +1,4 @@
-"""Prompts read lately, kept so that what a new prompt begins with need not be read again."""
+"""Prefix cache: keys and values of recent prompts, reused for new prompts with the same beginning."""
 
 import collections
 from collections.abc import Sequence
@@ -9,29 +9,30 @@ import numpy as np
 from mira_jax.models.gemma3 import Cache
 
 LEAST = 256
-"""Fewer tokens than this are sooner read again than found, copied and read on from."""
+"""Minimum length of a shared prefix, in tokens. A shorter prefix is faster to compute than to find, copy and extend."""
 
 
 class Prefixes:
-    """The caches of the prompts read last, within a limit of memory; the one unused for longest goes first.
+    """Caches of recent prompts, limited by memory. The least recently used one is evicted first.
 
     Not thread-safe: the sampler's thread owns it.
     """
 
     def __init__(self, limit: int):
-        """`limit`: bytes of keys and values; 0 keeps nothing."""
+        """`limit`: maximum bytes of keys and values. 0 disables the cache."""
         self.limit = limit
         self.bytes = 0
         self.hits = 0
-        """Prompts that began like one that was kept."""
+        """Number of prompts that shared a prefix with a cached prompt."""
         self.tokens = 0
-        """Prompt tokens that were not read again."""
+        """Number of prompt tokens that were reused."""
         self._kept: collections.OrderedDict[bytes, tuple[np.ndarray, Cache]] = collections.OrderedDict()
 
     def find(self, prompt: Sequence[int]) -> tuple[int, Cache | None]:
-        """How many tokens of `prompt` are the beginning of a kept one, and that one's cache; (0, None) if too few.
+        """The length of the longest prefix that `prompt` shares with a cached prompt, and its cache. (0, None) if it is too
+        short.
 
-        The last token of `prompt` is never among them: what follows it has to be worked out.
+        The last token of `prompt` is never included: its hidden state must be computed.
         """
         if len(prompt) <= LEAST:
             return 0, None
@@ -49,7 +50,7 @@ class Prefixes:
         return most, self._kept[best][1]
 
     def keep(self, prompt: Sequence[int], cache: Cache) -> None:
-        """Keeps the cache of `prompt`, one row, unless it is too short to be of use or too large to be kept."""
+        """Stores the cache of `prompt`, one row, unless it is too short to be useful or too large."""
         tokens = np.asarray(prompt, np.int32)
         size = _bytes(cache)
         if len(tokens) <= LEAST or size > self.limit:
@@ -61,7 +62,7 @@ class Prefixes:
             self._drop(next(iter(self._kept)))
 
     def clear(self) -> None:
-        """Forgets all prompts."""
+        """Removes all prompts."""
         self._kept.clear()
         self.bytes = 0
 
@@ -71,7 +72,7 @@ class Prefixes:
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """The length of the common beginning."""
+    """The length of the common prefix."""
     length = min(len(a), len(b))
     differ = np.flatnonzero(a[:length] != b[:length])
     return int(differ[0]) if len(differ) else length

@@ -1,10 +1,9 @@
-"""Text from a model: prompts enter and leave the rows of one cache, and all rows are decoded together.
+"""Generates text with a model. Prompts occupy rows of one shared cache, and all rows are decoded together (continuous batching).
 
-A prompt is read alone (prefill), its length padded to one of a few buckets, and its keys and values are put
-into a free row of the cache. What it shares with a prompt read lately is not read again (`Prefixes`). Then all
-rows advance together, a token a step, inside one compiled loop. The number of rows is fixed and a row's random
-numbers come from its own seed and position, so what a prompt yields does not depend on the prompts that share the
-cache with it.
+A prompt is prefilled on its own, with its length padded to one of a few buckets, and its keys and values are copied to a free
+row of the cache. Prefixes shared with recent prompts come from the prefix cache (`Prefixes`). All rows then advance together
+by one token per step, inside a compiled loop. The number of rows is fixed, and the random numbers of a row depend only on its
+seed, choice and position, so the result for a prompt does not depend on the other prompts in the cache.
 
 Dimensions: B rows of the cache, C its length in tokens, T prompt tokens (padded), V vocabulary, K alternatives.
 """
@@ -29,19 +28,20 @@ from mira_jax.models.prefixes import Prefixes
 log = logging.getLogger(__name__)
 
 TOP = 20
-"""The most alternatives whose log-probabilities are reported beside a token's."""
+"""Maximum number of alternative tokens whose log-probabilities are reported."""
 CHUNK = 8
-"""Decode steps in one call of the compiled loop: how long a new prompt may wait for its prefill."""
+"""Decode steps per call of the compiled loop. This bounds how long a new prompt waits for its prefill."""
 SHORTEST = 64
-"""The smallest bucket of prompt and cache lengths."""
+"""The smallest bucket for prompt and cache lengths."""
 PARTS = (64, 128, 256, 512)
-"""Tokens, padded, that are read at once where a prompt goes on from a kept one."""
+"""Padded lengths for tokens that are prefilled after a cached prefix."""
 PREFIX_BYTES = 2**30
-"""Memory for the keys and values of prompts read lately."""
+"""Default memory limit of the prefix cache."""
 
 
 def bucket(length: int) -> int:
-    """`length` rounded up: multiples of 64 to 512, then four steps to each doubling. Few lengths, few compiled programs."""
+    """`length` rounded up to multiples of 64 up to 512, then to four steps per doubling. Few distinct lengths need few compiled
+    programs."""
     octave = 1 << max(length - 1, 1).bit_length()
     step = SHORTEST if octave <= 512 else octave // 8
     return -(-max(length, 1) // step) * step
@@ -49,18 +49,18 @@ def bucket(length: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How one row draws its tokens."""
+    """Sampling settings of one row."""
 
     max_tokens: int
     temperature: float = 0.0
-    """0 takes the most likely token."""
+    """0 selects the most likely token."""
     top_p: float = 1.0
-    """Draw only from the smallest set of tokens whose probability reaches this."""
+    """Sample only from the smallest set of tokens whose probability reaches this value."""
     seed: int = 0
     choice: int = 0
-    """Completions with one seed and different choices draw independently."""
+    """Completions with the same seed and different choices are sampled independently."""
     top_k: int = 0
-    """Draw only from this many of the most likely tokens; 0 from all."""
+    """Sample only from this many of the most likely tokens. 0: from all."""
 
 
 @functools.partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=[
@@ -69,21 +69,21 @@ class Sampling:
 ])  # fmt: skip
 @dataclasses.dataclass
 class Rows:
-    """What each row of the cache is doing; all arrays have the leading dimension B."""
+    """The state of each row of the cache. All arrays have the leading dimension B."""
 
     token: jax.Array
-    """The last token drawn; its keys and values are not in the cache yet."""
+    """The last token drawn. Its keys and values are not in the cache yet."""
     log_prob: jax.Array
     sampling_log_prob: jax.Array
     top_ids: jax.Array
     top_log_probs: jax.Array
     position: jax.Array
-    """Of `token` in its sequence: the cache slot it will fill."""
+    """The position of `token` in its sequence, which is the cache slot it will fill."""
     remaining: jax.Array
-    """Tokens that may still follow `token`."""
+    """Number of tokens that may still follow `token`."""
     active: jax.Array
     fresh: jax.Array
-    """`token` came from the prefill and was not handed out yet."""
+    """`token` was drawn after the prefill and has not been returned yet."""
     seed: jax.Array
     choice: jax.Array
     temperature: jax.Array
@@ -93,33 +93,33 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """What one call of `advance` drew. Row b drew `count[b]` tokens; beyond them the arrays hold nothing of use."""
+    """The tokens drawn by one call of `advance`. Row b drew `count[b]` tokens; entries beyond that are undefined."""
 
     count: np.ndarray
     """B, int32."""
     tokens: np.ndarray
     """B x CHUNK+1, int32."""
     log_probs: np.ndarray
-    """B x CHUNK+1, under the model itself: temperature 1, the whole vocabulary; nats."""
+    """B x CHUNK+1, under the model distribution: temperature 1, the whole vocabulary; nats."""
     sampling_log_probs: np.ndarray
     """B x CHUNK+1, under the distribution that the token was drawn from; nats. 0 for greedy rows."""
     top_ids: np.ndarray
-    """B x CHUNK+1 x K; K is 0 unless alternatives were asked for."""
+    """B x CHUNK+1 x K. K is 0 unless alternatives were requested."""
     top_log_probs: np.ndarray
     active: np.ndarray
-    """B: whether the row goes on."""
+    """B: whether the row continues."""
     steps: int
-    """Decode steps taken."""
+    """Number of decode steps taken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Log-probabilities of a prompt's tokens 1..T-1, each given those before it."""
+    """Log-probabilities of a prompt's tokens 1..T-1, each conditioned on the tokens before it."""
 
     log_probs: np.ndarray
     """T-1, nats."""
     top_ids: np.ndarray
-    """T-1 x K, the most likely first."""
+    """T-1 x K, most likely first."""
     top_log_probs: np.ndarray
 
 
@@ -132,16 +132,16 @@ class Sampler:
     ):  # fmt: skip
         """
         Args:
-            model: its dtype is the cache's too.
+            model: its dtype is also the dtype of the cache.
             end_ids: tokens that end a completion.
-            rows: prompts decoded together.
-            max_length: the most tokens of a prompt and its completion.
-            words: draw none but the first so many of the vocabulary; the embedding may have more rows than the tokenizer has pieces.
-            prefix_bytes: memory for prompts read lately, beside the cache; 0 reads every prompt whole.
+            rows: number of prompts decoded together.
+            max_length: maximum number of tokens of a prompt and its completion.
+            words: draw only from the first `words` ids. The embedding may have more rows than the tokenizer has pieces.
+            prefix_bytes: memory limit of the prefix cache, in addition to the cache. 0 disables it.
         """
         self.rows, self.max_length = rows, max_length
         graph, state = nnx.split(model)
-        # A plain tuple of arrays is what jit takes with the least work at each call.
+        # jit dispatches a plain tuple of arrays with the least overhead.
         leaves, tree = jax.tree.flatten(state)
         self._parameters = tuple(leaves)
         self.vocabulary_size: int = min(words or model.config.vocabulary_size, model.config.vocabulary_size)
@@ -160,7 +160,7 @@ class Sampler:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all rows. Also the way back after a call that failed, whose donated arrays are gone."""
+        """Clears all rows. Also needed after a failed call, because its donated arrays no longer exist."""
         self.length = 0
         self._cache: Cache | None = None
         self._state = _empty_rows(self.rows, self._top)
@@ -168,15 +168,15 @@ class Sampler:
         self.prefixes.clear()
 
     def free_row(self) -> int | None:
-        """A row that holds no prompt, None if all do."""
+        """A row without a prompt, or None if all rows are in use."""
         free = np.flatnonzero(~self._used)
         return int(free[0]) if len(free) else None
 
     def insert(self, prompt: Sequence[int], sampling: Sampling, alternatives: bool = False) -> int:
-        """Reads a prompt into a free row and draws its first token, which the next `advance` hands out.
+        """Prefills a prompt in a free row and draws its first token, which the next `advance` returns.
 
-        `prompt` has at least one token, and with `sampling.max_tokens` (at least one) at most `max_length`.
-        Returns the row. `alternatives` keeps the log-probabilities of the most likely tokens too.
+        Precondition: `prompt` has at least one token, `sampling.max_tokens` is at least one, and their sum is at most
+        `max_length`. `alternatives` also keeps the log-probabilities of the most likely tokens. Returns the row.
         """
         row = self.free_row()
         length = len(prompt)
@@ -193,9 +193,9 @@ class Sampler:
         return row
 
     def advance(self, steps: int = CHUNK, until_free: bool = False, alternatives: bool = False) -> Chunk:
-        """Draws up to `steps` (at most CHUNK) further tokens in every active row; stops earlier when no row is active.
+        """Draws up to `steps` (at most CHUNK) more tokens in every active row. Stops early if no row is active.
 
-        `until_free` also stops as soon as one row has come to its end, so that a waiting prompt can take its place.
+        `until_free` also stops as soon as one row has ended, so that a waiting prompt can use it.
         """
         top = self._top if alternatives else 0
         numbers = np.array([min(steps, CHUNK), until_free], np.int32)
@@ -205,11 +205,11 @@ class Sampler:
         return Chunk(*arrays, int(taken))
 
     def release(self, row: int) -> None:
-        """Frees a row, whether its completion has ended or not."""
+        """Frees a row, whether or not its completion has ended."""
         self._used[row] = False
 
     def score(self, prompt: Sequence[int], alternatives: bool = False) -> Scores:
-        """Log-probabilities of the prompt's own tokens. Touches no row."""
+        """Log-probabilities of the prompt's own tokens. Does not change any row."""
         length = len(prompt)
         tokens = _padded(prompt, bucket(length))
         top = self._top if alternatives else 0
@@ -218,7 +218,7 @@ class Sampler:
         return Scores(*(array[: length - 1] for array in jax.device_get(scores)))
 
     def warm_up(self, lengths: Sequence[int]) -> None:
-        """Compiles for prompts of these lengths that share nothing with others."""
+        """Compiles for prompts of these lengths without a cached prefix."""
         for length in lengths:
             row = self.insert([0] * length, Sampling(2))
             self.advance()
@@ -226,7 +226,7 @@ class Sampler:
             self.prefixes.clear()
 
     def _read(self, prompt: Sequence[int]) -> tuple[jax.Array, Cache]:
-        """The hidden state of a prompt's last token, 1xD, and its cache, one row. Kept for prompts that begin alike."""
+        """The hidden state of a prompt's last token, 1xD, and its cache, one row. The cache is added to the prefix cache."""
         shared, cache = self.prefixes.find(prompt)
         if cache is None:
             tokens = _padded(prompt, bucket(len(prompt)))
@@ -246,7 +246,7 @@ class Sampler:
 
     @contextlib.contextmanager
     def _announced(self, *program: str | int) -> Iterator[None]:
-        """Says in the log that a call has to compile, and how long that took."""
+        """Logs that a call must compile, and how long the compilation took."""
         start = time.perf_counter()
         yield
         if program not in self._compiled:
@@ -254,7 +254,7 @@ class Sampler:
             log.info("compiled %s for %d tokens in %.1f s", program[0], program[1], time.perf_counter() - start)
 
     def _make_room(self, length: int) -> None:
-        """The cache is as long as its longest row needs; it shrinks only when empty, to save compilations."""
+        """Grows the cache to the longest row. It shrinks only when no row is in use, to avoid recompilation."""
         needed = self._room(length)
         if needed > self.length and self._used.any():
             self._cache = self._resize(self._cache, length=needed)
@@ -264,7 +264,7 @@ class Sampler:
             self.length = needed
 
     def _room(self, length: int) -> int:
-        """The slots of a cache for `length` tokens: few lengths, but not much beyond the longest that is allowed."""
+        """The number of cache slots for `length` tokens. Few distinct values, and close to the maximum length when near it."""
         return min(_cache_bucket(length), max(self.max_length, bucket(length)))
 
 
@@ -275,12 +275,12 @@ def _padded(tokens: Sequence[int], length: int) -> np.ndarray:
 
 
 def _slots(cache: Cache) -> int:
-    """How many tokens a row of the cache has room for."""
+    """Number of slots per row of the cache."""
     return jax.tree.leaves((cache.groups, cache.tail))[0].shape[-2]
 
 
 def _cache_bucket(length: int) -> int:
-    """512, 768, 1024, 1536 ...: powers of two and the steps halfway."""
+    """512, 768, 1024, 1536 ...: powers of two and the midpoints between them."""
     size = 512
     while size < length:
         if size + size // 2 >= length:
@@ -301,7 +301,7 @@ def _empty_rows(rows: int, top: int) -> Rows:
 
 
 class _Functions:
-    """The pure functions that `Sampler` compiles, bound to a model's structure."""
+    """The pure functions that `Sampler` compiles, bound to the structure of a model."""
 
     def __init__(self, graph: Any, tree: Any, end_ids: tuple[int, ...], words: int):
         self._graph, self._tree, self._end_ids, self._words = graph, tree, end_ids, words
@@ -310,7 +310,7 @@ class _Functions:
         return nnx.merge(self._graph, jax.tree.unflatten(self._tree, parameters))
 
     def prefill(self, parameters: Any, tokens_1xT: jax.Array, length: jax.Array) -> tuple[jax.Array, Cache]:
-        """The hidden state of a prompt's last token, 1xD, and its cache, T long."""
+        """The hidden state of a prompt's last token, 1xD, and its cache of length T."""
         T = tokens_1xT.shape[1]
         model = self._model(parameters)
         positions = jnp.arange(T, dtype=jnp.int32)[None]
@@ -319,7 +319,7 @@ class _Functions:
         return hidden[:, 0], cache
 
     def read_on(self, parameters: Any, tokens_1xT: jax.Array, cache: Cache, numbers: jax.Array) -> tuple[jax.Array, Cache]:
-        """As `prefill`, for the tokens that follow those in the cache. `numbers`: how many are there, and how many follow."""
+        """As `prefill`, for tokens that follow the cached ones. `numbers`: the number of cached tokens and of tokens that follow."""
         held, count = numbers
         model = self._model(parameters)
         segments = (jnp.arange(tokens_1xT.shape[1], dtype=jnp.int32)[None] < count).astype(jnp.int32)
@@ -328,7 +328,7 @@ class _Functions:
         return hidden[:, 0], cache
 
     def first(self, parameters: Any, hidden_1xD: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> Rows:
-        """One row's state, its first token drawn. Apart from `prefill`, which is compiled for every length."""
+        """The state of one row with its first token drawn. Separate from `prefill`, which is compiled for every length."""
         length, max_tokens, choice, top_k = numbers
         row = _empty_rows(1, min(TOP, self._words))
         row = dataclasses.replace(
@@ -340,7 +340,7 @@ class _Functions:
         return dataclasses.replace(row, remaining=remaining, active=active, fresh=jnp.ones(1, bool))
 
     def insert(self, cache: Cache, rows: Rows, row_cache: Cache, entry: Rows, row: jax.Array) -> tuple[Cache, Rows]:
-        """Puts one prompt's cache and state into row `row` of the shared ones. The row keeps older keys beyond them, unseen."""
+        """Copies one prompt's cache and state to row `row` of the shared ones. Older keys beyond them remain in the row, but are masked."""
 
         def put(stacked: int) -> Callable:
             def one(whole: jax.Array, part: jax.Array) -> jax.Array:
@@ -356,7 +356,7 @@ class _Functions:
         return cache, jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, row, axis=0), rows, entry)
 
     def resize(self, cache: Cache, length: int) -> Cache:
-        """The same cache with `length` slots a row: more, or without the last."""
+        """The same cache with `length` slots per row: extended, or without the last slots."""
 
         def one(array: jax.Array) -> jax.Array:
             array = array[..., :length, :]
@@ -367,7 +367,7 @@ class _Functions:
     def advance(
         self, parameters: Any, cache: Cache, rows: Rows, used: jax.Array, numbers: jax.Array, top: int
     ) -> tuple[Cache, Rows, tuple]:
-        """The decode loop. `numbers`: most steps, and whether to stop at the first row that ends."""
+        """The decode loop. `numbers`: the maximum number of steps, and whether to stop when the first row ends."""
         steps, until_free = numbers[0], numbers[1] > 0
         model = self._model(parameters)
         B = rows.token.shape[0]
@@ -385,7 +385,7 @@ class _Functions:
 
         out = record(out, jnp.zeros(B, jnp.int32), rows, rows.fresh)
         count = rows.fresh.astype(jnp.int32)
-        # A prompt may have ended with its first token: someone is waiting, so say so at once.
+        # A prompt may have ended with its first token. The loop then stops immediately, so that the caller can return it.
         ended = jnp.any(rows.fresh & ~rows.active)
         rows = dataclasses.replace(rows, fresh=jnp.zeros(B, bool))
 
@@ -401,7 +401,7 @@ class _Functions:
             next_rows = self._draw(model.logits(hidden[:, 0]), next_rows, top)
             out = record(out, count, next_rows, rows.active)
             next_active = rows.active & (next_rows.remaining > 0) & ~self._ends(next_rows.token)
-            # Rows at rest stay as they are: they write their last token to the same place of the cache again.
+            # Inactive rows keep their state. They write their last token to the same cache slot again, which has no effect.
             merged = jax.tree.map(lambda new, old: jnp.where(rows.active.reshape((B,) + (1,) * (new.ndim - 1)), new, old), next_rows, rows)
             return step + 1, cache, dataclasses.replace(merged, active=next_active), out, count + rows.active
 
@@ -409,7 +409,8 @@ class _Functions:
         return cache, rows, (count, *out, rows.active, taken)
 
     def score(self, parameters: Any, tokens_1xT: jax.Array, length: jax.Array, top: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Log-probabilities of tokens 1..T-1, and the K most likely, in slices of positions: T x V is never held."""
+        """Log-probabilities of tokens 1..T-1, and the K most likely tokens. Computed in slices of positions, so T x V logits are
+        never held."""
         model = self._model(parameters)
         T = tokens_1xT.shape[1]
         positions = jnp.arange(T, dtype=jnp.int32)[None]
@@ -429,7 +430,7 @@ class _Functions:
         return (token_B[:, None] == jnp.array(self._end_ids, jnp.int32)).any(1)
 
     def _draw(self, logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
-        """The token for `rows.position`, its two log-probabilities, and the most likely tokens."""
+        """Draws the token for `rows.position`, with its two log-probabilities and the most likely tokens."""
         logits_BxV = logits_BxV.astype(jnp.float32)
         total = jax.nn.logsumexp(logits_BxV, -1)
         logits_BxV = logits_BxV[:, : self._words]

@@ -1,8 +1,8 @@
-"""Attention over rows whose tokens are split over the mesh axis `sequence`. Exact: only places differ.
+"""Attention over rows whose tokens are sharded over the mesh axis `sequence`. The results are exact: only the placement differs.
 
-Each device keeps the queries of its own tokens. Global layers gather the keys and values of the whole row; local ones
-take from the left neighbour those that the window reaches back to. Where the axis is 1, or no mesh is set, these are
-the plain functions.
+Each device keeps the queries of its own tokens. Global layers gather the keys and values of the whole row. Local layers
+receive from the left neighbour the keys and values within the window. If the axis has size 1, or no mesh is set, these
+functions are the plain ones.
 
 Shapes as in `mira_jax.models.attention`; t is T / parts, the tokens of one device.
 """
@@ -20,7 +20,7 @@ AXIS = "sequence"
 
 
 def parts() -> int:
-    """How many devices share the tokens of a row, on the mesh of `jax.set_mesh`."""
+    """Number of devices that share the tokens of a row, on the mesh of `jax.set_mesh`."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.shape.get(AXIS, 1)
 
@@ -33,7 +33,7 @@ def attend(
     window: int | None,
     scale: float,
 ) -> jax.Array:
-    """As `attention.attend`. Rows that can't be split evenly are whole on every device."""
+    """As `attention.attend`. Rows that cannot be split evenly are replicated on every device."""
     count = parts()
     batch, length = q_BxTxNxH.shape[:2]
     if count == 1 or length % count:
@@ -54,7 +54,7 @@ def attend_from(
     window: int | None,
     scale: float,
 ) -> jax.Array:
-    """As `attention.attend_from`, with the chosen tokens split over the devices too."""
+    """As `attention.attend_from`, with the selected tokens also split over the devices."""
     count = parts()
     length = k_BxTxKxH.shape[1]
     if count == 1 or length % count:
@@ -71,7 +71,7 @@ def attend_from(
 
 
 def take(x_BxTx: jax.Array, index_BxR: jax.Array) -> jax.Array:
-    """The tokens `index_BxR` of each row, split over the devices: each sends what others chose among its own."""
+    """The tokens `index_BxR` of each row, split over the devices. Each device sends its tokens to the devices that selected them."""
     count = parts()
     length, chosen = x_BxTx.shape[1], index_BxR.shape[1]
     if count == 1 or length % count:
@@ -94,7 +94,7 @@ def _take(x_BxTx: jax.Array, index_BxR: jax.Array) -> jax.Array:
 
 
 def _attend_gathered(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window: int | None, scale: float) -> jax.Array:
-    """Own queries over the whole row, in blocks of queries."""
+    """Attention of the device's own queries over the whole row, in blocks of queries."""
     k, v, all_segments = _gather(k_BxtxKxH), _gather(v_BxtxKxH), _gather(segment_ids_Bxt)
     batch, length, heads, _ = q_BxtxNxH.shape
     dense = attention.dense
@@ -113,12 +113,13 @@ def _attend_gathered(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window
 
 
 def _attend_neighbour(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window: int, scale: float) -> jax.Array:
-    """Own queries over own keys and the window - 1 before them, as one row whose first queries nobody asked for."""
+    """Attention of the device's own queries over its own keys and the window - 1 keys before them. They are treated as one row,
+    and the results of the first queries are discarded."""
     count, reach = parts(), window - 1
 
     def extended(x: jax.Array) -> jax.Array:
         end = x[:, x.shape[1] - reach :]
-        # The first device is sent zeros: segment 0, which no token sees.
+        # The first device receives zeros: segment 0, which no token attends to.
         return jnp.concatenate([jax.lax.ppermute(end, AXIS, [(i, i + 1) for i in range(count - 1)]), x], axis=1)
 
     q = jnp.pad(q_BxtxNxH, ((0, 0), (reach, 0), (0, 0), (0, 0)))
@@ -135,6 +136,6 @@ def _padded(x_BxR: jax.Array, count: int) -> jax.Array:
 
 
 def _split(body: Callable, arguments: int) -> Callable:
-    """`body` on each device's part of the second axis of each argument; the other mesh axes are left to the compiler."""
+    """Applies `body` to each device's shard of the second axis of each argument. The compiler handles the other mesh axes."""
     tokens = PartitionSpec(None, AXIS)
     return jax.shard_map(body, in_specs=(tokens,) * arguments, out_specs=tokens, axis_names={AXIS})

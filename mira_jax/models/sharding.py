@@ -1,4 +1,4 @@
-"""Where arrays live: one table from the logical axes of parameters and activations to the axes of a device mesh."""
+"""Sharding rules: one table from the logical axes of parameters and activations to the axes of a device mesh."""
 
 import dataclasses
 import math
@@ -23,8 +23,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "heads": ("tensor",),
     "mlp": ("tensor",),
 }
-"""Logical axis to mesh axes. An axis that is not here is whole on every device. `copies` are rows where another axis of the
-array is on fsdp."""
+"""Logical axis to mesh axes. An axis that is not listed is replicated. `copies` are rows of an array in which another axis is
+sharded over fsdp."""
 
 PARAMETERS: dict[str, tuple[str | None, ...]] = {
     "embedding": ("vocabulary", "width"),
@@ -50,8 +50,8 @@ PARAMETERS: dict[str, tuple[str | None, ...]] = {
     "down_a": ("mlp", None),
     "down_b": (None, "width"),
 }
-"""Logical axes of a parameter by its name; NAME_a and NAME_b are the adapters of NAME (`mira_jax.models.lora`). One that
-is not here (norms, critic heads) is whole on every device; a scanned one has an axis more, in front, which is never split."""
+"""Logical axes of each parameter, by name. NAME_a and NAME_b are the adapters of NAME (`mira_jax.models.lora`). A parameter that
+is not listed (norms, critic heads) is replicated. A scanned parameter has an additional leading axis, which is never sharded."""
 
 
 Parts = Annotated[int, Meta(ge=-1)]
@@ -60,13 +60,13 @@ Parts = Annotated[int, Meta(ge=-1)]
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: Parts = 1
-    """Copies of the parameters, each on its own rows."""
+    """Number of replicas of the parameters, each with its own rows."""
     fsdp: Parts = -1
-    """Parts that parameters and optimizer are split into, each with its own rows. -1: all devices that are left."""
+    """Number of shards of parameters and optimizer state, each with its own rows. -1: all remaining devices."""
     tensor: Parts = 1
-    """Parts that heads, mlp and vocabulary are split into."""
+    """Number of shards of heads, mlp and vocabulary."""
     sequence: Parts = 1
-    """Parts that the tokens of a row are split into."""
+    """Number of shards of the tokens of a row."""
 
     def __post_init__(self) -> None:
         rest = [axis for axis in AXES if getattr(self, axis) == -1]
@@ -79,16 +79,16 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """A mesh of all devices. Raises UserError if the sizes do not multiply to their number."""
+    """A mesh of all devices. Raises UserError if the product of the sizes is not the number of devices."""
     devices = list(devices or jax.devices())
     sizes = mesh_sizes(config, len(devices))
-    # jax.make_mesh refuses an axis that is but a part of a dimension of a TPU's torus, as 2 of 4x4x4.
+    # jax.make_mesh refuses an axis that covers only part of a dimension of a TPU's torus, such as 2 of 4x4x4.
     placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     return jax.sharding.Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
-    """The size of each of `AXES` on so many devices. Raises UserError if they do not multiply to their number."""
+    """The size of each of `AXES` for a number of devices. Raises UserError if the product of the sizes is not that number."""
     sizes = [getattr(config, axis) for axis in AXES]
     known = math.prod(max(size, 1) for size in sizes)
     sizes = [max(1, devices // known) if size == -1 else size for size in sizes]
@@ -101,19 +101,19 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
 def shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> Any:
     """A tree of NamedSharding for a tree of parameters, their gradients or an optimizer's state, arrays or abstract.
 
-    Leaves are known by the last name in their path. An axis that its mesh axes do not divide stays whole: one kv head
-    is on every device of `tensor`.
+    Leaves are identified by the last name in their path. An axis that is not divisible by its mesh axes is replicated: a
+    single kv head is on every device of `tensor`.
     """
     return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _spec(path, leaf.shape, mesh.shape, rules)), tree)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> NamedSharding:
-    """Of arrays whose first axis is batch rows."""
+    """The sharding of arrays whose first axis is batch rows."""
     return NamedSharding(mesh, PartitionSpec(rules["batch"]))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Lays out an activation by its logical axes on the mesh of `jax.set_mesh`; without one, does nothing."""
+    """Constrains the sharding of an activation, given its logical axes, on the mesh of `jax.set_mesh`. Without a mesh, does nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(AXES) <= set(mesh.shape):
         return x
@@ -121,10 +121,10 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def whole_width(matrix: jax.Array, name: str) -> jax.Array:
-    """A parameter as products use it on a mesh: gathered over `fsdp`, still split over `tensor`.
+    """A parameter in the form that matrix products use on a mesh: gathered over `fsdp`, still sharded over `tensor`.
 
-    Said outright, because XLA's partitioner, left to choose for scanned parameters on a mesh of data x fsdp x tensor,
-    was seen to give wrong gradients (jax 0.10.2).
+    The sharding is set explicitly: for scanned parameters on a mesh of data x fsdp x tensor, the automatic choice of XLA's
+    partitioner gave wrong gradients (jax 0.10.2).
     """
     return constrain(matrix, *(None if axis == "width" else axis for axis in PARAMETERS[name]))
 
@@ -141,7 +141,7 @@ def _spec(path: tuple, shape: tuple[int, ...], mesh: Mapping[str, int], rules: M
 def _partition(
     axes: Sequence[str | None], shape: Sequence[int], mesh: Mapping[str, int], rules: Mapping[str, tuple[str, ...]]
 ) -> PartitionSpec:
-    """Raises ValueError if two axes of one array would go to one mesh axis."""
+    """Raises ValueError if two axes of one array would be sharded over the same mesh axis."""
     parts, used = [], set()
     for axis, length in zip(axes, shape, strict=True):
         mesh_axes = rules.get(axis, ()) if axis else ()

@@ -1,7 +1,7 @@
-"""The parameters of a Gemma3 one at a time, wherever they are stored: in a Hub folder, Google's release, a run, or a model.
+"""Access to the parameters of a Gemma3 one at a time, from a Hub folder, Google's release, a run, or a model.
 
-What reads, converts or merges weights is a `Weights`; what writes them takes one. A 12B passes through a small machine
-because nobody holds more than a parameter.
+Code that reads, converts or merges weights implements `Weights`, and code that writes them takes a `Weights`. A 12B model can
+be converted on a small machine because only one parameter is in memory at a time.
 """
 
 import dataclasses
@@ -19,25 +19,25 @@ from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 
 Name = tuple[str | int, ...]
-"""A parameter's path in the model's state: ("groups", 0, "attention", "query"). Scanned layers are stacked in one."""
+"""A parameter's path in the model's state: ("groups", 0, "attention", "query"). Scanned layers are stacked in one parameter."""
 _TILE = 1024
 _PIECE = 256 * 1024
 
 
 class Weights(Protocol):
-    """Parameters that can be read one after another."""
+    """Parameters that can be read one at a time."""
 
     config: Gemma3Config
     stored: Mapping[Name, jax.ShapeDtypeStruct]
-    """Shape and dtype of every parameter, as `read` gives it unless told otherwise."""
+    """Shape and dtype of every parameter, as returned by `read` without a dtype."""
 
     def read(self, name: Name, dtype: Any = None) -> np.ndarray:
-        """One parameter, cast to `dtype` if given. Raises UserError if a value is not finite."""
+        """Reads one parameter, cast to `dtype` if given. Raises UserError if a value is not finite."""
         ...
 
 
 def dotted(name: Name) -> str:
-    """The name as people read it: groups.0.attention.query."""
+    """The name in dotted form: groups.0.attention.query."""
     return ".".join(map(str, name))
 
 
@@ -60,12 +60,12 @@ class ModelWeights:
 
 
 def build(weights: Weights, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", shardings: Any = None) -> Gemma3:
-    """The model with these parameters, read one after another.
+    """Builds a model with these parameters, which are read one at a time.
 
     Args:
-        dtype: of activations.
-        param_dtype: what parameters are cast to.
-        shardings: of the model's state, from `sharding.shardings`; default: one device.
+        dtype: dtype of activations.
+        param_dtype: the dtype that parameters are cast to.
+        shardings: shardings of the model's state, from `sharding.shardings`. Default: one device.
     """
     model = nnx.eval_shape(lambda: Gemma3(weights.config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat))
     graph, state = nnx.split(model)
@@ -76,16 +76,17 @@ def build(weights: Weights, *, dtype=jnp.float32, param_dtype=jnp.float32, remat
         if isinstance(place, nnx.Variable):
             place = place.get_value()
         values = weights.read(name, param_dtype)
-        # Each process puts the parts that its devices hold; device_put would compare the whole between processes.
+        # Each process transfers only the shards of its own devices. device_put would compare the whole array between processes.
         array = jax.device_put(values) if place is None else jax.make_array_from_callback(values.shape, place, values.__getitem__)
         flat.append((name, variable.replace(array)))
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
 def require_finite(values: np.ndarray, where: str) -> None:
-    """Raises UserError, which begins with `where`, if one of these floating-point numbers is NaN or infinite.
+    """Raises UserError if a floating-point number is NaN or infinite. The message begins with `where`.
 
-    Counts a piece at a time, with no copy of the whole. Those numbers are the ones whose exponent bits are all set.
+    Checks the values in pieces, without a copy of the whole array. A non-finite number is one whose exponent bits are all
+    set.
     """
     bits = np.dtype(f"u{values.dtype.itemsize}")
     infinity = np.array(np.inf, values.dtype).view(bits)
@@ -95,7 +96,7 @@ def require_finite(values: np.ndarray, where: str) -> None:
 
 
 def require_finite_arrays(tree: Any, where: str | Path) -> None:
-    """The same of arrays on devices, by one reduction of each; `where` is what they were read from."""
+    """As `require_finite`, for arrays on devices, with one reduction per array. `where` is the source of the values."""
     counts = dict(jax.tree_util.tree_leaves_with_path(jax.device_get(_count_nonfinite(tree))))
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         _require_none(counts[path], leaf.size, f"{where}: parameter {jax.tree_util.keystr(path, simple=True, separator='.')}")
@@ -115,12 +116,12 @@ def _require_none(nonfinite: int, total: int, where: str) -> None:
 
 
 def transpose(matrix: np.ndarray, out: np.ndarray) -> None:
-    """Writes `matrix` transposed to `out`, by tiles: several times faster than NumPy's own order for large ones."""
+    """Writes `matrix` transposed to `out` in tiles. For large matrices this is several times faster than NumPy's transpose."""
     for i in range(0, matrix.shape[0], _TILE):
         for j in range(0, matrix.shape[1], _TILE):
             out[j : j + _TILE, i : i + _TILE] = matrix[i : i + _TILE, j : j + _TILE].T
 
 
 def with_scan(config: Gemma3Config, scan_layers: bool | None) -> Gemma3Config:
-    """The sizes with layers stacked or not; None: as the depth suggests."""
+    """The sizes with or without stacked layers. None: the default for the depth."""
     return dataclasses.replace(config, scan_layers=scan_layers)

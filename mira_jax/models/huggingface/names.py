@@ -1,4 +1,4 @@
-"""Which tensor of a Hub folder is which parameter."""
+"""Maps the tensors of a Hub folder to parameters."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from mira_jax.models.config import Gemma3Config
 from mira_jax.models.weights import Name, transpose
 
 TEXT_PREFIXES = ("language_model.model.", "model.language_model.", "model.", "")
-"""Of text tensors: multimodal on the Hub, multimodal as transformers holds them, text-only, text-only without the head."""
+"""Prefixes of text tensors: multimodal on the Hub, multimodal in transformers, text-only, text-only without the head."""
 WRAPPERS = {
     "_orig_mod.": "torch.compile",
     "module.": "DataParallel",
@@ -18,42 +18,43 @@ WRAPPERS = {
     "_checkpoint_wrapped_module.": "activation checkpointing",
     "base_model.model.": "PEFT",
 }
-"""Prefixes of modules saved from inside of a wrapper, which transformers does not read."""
+"""Prefixes from saving a module inside a wrapper. transformers does not read such names."""
 ADAPTERS = (".lora_", ".base_layer.")
-"""In names of tensors of adapters that were not merged."""
+"""Parts of the names of adapter tensors that were not merged."""
 QUANTISED = (".qweight", ".qzeros", ".g_idx", ".absmax", ".SCB", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".quant_state.")
-"""In names that quantisers add to those of matrices: GPTQ, AWQ, bitsandbytes, fp8, compressed-tensors."""
+"""Suffixes that quantisers add to names of matrices: GPTQ, AWQ, bitsandbytes, fp8, compressed-tensors."""
 TIED = ("lm_head.weight", "language_model.lm_head.weight")
-"""The output matrix, where it is stored beside the embedding that it equals."""
+"""The output matrix, if it is stored separately although it equals the embedding."""
 _VISION = ("vision_tower.", "multi_modal_projector.")
 _EMBEDDING = "embed_tokens.weight"
 
 
 class TextTensor(NamedTuple):
-    """One tensor of the text model on disk, and where it goes."""
+    """A tensor of the text model on disk, and its parameter."""
 
     name: str
-    """Without the prefix."""
+    """The name without the prefix."""
     shape: tuple[int, ...]
-    """On disk."""
+    """The shape on disk."""
     parameter: Name
     group: int | None
-    """Its place along the leading axis of a scanned parameter."""
+    """Its index along the leading axis of a scanned parameter."""
 
     @property
     def transposed(self) -> bool:
-        """Matrices are (out, in) on disk and (in, out) here, with heads and head dim apart; the embedding is the same."""
+        """Matrices are (out, in) on disk and (in, out) here, with heads and head dim as separate axes. The embedding has the
+        same layout in both."""
         return len(self.shape) == 2 and self.name != _EMBEDDING
 
     def to_parameter(self, values: np.ndarray, into: np.ndarray) -> None:
-        """Copies what is on disk to the parameter, or to its slice of a scanned one."""
+        """Copies the values on disk to the parameter, or to its slice of a scanned parameter."""
         if self.transposed:
             transpose(values, into.reshape(values.shape[::-1]))
         else:
             into[...] = values
 
     def from_parameter(self, values: np.ndarray) -> np.ndarray:
-        """What is to be on disk, from the parameter or its slice of a scanned one."""
+        """The values to store on disk, from the parameter or its slice of a scanned parameter."""
         if not self.transposed:
             return values
         out = np.empty(self.shape, values.dtype)
@@ -88,12 +89,12 @@ def text_tensors(config: Gemma3Config) -> Iterator[TextTensor]:
 
 
 def layer_of(name: str) -> int | None:
-    """The layer that a tensor's name states."""
+    """The layer number in a tensor's name."""
     found = re.search(r"(?:^|\.)layers\.(\d{1,9})\.", name)
     return int(found[1]) if found else None
 
 
 def hub_name(name: str) -> str | None:
-    """A vision tensor's name on the Hub, None for a tensor that is not of the vision tower or its projector."""
+    """The name on the Hub of a tensor of the vision tower or projector, or None for other tensors."""
     name = name.removeprefix("model.")
     return name if name.startswith(_VISION) else None

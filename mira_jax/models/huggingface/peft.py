@@ -27,12 +27,13 @@ def write_adapter(
     base: str | None,
     multimodal: bool,
 ) -> None:
-    """Writes the two files, tensors in fp32, to an existing folder.
+    """Writes the two files to an existing folder. Tensors are fp32.
 
     Args:
-        layers: sets of adapters of one model, the oldest first. Several become one of the sum of their ranks.
-        base: the Hugging Face folder of the model that they belong to, which AutoPeftModel loads.
-        multimodal: whether they are of the language model of a Gemma3ForConditionalGeneration.
+        layers: sets of adapters of one model, oldest first. Several sets are combined into one whose rank is the sum of their
+            ranks.
+        base: the Hugging Face folder of the base model, which AutoPeftModel loads.
+        multimodal: whether the adapters belong to the language model of a Gemma3ForConditionalGeneration.
     """
     trunk = "model.language_model" if multimodal else "model"
     rank = sum(settings.rank for _, settings in layers)
@@ -46,7 +47,7 @@ def write_adapter(
         module = f"base_model.model.{trunk}.{tensor.name.removesuffix('.weight')}"
         tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
     modules = sorted({name.split(".")[-3] for name in tensors})
-    # In a multimodal model a list of names would be looked for in the vision tower too.
+    # In a multimodal model, a list of names would also match modules of the vision tower.
     everywhere = rf"model\.language_model\.layers\.\d+\.\w+\.({'|'.join(modules)})"
     document = {
         "peft_type": "LORA",
@@ -68,7 +69,8 @@ def write_adapter(
 
 
 def _joined(pairs: Sequence[tuple[Any, LoraConfig]], name: str, group: int | None, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """(A, B) in PEFT's shapes, whose product times `scale` is the sum of what all pairs add. Where one is missing: zeros."""
+    """(A, B) in PEFT's shapes. Their product times `scale` is the sum of the contributions of all pairs. A missing pair
+    contributes zeros."""
     shape = next(pair for pair, _ in pairs if pair)
     rows_a, rows_b = [], []
     for pair, settings in pairs:

@@ -1,4 +1,4 @@
-"""Reads a Gemma3 from a folder of the Hub: text-only, or the text part of a multimodal one."""
+"""Reads a Gemma3 from a Hub folder: a text-only model, or the text part of a multimodal one."""
 
 import logging
 import os
@@ -38,13 +38,13 @@ class HubFolder:
     """The text model of a folder, as `mira_jax.models.weights.Weights`."""
 
     def __init__(self, folder: str | Path, scan_layers: bool | None = None):
-        """Checks names and shapes; reads no numbers.
+        """Checks names and shapes without reading values.
 
         Args:
             scan_layers: as in Gemma3Config.
 
         Raises:
-            UserError: names the file, and the tensor that is missing, surplus or of another shape.
+            UserError: a file is invalid, or a tensor is missing, unexpected or has the wrong shape. The message names both.
         """
         self.folder = Path(folder)
         self.config = weights.with_scan(load_config(self.folder), scan_layers)
@@ -82,13 +82,13 @@ class HubFolder:
 
 
 def load_config(folder: str | Path) -> Gemma3Config:
-    """Reads FOLDER/config.json. Raises UserError if it is missing, broken or not a Gemma3's."""
+    """Reads FOLDER/config.json. Raises UserError if it is missing, invalid or not of a Gemma3."""
     path = Path(folder) / CONFIG
     return Gemma3Config.from_huggingface(read_json(path), source=str(path))
 
 
 def check(folder: str | Path) -> Gemma3Config:
-    """The sizes of the model that `load` would read. Raises what `load` would, from the names and shapes of the tensors."""
+    """The sizes of the model that `load` would read. Raises the same errors as `load`, from the names and shapes of the tensors."""
     return HubFolder(folder).config
 
 
@@ -104,19 +104,19 @@ def load(
     """Builds the model of a folder.
 
     Args:
-        dtype: of activations.
-        param_dtype: what parameters are cast to.
+        dtype: dtype of activations.
+        param_dtype: the dtype that parameters are cast to.
         scan_layers: as in Gemma3Config.
-        shardings: shardings of the model's state, from `sharding.shardings`; default: one device.
+        shardings: shardings of the model's state, from `sharding.shardings`. Default: one device.
 
     Raises:
-        UserError: names the file, and the tensor that is missing, surplus or of another shape.
+        UserError: a file is invalid, or a tensor is missing, unexpected or has the wrong shape. The message names both.
     """
     return weights.build(HubFolder(folder, scan_layers), dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=shardings)
 
 
 def vision_tensors(folder: str | Path) -> dict[str, Tensor]:
-    """The vision tower and projector of a folder by their names on the Hub; none if it is text-only, or has no weights at all."""
+    """The vision tower and projector of a folder, by their names on the Hub. Empty if the folder is text-only or has no weights."""
     folder = Path(folder)
     if not any(folder.glob("*.safetensors")):
         return {}
@@ -124,7 +124,7 @@ def vision_tensors(folder: str | Path) -> dict[str, Tensor]:
 
 
 def _refuse_foreign(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Raises UserError for what is no plain checkpoint: adapters, quantised weights."""
+    """Raises UserError for a checkpoint with unmerged adapters or quantised weights."""
     if os.path.lexists(folder / ADAPTER_CONFIG):
         raise UserError(f"{folder}: holds an adapter ({ADAPTER_CONFIG}), which transformers applies to the model; merge it first with PEFT")
     for name, tensor in tensors.items():
@@ -169,7 +169,7 @@ def _check(folder: Path, tensors: dict[str, Tensor], expected: dict[str, TextTen
 
 
 def _check_tied(path: Path, tree: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raises UserError unless the output matrix is the embedding: by `tie_word_embeddings`, or stored as its equal."""
+    """Raises UserError unless the output matrix equals the embedding: by `tie_word_embeddings`, or by its stored values."""
     for part, prefix in ((tree, ""), (tree.get("text_config") or {}, "text_config.")):
         tied = part.get("tie_word_embeddings", True)
         if not isinstance(tied, bool):
@@ -182,7 +182,7 @@ def _check_tied(path: Path, tree: dict[str, Any], tensors: dict[str, Tensor]) ->
 
 
 def _dtype(tensors: list[Tensor]) -> np.dtype:
-    """What holds all of them."""
+    """A dtype that can represent all of them."""
     dtype = tensors[0].numpy_dtype
     for tensor in tensors[1:]:
         dtype = jnp.promote_types(dtype, tensor.numpy_dtype)

@@ -1,8 +1,8 @@
-"""Safetensors files, read and written a tensor at a time: memory holds one tensor, however large the file.
+"""Reads and writes safetensors files one tensor at a time. Only one tensor is in memory, regardless of the file's size.
 
-A file is the length of its header (8 bytes, little-endian), the header in JSON, then the tensors' bytes
-(https://huggingface.co/docs/safetensors). The library of that name maps or holds whole files; plain reads and writes
-at offsets keep to what is asked for.
+A file consists of the length of its header (8 bytes, little-endian), the header in JSON, and the tensors' bytes
+(https://huggingface.co/docs/safetensors). The safetensors library maps or loads whole files. This module reads and writes
+only the requested byte ranges.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from mira_jax.model_files import read_json
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
-"""The most bytes of one file, as transformers writes them; a larger tensor has a file of its own."""
+"""Maximum size of one file, the same as in transformers. A larger tensor is stored in a file of its own."""
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 _BITS = {
@@ -36,28 +36,28 @@ _BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
-"""Of one number of each dtype of the format."""
+"""Bytes per element for each dtype of the format."""
 MAX_HEADER_BYTES = 100_000_000
-"""As in the safetensors library."""
+"""The same limit as in the safetensors library."""
 _NAMES = {np.dtype(dtype): name for name, dtype in FLOATS.items()}
 _PIECE = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where a tensor's bytes are."""
+    """The location of a tensor's bytes."""
 
     path: Path
     dtype: str
-    """As safetensors calls it: F32, BF16 and others."""
+    """The name in safetensors: F32, BF16 and others."""
     shape: tuple[int, ...]
     offset: int
-    """In the file, in bytes."""
+    """Offset in the file, in bytes."""
     nbytes: int
 
     @property
     def numpy_dtype(self) -> np.dtype:
-        """Raises UserError if these are not floating-point numbers that NumPy can hold."""
+        """Raises UserError if the elements are not floating-point numbers that NumPy supports."""
         if self.dtype not in FLOATS:
             raise UserError(f"{self.path}: a tensor has dtype {self.dtype}; expected one of {', '.join(FLOATS)}")
         return np.dtype(FLOATS[self.dtype])
@@ -67,7 +67,7 @@ class Tensor:
         return np.fromfile(self.path, self.numpy_dtype, math.prod(self.shape), offset=self.offset).reshape(self.shape)
 
     def pieces(self) -> Iterator[bytes]:
-        """Its bytes as they are, a piece at a time."""
+        """Its raw bytes, in pieces."""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             left = self.nbytes
@@ -79,14 +79,14 @@ class Tensor:
                 yield piece
 
     def numbers(self) -> Iterator[np.ndarray]:
-        """Its numbers in float64, flat, a piece at a time."""
+        """Its values in float64, flat, in pieces."""
         total, dtype = math.prod(self.shape), self.numpy_dtype
         for start in range(0, total, _PIECE // 8):
             count, offset = min(_PIECE // 8, total - start), self.offset + start * dtype.itemsize
             yield np.fromfile(self.path, dtype, count, offset=offset).astype(np.float64)
 
     def holds(self, values: np.ndarray) -> bool:
-        """Whether these are its shape, dtype and bits."""
+        """Whether the tensor has the shape, dtype and bits of `values`."""
         if (self.dtype, self.shape) != (_NAMES[values.dtype], values.shape):
             return False
         theirs, start = _raw(values), 0
@@ -98,26 +98,26 @@ class Tensor:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal bit for bit."""
+    """Whether two tensors are bitwise equal."""
     return (a.dtype, a.shape) == (b.dtype, b.shape) and all(x == y for x, y in zip(a.pieces(), b.pieces(), strict=True))
 
 
 def equal_values(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, whatever their dtypes."""
+    """Whether two tensors have equal values, whatever their dtypes."""
     if a.dtype == b.dtype:
         return same(a, b)
     return a.shape == b.shape and all(np.array_equal(x, y) for x, y in zip(a.numbers(), b.numbers(), strict=True))
 
 
 def open_folder(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder's safetensors by name: one file, or several with an index.
+    """The tensors in a folder's safetensors files, by name. Reads one file, or several with an index.
 
-    Where readers would take different files (transformers prefers the single file, vLLM those of the index) the folder
-    is refused.
+    The folder is refused if readers would choose different files: transformers prefers the single file, vLLM the files of the
+    index.
 
     Raises:
-        UserError: there is no file, one that the index names is missing, one is not whole, or a tensor's place is
-            ambiguous.
+        UserError: there is no file, a file named by the index is missing, a file is incomplete, or the location of a tensor
+            is ambiguous.
     """
     index, single = folder / INDEX, folder / WEIGHTS
     if model_files.locate(index) is None:
@@ -143,7 +143,7 @@ def open_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Which file each tensor is in. Raises UserError if the index does not say so, or names a file outside its folder."""
+    """The file that contains each tensor. Raises UserError if the index is invalid, or names a file outside its folder."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index}: weight_map is missing or empty; it must map names of tensors to names of files")
@@ -154,7 +154,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _merge(headers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """All tensors. Raises UserError if one is in two files with different values: readers differ in which they take."""
+    """All tensors. Raises UserError if two files contain a tensor with different values, because readers differ in which they use."""
     tensors: dict[str, Tensor] = {}
     for header in headers:
         for name, tensor in header.items():
@@ -165,7 +165,7 @@ def _merge(headers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _other_weights(folder: Path) -> str:
-    """What is there instead, for a message."""
+    """Describes other weights in the folder, for a message."""
     for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack"):
         if found := sorted(folder.glob(pattern)):
             return f"; {found[0].name} is of another format, convert it with `save_pretrained` of transformers"
@@ -173,10 +173,10 @@ def _other_weights(folder: Path) -> str:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file by name, checked as the safetensors library does.
+    """The tensors of one file by name, with the checks of the safetensors library.
 
     Raises:
-        UserError: the file is cut short or not in this format, or tensors overlap or leave bytes between them unused.
+        UserError: the file is truncated or not in this format, or tensors overlap or leave unused bytes between them.
     """
     model_files.locate(path)
     try:
@@ -208,7 +208,7 @@ def _check_metadata(metadata: Any) -> None:
 
 
 def _tensor(path: Path, name: str, about: Any, data: int) -> Tensor:
-    """One entry of a header; `data`: where the tensors' bytes begin. Raises ValueError."""
+    """One entry of a header. `data`: the offset at which the tensors' bytes begin. Raises ValueError."""
     if not isinstance(about, dict) or not {"dtype", "shape", "data_offsets"} <= set(about):
         raise ValueError(f"tensor {name} has no dtype, shape and data_offsets")
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
@@ -227,7 +227,7 @@ def _sizes(values: Any) -> bool:
 
 
 def _check_layout(tensors: Mapping[str, Tensor], data: int, size: int) -> None:
-    """Raises ValueError unless the tensors lie end to end from the header to the file's last byte."""
+    """Raises ValueError unless the tensors are contiguous from the header to the end of the file."""
     at = data
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
         if tensor.offset != at:
@@ -239,7 +239,7 @@ def _check_layout(tensors: Mapping[str, Tensor], data: int, size: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A tensor that is to be written."""
+    """A tensor to be written."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -252,13 +252,13 @@ class Planned:
 
 
 class Writer:
-    """Writes tensors, in any order, to the files of a new folder; the index too if there are several."""
+    """Writes tensors, in any order, to the files of a new folder, and an index if there are several files."""
 
     def __init__(self, folder: Path, tensors: Mapping[str, Planned], shard_bytes: int = SHARD_BYTES):
-        """Makes the files with their headers. `tensors`: all that will be written, by name.
+        """Creates the files with their headers. `tensors`: all tensors that will be written, by name.
 
         Raises:
-            OSError: the disk has not enough room.
+            OSError: there is not enough disk space.
         """
         shards = list(_shards(tensors, shard_bytes))
         total = sum(tensor.nbytes for tensor in tensors.values())
@@ -275,7 +275,7 @@ class Writer:
     def _make_file(self, path: Path, tensors: Mapping[str, Planned]) -> None:
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0
-        # Wider numbers first: each then lies at a multiple of its width.
+        # Wider dtypes first, so that every tensor is aligned to its element size.
         for name, tensor in sorted(tensors.items(), key=lambda item: -_width(item[1])):
             header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
             end += tensor.nbytes
@@ -287,7 +287,7 @@ class Writer:
         self.tensors.update(read_header(path))
 
     def write(self, name: str, values: np.ndarray | Iterable[bytes]) -> None:
-        """`values`: an array of just the planned shape and dtype, or the bytes in pieces."""
+        """`values`: an array of exactly the planned shape and dtype, or its bytes in pieces."""
         tensor = self.tensors[name]
         if isinstance(values, np.ndarray):
             if (values.shape, _NAMES[values.dtype]) != (tensor.shape, tensor.dtype):

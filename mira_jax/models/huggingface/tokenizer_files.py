@@ -1,4 +1,4 @@
-"""The tokenizer in a folder of the Hub: its files, and the ids that config.json and generation_config.json state."""
+"""The tokenizer files of a Hub folder, and the token ids in config.json and generation_config.json."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,17 +25,18 @@ class TokenizerFiles:
 
 
 def plan(path: str | Path | None, config: Gemma3Config, origin: str | Path | None) -> TokenizerFiles:
-    """What an export consists of besides config.json and the weights.
+    """The parts of an export other than config.json and the weights.
 
-    A tokenizer.json is copied with all that belongs to it. For a tokenizer.model one is written, so that readers need no
-    SentencePiece and find the same ids. A folder without a chat template gets Gemma's.
+    An existing tokenizer.json is copied with all related files. For a tokenizer.model, a tokenizer.json with the same ids is
+    written, so that readers do not need SentencePiece. A folder without a chat template gets Gemma's.
 
     Args:
         path: the tokenizer, as in `Tokenizer`; None if there is none.
-        origin: a folder of the Hub whose generation config the export begins with, unless the tokenizer's folder has one.
+        origin: a Hub folder whose generation config is the basis of the export's, unless the tokenizer's folder has one.
 
     Raises:
-        UserError: the tokenizer can't be read, has ids that the embedding has no row for, or can't be a tokenizer.json.
+        UserError: the tokenizer cannot be read, has ids without a row in the embedding, or cannot be converted to
+            tokenizer.json.
     """
     generation = read_json(Path(origin) / GENERATION) if origin and locate(Path(origin) / GENERATION) else {"do_sample": True}
     if path is None:
@@ -61,14 +62,14 @@ def plan(path: str | Path | None, config: Gemma3Config, origin: str | Path | Non
 
 
 def _settings(names: Mapping[str, str], max_positions: int) -> dict[str, Any]:
-    """tokenizer_config.json of a reader that takes tokenizer.json as it is.
+    """A tokenizer_config.json that makes readers use tokenizer.json unchanged.
 
-    GemmaTokenizer of transformers 5 is no such reader: it adds <mask> as a token of its own, beyond the embedding.
+    GemmaTokenizer of transformers 5 does not: it adds <mask> as a separate token, beyond the embedding.
     """
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: names[name] for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
-        # Without these transformers 4.57 makes token_type_ids too, which Gemma3's `generate` refuses.
+        # Without this key, transformers 4.57 also creates token_type_ids, which Gemma3's `generate` refuses.
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_positions,
@@ -76,6 +77,6 @@ def _settings(names: Mapping[str, str], max_positions: int) -> dict[str, Any]:
 
 
 def _ids_of(generation: Mapping[str, Any], config: Gemma3Config) -> dict[str, Any]:
-    """Of a model without a tokenizer: what its generation config states, or Gemma's where the vocabulary has its size."""
+    """The ids for a model without a tokenizer: those in its generation config, or Gemma's if the vocabulary has Gemma's size."""
     known = GEMMAS_IDS if config.vocabulary_size >= GEMMAS_WORDS else {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
     return {name: generation.get(name, default) for name, default in known.items()}

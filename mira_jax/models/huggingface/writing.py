@@ -1,4 +1,4 @@
-"""Writes a Gemma3 as a folder of the Hub, that transformers, vLLM and SGLang load."""
+"""Writes a Gemma3 as a Hub folder that transformers, vLLM and SGLang can load."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ _OF_VISION = ("preprocessor_config.json", "processor_config.json")
 
 
 def save(model: Gemma3, folder: str | Path, tokenizer_path: str | Path | None = None, dtype=None, shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes a model in memory: `write`, text-only."""
+    """Writes a model in memory as text-only, with `write`."""
     write(ModelWeights(model), folder, tokenizer_path, dtype, shard_bytes=shard_bytes)
 
 
@@ -38,21 +38,21 @@ def write(
 ) -> None:
     """Writes config.json, generation_config.json, safetensors and the tokenizer to a new folder.
 
-    Everything is written to a folder beside it first and renamed at the end, so that FOLDER is whole or absent. Memory
-    holds one parameter at a time.
+    The files are first written to a temporary folder in the same parent, which is renamed at the end, so FOLDER is either
+    complete or absent. One parameter is in memory at a time.
 
     Args:
-        tokenizer_path: the tokenizer, as in `Tokenizer`. Its files are copied, and a tokenizer.json is written if it has none;
-            its end tokens go to both configs.
-        dtype: what the text model's tensors are cast to; default: each as it is stored.
-        origin: a folder of the Hub that the model came from, whose generation config is kept.
-        vision: a multimodal folder of the Hub. Its vision tower and projector are copied bit for bit, so are its config
-            around the text model's, and the files of its processor. Default: the export is text-only.
-        shard_bytes: the most bytes of one file.
+        tokenizer_path: the tokenizer, as in `Tokenizer`. Its files are copied, and a tokenizer.json is written if it has
+            none. Its end tokens are written to both configs.
+        dtype: the dtype that the text model's tensors are cast to. Default: the stored dtype of each.
+        origin: a Hub folder that the model comes from, whose generation config is kept.
+        vision: a multimodal Hub folder. Its vision tower and projector are copied bit for bit. Its config around the text
+            model's and the files of its processor are copied too. Default: the export is text-only.
+        shard_bytes: maximum size of one file.
 
     Raises:
-        UserError: FOLDER exists and is not empty, there is no vision tower, the disk is full, or a file to copy is a link
-            that leads out of its folder.
+        UserError: FOLDER exists and is not empty, there is no vision tower, the disk is full, or a file to copy is a link out
+            of its folder.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -74,12 +74,12 @@ def holds(
     origin: str | Path | None = None,
     vision: str | Path | None = None,
 ) -> bool:
-    """Whether FOLDER is what `write` would write, number for number."""
+    """Whether the content of FOLDER is exactly what `write` would write, value for value."""
     return _Plan(weights, tokenizer_path, dtype, origin, vision).holds(Path(folder))
 
 
 class _Plan:
-    """What an export consists of: documents, files to copy, and tensors."""
+    """The content of an export: documents, files to copy, and tensors."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class _Plan:
         return planned
 
     def _text(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Every tensor of the text model as it is to be on disk, parameter by parameter."""
+        """Every tensor of the text model in its layout on disk, in the order of parameters."""
         for parameter in self._weights.stored:
             values = self._weights.read(parameter, self._dtype)
             for tensor in self._parts[parameter]:
@@ -158,11 +158,11 @@ class _Plan:
 
 
 def keep_origin(folder: str | Path, into: Path) -> None:
-    """Copies to a new folder what `write` may need of the folder that a model came from, but the text model and the tokenizer.
+    """Copies the files that `write` may need from the folder of the original model, except the text model and the tokenizer.
 
     Raises:
         OSError: the disk is full.
-        UserError: one of these files is a link that leads out of the folder.
+        UserError: one of these files is a link out of the folder.
     """
     folder = Path(folder)
     into.mkdir(parents=True)
