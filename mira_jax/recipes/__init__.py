@@ -1,4 +1,4 @@
-"""What can be trained: one short module per recipe, behind one small protocol (`mira_jax.recipes.base`).
+"""The recipes: what can be trained. Each recipe is a short module that implements the protocol in `mira_jax.recipes.base`.
 
 A recipe is a frozen dataclass whose fields are the options of the config's `recipe` section:
 `recipe: {name: sft, normalize: token}` builds `SFT(normalize="token")`, and
@@ -18,15 +18,15 @@ RECIPES: dict[str, str | dict[str, str]] = {
     "critic": "mira_jax.recipes.critic:Critic",
     "actor": OBJECTIVES,
 }
-"""`recipe.name` to module and class, imported on first use; where there are several objectives, `recipe.objective` chooses."""
+"""`recipe.name` to module and class, imported on first use. If there are several objectives, `recipe.objective` selects one."""
 DEFAULT_OBJECTIVE = "mira"
 
 
 def recipe_class(options: dict[str, Any]) -> type[Recipe]:
-    """The class that `name`, and `objective` where there are several, name.
+    """The class selected by `name` and, if there are several objectives, by `objective`.
 
     Raises:
-        UserError: no name, or an unknown name or objective.
+        UserError: the name is missing, or the name or objective is unknown.
     """
     name = options.get("name")
     if name not in list(RECIPES):
@@ -42,10 +42,10 @@ def recipe_class(options: dict[str, Any]) -> type[Recipe]:
 
 
 def make_recipe(options: dict[str, Any]) -> Recipe:
-    """The recipe that `name` and `objective` name, with the other keys as its options.
+    """Builds the recipe selected by `name` and `objective`, with the other keys as its options.
 
     Raises:
-        UserError: no name, an unknown name or objective, or an option the recipe does not have.
+        UserError: the name is missing, the name or objective is unknown, or the recipe does not have an option.
     """
     made = recipe_class(options)
     identity = _identity(made)
@@ -53,10 +53,10 @@ def make_recipe(options: dict[str, Any]) -> Recipe:
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
-    """The inverse of `make_recipe`, defaults filled in."""
+    """The inverse of `make_recipe`, with defaults filled in."""
     return {**_identity(type(recipe)), **configs.to_tree(recipe)}
 
 
 def _identity(made: type[Recipe]) -> dict[str, str]:
-    """The keys of the `recipe` section that name a class."""
+    """The keys of the `recipe` section that select a class."""
     return {key: getattr(made, key) for key in ("name", "objective") if hasattr(made, key)}

@@ -1,4 +1,4 @@
-"""The protocol of a recipe."""
+"""The protocol that recipes implement."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -19,51 +19,51 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What a recipe makes of the data before training. N is the number of steps, in the order of the reader's `StepIndex`."""
+    """The result of preparing the data before training. N is the number of steps, in the order of the reader's `StepIndex`."""
 
     keep: np.ndarray
-    """bool [N]: which steps to train on. Steps of infra_error episodes are left out whatever this says."""
+    """bool [N]: which steps to train on. Steps of episodes with status infra_error are always left out."""
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """float32 [N] each: per-step numbers the loss reads, for example `advantage`. Finite wherever `keep` is true."""
+    """float32 [N] each: per-step numbers read by the loss, for example `advantage`. Finite wherever `keep` is true."""
     summary: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Shown at the start and kept in the run's data.json: for example the mean advantage."""
+    """Printed at the start and stored in the run's data.json, for example the mean advantage."""
 
 
 class Recipe(Protocol):
-    """One thing that can be trained."""
+    """A training method, for a policy or a critic."""
 
     name: str
-    """Its key in `mira_jax.recipes.RECIPES`. Objectives of a policy share `actor`, and have their own key as `objective`."""
+    """Its key in `mira_jax.recipes.RECIPES`. The objectives of a policy share the name `actor`, and each has its own key in `objective`."""
     heads: tuple[str, ...]
-    """() trains a policy (`Gemma3`); names, for example ("value",), train a `Critic` with these heads. A field or a property."""
+    """() trains a policy (`Gemma3`). Names, for example ("value",), train a `Critic` with these heads. May be a field or a property."""
     reads_responses: bool
-    """False: examples are packed up to their last prompt (all a critic needs), which is cheaper; R is then 0."""
+    """False: examples are packed up to their last prompt, which is sufficient for a critic and cheaper. R is then 0."""
 
     def examples(self, trajectory: Trajectory, prompt: PromptConfig, tokenizer: Tokenizer, /) -> Iterable[Example]:
-        """The examples of one episode that is not an infrastructure error: what is packed as one segment each.
+        """The examples of one episode without an infrastructure error. Each is packed as one segment.
 
-        `mira_jax.data.steps.step_examples`, one per step, is the usual choice. An example may have the turns of several
-        steps, for example all of an episode. What follows is per step all the same: `keep`, columns, BxS arrays.
+        The usual implementation is `mira_jax.data.steps.step_examples`, with one example per step. An example may contain the
+        turns of several steps, for example of a whole episode. `keep`, columns and BxS arrays are per step in any case.
         """
         ...
 
     def prepare(self, reader: ShardReader, tables: Sequence[SideTable]) -> Prepared:
-        """Per-step columns and the choice of steps, in NumPy, once at the start.
+        """Computes the per-step columns and selects the steps, in NumPy, once at the start.
 
-        Sees all episodes at once, so a column may compare the attempts at one task (`StepLabels.task`) or depend on the
-        step's place in its episode (`StepLabels.numbers`).
+        The method has access to all episodes, so a column may compare the attempts at one task (`StepLabels.task`) or depend
+        on the position of the step in its episode (`StepLabels.numbers`).
 
         Raises:
-            UserError: the data lacks what the recipe needs (labels, a side table's column ...).
+            UserError: the data lacks something that the recipe needs, such as labels or a column of a side table.
         """
         ...
 
     def loss(self, model: nnx.Module, batch: dict[str, Array]) -> tuple[Mean, dict[str, Mean]]:
         """The loss and the metrics of one batch, under jit.
 
-        `batch` holds the arrays of `mira_jax.data.packing` and one float32 BxS array per column of `prepare`.
-        Every returned value is a `Mean(total, weight)`; over accumulated batches and devices totals and weights
-        are summed before they are divided, so a loss that is a sum over steps or tokens does not depend on how a
-        batch was cut up. The weight of the loss says what it is normalised by: the count of steps, or of response tokens.
+        `batch` contains the arrays of `mira_jax.data.packing` and one float32 BxS array per column of `prepare`. Every
+        returned value is a `Mean(total, weight)`. Over accumulated batches and devices, totals and weights are summed
+        separately before the division, so a loss that is a sum over steps or tokens does not depend on how a batch is split.
+        The weight of the loss is its normalisation: the number of steps, or of response tokens.
         """
         ...

@@ -1,7 +1,7 @@
 """The critics: V(s), the probability of success, and P(s), the progress along the subgoals.
 
-Both are read at the last prompt token. In the paper each has a network of its own: train twice, with heads: [value]
-and with heads: [potential]. With both heads at once they share one trunk, at half the cost.
+Both are computed at the last prompt token. The paper uses a separate network for each: train twice, with heads: [value] and
+with heads: [potential]. With both heads in one run, they share one trunk, at half the cost.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ class Critic:
     """L = mean over steps of L_V + potential_weight * mean over labelled steps of L_P (`rl.objectives`)."""
 
     heads: tuple[str, ...] = HEADS
-    """value, potential, or both on one trunk."""
+    """Heads to train: value, potential, or both on one trunk."""
     potential_from: Literal["successes", "all"] = "successes"
-    """Which trajectories give progress labels: the successes alone, as in the paper, or failures too, whose label
-    rises to the last subgoal they reached and then stays."""
+    """Trajectories that give progress labels: only the successes, as in the paper, or also failures, whose label rises to the
+    last subgoal reached and then stays constant."""
     potential_weight: float = 1.0
-    """Of the potential's loss, when both heads share a trunk."""
+    """Weight of the potential's loss when both heads share a trunk."""
 
     name: ClassVar[str] = "critic"
     reads_responses: ClassVar[bool] = False
@@ -46,9 +46,10 @@ class Critic:
             raise UserError(f"recipe.heads: {list(self.heads)}; expected one or both of {', '.join(HEADS)}")
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
-        """Columns: `success`; `progress` with `progress_weight`, 0 where there is no label.
+        """Columns: `success`, and `progress` with `progress_weight`, which is 0 where there is no label.
 
-        The weights average 1 over the kept steps, so that a sum weighted by them over steps is a mean over labels.
+        The weights average 1 over the kept steps, so a weighted sum over steps, divided by their number, is a mean over
+        labels.
         """
         labels = read_labels(reader)
         keep = labels.sound.copy()

@@ -1,4 +1,4 @@
-"""What the labels of episodes say of each step, and what side tables add. N is the number of steps of a reader."""
+"""Per-step data from the labels of episodes and from side tables. N is the number of steps in a reader."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ class StepLabels:
     """One entry per step, in the order of the reader's step index."""
 
     ids: list[str]
-    """The trajectory each step is of."""
+    """The trajectory id of each step."""
     numbers: np.ndarray
-    """int32 [N]: the step's place in its trajectory."""
+    """int32 [N]: the index of the step in its trajectory."""
     task: np.ndarray
-    """int32 [N]: equal for attempts at one task, by its id and seed: the groups of a group-relative advantage."""
+    """int32 [N]: equal for attempts at the same task (id and seed). These are the groups of a group-relative advantage."""
     last: np.ndarray
-    """bool [N]: the step ended its trajectory."""
+    """bool [N]: whether the step is the last of its trajectory."""
     sound: np.ndarray
-    """bool [N]: false for trajectories that ended in an infrastructure error, which say nothing about the policy."""
+    """bool [N]: false for trajectories that ended in an infrastructure error, which are no evidence about the policy."""
     success: np.ndarray
     """bool [N]: the outcome of the step's trajectory."""
     progress: np.ndarray
@@ -42,7 +42,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
     """Reads every trajectory once.
 
     Raises:
-        UserError: a trajectory that was not judged, or whose steps were only partly labelled with milestones.
+        UserError: a trajectory has no outcome, or only some of its steps are labelled with milestones.
     """
     ids: list[str] = []
     tasks: dict[tuple[str, int], int] = {}
@@ -73,7 +73,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
 
 
 def _progress(trajectory: Trajectory) -> np.ndarray:
-    """p* of the states acted in, s_0 ... s_{T-1}."""
+    """p* of the states in which an action was taken, s_0 ... s_{T-1}."""
     count, subgoals = len(trajectory.steps), len(trajectory.subgoals)
     if not any(step.milestones for step in trajectory.steps):
         return np.full(count, np.nan, np.float32)
@@ -91,7 +91,7 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
     """float32 [N]: a column of the side tables, 0 for steps that are not sound.
 
     Raises:
-        UserError: no table has the column, or none has a row for some step, or it is not a finite number.
+        UserError: no table has the column, a step has no row in any table, or a value is not finite.
     """
     having = [table for table in tables if name in table.columns]
     if not having:
@@ -113,5 +113,5 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
 
 
 def mean(values: np.ndarray) -> float:
-    """For summaries: 0 where there are no values."""
+    """The mean for summaries, 0 if there are no values."""
     return float(values.mean()) if len(values) else 0.0

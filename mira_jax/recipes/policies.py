@@ -1,6 +1,6 @@
-"""What the objectives of a policy share: log pi of each step, columns, and metrics of how far the policy has moved.
+"""Common parts of the objectives of a policy: log pi of each step, columns, and metrics of the change from the reference.
 
-Shapes: B rows, S steps of a row, N steps of the reader.
+Shapes: B rows, S steps of a row, N steps in the reader.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from mira_jax.training.reference import SQUARES
 from mira_jax.trajectories.side_tables import SideTable
 
 MOVED = 0.01
-"""Nats by which a step's log-probability must differ from the reference to count as moved."""
+"""Minimum change of a step's log-probability from the reference, in nats, to count as moved."""
 
 
 def step_log_probs(model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
@@ -31,7 +31,7 @@ def mean_over_steps(values_BxS: jax.Array, batch: dict[str, jax.Array]) -> Mean:
 
 
 def reference_if_scored(labels: StepLabels, tables: Sequence[SideTable]) -> np.ndarray | None:
-    """float32 [N]: log pi_ref where a side table has it, for the metrics of an objective that does not read it."""
+    """float32 [N]: log pi_ref if a side table contains it, for the metrics of an objective that does not use it."""
     return column(labels, tables, "log_prob") if any("log_prob" in table.columns for table in tables) else None
 
 
@@ -42,10 +42,10 @@ def prepare(
     advantages: np.ndarray | None = None,
     keep: np.ndarray | None = None,
 ) -> Prepared:
-    """Columns `reference_log_prob` and `advantage`, each where it is given, with a summary.
+    """Columns `reference_log_prob` and `advantage`, each if given, with a summary.
 
     Args:
-        keep: bool [N]; default: every step of an episode that is not an infrastructure error.
+        keep: bool [N]. Default: every step of an episode without an infrastructure error.
     """
     columns = {}
     summary = {"episodes": labels.episodes, "success_rate": mean(labels.success[labels.last & labels.sound])}
@@ -69,7 +69,7 @@ def prepare(
 
 
 def metrics(log_prob_BxS: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Mean]:
-    """nll_per_token; with a reference, the distance from it in nats and the shares of steps moved either way."""
+    """nll_per_token. With a reference, also the distance from it in nats and the shares of steps moved up and down."""
     mask, advantage = batch["step_mask"], batch.get("advantage")
     metrics = {"nll_per_token": Mean(-jnp.sum(log_prob_BxS * mask), jnp.sum(batch["response_mask"]))}
     if "reference_log_prob" not in batch:

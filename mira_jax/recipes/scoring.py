@@ -1,4 +1,4 @@
-"""What a policy and a critic say of every step: log pi(a|s), V(s) and P(s), in the order of the step index."""
+"""Computes log pi(a|s), V(s) and P(s) for every step with a policy or a critic, in the order of the step index."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,10 +19,10 @@ def score_policy(model: nnx.Module, examples: Examples, *, row_length: int = 0, 
     """`log_prob`, log pi(a|s) in nats, and `token_count`, both with the end token; float32 [N], NaN for unusable steps.
 
     Args:
-        row_length: tokens per packed row; 0 for as many as the longest step needs.
+        row_length: tokens per packed row. 0: as many as the longest step needs.
 
     Raises:
-        UserError: no usable steps, or a step longer than `row_length`.
+        UserError: there are no usable steps, or a step is longer than `row_length`.
     """
 
     def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -33,7 +33,7 @@ def score_policy(model: nnx.Module, examples: Examples, *, row_length: int = 0, 
 
 
 def score_critic(model: nnx.Module, examples: Examples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
-    """A probability per head: `value`, `potential`. Arguments and errors as for `score_policy`."""
+    """One probability per head: `value`, `potential`. Arguments and errors as for `score_policy`."""
 
     def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         logits = model(batch["tokens"], batch["positions"], batch["segment_ids"], batch["last_prompt_index"])

@@ -1,6 +1,6 @@
-"""Advantages: how much better a response was than what the policy was expected to do there.
+"""Advantages: the difference between the result of a response and the expected result of the policy in that state.
 
-Steps of many episodes lie one after another in flat arrays of N; `last` is true where an episode ends. V is the
+Steps of many episodes are concatenated in flat arrays of length N. `last` is true at the end of an episode. V is the
 probability of success, and 0 after the last step.
 """
 
@@ -38,14 +38,14 @@ def doubly_robust(
 
         A_t = lambda [ r'_t + gamma V(s_{t+1}) - V(s_t) ] + (1 - lambda) [ G_t - V(s_t) ]
 
-    G_t is the return of the true reward, discounted by the same gamma. With r' = r and gamma = 1 this is WebRL's
-    advantage; lambda = 1 is the one-step advantage alone, lambda = 0 the Monte-Carlo advantage alone.
+    G_t is the return of the true reward, discounted by the same gamma. With r' = r and gamma = 1 this is WebRL's advantage;
+    lambda = 1 is the one-step advantage and lambda = 0 the Monte-Carlo advantage.
 
     Args:
         rewards: r_t, the true reward.
         shaped: r'_t, by `shaping.shaped_rewards`.
         values: V(s_t) in [0, 1].
-        gamma: 1 because V is trained on the undiscounted outcome; WebRL's table says 0.9.
+        gamma: the default is 1 because V is trained on the undiscounted outcome. WebRL's table gives 0.9.
     """
     values_N = np.asarray(values)
     one_step_N = np.asarray(shaped) + gamma * following(values_N, last) - values_N
@@ -60,8 +60,8 @@ def webrl_code(
 
         A_t = clip( V(s_{t+1}) - V(s_t) - 0.05 + r_t + G_t, -1, 1 ),   then +1 where A_t >= 0, -0.6 elsewhere
 
-    There the outcome is copied to every step as its reward, G_t is the discounted sum of those, and the state after
-    the last step is the last state itself. V is the lesser of two heads; pass the one V there is where there is one.
+    In that code the outcome is copied to every step as its reward, G_t is the discounted sum of these rewards, and the state
+    after the last step is the last state itself. V is the minimum of two heads. With a single head, pass its V.
     """
     last_N, values_N = np.asarray(last, bool), np.asarray(values)
     rewards_N = np.asarray(success, np.float32)
@@ -73,9 +73,9 @@ def webrl_code(
 def worth_imitating(returns_of_episodes: Float[np.ndarray, " E"], percentile: float = 70.0) -> Bool[np.ndarray, " E"]:
     """Filtered behaviour cloning: the episodes at or above a percentile of return (WebRL, table 4: the 70th).
 
-    Where so many episodes have the lowest return that the percentile is that return, only those above it are kept:
-    with outcomes of 0 and 1 the successes are kept, however many there are. When all returns are equal, all are kept
-    if they are positive, and none otherwise.
+    If the percentile equals the lowest return, only the episodes above it are kept. With outcomes of 0 and 1, these are the
+    successes, whatever their number. If all returns are equal, all episodes are kept if the returns are positive, and none
+    otherwise.
     """
     returns_E = np.asarray(returns_of_episodes, np.float64)
     if not len(returns_E):

@@ -1,4 +1,4 @@
-"""Losses of the actor and the critics, one number per step. Averaging them is the recipe's.
+"""Losses of the actor and the critics, one number per step. The recipe averages them.
 
 log pi(a|s) is the sum over the response's tokens, its end token included, in nats.
 """
@@ -18,8 +18,8 @@ def squared_log_ratio(
 
         L = ( beta (log pi(a|s) - log pi_ref(a|s)) - A )^2
 
-    Its minimum is pi = pi_ref exp(A / beta): a step moves log pi by A / beta nats. At pi = pi_ref the gradient is
-    -2 beta A grad log pi: a positive advantage raises the response's probability, a negative one lowers it.
+    The minimum is pi = pi_ref exp(A / beta), which changes the log pi of a step by A / beta nats. At pi = pi_ref the gradient
+    is -2 beta A grad log pi: a positive advantage raises the response's probability, a negative one lowers it.
     """
     return jnp.square(beta * (log_prob - reference_log_prob) - advantage)
 
@@ -34,9 +34,9 @@ def weighted_likelihood(
 ) -> Float[Array, "*S"]:
     """L = -min( exp(A / beta), most ) log pi(a|s).
 
-    With A as in `doubly_robust` and no bound it is the KL form, MiRA's ablation: the projection of
-    pi_ref exp(A / beta) onto the policies, by data from pi_ref. With A = G - V it is AWR (Peng et al. 2019). Neither
-    can lower a probability other than by raising others.
+    With A as in `doubly_robust` and no bound it is the KL form, MiRA's ablation: the projection of pi_ref exp(A / beta) onto
+    the policies, by data from pi_ref. With A = G - V it is AWR (Peng et al. 2019). Both lower the probability of a response
+    only by raising others.
     """
     return -exponential_weights(advantage, beta, most) * log_prob
 
@@ -55,7 +55,7 @@ def webrl_code(
         beta  = 5 where (A >= 0 and p_ref >= 0.8) or (A < 0 and p_ref < 0.9), else 1; then at most |A / ratio|
         L     = smooth_l1(beta ratio - A) / beta   where A > 0, else 0
 
-    beta carries no gradient, and steps with A < 0 have no loss. The code averages L over all steps.
+    No gradient flows through beta, and steps with A < 0 have no loss. The code averages L over all steps.
 
     Args:
         advantage: +1 or -0.6, by `advantages.webrl_code`.
@@ -77,7 +77,7 @@ def webrl_code(
 def outcome_cross_entropy(logits: Float[Array, "*S"], success: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """L_V = -[ r_T log V(s) + (1 - r_T) log(1 - V(s)) ], V = sigmoid(logits) (MiRA; WebRL eq. 8).
 
-    The expected minimum is V(s) = the probability that an episode that passes through s succeeds.
+    The expected loss is minimal where V(s) is the probability that an episode that passes through s succeeds.
     """
     return jax.nn.softplus(logits) - success * logits
 

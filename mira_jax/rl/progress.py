@@ -1,8 +1,8 @@
-"""Progress labels: how far along its subgoals a trajectory is in each state. What the potential critic learns.
+"""Progress labels: the progress of a trajectory along its subgoals in each state. They are the targets of the potential critic.
 
-Time t counts steps taken. State s_t is what the policy saw before its step number t (the first is step 0), so a
-trajectory of T steps has the states s_0 ... s_{T-1} that were acted in, and s_T, where it ended. A subgoal that is
-first done after step i is done in every state from s_{i+1} on: its completion time is i + 1. In s_0 nothing is done.
+Time t is the number of steps taken. State s_t is the state that the policy saw before step t (the first is step 0). A
+trajectory of T steps has the states s_0 ... s_{T-1}, in which an action was taken, and the final state s_T. A subgoal that is
+first done after step i is done in every state from s_{i+1} on: its completion time is i + 1. In s_0 no subgoal is done.
 """
 
 import numpy as np
@@ -10,15 +10,15 @@ from jaxtyping import Bool, Float
 
 
 def completion_times(milestones: Bool[np.ndarray, "T K"]) -> Float[np.ndarray, " K"]:
-    """When each subgoal counts as done: t_1 <= t_2 <= ... <= t_K, in steps taken; infinite for one that never does.
+    """The completion time of each subgoal: t_1 <= t_2 <= ... <= t_K, in steps taken. Infinite if it is never done.
 
-    Subgoals count in order: one that is seen before an earlier one counts from when the earlier one is done. A
-    subgoal that was done once stays done, though the page may no longer show it.
+    Subgoals count in order: a subgoal that is done before an earlier one counts from the time at which the earlier one is
+    done. A subgoal that was done once stays done, even if the page no longer shows it.
 
         t_j = max_{i <= j} min { t : z_{t-1, i} = 1 }
 
     Args:
-        milestones: z; row i says which subgoals are done after step i.
+        milestones: z. Row i contains which subgoals are done after step i.
     """
     z_TxK = np.asarray(milestones, bool)
     first_K = np.where(z_TxK.any(axis=0), z_TxK.argmax(axis=0) + 1.0, np.inf) if len(z_TxK) else np.full(z_TxK.shape[1], np.inf)
@@ -35,9 +35,9 @@ def progress_labels(times: Float[np.ndarray, " K"], steps: int, success: bool) -
     and the last subgoal is anchored to the end, t_K = T, so that p*_T = 1. Three subgoals done at 2, 4 and any later
     time of 9 steps give 0 to 1/3 on [0, 2], 1/3 to 2/3 on [2, 4], 2/3 to 1 on [4, 9].
 
-    Where the paper is silent: a subgoal that a success was never seen to reach is skipped, and the label is linear
-    from the subgoal before it to the one after; at a time when several are done at once, the highest counts; in a
-    failed trajectory the label rises to the last subgoal reached and then stays.
+    The paper does not specify three cases. In a success, a subgoal that was never observed is skipped, and the label is
+    linear from the subgoal before it to the subgoal after it. When several subgoals are done at the same time, the highest
+    counts. In a failure, the label rises to the last subgoal reached and then stays constant.
 
     Args:
         times: completion times t_1 <= ... <= t_K, K >= 1, as `completion_times` gives them.

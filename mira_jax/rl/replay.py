@@ -1,4 +1,4 @@
-"""Which past experience is worth another look."""
+"""Selection of past experience for replay."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -8,7 +8,7 @@ LOWEST, HIGHEST = 1 / 0.95, 1 / 0.5
 
 
 def perplexity(log_probs: Float[np.ndarray, " N"], token_counts: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """exp(-log pi(a|s) / tokens), the inverse of the geometric-mean token probability; 1 is certainty.
+    """exp(-log pi(a|s) / tokens), the inverse of the geometric mean of the token probabilities. 1 means certainty.
 
     Args:
         log_probs: summed over the response's tokens, in nats.
@@ -20,15 +20,15 @@ def perplexity(log_probs: Float[np.ndarray, " N"], token_counts: Int[np.ndarray,
 def keep_by_perplexity(
     success: Bool[np.ndarray, " N"], perplexities: Float[np.ndarray, " N"], lowest: float = LOWEST, highest: float = HIGHEST
 ) -> Bool[np.ndarray, " N"]:
-    """WebRL's replay filter (arXiv 2411.02337, section 3): steps of successes that the current policy finds neither
-    too easy nor too strange, 1/0.95 <= perplexity <= 1/0.5."""
+    """WebRL's replay filter (arXiv 2411.02337, section 3). Keeps steps of successes that are neither too easy nor too unlikely
+    for the current policy: 1/0.95 <= perplexity <= 1/0.5."""
     perplexities_N = np.asarray(perplexities)
     return np.asarray(success, bool) & (perplexities_N >= lowest) & (perplexities_N <= highest)
 
 
 def limit(kept: Bool[np.ndarray, " N"], current: int, most: float = 2.0, seed: int = 0) -> Bool[np.ndarray, " N"]:
-    """At most `most` times `current` of the kept items, drawn at random (WebRL: replay is at most twice the data of
-    the phase)."""
+    """Keeps at most `most` times `current` of the kept items, drawn at random. (WebRL: the replay is at most twice the data of
+    the phase.)"""
     places = np.flatnonzero(kept)
     room = int(most * current)
     if len(places) <= room:

@@ -1,6 +1,6 @@
 """Rewards shaped by the potential critic.
 
-Steps of many episodes lie one after another in flat arrays of N; `last` is true where an episode ends.
+Steps of many episodes are concatenated in flat arrays of length N. `last` is true at the end of an episode.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ AtEnd = Literal["hold", "zero"]
 
 
 def following(values: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], after_end: float = 0.0) -> Float[np.ndarray, " N"]:
-    """values[t + 1] within each episode, and `after_end` after its last step."""
+    """values[t + 1] within each episode, and `after_end` for its last step."""
     values_N, last_N = np.asarray(values), np.asarray(last, bool)
     shifted_N = np.append(values_N[1:], np.asarray(after_end, values_N.dtype))
     return np.where(last_N, np.asarray(after_end, values_N.dtype), shifted_N)
@@ -30,14 +30,14 @@ def shaped_rewards(
 
         r'_t = r_t + alpha [ discount P(s_{t+1}) - P(s_t) ]
 
-    P(s_T), the potential where the episode ended, was never computed: no policy acted there. `hold` leaves the last
-    step unshaped. `zero` takes P(s_T) = 0, so that with `discount` = gamma this is potential-based shaping in the
-    strict sense (Ng, Harada and Russell 1999): the shaping of an episode adds up to -alpha P(s_0) whatever was done.
+    P(s_T), the potential of the final state, is never computed, because the policy takes no action there. `hold` leaves the
+    last step unshaped. `zero` takes P(s_T) = 0, so that with `discount` = gamma this is potential-based shaping in the strict
+    sense (Ng, Harada and Russell 1999): the shaping terms of an episode sum to -alpha P(s_0) for any actions.
 
     Args:
         rewards: r_t, 1 at the last step of a success and 0 elsewhere.
         potentials: P(s_t) in [0, 1].
-        last: where an episode ends.
+        last: true at the end of an episode.
         alpha: 0 gives the rewards unchanged, which is WebRL's objective.
     """
     rewards_N, potentials_N, last_N = np.asarray(rewards), np.asarray(potentials), np.asarray(last, bool)

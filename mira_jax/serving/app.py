@@ -1,4 +1,4 @@
-"""The HTTP side: OpenAI's routes over an engine."""
+"""The HTTP application: OpenAI's routes over an engine."""
 
 import asyncio
 import dataclasses
@@ -22,7 +22,7 @@ from mira_jax.serving.protocol import ChatRequest, CompletionRequest, Limits, Re
 
 Result = TypeVar("Result")
 WORKERS = 2
-"""Threads that read requests, tokenize and write responses, so that the event loop is free to answer others."""
+"""Number of threads that parse requests, tokenize and build responses, so that the event loop is not blocked."""
 GONE = "the client closed the connection"
 ROUTES = "POST /v1/completions, POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 
@@ -57,7 +57,7 @@ class _Service:
         request = await self._in_worker(lambda: protocol.parse(CompletionRequest, body))
         self._check_model(request.model)
         prompts = await self._in_worker(lambda: protocol.completion_prompts(request, self._limits, self._tokenizer.vocabulary_size))
-        # Text by text: a request of many long ones does not keep a worker from others.
+        # One task per text, so that a request with many long texts does not occupy a worker for long.
         ids = [await self._in_worker(lambda text=prompt: self._ids(text)) if isinstance(prompt, str) else prompt for prompt in prompts]
         jobs = protocol.completion_jobs(request, ids, self._limits)
         if request.stream:
@@ -92,7 +92,7 @@ class _Service:
         return JSONResponse({**state, **counts}, status_code=200 if engine.alive else 503)
 
     async def _body(self, http: Request) -> bytes:
-        """What is too long is read to its end all the same: a client that still writes would not see the answer."""
+        """Reads the whole body even if it is too long, because a client that is still writing would not see the response."""
         body, size = bytearray(), 0
         try:
             async for part in http.stream():
@@ -127,7 +127,7 @@ class _Service:
             raise RequestError(str(error), status=503) from None
 
     async def _complete(self, http: Request, jobs: Sequence[Job]) -> list[Completion]:
-        """All completions, unless the client hangs up: then its prompts leave the engine."""
+        """Waits for all completions. If the client disconnects, its prompts are removed from the engine."""
         try:
             return await _unless_gone(http, asyncio.gather(*self._submit(jobs)))
         except (RequestError, asyncio.CancelledError):
@@ -143,7 +143,7 @@ class _Service:
 
         futures = self._submit([dataclasses.replace(job, progress=tell(index)) for index, job in enumerate(jobs)])
         for index, future in enumerate(futures):
-            # The engine tells its last text before it sets the result, and both come by way of the loop, in order.
+            # The engine reports the last text before it sets the result. Both go through the event loop, which preserves their order.
             future.add_done_callback(lambda done, index=index: events.put_nowait((index, done)))
         chunk = responses.stream_chunks(self._model, chat)
 
@@ -176,7 +176,7 @@ def _event(data: dict[str, Any]) -> str:
 
 
 async def _unless_gone(http: Request, work: Awaitable[Result]) -> Result:
-    """The work's result; cancels it when the client hangs up first."""
+    """The result of `work`, which is cancelled if the client disconnects first."""
 
     async def hung_up() -> None:
         while (await http.receive())["type"] != "http.disconnect":
@@ -212,7 +212,7 @@ def _no_route(http: Request, error: Exception) -> Response:
 
 
 def _broken(http: Request, error: Exception) -> Response:
-    """An error in this server: the log has the traceback, the client an answer it can read."""
+    """Handles an internal error: logs the traceback and returns a readable response to the client."""
     return JSONResponse(RequestError(f"internal error: {type(error).__name__}", 500).body, status_code=500)
 
 

@@ -1,4 +1,4 @@
-"""One thread that owns the sampler: prompts queue up, enter free rows, and leave as completions."""
+"""The engine: one thread owns the sampler. Prompts wait in a queue, occupy free rows, and return completions."""
 
 import collections
 import dataclasses
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class QueueFull(Exception):
-    """More prompts are waiting than the engine takes."""
+    """The queue is full."""
 
 
 class EngineStopped(Exception):
-    """The engine was closed, or failed and could not go on. It takes no more jobs."""
+    """The engine was closed or failed permanently. It accepts no more jobs."""
 
 
 class NotFinite(Exception):
-    """The model's logits hold NaN or infinity, so that no token can be drawn."""
+    """The model's logits contain NaN or infinity, so no token can be drawn."""
 
     def __init__(self) -> None:
         super().__init__("its logits are not finite numbers; check the weights of this model")
@@ -32,7 +32,7 @@ class NotFinite(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Alternatives:
-    """The most likely tokens at one place, best first, with their log-probabilities in nats."""
+    """The most likely tokens at one position, best first, with their log-probabilities in nats."""
 
     ids: tuple[int, ...]
     log_probs: tuple[float, ...]
@@ -40,37 +40,37 @@ class Alternatives:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One completion that is wanted."""
+    """A request for one completion."""
 
     prompt: Sequence[int]
     sampling: Sampling
-    """With max_tokens 0 nothing is drawn."""
+    """With max_tokens 0, no tokens are drawn."""
     stop: tuple[str, ...] = ()
-    """The completion ends before the first of these in its text."""
+    """Stop strings. The completion ends before the first of these in its text."""
     alternatives: int = 0
-    """How many of the most likely tokens are reported at each place."""
+    """Number of most likely tokens to report at each position."""
     score_prompt: bool = False
-    """Also report the log-probabilities of the prompt's own tokens."""
+    """Whether to also report the log-probabilities of the prompt's tokens."""
     progress: Callable[[str], None] | None = None
-    """Called from the engine's thread with each piece of text that is certain to be part of the completion."""
+    """Called from the engine's thread with each piece of text that is final."""
 
 
 @dataclasses.dataclass
 class Completion:
-    """What came of a job. `tokens` holds the end token, if one was drawn; `text` does not."""
+    """The result of a job. `tokens` includes the end token, if one was drawn; `text` does not."""
 
     text: str = ""
     tokens: list[int] = dataclasses.field(default_factory=list)
     log_probs: list[float] = dataclasses.field(default_factory=list)
-    """One per token, under the model itself: temperature 1, the whole vocabulary; nats."""
+    """One per token, under the model distribution: temperature 1, the whole vocabulary; nats."""
     sampling_log_probs: list[float] = dataclasses.field(default_factory=list)
     """One per token, under the distribution that it was drawn from; nats. 0 for greedy completions."""
     alternatives: list[Alternatives] = dataclasses.field(default_factory=list)
-    """One per token, if asked for."""
+    """One per token, if requested."""
     finish_reason: str = "length"
     """stop: an end token or a stop string; length: max_tokens."""
     prompt_log_probs: list[float] = dataclasses.field(default_factory=list)
-    """Of the prompt's second to last tokens, if asked for."""
+    """For the second to last tokens of the prompt, if requested."""
     prompt_alternatives: list[Alternatives] = dataclasses.field(default_factory=list)
 
 
@@ -80,29 +80,29 @@ PER_TOKEN = ("tokens", "log_probs", "sampling_log_probs", "alternatives")
 
 @dataclasses.dataclass
 class Counters:
-    """What the engine has done since it started."""
+    """Counts since the engine was started."""
 
     completions: int = 0
     prompt_tokens: int = 0
     prefix_hits: int = 0
-    """Prompts that began like one read lately."""
+    """Number of prompts with a prefix cache hit."""
     prefix_tokens: int = 0
-    """Of `prompt_tokens`, those that were not read again."""
+    """Number of `prompt_tokens` that came from the prefix cache."""
     drawn_tokens: int = 0
     decode_steps: int = 0
-    """Tokens per step is `drawn_tokens / decode_steps`: how well requests share the work."""
+    """`drawn_tokens / decode_steps` is the average number of tokens per step, that is, of active rows."""
     most_rows: int = 0
-    """The most completions decoded at once."""
+    """Maximum number of completions decoded at the same time."""
 
 
 class Engine:
-    """Continuous batching: a prompt that arrives is read within a few decode steps of the others, and leaves when it is done.
+    """Continuous batching: a new prompt is prefilled after at most a few decode steps, and leaves its row when it is done.
 
-    Threads may call `submit`; all else happens on the engine's own.
+    Any thread may call `submit`. Everything else runs on the engine's own thread.
     """
 
     def __init__(self, sampler: Sampler, tokenizer: Tokenizer, queue_limit: int = 256):
-        """`queue_limit`: prompts that may wait for a row."""
+        """`queue_limit`: maximum number of prompts that wait for a row."""
         self.tokenizer, self.queue_limit = tokenizer, queue_limit
         self.max_length, self.vocabulary_size = sampler.max_length, sampler.vocabulary_size
         self.counters = Counters()
@@ -128,11 +128,11 @@ class Engine:
         return self._thread.is_alive() and not self._closed
 
     def submit(self, jobs: Sequence[Job]) -> list[Future[Completion]]:
-        """Queues jobs, all or none. A future that is cancelled leaves its row.
+        """Adds all jobs to the queue, or none. A cancelled future frees its row.
 
         Raises:
-            QueueFull: they do not all find room in the queue.
-            EngineStopped: the engine is not alive.
+            QueueFull: the queue does not have room for all of them.
+            EngineStopped: the engine is not running.
         """
         futures: list[Future[Completion]] = [Future() for _ in jobs]
         with self._wake:
@@ -145,7 +145,7 @@ class Engine:
         return futures
 
     def close(self) -> None:
-        """Stops the thread; what is unfinished is cancelled."""
+        """Stops the thread and cancels unfinished jobs."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -158,7 +158,7 @@ class Engine:
             log.exception("the engine stopped")
             self._dead = True
         with self._wake:
-            # From here on `submit` refuses, so that no job is left in the queue without an answer.
+            # From here on `submit` raises, so no job can remain in the queue without a result.
             self._closed = True
         for future in [future for _, future in self._waiting] + [running.future for running in self._running.values()]:
             if self._dead:
@@ -169,7 +169,7 @@ class Engine:
         self._running.clear()
 
     def _serve(self) -> None:
-        """Until the engine is closed. Raises what the sampler's `reset` raises, from which there is no way back."""
+        """Runs until the engine is closed. Propagates exceptions of the sampler's `reset`, which are not recoverable."""
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._closed or self._waiting or self._running)
@@ -179,7 +179,7 @@ class Engine:
                 self._admit()
                 self._advance()
             except Exception as error:
-                # Most likely out of memory. Running jobs fail, and the engine goes on with empty rows.
+                # The most likely cause is lack of memory. The running jobs fail, and the engine continues with empty rows.
                 log.exception("the model failed")
                 for running in self._running.values():
                     _fail(running.future, error)
@@ -188,7 +188,7 @@ class Engine:
         self._sampler.reset()
 
     def _admit(self) -> None:
-        """Waiting prompts take the free rows, first come, first served."""
+        """Moves waiting prompts to free rows, first come, first served."""
         while self._waiting and self._sampler.free_row() is not None:
             with self._wake:
                 job, future = self._waiting.popleft()
@@ -249,7 +249,7 @@ class Engine:
 
 
 class _Running:
-    """A job in a row, and its completion so far."""
+    """A job in a row, with its completion so far."""
 
     def __init__(self, job: Job, future: Future[Completion]):
         self.job, self.future, self.completion = job, future, Completion()
@@ -260,14 +260,14 @@ class _Running:
         self.completion.prompt_alternatives = _alternatives(scores.top_ids, scores.top_log_probs, self.job.alternatives)
 
     def add(self, drawn: Completion, goes_on: bool, tokenizer: Tokenizer, end_ids: set[int]) -> bool:
-        """Takes the tokens just drawn; True when the completion is whole."""
+        """Adds the tokens just drawn. Returns True if the completion is finished."""
         completion = self.completion
         before = len(completion.tokens)
         for name in PER_TOKEN:
             getattr(completion, name).extend(getattr(drawn, name))
         completion.text = tokenizer.decode(completion.tokens)
         if any(stop in completion.text for stop in self.job.stop):
-            # The token that completes the stop string is the last one: those drawn after it in this chunk never were.
+            # Tokens of this chunk after the one that completes the stop string are discarded.
             kept = before + 1
             while not any(stop in tokenizer.decode(completion.tokens[:kept]) for stop in self.job.stop):
                 kept += 1
@@ -283,7 +283,7 @@ class _Running:
         return not goes_on
 
     def _tell(self, whole: bool) -> None:
-        """Passes on the text that no further token can change: not a stop string's beginning, not half a character."""
+        """Reports the text that further tokens cannot change. Holds back a possible start of a stop string and incomplete characters."""
         text = self.completion.text
         if not whole:
             text = text.rstrip("\ufffd")
@@ -294,12 +294,12 @@ class _Running:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How much of the start of `stop` stands at the end of `text`."""
+    """The length of the longest prefix of `stop` at the end of `text`."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def _alternatives(ids: np.ndarray, log_probs: np.ndarray, count: int) -> list[Alternatives]:
-    """From arrays, tokens x K."""
+    """Converts arrays of tokens x K."""
     if not count:
         return []
     return [Alternatives(tuple(i[:count]), tuple(p[:count])) for i, p in zip(ids.tolist(), log_probs.tolist(), strict=True)]

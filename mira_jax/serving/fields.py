@@ -1,6 +1,6 @@
-"""Fields of requests that ask for nothing: null, defaults, and fields that never change a completion.
+"""Request fields without effect: null, defaults, and fields that never change a completion.
 
-Clients send many of them. A field that asks for something this server does not do is refused by name.
+Clients send many of them. A field that requests an unsupported feature is refused by name.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ IGNORED = frozenset({
     "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "request_id",
     "safety_identifier", "service_tier", "store", "user",
 })  # fmt: skip
-"""They tell a provider how to bill, keep, cache or route a request; the completion is the same."""
+"""Fields for billing, storage, caching or routing at a provider. They do not change the completion."""
 
 DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     # OpenAI
@@ -41,7 +41,7 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "stop_token_ids": ([],),
     "use_beam_search": (False,),
 }
-"""Values of fields that this server does not act on, with which they ask for nothing."""
+"""For fields that this server does not implement: the values that request no feature."""
 
 IGNORED_IN_MESSAGES = frozenset({"cache_control", "name", "provider_specific_fields"})
 DEFAULTS_IN_MESSAGES: Mapping[str, tuple[Any, ...]] = {
@@ -53,20 +53,20 @@ DEFAULTS_IN_MESSAGES: Mapping[str, tuple[Any, ...]] = {
     # lm-evaluation-harness
     "type": ("text",),
 }
-"""The same for a message; clients send back the assistant's messages as they got them."""
+"""The same for messages. Clients send assistant messages back as they received them."""
 
 
 class Unsupported(Exception):
-    """A field asks for something that this server does not do. The argument is its name."""
+    """A field requests a feature that this server does not support. The argument is the name of the field."""
 
 
 def asked(
     fields: Mapping[str, Any], known: Collection[str], ignored: Collection[str] = IGNORED, defaults: Mapping[str, tuple] = DEFAULTS
 ) -> dict[str, Any]:
-    """`fields` without those that ask for nothing. Unknown ones stay.
+    """`fields` without those that have no effect. Unknown fields are kept.
 
     Args:
-        known: fields that the server acts on; they are left out only if null.
+        known: fields that the server implements. They are removed only if null.
 
     Raises:
         Unsupported: a field of `defaults` has another value.

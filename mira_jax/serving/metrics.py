@@ -1,4 +1,4 @@
-"""What the server does, counted for Prometheus."""
+"""Prometheus metrics of the server."""
 
 import time
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mira_jax.serving.engine import Engine
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Upper bounds of the histogram of seconds."""
+"""Upper bounds of the duration histogram, in seconds."""
 OTHER = "other"
-"""Stands for every path that is not served, so that strangers make no new series."""
+"""The label for paths that are not served. This bounds the label cardinality."""
 
 
 class Metrics:
-    """Requests by path and status, their seconds, and the engine's own counts."""
+    """Requests by path and status, their durations, and the counters of the engine."""
 
     def __init__(self, engine: Engine, paths: frozenset[str]):
-        """`paths`: those that are counted by name."""
+        """`paths`: the paths that have their own label value."""
         self._paths = paths
         self._registry = CollectorRegistry()
         self._requests = Counter("mira_requests", "Requests answered.", ["path", "status"], registry=self._registry)
@@ -39,7 +39,7 @@ class Metrics:
 
 
 class Counted:
-    """ASGI middleware that adds each request to `metrics` once its answer has gone out, or its client has gone."""
+    """ASGI middleware that records each request in `metrics` after its response was sent or its client disconnected."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
         self._app, self._metrics = app, metrics
@@ -62,7 +62,7 @@ class Counted:
 
 
 class _EngineCounts(Collector):
-    """Read from the engine when they are asked for."""
+    """Reads the engine's counters on each scrape."""
 
     def __init__(self, engine: Engine):
         self._engine = engine

@@ -1,7 +1,7 @@
-"""OpenAI's requests: what is read and what is refused. No HTTP, no model.
+"""Parsing and validation of OpenAI requests, without HTTP or a model.
 
-Reference: https://platform.openai.com/docs/api-reference/completions and .../chat. A field that is not known, or
-that asks for something this server does not do, is refused by name rather than ignored.
+Reference: https://platform.openai.com/docs/api-reference/completions and .../chat. A field that is unknown or requests an
+unsupported feature is refused by name, not ignored.
 """
 
 import secrets
@@ -18,10 +18,10 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 
 
 class RequestError(Exception):
-    """A request that can't be served: an HTTP status, and OpenAI's error object."""
+    """A request that cannot be served, with an HTTP status and OpenAI's error object."""
 
     def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None, retry_after: int | None = None):
-        # Messages repeat names and values of the request.
+        # The message may contain names and values of the request, which have no length limit.
         message = message if len(message) <= 500 else message[:500] + " ..."
         super().__init__(message)
         kind = {404: "not_found_error", 429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "server_error")
@@ -39,18 +39,18 @@ Tokens = Annotated[int, msgspec.Meta(ge=0)]
 
 MOST_STOPS = 64
 LONGEST_STOP = 1000
-"""Characters."""
+"""Maximum length in characters."""
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a request may ask for; checked before any text is tokenized."""
+    """Limits of a request. They are checked before any text is tokenized."""
 
     tokens: int
-    """Of a prompt and its completion."""
+    """Tokens of a prompt and its completion together."""
     completions: int
-    """All prompts' together; also the number of prompts."""
+    """Completions of all prompts together. Also the limit on the number of prompts."""
     text_bytes: int
-    """In UTF-8. A longer text has more than `tokens` tokens."""
+    """Bytes in UTF-8. A longer text always has more than `tokens` tokens."""
 
     @staticmethod
     def of(engine: Engine) -> "Limits":
@@ -59,31 +59,32 @@ class Limits(msgspec.Struct, frozen=True):
 
     @property
     def body(self) -> int:
-        """Bytes of a request: any prompts given as ids, which take at most 8 bytes each, or one text with every byte escaped."""
+        """Maximum bytes of a request: prompts given as ids, at most 8 bytes per id, or one text with every byte escaped."""
         return 8 * self.tokens * self.completions + 6 * self.text_bytes
 
     @property
     def log_probs(self) -> int:
-        """In one response, alternatives included: every prompt echoed with one alternative per token, as lm-eval asks for."""
+        """Maximum number of log-probabilities in a response, alternatives included: every prompt echoed with one alternative per
+        token, as lm-eval requests."""
         return 2 * self.tokens * self.completions
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
-    """OpenAI pads chunks against listeners to encrypted traffic, unless told not to. This server does not pad."""
+    """OpenAI pads the chunks by default, against observers of encrypted traffic. This server does not pad."""
 
 
 class _Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The fields that both kinds of request have. null means the default, as in OpenAI's API."""
+    """Fields of both kinds of request. null means the default, as in OpenAI's API."""
 
     model: str | None = None
     max_tokens: Tokens | None = None
     temperature: NonNegative | None = None
-    """Default 1; 0 takes the most likely token."""
+    """Default 1. 0 selects the most likely token."""
     top_p: Fraction | None = None
     top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
-    """Draws from this many of the most likely tokens, as in vLLM; 0, -1 and null: from all."""
+    """Sample from this many of the most likely tokens, as in vLLM. 0, -1 and null: from all."""
     n: Count | None = None
     seed: int | None = None
     """The same request with the same seed gives the same completions. Default: a new seed each time."""
@@ -91,7 +92,8 @@ class _Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
-    """Adds `prompt_token_ids` and `token_ids` to each choice, as in vLLM; chat responses also have `prompt_token_ids` where vLLM does."""
+    """Adds `prompt_token_ids` and `token_ids` to each choice, as in vLLM. Chat responses also have `prompt_token_ids` in the
+    same place as vLLM."""
 
     def stops(self) -> tuple[str, ...]:
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -112,7 +114,7 @@ class CompletionRequest(_Common, kw_only=True):
     """POST /v1/completions."""
 
     prompt: Any = None
-    """A text, a list of token ids, or a list of either. A text gets `bos` before it; turn marks in it are plain characters."""
+    """A text, a list of token ids, or a list of either. `bos` is prepended to a text. Turn marks in a text are plain characters."""
     logprobs: Top | None = None
     echo: bool | None = None
     best_of: Count | None = None
@@ -160,18 +162,18 @@ def _message(tree: Any) -> Any:
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The model that answers, as its responses describe it."""
+    """The model as described in responses."""
 
     name: str
-    """What clients ask for."""
+    """The model name in requests."""
     fingerprint: str
-    """Of the weights, in hexadecimal: `mira_jax.training.load.model_fingerprint`."""
+    """Fingerprint of the weights, in hexadecimal: `mira_jax.training.load.model_fingerprint`."""
     dtype: str
-    """Of parameters, activations and cache."""
+    """Dtype of parameters, activations and cache."""
 
 
 def completion_prompts(request: CompletionRequest, limits: Limits, vocabulary_size: int) -> list[str | list[int]]:
-    """Reads `prompt` in its four forms, and refuses what is too long before it is tokenized."""
+    """Reads `prompt` in its four forms. Refuses prompts that are too long before they are tokenized."""
     prompt = request.prompt
     if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and type(prompt[0]) is int):
         prompt = [prompt]
@@ -200,7 +202,7 @@ PROMPT = "prompt: expected a text, a list of token ids, or a non-empty list of e
 
 
 def check_messages(messages: Sequence[Message], limits: Limits) -> None:
-    """Raises RequestError if the conversation has more tokens than the server takes, as far as its length tells."""
+    """Raises RequestError if the length of the conversation implies more tokens than the server accepts."""
     if len(messages) > limits.tokens:
         raise _too_long(f"there are {len(messages)} messages", limits.tokens, "messages")
     parts = [part for message in messages for part in (message.content if isinstance(message.content, list) else [message.content])]
@@ -222,11 +224,11 @@ def _too_long(found: str, most: int, param: str) -> RequestError:
 
 
 def chat_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
-    """The conversation by the model's chat template, and the head of the answer."""
+    """Encodes the conversation with the model's chat template, with the start of the answer."""
     if messages[-1].role != "user":
         raise RequestError("messages: the last message must be the user's", param="messages")
     conversation = [
-        # OpenAI's newer name for system messages, which templates don't know.
+        # `developer` is OpenAI's newer name for `system`. Chat templates do not know it.
         {"role": "system" if message.role == "developer" else message.role, "content": _content(message.content, index)}
         for index, message in enumerate(messages)
     ]
@@ -248,7 +250,7 @@ def _content(content: Any, index: int) -> Any:
 
 
 def completion_jobs(request: CompletionRequest, prompts: Sequence[list[int]], limits: Limits) -> list[Job]:
-    """One job per choice, prompt by prompt."""
+    """One job per choice, in the order of prompts."""
     n = request.n or 1
     if request.best_of not in (None, n):
         raise RequestError(f"best_of: {request.best_of} is not supported by this server; ask for n and choose", param="best_of")
@@ -263,7 +265,7 @@ def completion_jobs(request: CompletionRequest, prompts: Sequence[list[int]], li
 
 
 def chat_jobs(request: ChatRequest, prompt: list[int], limits: Limits) -> list[Job]:
-    """One job per choice. Without a limit of its own the answer may fill what the prompt leaves."""
+    """One job per choice. Without its own limit, the answer may use all tokens that the prompt leaves."""
     if request.top_logprobs and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
     asked = [limit for limit in (request.max_completion_tokens, request.max_tokens) if limit is not None]
@@ -300,7 +302,7 @@ def _jobs(
             found = f"the prompt has {len(prompt)} and max_tokens is {max_tokens}"
             raise _too_long(found, limits.tokens, "max_tokens" if len(prompt) < limits.tokens else "prompt")
         for choice in range(n):
-            # One random stream per prompt and choice. Those of the first prompt do not depend on whether others follow.
+            # One random stream per prompt and choice. The streams of the first prompt do not depend on the number of prompts.
             stream = index * MOST_CHOICES + choice
             sampling = Sampling(max_tokens, temperature, request.top_p or 1.0, seed, stream, max(request.top_k or 0, 0))
             jobs.append(Job(prompt, sampling, stops, alternatives, score_prompt and choice == 0))

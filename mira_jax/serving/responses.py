@@ -1,4 +1,4 @@
-"""OpenAI's responses. No HTTP, no model.
+"""Builds OpenAI responses, without HTTP or a model.
 
 Reference: https://platform.openai.com/docs/api-reference/completions and .../chat.
 """
@@ -14,14 +14,14 @@ from mira_jax.serving.protocol import ChatRequest, CompletionRequest, Served
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 BYTE = re.compile("<0x([0-9A-F]{2})>")
-"""The name of a token that is one byte."""
+"""The name of a token that represents a single byte."""
 
 
 def completion_response(
     request: CompletionRequest, model: Served, prompts: Sequence[str | list[int]], jobs: Sequence[Job],
     completions: Sequence[Completion], tokenizer: Tokenizer,
 ) -> dict[str, Any]:  # fmt: skip
-    """`prompts`: as the client gave them."""
+    """`prompts`: as given by the client."""
     n = request.n or 1
     choices = []
     for index, (job, completion) in enumerate(zip(jobs, completions, strict=True)):
@@ -70,13 +70,13 @@ def chat_response(
 
 
 def head(prefix: str, kind: str, model: Served) -> dict[str, Any]:
-    """What every response begins with."""
+    """The fields at the start of every response."""
     id = f"{prefix}-{uuid.uuid4().hex}"
     return {"id": id, "object": kind, "created": int(time.time()), "model": model.name, "system_fingerprint": model.fingerprint}
 
 
 def usage(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> dict[str, int]:
-    """Each prompt counts once, however many completions it has; end tokens count."""
+    """Token counts. Each prompt counts once, regardless of its number of completions. End tokens count."""
     read, drawn = sum(map(len, prompts)), sum(len(completion.tokens) for completion in completions)
     return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
 
@@ -84,12 +84,12 @@ def usage(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -
 def _log_probs(
     tokens: Sequence[int], log_probs: Sequence[float | None], best: Sequence[Alternatives | None] | None, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """OpenAI's four parallel lists. Offsets count characters of the text, in which marks take none."""
+    """OpenAI's four parallel lists. Offsets count characters of the text. Marks have length 0."""
     names = [tokenizer.piece(token) for token in tokens]
     top = None
     if best is not None:
         top = [None if alternatives is None else dict(_named(alternatives, tokenizer)) for alternatives in best]
-        # The drawn token is always among them, as in OpenAI's API, even when it is not one of the likely.
+        # Always includes the drawn token, as in OpenAI's API, even if it is not among the most likely.
         for alternatives, name, log_prob in zip(top, names, log_probs, strict=True):
             if alternatives is not None:
                 alternatives.setdefault(name, log_prob)
@@ -113,7 +113,7 @@ def _scored(token: int, log_prob: float, tokenizer: Tokenizer) -> dict[str, Any]
 
 
 def token_bytes(token: int, tokenizer: Tokenizer) -> bytes | None:
-    """What a token adds to the text, in UTF-8; a character may be spread over several. None for marks, which add nothing."""
+    """The UTF-8 bytes that a token adds to the text, which may be part of a character. None for marks, which add nothing."""
     if byte := BYTE.fullmatch(tokenizer.piece(token)):
         return bytes([int(byte[1], 16)])
     return tokenizer.decode([token]).encode() or None
@@ -124,7 +124,7 @@ def _named(alternatives: Alternatives, tokenizer: Tokenizer) -> list[tuple[str, 
 
 
 def _offsets(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """Where each token's text begins. Bytes of one character share the place where it begins."""
+    """The character offset of each token's text. All bytes of one character have the offset of the character."""
     offsets, at, run = [], 0, []
     for token in tokens:
         if BYTE.fullmatch(tokenizer.piece(token)):
@@ -139,7 +139,7 @@ def _offsets(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
 
 
 def stream_chunks(model: Served, chat: bool) -> Callable[..., dict[str, Any]]:
-    """A function of (index, text, finish_reason) that makes the chunks of one streamed response."""
+    """Returns a function of (index, text, finish_reason) that builds the chunks of one streamed response."""
     start = head("chatcmpl", "chat.completion.chunk", model) if chat else head("cmpl", "text_completion", model)
 
     def chunk(index: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:

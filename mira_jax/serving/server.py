@@ -1,4 +1,4 @@
-"""An application on a port: bound early, started in a thread, stopped cleanly."""
+"""Serves an application on a port. The port is bound early, the server runs in a thread and shuts down gracefully."""
 
 import asyncio
 import errno
@@ -19,21 +19,21 @@ from mira_jax.files import write_atomically
 
 BACKLOG = 1024
 GRACE = 10
-"""Seconds that requests under way get to end when the server is told to stop."""
+"""Seconds that running requests may take to finish after the server is stopped."""
 KEEP_ALIVE = 75
-"""Seconds until an idle connection is closed. Clients give theirs up after 5 to 60: were the server first, one could send a
-request on a connection that is just being closed, and lose it."""
+"""Seconds after which an idle connection is closed. Clients close idle connections after 5 to 60 s. If the server closed first,
+a client could send a request on a connection that is being closed, and lose it."""
 
 ARRIVAL = 30
-"""Seconds within which a request arrives whole, from its first byte, or from the connection being opened, to the end of its body."""
+"""Maximum seconds for the arrival of a request, from its first byte or the opening of the connection to the end of its body."""
 LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, so that a taken port is known before anything slow is done. Port 0 picks a free one.
+    """Binds a socket to the address, so that a port in use is detected before slow initialisation. Port 0 selects any free port.
 
     Raises:
-        UserError: the port is in use or not allowed, or the host is not one of this machine's.
+        UserError: the port is in use or not allowed, or the host is not an address of this machine.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"port: {port} is no port; expected 0 to 65535")
@@ -52,16 +52,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server:
-    """Serves an application on a bound socket from a thread of its own.
+    """Serves an application on a bound socket in a separate thread.
 
-    The main thread stays free for signals; tests run it in their own process.
+    The main thread remains available for signals, and tests can run a server in their own process.
     """
 
     def __init__(self, app: Starlette, bound: socket.socket):
         host, port = bound.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         try:
-            # Two may bind a port that no one listens on yet; only one may listen.
+            # Two sockets may bind the same port before either listens, but only one may listen.
             bound.listen(BACKLOG)
         except OSError as error:
             raise _explained(error, host, port) from None
@@ -74,13 +74,13 @@ class Server:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes no new requests, lets those under way end, and returns."""
+        """Stops accepting requests, waits for the running ones, and returns."""
         self._server.should_exit = True
         self._thread.join()
 
 
 class _Timed(H11Protocol):
-    """A connection that is closed when a request takes longer than ARRIVAL to arrive."""
+    """A connection that is closed if a request takes longer than ARRIVAL to arrive."""
 
     _arriving: asyncio.TimerHandle | None = None
 
@@ -110,13 +110,13 @@ class _Timed(H11Protocol):
 
 
 def allow_connections() -> None:
-    """Raises the limit of open files, and with it of connections, to the most that this process may have."""
+    """Raises the limit on open files, and so on connections, to the maximum for this process."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def write_ready_file(path: str | Path, url: str, model: str) -> None:
-    """Tells whoever waits for it where the server is: JSON with `url`, `model` and `pid`, whole or not at all. Raises UserError."""
+    """Atomically writes the address of the server for other programs: JSON with `url`, `model` and `pid`. Raises UserError."""
     write_atomically(Path(path), (json.dumps({"url": url, "model": model, "pid": os.getpid()}) + "\n").encode())
 
 

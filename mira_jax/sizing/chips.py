@@ -1,4 +1,4 @@
-"""Accelerators as data, and the topologies that are built of them."""
+"""Data of accelerators, and the topologies built from them."""
 
 import dataclasses
 import math
@@ -11,21 +11,21 @@ GB, GIB = 10**9, 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Published figures of one chip. The rates are peaks."""
+    """Published figures of one chip. Rates are peak values."""
 
     name: str
     flops: float
-    """Dense bf16 products, FLOP/s."""
+    """Dense bf16 matrix products, FLOP/s."""
     hbm: int
-    """Bytes of memory a program may use."""
+    """Bytes of memory available to a program."""
     hbm_rate: float
-    """Bytes/s between the chip and its memory."""
+    """Memory bandwidth of the chip, bytes/s."""
     link_rate: float
-    """Bytes/s that one chip sends to its neighbours, all links together: half of the published sum of both directions."""
+    """Bytes/s that one chip sends to its neighbours over all links: half of the published bidirectional bandwidth."""
     dimensions: int = 1
-    """Of the torus that links them. `link_rate` is shared among them."""
+    """Number of dimensions of the torus that connects the chips. `link_rate` is divided among them."""
     wraps_from: int = 0
-    """A dimension of the torus this long is a ring; a shorter one is a line, whose collectives take twice as long."""
+    """Minimum length at which a dimension of the torus is a ring. A shorter dimension is a line, whose collectives take twice as long."""
     tpu: bool = True
 
 
@@ -42,7 +42,7 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips in a grid, for example v5p:4x4x4; of GPUs, their number on one NVLink switch."""
+    """Chips in a grid, for example v5p:4x4x4. For GPUs, their number on one NVLink switch."""
 
     chip: Chip
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class Topology:
     def rate(self, size: int) -> float:
         """Bytes/s that a chip can send in a collective among `size` chips.
 
-        Chips of a group are taken to fill as few dimensions of the torus as hold so many, the longest first.
+        Assumes that the chips of a group occupy as few dimensions of the torus as possible, the longest first.
         """
         if not self.chip.tpu:
             return self.chip.link_rate
@@ -64,22 +64,22 @@ class Topology:
         for length in sorted(self.shape, reverse=True):
             if held >= size:
                 break
-            # Between two chips, as at the ends of a line, one link carries what in a ring two would.
+            # On a line, and between only two chips, one link carries what two links carry in a ring.
             rate += per_dimension * (1.0 if length >= self.chip.wraps_from and self._torus else 0.5)
             held *= length
         return rate or per_dimension
 
     @property
     def _torus(self) -> bool:
-        """On v5p links close to rings only where every dimension is a whole cube of four."""
+        """On v5p, links form rings only if every dimension is a multiple of four (whole 4x4x4 cubes)."""
         return self.chip.dimensions < 3 or all(length % self.chip.wraps_from == 0 for length in self.shape)
 
 
 def parse_topology(text: str) -> Topology:
-    """`KIND:SHAPE`, as v5p:4x4x4 or h200:8.
+    """Parses `KIND:SHAPE`, for example v5p:4x4x4 or h200:8.
 
     Raises:
-        UserError: an unknown kind, or a shape that its chips are not built in.
+        UserError: the kind is unknown, or its chips are not available in this shape.
     """
     kind, _, shape = text.partition(":")
     if kind not in CHIPS:

@@ -1,4 +1,4 @@
-"""Compiles a step for TPUs that are not there, with the TPU compiler of libtpu, and reads the result."""
+"""Compiles a step for absent TPUs with the TPU compiler of libtpu, and reads the result."""
 
 import dataclasses
 import importlib.util
@@ -24,38 +24,38 @@ LIBTPU = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5p-8",
 }
-"""So that libtpu neither looks for TPUs nor complains that there are none."""
+"""Stops libtpu from looking for TPUs and from warning that there are none."""
 INSTALL = install("tpu")
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """Of one step on one chip. Figures that a program too large for its chip does not have are None."""
+    """Figures of one step on one chip. If the program is too large for the chip, unavailable figures are None."""
 
     fits: bool
     peak: float
-    """Bytes of memory at the most. Of a program too large for its chip, what the compiler says that it wants."""
+    """Peak memory in bytes. If the program is too large for the chip, the amount that the compiler reports as needed."""
     arguments: float | None
     """Bytes of state and batch."""
     temporaries: float | None
-    """Bytes beside the arguments, the program's own text included, at the moment of the peak."""
+    """Bytes in addition to the arguments at the time of the peak, including the program itself."""
     hbm_bytes: float | None
-    """Moved between the chip and its memory in one step."""
+    """Bytes moved between the chip and its memory in one step."""
     sent: dict[str, float]
-    """Bytes that the chip sends in one step, by mesh axis; `data+fsdp` joins both."""
+    """Bytes that the chip sends in one step, by mesh axis. `data+fsdp` is a collective over both axes."""
     sent_by_kind: dict[str, float]
-    """The same by kind of collective."""
+    """The same bytes, by kind of collective."""
     largest: list[str]
-    """Of a program that does not fit: the compiler's list of its largest buffers."""
+    """If the program does not fit: the compiler's list of its largest buffers."""
     seconds: float
-    """That the compiler took."""
+    """Duration of the compilation."""
 
 
 def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Compiled:
-    """Lowers and compiles the train step of `plan` for `topology`. Takes minutes and some GB of host memory.
+    """Lowers and compiles the train step of `plan` for `topology`. Takes minutes and several GB of host memory.
 
     Raises:
-        UserError: libtpu is missing, it knows no such topology, or the mesh has not so many chips.
+        UserError: libtpu is missing or does not know the topology, or the mesh needs a different number of chips.
     """
     devices = tpu_devices(topology)
     mesh = sharding.make_mesh(mesh_config, devices)
@@ -70,7 +70,7 @@ def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Com
 
 
 def tpu_devices(topology: Topology) -> list[jax.Device]:
-    """Devices to compile for. Raises UserError as `compile_step` does."""
+    """Devices to compile for. Raises the same UserErrors as `compile_step`."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f"the TPU compiler is not installed: {INSTALL}; or give --set compile=false for the estimate alone")
     for name, value in LIBTPU.items():
@@ -83,8 +83,8 @@ def tpu_devices(topology: Topology) -> list[jax.Device]:
 
 def _read(program: jax.stages.Compiled, mesh: jax.sharding.Mesh, seconds: float) -> Compiled:
     memory = program.memory_analysis()
-    # The peak counts arguments and results. (`temp_size_in_bytes` adds up what is never held at once: more than the chip has, for
-    # programs that the compiler accepts.)
+    # The peak includes arguments and results. `temp_size_in_bytes` is not used: it sums buffers that do not exist at the same
+    # time, and exceeds the chip's memory for programs that the compiler accepts.
     arguments, peak = float(memory.argument_size_in_bytes), float(memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes)
     parsed = hlo.parse(program.as_text())
     by_axis: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def _read(program: jax.stages.Compiled, mesh: jax.sharding.Mesh, seconds: float)
 
 
 def read_exhausted(message: str, seconds: float) -> Compiled:
-    """What the compiler says of a program that is too large."""
+    """Parses the compiler's message about a program that is too large."""
     used = re.search(r"Used ([\d.]+)([KMGT]) of", message) or re.search(r"\(([\d.]+)([KMGT])\) exceeds", message)
     total = float(used[1]) * {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}[used[2]] if used else float("nan")
     sizes = re.findall(r"Size: (\S+)", message)

@@ -1,7 +1,7 @@
-"""What a step takes of a chip, by arithmetic on shapes: nothing is compiled.
+"""Estimates memory and traffic of a step from shapes, without compiling.
 
-State and saved activations are summed over the real trees and the real residuals of the loss's derivative; the working
-set and the traffic follow simple rules, stated at each. A compiled program knows better, where one can be had.
+State and saved activations are summed over the real trees and the real residuals of the loss's derivative. The working set
+and the traffic follow simple rules, stated at each. Figures of a compiled program are more accurate, where available.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ from mira_jax.training.log_probs import CHUNK_LOGITS
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes a chip."""
+    """Bytes per chip."""
 
     parameters: int
     optimizer: int
     gradients: int
     activations: int
-    """What forward keeps for backward."""
+    """Activations saved by the forward pass for the backward pass."""
     working: int
-    """What comes and goes: gathered parameters, one layer's backward pass, the logits of a chunk."""
+    """Temporary buffers: gathered parameters, the backward pass of one layer, the logits of a chunk."""
 
     @property
     def peak(self) -> int:
@@ -41,31 +41,31 @@ class Memory:
 class Estimate:
     memory: Memory
     hbm_bytes: float
-    """Moved between a chip and its memory in one step."""
+    """Bytes moved between a chip and its memory in one step."""
     sent: dict[str, float]
     """Bytes that a chip sends in one step, by mesh axis."""
 
 
 class Estimator:
-    """Traces a plan's derivative once and works out any mesh from that."""
+    """Traces the derivative of a plan once, and computes the estimate for any mesh from it."""
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        # All rows that are done at once, as attention chooses its form by how many they are.
+        # All rows that are computed at once, because attention selects its implementation by their number.
         self._rows = plan.workload.rows // plan.workload.parts
         batch = plan.part(self._rows)
         self._saved = residuals(_loss_of(plan), plan.state.params, (plan.skeleton.frozen, batch))
         self._blocks = [_block_residuals(plan, kind, batch) for kind in sorted(set(plan.model.layer_types))]
 
     def on(self, mesh: AbstractMesh, parts: int | None = None) -> Estimate:
-        """Of one step on `mesh`, its rows in `parts` parts; default: as planned."""
+        """The estimate of one step on `mesh` with its rows in `parts` parts. Default: the number of parts in the plan."""
         plan, size = self.plan, dict(mesh.shape)
         parts = parts or plan.workload.parts
         rows = plan.workload.rows // parts // (size["data"] * size["fsdp"])
         parameters, optimizer = _shard_bytes(plan.skeleton.parameters, mesh), _shard_bytes(plan.state.optimizer, mesh)
         gradients = _shard_bytes(plan.state.params, mesh)
         if parts > 1:
-            # The sum over parts, while there are those of one part too.
+            # The accumulated sum exists at the same time as the gradients of one part.
             wide = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), plan.state.params)
             gradients += _shard_bytes(wide, mesh) if plan.sum_dtype == "float32" else gradients
         saved = _spread(plan, self._saved, rows / self._rows, size)
@@ -75,8 +75,8 @@ class Estimator:
         targets = plan.workload.rows // parts * sum(text.targets for text in plan.workload.texts)
         logits = 4 * min(CHUNK_LOGITS, targets * plan.model.vocabulary_size // (size["data"] * size["fsdp"] * size["tensor"]))
         split = size["fsdp"] > 1
-        # In a layer: its residuals, and the parameters of two, as the next one's are fetched during the one. At the head: a
-        # chunk of logits, its softmax and its gradient, and the gathered embedding with its gradient in fp32.
+        # Within a layer: its residuals, and the parameters of two layers, because those of the next layer are prefetched. At
+        # the head: a chunk of logits, its softmax and its gradient, and the gathered embedding with its gradient in fp32.
         in_layer = (0 if plan.remat == "none" else block) + (2 * layer if split else 0)
         at_head = 3 * logits + (embedding * (plan.dtype.itemsize + 4) if split and targets else 0)
         memory = Memory(parameters, optimizer, gradients, saved, max(in_layer, at_head))
@@ -84,7 +84,7 @@ class Estimator:
 
 
 def residuals(function: Any, params: Any, given: Any) -> list[jax.ShapeDtypeStruct]:
-    """What the backward pass of `function(params, given)` reads beside its arguments: traced, not computed."""
+    """The values that the backward pass of `function(params, given)` reads in addition to its arguments. Traced, not computed."""
     kept = jax.eval_shape(lambda params, given: jax.vjp(lambda params: function(params, given), params)[1], params, given)
     known = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves((params, given)))
     found = []
@@ -97,10 +97,10 @@ def residuals(function: Any, params: Any, given: Any) -> list[jax.ShapeDtypeStru
 
 
 def _spread(plan: Plan, leaves: list[jax.ShapeDtypeStruct], share: float, size: dict[str, int]) -> int:
-    """Bytes a chip of the residuals of all rows, for `share` of the rows a chip.
+    """Bytes per chip of the residuals of all rows, for a `share` of the rows per chip.
 
-    Their tokens are split over `sequence`, and they are split over `tensor` where an axis is of heads or the MLP. A copy
-    of a parameter in another dtype is split as parameters are, however many rows there are.
+    Tokens are sharded over `sequence`, and axes of heads or the MLP over `tensor`. A copy of a parameter in another dtype is
+    sharded like the parameters, independent of the number of rows.
     """
     model = plan.model
     copies = {leaf.shape for leaf in jax.tree.leaves(plan.skeleton.parameters) if leaf.ndim > 1}
@@ -123,7 +123,7 @@ def _loss_of(plan: Plan) -> Any:
 
 
 def _block_residuals(plan: Plan, kind: str, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
-    """What the backward pass of one layer of a kind reads when all of it is there."""
+    """The values that the backward pass of one layer of a kind reads, if all of them are saved."""
     sizes = dataclasses.replace(plan.model, layers=1, layer_types=(kind,), scan_layers=False, vocabulary_size=1)
     graph, state = nnx.split(nnx.eval_shape(lambda: Gemma3(sizes, rngs=nnx.Rngs(0), dtype=plan.dtype)))
 
@@ -136,8 +136,8 @@ def _block_residuals(plan: Plan, kind: str, batch: dict[str, jax.ShapeDtypeStruc
 
 
 def _hbm_bytes(plan: Plan, memory: Memory, block: int, size: dict[str, int], parts: int) -> float:
-    """Optimizer: reads and writes its state, the parameters and the gradients. Each part: each pass reads the parameters
-    as they are gathered, and each layer's values are written and read going forward and read going back."""
+    """Optimizer: reads and writes its state, the parameters and the gradients. Each part: each pass reads the gathered
+    parameters. Each layer's values are written and read in the forward pass, and read in the backward pass."""
     passes = _passes(plan)
     streamed = _matrices(plan) * plan.dtype.itemsize / size["tensor"] * (passes + 1)
     values = plan.model.layers * block * (2 * (passes - 1) + 1)
@@ -145,10 +145,10 @@ def _hbm_bytes(plan: Plan, memory: Memory, block: int, size: dict[str, int], par
 
 
 def _sent(plan: Plan, size: dict[str, int], rows: int, parts: int) -> dict[str, float]:
-    """fsdp: gathers the parameters for each pass and scatters the sum of the gradients; data: sums gradients; tensor: sums
-    the stream after attention and after the MLP, each pass; sequence: gathers keys and values, each pass.
+    """fsdp: gathers the parameters for each pass and reduce-scatters the gradients. data: sums gradients. tensor: sums the
+    residual stream after attention and after the MLP, each pass. sequence: gathers keys and values, each pass.
 
-    The rest of the step (norms, metrics, the clip) is small.
+    The rest of the step (norms, metrics, clipping) is small.
     """
     model, passes = plan.model, _passes(plan)
     activation = plan.dtype.itemsize
@@ -166,12 +166,12 @@ def _sent(plan: Plan, size: dict[str, int], rows: int, parts: int) -> dict[str, 
 
 
 def _passes(plan: Plan) -> int:
-    """Forward, backward, and once more forward where layers are computed again."""
+    """Number of passes: forward, backward, and a second forward if layers are recomputed."""
     return 2 if plan.remat == "none" else 3
 
 
 def _matrices(plan: Plan) -> int:
-    """Parameters of all layers."""
+    """Number of parameters in the matrices of all layers."""
     return plan.model.parameters - plan.model.vocabulary_size * plan.model.width
 
 

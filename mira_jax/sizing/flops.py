@@ -1,9 +1,9 @@
-"""How many floating-point operations a training step needs, and how many it does.
+"""Floating-point operations of a training step: the number it needs, and the number it performs.
 
-Needed: by the convention that MFU is stated in here. A product of m x k and k x n is 2 m k n; backward is twice forward, or
-once where the parameters are frozen; attention counts the pairs of query and key that are causal, within the window and
-within one step of a row; logits count where the loss reads them, and so does the last layer's work behind its keys and
-values. Norms, softmax, RoPE, padding and rematerialisation count nothing.
+The needed number follows the convention used here for MFU. A product of m x k and k x n counts 2 m k n. The backward pass
+counts twice the forward pass, or once where the parameters are frozen. Attention counts the query-key pairs that are causal,
+within the window and within one step of a row. Logits count where the loss reads them, and so does the last layer, except its
+keys and values. Norms, softmax, RoPE, padding and rematerialisation are not counted.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ class Text:
 
     tokens: int
     outputs: int
-    """The loss reads the last layer at so many of its tokens, the last ones."""
+    """Number of its last tokens at which the loss reads the output of the last layer."""
     targets: int
-    """How many of its tokens have logits."""
+    """Number of its tokens that have logits."""
 
 
 def training_flops(model: Gemma3Config, texts: Sequence[Text], trained: float = 1.0) -> float:
-    """Of forward and backward over `texts`. `trained`: the share of the matrices' parameters that have gradients."""
+    """FLOPs of forward and backward over `texts`. `trained`: the share of the matrices' parameters that have gradients."""
     d, f, h = model.width, model.mlp_width, model.head_dim
     kv, rest = 2 * d * model.kv_heads * h, 2 * d * model.query_heads * h + 3 * d * f
     tokens, outputs = sum(text.tokens for text in texts), sum(text.outputs for text in texts)
@@ -43,20 +43,21 @@ def training_flops(model: Gemma3Config, texts: Sequence[Text], trained: float = 
 
 
 def pairs(length: int, window: int | None) -> int:
-    """Query-key pairs of causal attention over `length` tokens, each seeing at most `window` of them, itself included."""
+    """Query-key pairs of causal attention over `length` tokens. Each token sees at most `window` tokens, itself included."""
     reach = min(length, window or length)
     return length * reach - reach * (reach - 1) // 2
 
 
 def per_token(model: Gemma3Config, length: int) -> float:
-    """Of pretraining on rows of one text of `length` tokens, every one of them a target."""
+    """FLOPs per token of pretraining on rows with one text of `length` tokens, in which every token is a target."""
     return training_flops(model, [Text(length, length, length)]) / length
 
 
 def done(jaxpr: Any) -> float:
-    """Of all matrix products in a traced program: masked blocks and rematerialisation included, scans multiplied out.
+    """FLOPs of all matrix products in a traced program, including masked blocks and rematerialisation. Bodies of scans are
+    counted once per iteration.
 
-    A `while` of unknown length is counted as one turn.
+    A `while` loop with an unknown trip count is counted as one iteration.
     """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -93,7 +94,7 @@ def _turns(name: str, parameters: dict[str, Any]) -> int:
 
 
 def _bodies(value: Any) -> list[Any]:
-    """The programs within a parameter of an equation."""
+    """The programs nested in a parameter of an equation."""
     if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns"):
         return [value]
     return [body for item in value for body in _bodies(item)] if isinstance(value, (tuple, list)) else []

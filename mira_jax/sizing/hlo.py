@@ -1,7 +1,7 @@
-"""Reads the text of a compiled program: what it sends between chips, and what it moves to and from memory.
+"""Analyses the HLO text of a compiled program: bytes sent between chips, and bytes moved to and from memory.
 
-XLA's own cost analysis counts the body of a loop once. Here each computation counts as often as it runs, by the trip
-counts that XLA notes at its loops.
+XLA's own cost analysis counts the body of a loop once. This module counts each computation as often as it runs, using the
+trip counts that XLA annotates at loops.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ _SENT = {
     "all-to-all": lambda n: (n - 1) / n,
     "collective-permute": lambda n: 1,
 }
-"""What a chip of n sends round a ring, in parts of what it is given."""
+"""Bytes that each of n chips sends in a ring, as a multiple of its operand's bytes."""
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all", "partition-id")
-"""Instructions that move nothing themselves."""
+"""Instructions that move no data themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Instruction:
     type: str
     opcode: str
     arguments: str
-    """As written between its parentheses: the names of its operands, or the number of a parameter."""
+    """The text between the parentheses: the names of the operands, or the number of a parameter."""
     attributes: str
     root: bool
 
@@ -45,22 +45,22 @@ class Instruction:
 class Program:
     computations: dict[str, dict[str, Instruction]]
     runs: dict[str, int]
-    """How often each computation runs in one call of the program."""
+    """Number of times that each computation runs in one call of the program."""
     fused: frozenset[str]
-    """Computations within one kernel, and conditions of loops: nothing between their instructions goes through memory."""
+    """Computations inside a fused kernel, and conditions of loops. Values passed between their instructions do not go through memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
     kind: str
     axes: tuple[str, ...]
-    """The mesh axes whose chips it joins."""
+    """The mesh axes that it communicates over."""
     size: int
-    """How many chips it joins."""
+    """Number of chips in each group."""
     bytes: float
-    """That each chip sends in one call of the program, on the shortest way round a ring."""
+    """Bytes that each chip sends in one call of the program, with a ring algorithm."""
     count: int
-    """How often it runs."""
+    """Number of times that it runs."""
 
 
 def parse(text: str) -> Program:
@@ -80,7 +80,7 @@ def parse(text: str) -> Program:
 
 
 def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
-    """All that chips send to each other. `mesh`: the sizes of its axes, in order; devices are numbered row by row."""
+    """All communication between chips. `mesh`: the sizes of its axes, in order. Devices are numbered in row-major order."""
     found = []
     progressed = _progressed(program)
     for name, body in program.computations.items():
@@ -90,7 +90,7 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
                 continue
             kind = instruction.opcode.removesuffix("-start")
             if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
-                kind = "reduce-scatter"  # How the TPU compiler writes it: an all-reduce and a slice in one kernel.
+                kind = "reduce-scatter"  # The TPU compiler emits a reduce-scatter as a kernel with an all-reduce and a slice.
             if kind not in _SENT or not program.runs.get(name):
                 continue
             groups = _groups(instruction.attributes, math.prod(mesh.values()))
@@ -104,13 +104,15 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
 
 
 def _chain(instruction: Instruction) -> str | None:
-    """What a collective is known by that the TPU compiler carries out piece by piece within several kernels, each of which names it."""
+    """The id of a collective that the TPU compiler executes in pieces within several kernels. Each of these kernels carries the id."""
     noted = re.search(r'chain_id="(\d+)"', instruction.attributes)
     return noted[1] if noted else None
 
 
 def _progressed(program: Program) -> dict[str, tuple[str, int]]:
-    """Chain to the instruction that begins or ends it, and how often: the one that runs least, as loops between make many pieces."""
+    """Chain id to (instruction, number of runs). Of the kernels that carry the id, it takes the one that runs least often, which
+    begins or ends the collective. The kernels in loops between them execute the pieces, and counting them would count the
+    collective repeatedly."""
     found: dict[str, tuple[str, int]] = {}
     for name, body in program.computations.items():
         for instruction in body.values():
@@ -121,10 +123,10 @@ def _progressed(program: Program) -> dict[str, tuple[str, int]]:
 
 
 def memory_traffic(program: Program) -> float:
-    """Bytes that one call moves between a chip and its memory: what each kernel reads and writes.
+    """Bytes that one call moves between a chip and its memory: the bytes that each kernel reads and writes.
 
-    Slices count as what they take or put, not as what they are taken from. Buffers that XLA keeps on the chip
-    (memory spaces other than 0) do not count.
+    A slice counts only the bytes that it reads or writes, not the whole array. Buffers that XLA keeps on the chip (memory
+    spaces other than 0) are not counted.
     """
     total = 0.0
     for name, body in program.computations.items():
@@ -136,7 +138,7 @@ def memory_traffic(program: Program) -> float:
 
 
 def type_bytes(text: str, in_memory: bool = False) -> int:
-    """Bytes of a type as XLA writes it, tuples summed. `in_memory`: of arrays in the chip's main memory alone."""
+    """Bytes of a type in XLA's notation, summed over tuples. `in_memory`: only arrays in the chip's main memory."""
     total = 0
     for kind, sizes, layout in re.findall(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?", text):
         if in_memory and re.search(r"S\([1-9]", layout):
@@ -168,7 +170,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _close(text: str, opening: int) -> int:
-    """Where the parenthesis that opens at `opening` closes."""
+    """The position of the parenthesis that closes the one at `opening`."""
     depth = 0
     for place in range(opening, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)
@@ -200,7 +202,8 @@ def _runs(computations: dict[str, dict[str, Instruction]], entry: str) -> tuple[
 
 
 def _turns(computations: dict[str, dict[str, Instruction]], loop: Instruction) -> int:
-    """As XLA notes it; else, where the condition is i < N, N, as JAX's scans count from 0; else 1."""
+    """The trip count of a loop. XLA's annotation if present. Otherwise N if the condition is i < N, because JAX's scans count
+    from 0. Otherwise 1."""
     if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(noted[1])
     condition = computations[re.search(r"condition=%?([\w.\-]+)", loop.attributes)[1]]
@@ -210,7 +213,7 @@ def _turns(computations: dict[str, dict[str, Instruction]], loop: Instruction) -
 
 
 def _groups(attributes: str, devices: int) -> np.ndarray:
-    """[groups, size] of device numbers."""
+    """Device numbers, [groups, size]. XLA writes the groups in several forms: explicit pairs, tiled, named and listed."""
     if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", attributes):
         return np.array([[int(x) for x in pair.split(",")] for pair in re.findall(r"\{([\d,]+)\}", pairs[1])])
     if tiled := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes):
@@ -227,7 +230,8 @@ def _groups(attributes: str, devices: int) -> np.ndarray:
 
 
 def _named_groups(mesh: str, axes: str) -> np.ndarray:
-    """Of mesh['a'=4,'b'=2] {'a'}: devices that differ in `a` alone. 'a':(p)s is the part of size s of `a` behind one of p."""
+    """Groups in the named form. mesh['a'=4,'b'=2] {'a'} groups devices that differ only in `a`. 'a':(p)s is the sub-axis of `a`
+    with size s that follows a sub-axis of size p."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
     if re.sub(r"'[^']+'=\d+,?", "", mesh):
         raise ValueError(f"replica_groups of a mesh whose devices are in another order: mesh[{mesh}]")
@@ -235,6 +239,7 @@ def _named_groups(mesh: str, axes: str) -> np.ndarray:
     for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes):
         part = int(size or sizes[name])
         stride = sizes[name] // (int(before or 1) * part)
+        # Sets the coordinate along the sub-axis to 0, so that all devices of a group get the same key.
         places[name] = places[name] - places[name] // stride % part * stride
     keys = np.ravel_multi_index(tuple(places.values()), tuple(sizes.values()))
     return np.array([np.flatnonzero(keys == key) for key in np.unique(keys)])
@@ -249,6 +254,7 @@ def _axes(groups: np.ndarray, mesh: Mapping[str, int]) -> tuple[str, ...]:
 def _moved(program: Program, body: dict[str, Instruction], instruction: Instruction) -> float:
     """Bytes that one run of an instruction reads and writes."""
     opcode, here = instruction.opcode, lambda name: type_bytes(body[name].type, in_memory=True)
+    # The corresponding -start instruction already counts the bytes of an asynchronous operation.
     if opcode in _FREE or opcode.endswith("-done"):
         return 0
     result = type_bytes(instruction.type, in_memory=True)
@@ -257,10 +263,11 @@ def _moved(program: Program, body: dict[str, Instruction], instruction: Instruct
     if opcode == "dynamic-update-slice":
         return 2 * here(instruction.operands[1])
     if opcode.endswith("-start"):
-        return result  # Both of its sides are in its type.
+        return result  # The type is a tuple that contains both operand and result.
     if opcode != "fusion":
         return result + sum(here(name) for name in instruction.operands)
     inner = _called(program, instruction)
+    # This kernel completes a collective that runs in pieces, whose bytes `collectives` counts.
     if any("AsyncCollectiveDone" in part.attributes for part in inner.values()):
         return 0
     read = sum(min(_taken(program, inner, part.name), here(name)) for part, name in _bound(inner, instruction))
@@ -272,17 +279,18 @@ def _called(program: Program, fusion: Instruction) -> dict[str, Instruction]:
 
 
 def _bound(inner: dict[str, Instruction], fusion: Instruction) -> list[tuple[Instruction, str]]:
-    """The parameters of a fused kernel, each with the operand that it stands for."""
+    """The parameters of a fused kernel, each with its operand."""
     parameters = sorted((part for part in inner.values() if part.opcode == "parameter"), key=lambda part: int(part.arguments))
     return list(zip(parameters, fusion.operands, strict=False))
 
 
 def _taken(program: Program, inner: dict[str, Instruction], name: str) -> float:
-    """Bytes that a fused kernel reads of one of its parameters."""
+    """Bytes that a fused kernel reads of one of its parameters. Infinite if it reads the whole operand, which the caller bounds
+    by the operand's size."""
     total = 0.0
     for user in inner.values():
         if name not in user.operands or user.opcode == "tuple" or _chain(user):
-            continue  # Of the last two: handed on, or under way beside the kernel; see `_left`.
+            continue  # A tuple only passes the value on, and a collective in pieces runs alongside the kernel; see `_left`.
         if user.opcode == "dynamic-slice":
             total += type_bytes(user.type)
         elif user.opcode == "bitcast":
@@ -296,7 +304,7 @@ def _taken(program: Program, inner: dict[str, Instruction], name: str) -> float:
 
 
 def _left(inner: dict[str, Instruction]) -> int:
-    """Bytes of its results that a fused kernel leaves as they are: it updates them in place, or only hands them on."""
+    """Bytes of a fused kernel's results that it does not write: it updates them in place, or only passes them on."""
     root = next(part for part in inner.values() if part.root)
     left = 0
     for part in [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]:

@@ -1,4 +1,4 @@
-"""From a training config to the step that it would run, without data, tokenizer, numbers or devices."""
+"""Derives the training step from a config, without data, tokenizer, parameter values or devices."""
 
 import dataclasses
 import functools
@@ -29,35 +29,35 @@ from mira_jax.training.state import Skeleton, TrainState, abstract_state, skelet
 from mira_jax.training.step import make_step
 
 DERIVED = ("layer_types", "scan_layers")
-"""Of a preset's fields those that follow from the number of layers."""
+"""Fields of a preset that follow from the number of layers."""
 UPDATES = 1000
-"""Of a run that has no number of its own: the schedule needs one, and it changes nothing here."""
+"""Number of updates if the config does not set it. The schedule requires a number, but it does not affect the figures."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """The rows of one update, all alike: as many steps of one length as a row holds."""
+    """The rows of one update. They are identical: each contains as many steps of one length as fit."""
 
     rows: int
     parts: int
-    """The rows are done in so many parts, one after another."""
+    """Number of parts that the rows are divided into. The parts are computed one after another."""
     row_length: int
     texts: tuple[Text, ...]
-    """Of one row."""
+    """The steps of one row."""
     arrays: dict[str, jax.ShapeDtypeStruct]
     """A packed batch of one row, by name."""
 
     @property
     def tokens(self) -> int:
-        """Of all rows, padding not counted."""
+        """Tokens of all rows, without padding."""
         return self.rows * sum(text.tokens for text in self.texts)
 
 
 def make_workload(recipe: Recipe, rows: int, parts: int, row_length: int, prompt: int, response: int) -> Workload:
-    """Packs made-up steps by the code that packs real ones.
+    """Packs synthetic steps with the code that packs real ones.
 
     Raises:
-        UserError: a step does not fit a row.
+        UserError: a step does not fit in a row.
     """
     length = prompt + response - 1 if recipe.reads_responses else prompt
     count = row_length // length
@@ -82,7 +82,7 @@ def make_workload(recipe: Recipe, rows: int, parts: int, row_length: int, prompt
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A step that could be compiled."""
+    """A training step that can be compiled."""
 
     model: Gemma3Config
     skeleton: Skeleton
@@ -91,33 +91,33 @@ class Plan:
     optimizer: Any
     rate: Any
     state: TrainState
-    """Shapes and dtypes."""
+    """Shapes and dtypes of the train state."""
     remat: str
     dtype: jnp.dtype
-    """Of activations."""
+    """Dtype of activations."""
     sum_dtype: str
-    """Of the sum of bfloat16 gradients over parts."""
+    """Dtype of the sum of bfloat16 gradients over parts."""
 
     @functools.cached_property
     def _row(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """A row with the columns that the recipe reads."""
+        """One row, with the columns that the recipe reads."""
         arrays = self.workload.arrays
         columns = _columns(self.skeleton, self.recipe, {name: _stack(array, 1) for name, array in arrays.items()})
         return arrays | dict.fromkeys(columns, arrays["step_mask"])
 
     def part(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """What the loss is given at once, of so many rows."""
+        """The input of the loss for `rows` rows."""
         return {name: _stack(array, rows) for name, array in self._row.items()}
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
-        """The real train step, for the devices of `mesh`, which need not be there."""
+        """The real train step, lowered for the devices of `mesh`, which may be absent."""
         layout = Layout(mesh)
         step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate, layout.of(self.state), self.sum_dtype)
         with layout.active():
             return step.lower(layout.abstract(self.state), self._batch(mesh), layout.abstract(self.skeleton.frozen))
 
     def trace(self) -> Any:
-        """The step of all rows on one device, as a jaxpr."""
+        """The step for all rows on one device, as a jaxpr."""
         step = make_step(self.skeleton, self.recipe.loss, self.optimizer, self.rate, sum_dtype=self.sum_dtype)
         return jax.make_jaxpr(step)(self.state, self._batch(None), self.skeleton.frozen)
 
@@ -131,10 +131,10 @@ class Plan:
 
 
 def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload) -> Plan:
-    """The model has the sizes of `init_from` or of the config, its vocabulary included.
+    """Makes a plan. The model has the sizes of `init_from` or of the config, including the vocabulary.
 
     Raises:
-        UserError: no sizes, or no vocabulary, or a folder of `init_from` that is not there.
+        UserError: there are no sizes or no vocabulary, or the folder in `init_from` does not exist.
     """
     updates = config.updates or UPDATES
     sizes = _sizes(config)
@@ -167,12 +167,12 @@ def _sizes(config: TrainConfig) -> Gemma3Config:
 
 
 def abstract_mesh(config: MeshConfig, chips: int) -> AbstractMesh:
-    """As `mira_jax.models.sharding.make_mesh`, without devices. Raises UserError if the sizes do not fit `chips`."""
+    """As `mira_jax.models.sharding.make_mesh`, without devices. Raises UserError if the sizes do not match `chips`."""
     return AbstractMesh(sharding.mesh_sizes(config, chips), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def require_shareable(mesh: AbstractMesh | Mesh, workload: Workload) -> None:
-    """Raises UserError if the rows that are done at once can't be shared evenly, as `mira_jax.training.layout` does."""
+    """Raises UserError if the rows of one part cannot be divided evenly, as in `mira_jax.training.layout`."""
     at_once, sharers = workload.rows // workload.parts, mesh.shape["data"] * mesh.shape["fsdp"]
     if at_once % sharers:
         raise UserError(
@@ -182,7 +182,7 @@ def require_shareable(mesh: AbstractMesh | Mesh, workload: Workload) -> None:
 
 
 def _columns(skeleton: Skeleton, recipe: Recipe, arrays: dict[str, jax.ShapeDtypeStruct]) -> list[str]:
-    """The columns that a loss reads beside the packed arrays, found by tracing it."""
+    """The columns that a loss reads in addition to the packed arrays, found by tracing it."""
     read: list[str] = []
 
     class Batch(dict):

@@ -1,4 +1,4 @@
-"""What `mira_jax.size` prints, and what it writes."""
+"""The output of `mira_jax.size`: the printed table and the JSON file."""
 
 import dataclasses
 from typing import Any
@@ -15,12 +15,12 @@ from mira_jax.sizing.roofline import Roofline, roofline
 from mira_jax.sizing.search import Candidate
 
 SHOWN = 5
-"""Candidates, and buffers of a program that does not fit."""
+"""Number of candidates shown, and of buffers shown for a program that does not fit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizing:
-    """A step on a mesh of chips."""
+    """The figures of a step on a mesh of chips."""
 
     plan: Plan
     topology: Topology
@@ -29,19 +29,19 @@ class Sizing:
     estimate: Estimate
     compiled: Compiled | None
     done: float
-    """FLOPs of all matrix products of one step, on all chips."""
+    """FLOPs of all matrix products in one step, over all chips."""
     efficiency: float
 
     @property
     def needed(self) -> float:
-        """FLOPs by `flops.CONVENTION`."""
+        """FLOPs as defined by `flops.CONVENTION`."""
         trained, frozen = _count(self.plan.state.params), _count(self.plan.skeleton.frozen)
         texts = self.plan.workload.texts * self.plan.workload.rows
         return flops.training_flops(self.plan.model, texts, trained / (trained + frozen))
 
     @property
     def peak(self) -> float:
-        """Bytes of a chip's memory at the most."""
+        """Peak bytes of a chip's memory."""
         return self.compiled.peak if self.compiled else self.estimate.memory.peak
 
     @property
@@ -50,7 +50,7 @@ class Sizing:
 
     @property
     def roofline(self) -> Roofline:
-        """From the compiled program where there is one, else from the estimate."""
+        """From the compiled program if available, otherwise from the estimate."""
         measured = self.compiled if self.compiled and self.compiled.hbm_bytes is not None else self.estimate
         return roofline(
             self.topology, self.mesh, done=self.done, needed=self.needed, tokens=self.plan.workload.tokens,
@@ -58,7 +58,7 @@ class Sizing:
         )  # fmt: skip
 
     def tree(self) -> dict[str, Any]:
-        """All figures, as plain data. Bytes are of one chip, FLOPs of all."""
+        """All figures as plain data. Bytes are per chip, FLOPs are over all chips."""
         workload, line = self.plan.workload, self.roofline
         return {
             "topology": self.topology.name,
@@ -155,7 +155,7 @@ def others(found: list[Candidate]) -> str:
 
 
 def optimizer_text(config: Any) -> str:
-    """Of an `OptimizerConfig` and the parameters' dtype, in words."""
+    """Describes an `OptimizerConfig` and the dtype of the parameters in words."""
     return f"{config.name} with {config.state_dtype} moments" + (" and float32 master weights" if config.master else "")
 
 

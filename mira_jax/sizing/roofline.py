@@ -1,4 +1,4 @@
-"""The shortest time that a step can take, and what that makes of the chips."""
+"""The minimum time of a step, and the resulting utilisation of the chips."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,19 +8,19 @@ from mira_jax.sizing.chips import Topology
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds a step, each alone, as if the others cost nothing. Nothing can be faster than the longest of them."""
+    """Seconds per step of each resource, as if the others were free. The longest of them is a lower bound of the step time."""
 
     compute: float
     memory: float
     links: float
     seconds: float
-    """The longest."""
+    """The longest of these times."""
     bound: str
-    """Which it is: compute, memory or links."""
+    """The limiting resource: compute, memory or links."""
     tokens_per_second: float
-    """Of all chips."""
+    """Tokens per second over all chips."""
     mfu: float
-    """FLOPs that the step needs over those that the chips could do in that time."""
+    """FLOPs that the step needs, divided by the FLOPs that the chips could perform in that time."""
 
 
 def roofline(
@@ -34,15 +34,15 @@ def roofline(
     sent: Mapping[str, float],
     efficiency: float,
 ) -> Roofline:
-    """Of one step.
+    """The roofline of one step.
 
     Args:
         mesh: the size of each axis.
-        done: FLOPs of all chips, rematerialisation included; `needed`: without it (`mira_jax.sizing.flops`).
-        tokens: of all rows.
-        hbm_bytes: that one chip moves to and from its memory.
-        sent: bytes that one chip sends, by mesh axis, or by several joined by +.
-        efficiency: share of the peak that products reach.
+        done: FLOPs over all chips, including rematerialisation; `needed`: without it (`mira_jax.sizing.flops`).
+        tokens: tokens of all rows.
+        hbm_bytes: bytes that one chip moves to and from its memory.
+        sent: bytes that one chip sends, by mesh axis, or by several axes joined with +.
+        efficiency: share of the peak rate that matrix products reach.
     """
     chip = topology.chip
     compute = done / topology.chips / (chip.flops * efficiency)

@@ -1,4 +1,4 @@
-"""Other meshes and settings for the same work, by the estimate alone."""
+"""Searches other meshes and settings for the same work, using only the estimate."""
 
 import dataclasses
 import itertools
@@ -33,11 +33,11 @@ class Candidate:
         )
 
     def tree(self) -> dict[str, Any]:
-        """As plain data."""
+        """The settings as plain data."""
         return dataclasses.asdict(self)
 
     def settings(self) -> str:
-        """As arguments of the command line."""
+        """The settings as command-line arguments."""
         axes = dataclasses.asdict(self.mesh)
         return " ".join(
             [f"--set mesh.{axis}={size}" for axis, size in axes.items() if size > 1 or axis == "fsdp"]
@@ -46,7 +46,7 @@ class Candidate:
 
 
 def meshes(plan: Plan, topology: Topology) -> Iterator[MeshConfig]:
-    """Every way to share the work among all chips that is worth a look: whole heads on a chip, whole windows of a row."""
+    """Every reasonable way to divide the work among all chips: heads are not split, and a chip has whole windows of a row."""
     model, chips = plan.model, topology.chips
     powers = [2**n for n in range(chips.bit_length()) if chips % 2**n == 0]
     for data, tensor, sequence in itertools.product(powers, powers, powers):
@@ -60,7 +60,7 @@ def meshes(plan: Plan, topology: Topology) -> Iterator[MeshConfig]:
 def candidates(
     config: TrainConfig, recipe: Recipe, plan: Plan, topology: Topology, *, done: float, needed: float, efficiency: float
 ) -> list[Candidate]:
-    """Settings that fit, by the estimate, the fastest first. The rows of a batch stay the same.
+    """Settings that fit according to the estimate, fastest first. The number of rows in a batch stays the same.
 
     `done` and `needed`: FLOPs of the step as configured.
     """
@@ -69,7 +69,7 @@ def candidates(
     for remat in REMAT:
         changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
         estimator = Estimator(make_plan(changed, recipe, plan.workload))
-        # Forward is a third of what is needed; computing it again adds as much.
+        # The forward pass is a third of the needed FLOPs, and recomputation repeats it.
         flops = done if remat == plan.remat else needed * (1 if remat == "none" else 4 / 3)
         for parts, mesh in itertools.product([2**n for n in range(rows.bit_length()) if rows % 2**n == 0], meshes(plan, topology)):
             if (rows // parts) % (mesh.data * mesh.fsdp):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written while training goes on, and restored whole."""
+"""Checkpoints of a run: written asynchronously during training, verified and restored."""
 
 import asyncio
 import contextlib
@@ -27,26 +27,26 @@ from mira_jax.training.state import TrainState
 CHECKPOINTS = "checkpoints"
 POSITION = "position.json"
 CHUNK_BYTES = 64 * 2**20
-"""What is written, and later read, of an array at once: no more of it is in memory twice."""
+"""Number of bytes of an array that are written, and later read, at once. No more of the array is in memory twice."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     every: Count = 500
-    """Updates between checkpoints. One is always written at the end, and on SIGTERM."""
+    """Updates between checkpoints. A checkpoint is also written at the end and on SIGTERM."""
     keep: Count = 2
-    """How many are kept."""
+    """Number of checkpoints to keep."""
 
 
 class Checkpoints:
     """The checkpoints of one run: parameters, optimizer, step, and the position in the data."""
 
     def __init__(self, folder: str | Path, keep: int):
-        """`folder`: of the run. What a killed process left half-written is removed, and a newest checkpoint that is damaged
-        is renamed and named on stderr, so that `latest` is whole.
+        """`folder`: the run folder. Incomplete files of a killed process are removed. If the newest checkpoint is damaged, it is
+        renamed with a note on stderr, so that `latest` is intact.
 
         Raises:
-            UserError: none of those that are there is whole.
+            UserError: there are checkpoints, but none is intact.
         """
         directory = (Path(folder) / CHECKPOINTS).absolute()
         with processes.together():
@@ -69,9 +69,9 @@ class Checkpoints:
         return self._orbax.latest.step if self._orbax.latest else None
 
     def save(self, step: int, state: TrainState, data: Any) -> None:
-        """Copies what is to be saved and returns; threads write it and its checksums. `data` is the Grain iterator.
+        """Copies the state and returns. Threads write the checkpoint and its checksums. `data` is the Grain iterator.
 
-        What the threads could not write is raised by the next `save`, or by `close`.
+        An error in these threads is raised by the next `save`, or by `close`.
         """
         with self._all_or_nothing():
             self._wait()
@@ -92,10 +92,11 @@ class Checkpoints:
             saving.result()
 
     def restore(self, abstract: TrainState, data: Any) -> TrainState:
-        """The newest state, laid out as `abstract` (of ShapeDtypeStruct, shardings included); sets the position of `data`.
+        """Restores the newest state with the layout of `abstract` (ShapeDtypeStructs with shardings), and sets the position of
+        `data`.
 
         Raises:
-            UserError: it can't be read, or is the state after another update than its folder's name says.
+            UserError: the checkpoint cannot be read, or its update number differs from the name of its folder.
         """
         path = Path(self._orbax.directory) / str(self.latest)
         parts = {"params": abstract.params, "optimizer": {"state": abstract.optimizer, "step": abstract.step}, "data": _Position(data)}
@@ -113,7 +114,7 @@ class Checkpoints:
         return TrainState(loaded["params"], optimizer["state"], optimizer["step"])
 
     def close(self) -> None:
-        """Waits until all is written."""
+        """Waits until everything is written."""
         with self._all_or_nothing():
             try:
                 self._wait()
@@ -123,13 +124,13 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Of a checkpoint that could not be written nothing is left."""
+        """Removes a checkpoint that could not be written completely."""
         try:
             with quiet_failure():
                 yield
         except Exception:
             for _ in range(10) if processes.first() else ():
-                # Its threads may still be at it.
+                # Orbax's threads may still be writing, so this retries until no partial files are left.
                 partial = list(Path(self._orbax.directory).glob("*.orbax-checkpoint-tmp"))
                 for path in partial:
                     shutil.rmtree(path, ignore_errors=True)
@@ -140,13 +141,13 @@ class Checkpoints:
 
 
 def _raised_elsewhere(record: logging.LogRecord) -> bool:
-    """Drops the tracebacks that Orbax's threads log of what it then raises, of a save by the next one or by close."""
+    """Drops tracebacks that Orbax's threads log for an error that is also raised, by the next save or by close."""
     return not record.exc_info
 
 
 @contextlib.contextmanager
 def quiet_failure() -> Iterator[None]:
-    """If Orbax fails inside it, then by its exception alone: the threads it leaves behind print nothing more."""
+    """Suppresses the output of Orbax's remaining threads after a failure in this context. The error itself is raised."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_raised_elsewhere)
     hooks = sys.excepthook, sys.unraisablehook
@@ -158,8 +159,8 @@ def quiet_failure() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Position:
-    """Where a Grain iterator is, as Orbax saves it. All processes are at the same batch, so it is written once and any
-    number of them can go on from it."""
+    """The position of a Grain iterator, as saved by Orbax. All processes are at the same batch, so it is written once, and any
+    number of processes can resume from it."""
 
     data: Any
 
@@ -181,7 +182,7 @@ class _Position:
 
 
 def latest_checkpoint(folder: str | Path) -> Path:
-    """FOLDER/checkpoints/STEP of the newest. Raises UserError if there is none yet, or if it holds no parameters."""
+    """FOLDER/checkpoints/STEP of the newest checkpoint. Raises UserError if there is none, or if it contains no parameters."""
     directory = (Path(folder) / CHECKPOINTS).absolute()
     found = _newest_first(directory)
     if not found:
@@ -192,7 +193,7 @@ def latest_checkpoint(folder: str | Path) -> Path:
 
 
 def sound_checkpoint(folder: str | Path) -> Path:
-    """The latest checkpoint, its parameters compared with their checksums. Raises UserError if they differ."""
+    """The latest checkpoint, after its parameters were verified against their checksums. Raises UserError if they differ."""
     path = latest_checkpoint(folder)
     if wrong := checksums.damage(path, parameters_part(path)):
         raise UserError(f"{path}: the checkpoint is damaged: {wrong}; {_without(path)}")
@@ -200,7 +201,7 @@ def sound_checkpoint(folder: str | Path) -> Path:
 
 
 def ends_at(folder: str | Path, step: int) -> bool:
-    """Whether the newest checkpoint is that of update `step`, and whole. True as well if all were removed."""
+    """Whether the newest checkpoint is that of update `step` and intact. Also true if all checkpoints were removed."""
     found = _newest_first((Path(folder) / CHECKPOINTS).absolute())
     return not found or (found[0].name == str(step) and not _damage(found[0]))
 
@@ -239,7 +240,7 @@ def _asides(path: Path) -> Iterator[Path]:
 
 
 def _without(path: Path) -> str:
-    """What to do about a checkpoint that can't be read: never what would begin a run again without a word."""
+    """The remedy for a checkpoint that cannot be read. It never silently restarts a run from the beginning."""
     before = [other for other in _newest_first(path.parent) if int(other.name) < int(path.name) and parameters_part(other)]
     if not before:
         return "there is none before it: put an undamaged copy back"
@@ -248,12 +249,13 @@ def _without(path: Path) -> str:
 
 
 def parameters_part(path: Path) -> str | None:
-    """What a checkpoint calls its parameters: "params" beside other parts of a training run; alone, as imported, Orbax's "state"."""
+    """The name of the parameters in a checkpoint: "params" in a training run, which has other parts too, or Orbax's "state"
+    after an import."""
     return next((name for name in ("params", "state") if (path / name).is_dir()), None)
 
 
 def reason(error: BaseException) -> str:
-    """What is at the bottom of it, in one line."""
+    """The root cause of an error, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)

@@ -1,6 +1,6 @@
-"""SHA-256 of every file of a checkpoint, kept inside it: written once it is complete, compared before it is read.
+"""SHA-256 of every file of a checkpoint. The checksums are stored in it when it is complete, and verified before it is read.
 
-Orbax keeps no checksums of array data: a flipped bit there loads as another number.
+Orbax has no checksums for array data, so a flipped bit would load as a different number.
 """
 
 import functools
@@ -16,11 +16,11 @@ from mira_jax.files import read_json, to_json, write_atomically
 CHECKSUMS = "checksums.json"
 FORMAT = 1
 THREADS = 4
-"""Files hashed at once; hashlib lets other threads run meanwhile."""
+"""Number of files hashed at once. hashlib releases the GIL while hashing."""
 
 
 def write(checkpoint: Path) -> None:
-    """Hashes all files of FOLDER/checkpoints/STEP and lists them in it. Raises UserError if the disk is full."""
+    """Hashes all files of FOLDER/checkpoints/STEP and writes the list to that folder. Raises UserError if the disk is full."""
     names = [path.relative_to(checkpoint).as_posix() for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     files = dict(zip(names, _digests(checkpoint, names), strict=True))
     tree = {"format": FORMAT, "algorithm": "sha256", "step": int(checkpoint.name), "files": files}
@@ -28,9 +28,9 @@ def write(checkpoint: Path) -> None:
 
 
 def damage(checkpoint: Path, part: str | None = None) -> str | None:
-    """What differs from the checksums, None if nothing does. `part`: of its folders only this one is looked at.
+    """Describes the difference from the checksums, or None if there is none. `part`: check only this subfolder.
 
-    A checkpoint without checksums, of an older version or just being completed, is said on stderr and taken as it is.
+    A checkpoint without checksums, from an older version or an unfinished save, is accepted with a note on stderr.
     """
     if not (checkpoint / CHECKSUMS).exists():
         _say_unchecked(checkpoint)

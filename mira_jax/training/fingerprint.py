@@ -1,4 +1,4 @@
-"""Tells whether large files are still what they were, without reading all of them."""
+"""Detects changes of large files without reading them completely."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,11 @@ SAMPLE_BYTES = 4096
 
 
 def fingerprint(root: str | Path, files: Iterable[Path], contents: Mapping[Path, bytes] | None = None) -> str:
-    """A hash of the names under `root`, the sizes, and pieces of `files`: the first, the last, and evenly between.
+    """A hash of the names relative to `root`, the sizes, and samples of the content of `files`: the first, the last, and evenly
+    spaced pieces.
 
-    Numbers that were trained on differ nearly everywhere, so that the pieces tell. `contents`: what is hashed of a file in
-    place of its own bytes.
+    Training changes nearly all numbers, so the samples detect it. `contents`: bytes to hash for a file instead of its own
+    content.
     """
     contents = contents or {}
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Where a run's arrays live: on one device, or spread over a mesh."""
+"""Placement of a run's arrays: on one device, or sharded over a mesh."""
 
 import contextlib
 import dataclasses
@@ -17,29 +17,30 @@ from mira_jax.models.sharding import MeshConfig
 @dataclasses.dataclass(frozen=True)
 class Layout:
     mesh: Mesh | None = None
-    """None: one device, without any of a mesh's overhead."""
+    """None: one device, without the overhead of a mesh."""
 
     def of(self, tree: Any) -> Any:
-        """A sharding for each leaf of a tree of parameters or of a train state, arrays or abstract."""
+        """The sharding of each leaf in a tree of parameters or of a train state, arrays or abstract."""
         if self.mesh is None:
             device = SingleDeviceSharding(jax.devices()[0])
             return jax.tree.map(lambda _: device, tree)
         return sharding.shardings(tree, self.mesh)
 
     def abstract(self, tree: Any) -> Any:
-        """The tree's shapes and dtypes with their shardings: what a restore asks for."""
+        """The shapes and dtypes of a tree with their shardings, as needed for a restore."""
         return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, self.of(tree))
 
     def rows(self, count: int, parts: int = 1) -> np.ndarray:
-        """Which rows of a batch of `count`, cut into `parts` after one another, are on this process's devices; sorted."""
+        """The rows of a batch that are on this process's devices, sorted. The batch has `count` rows, split into `parts` that
+        are computed one after another."""
         of_part = self._rows_of_part(count // parts)
         return np.concatenate([part * (count // parts) + of_part for part in range(parts)])
 
     def put_batch(self, batch: Mapping[str, np.ndarray], rows: int) -> Mapping[str, Any]:
-        """Puts the parts of a batch, each with the rows that `rows(...)` gives, where they are computed.
+        """Transfers the parts of a batch, each with the rows given by `rows(...)`, to the devices.
 
-        `rows`: of one part, over all processes. Arrays have an axis of parts before that of rows. One device takes the
-        host's arrays as they are.
+        `rows`: number of rows of one part, over all processes. Arrays have an axis of parts before the axis of rows. With one
+        device, the host arrays are returned unchanged.
         """
         if self.mesh is None:
             return batch
@@ -63,15 +64,15 @@ class Layout:
         return np.unique(np.concatenate([np.arange(count)[index] for index in places.values()]))
 
     def active(self) -> contextlib.AbstractContextManager:
-        """Within it the model lays out its activations on the mesh."""
+        """A context in which the model shards its activations over the mesh."""
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
 
 def make_layout(config: MeshConfig, rows: int, row_length: int) -> Layout:
-    """The layout on all devices, of all processes. `rows`: of what is computed at once.
+    """The layout on the devices of all processes. `rows`: the number of rows that are computed at once.
 
     Raises:
-        UserError: the mesh does not fit the devices, or the rows or their tokens can't be shared evenly.
+        UserError: the mesh does not match the devices, or the rows or their tokens cannot be divided evenly.
     """
     mesh = sharding.make_mesh(config)
     if mesh.size == 1:

@@ -1,4 +1,4 @@
-"""Reads a model: from a run's newest checkpoint, or from a Hugging Face folder."""
+"""Loads a model from a run's newest checkpoint or from a Hugging Face folder."""
 
 import dataclasses
 import os
@@ -28,7 +28,7 @@ from mira_jax.training.state import Params, Skeleton, params_of, skeleton
 MODEL = "model.json"
 REWRITE = "put a copy back; a run that goes on writes it again"
 ORIGIN = "huggingface"
-"""Folder in a run that was imported: what its Hugging Face folder had beside the text model."""
+"""Folder in an imported run with the other files of its Hugging Face folder."""
 
 
 def build_model(
@@ -41,7 +41,7 @@ def build_model(
     param_dtype=jnp.float32,
     remat: str = "none",
 ) -> Gemma3 | Critic:
-    """A policy, or with `heads` a critic, with each set of adapters in `lora`, the oldest first."""
+    """Builds a policy, or with `heads` a critic, with each set of adapters in `lora`, oldest first."""
     options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype, "remat": remat}
     model = Critic(config, heads, **options) if heads else Gemma3(config, **options)
     for settings in lora:
@@ -51,19 +51,19 @@ def build_model(
 
 @dataclasses.dataclass(frozen=True)
 class LoraRun:
-    """What a run that trains adapters remembers of the model they belong to, whose numbers its checkpoints do not hold."""
+    """The record that a run with adapters keeps of its base model, whose parameters are not in its checkpoints."""
 
     config: LoraConfig
     base: str
-    """The folder of that model, a run or a Hugging Face folder, absolute."""
+    """The absolute path of the base model's folder, a run or a Hugging Face folder."""
     relative: str
-    """The same, seen from the run: where it is if both were moved together."""
+    """The path relative to the run, which remains valid if both are moved together."""
     fingerprint: str
-    """Of the base's weights."""
+    """Fingerprint of the base model's weights."""
 
 
 def write_model_json(folder: str | Path, config: Gemma3Config, heads: tuple[str, ...], lora: LoraRun | None = None) -> None:
-    """What `load_model` needs to know beside the checkpoints."""
+    """Writes the data that `load_model` needs in addition to the checkpoints."""
     tree = {"model": configs.to_tree(config), "heads": list(heads)}
     if lora:
         tree["lora"] = configs.to_tree(lora)
@@ -71,7 +71,7 @@ def write_model_json(folder: str | Path, config: Gemma3Config, heads: tuple[str,
 
 
 def read_model_json(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
-    """(sizes, heads) of a run. Raises UserError if the file is not as `write_model_json` writes it."""
+    """(sizes, heads) of a run. Raises UserError if the file does not have the format of `write_model_json`."""
     tree = _read_description(folder)
     try:
         return configs.build(Gemma3Config, tree["model"], source=str(Path(folder) / MODEL)), tuple(tree["heads"])
@@ -80,7 +80,7 @@ def read_model_json(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
 
 
 def read_lora(folder: str | Path) -> LoraRun | None:
-    """What a run that trains adapters remembers of its base; None for another run, or a Hugging Face folder."""
+    """The record of the base model in a run with adapters. None for other runs and for Hugging Face folders."""
     path = Path(folder) / MODEL
     if not path.exists():
         return None
@@ -94,10 +94,10 @@ def _read_description(folder: str | Path) -> dict[str, Any]:
 
 
 def lora_run(folder: str | Path, config: LoraConfig, base: str | Path) -> LoraRun:
-    """That of a run which starts in `folder`, or goes on there, maybe with its base in another place.
+    """The record for a run that starts or resumes in `folder`. The base may have been moved.
 
     Raises:
-        UserError: `base` holds no model, or other weights than when the run began.
+        UserError: `base` contains no model, or its weights differ from those at the start of the run.
     """
     before, base, found = read_lora(folder), Path(base).absolute(), model_fingerprint(base)
     if before and found != before.fingerprint:
@@ -108,10 +108,10 @@ def lora_run(folder: str | Path, config: LoraConfig, base: str | Path) -> LoraRu
 
 
 def lora_base(folder: str | Path) -> Path:
-    """The folder of the model that a run's adapters belong to.
+    """The folder of the base model of a run with adapters.
 
     Raises:
-        UserError: it is gone, or its weights are others than when the run began.
+        UserError: it does not exist, or its weights differ from those at the start of the run.
     """
     lora = read_lora(folder)
     places = [Path(lora.base), Path(os.path.normpath(Path(folder).absolute() / lora.relative))]
@@ -127,14 +127,14 @@ def lora_base(folder: str | Path) -> Path:
 
 
 def _placeless(folder: Path) -> bytes:
-    """A run's model.json without the places of the base, which may be moved."""
+    """The content of a run's model.json without the paths of the base, which may be moved."""
     tree = _read_description(folder)
     lora = {key: value for key, value in tree["lora"].items() if key not in ("base", "relative")}
     return to_json(tree | {"lora": lora}).encode()
 
 
 def model_fingerprint(folder: str | Path) -> str:
-    """Of the weights that `load_model` would read. Raises UserError if there is no model."""
+    """The fingerprint of the weights that `load_model` would read. Raises UserError if there is no model."""
     folder = _model_folder(folder).absolute()
     if (folder / MODEL).exists():
         checkpoint = latest_checkpoint(folder)
@@ -145,7 +145,7 @@ def model_fingerprint(folder: str | Path) -> str:
 
 
 def weights_identity(folder: str | Path) -> tuple[str, str]:
-    """The fingerprint of a model's weights, and "" or, for a run that trains adapters, that of the model they belong to."""
+    """The fingerprint of a model's weights, and that of its base model for a run with adapters, otherwise ""."""
     lora = read_lora(folder)
     return model_fingerprint(folder), lora.fingerprint if lora else ""
 
@@ -153,12 +153,12 @@ def weights_identity(folder: str | Path) -> tuple[str, str]:
 def load_model(
     folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", layout: Layout | None = None
 ) -> tuple[Gemma3 | Critic, Gemma3Config]:
-    """The model in a run's newest checkpoint, or in a Hugging Face folder, on one device or laid out as asked.
+    """The model in a run's newest checkpoint or in a Hugging Face folder, on one device or with the requested layout.
 
-    A run's adapters stay adapters, in float32: the model computes what the training step computes.
+    The adapters of a run are not merged and stay in float32, so that the model computes the same as the training step.
 
     Raises:
-        UserError: `folder` is neither, or what it holds does not fit together.
+        UserError: `folder` is neither, or its content is inconsistent.
     """
     folder = _model_folder(folder)
     layout = layout or Layout()
@@ -182,9 +182,9 @@ def load_model(
 
 
 def lora_chain(folder: str | Path) -> tuple[tuple[Path, LoraConfig], ...]:
-    """The runs that trained the adapters of a model, each with its settings, the oldest first; () if it has none.
+    """The runs that trained the adapters of a model, each with its settings, oldest first. () if it has no adapters.
 
-    Raises UserError as `lora_base` does.
+    Raises the same UserErrors as `lora_base`.
     """
     lora = read_lora(folder)
     return (*lora_chain(lora_base(folder)), (Path(folder), lora.config)) if lora else ()
@@ -196,12 +196,12 @@ def lora_configs(folder: str | Path) -> tuple[LoraConfig, ...]:
 
 
 def load_adapters(folder: str | Path) -> Params:
-    """What the newest checkpoint of a run that trains adapters holds: they, and a critic's heads."""
+    """The content of the newest checkpoint of a run with adapters: the adapters, and the heads of a critic."""
     return _load_params(folder, Layout().abstract(_bones(folder).params))
 
 
 def _bones(folder: Path, **options) -> Skeleton:
-    """Of the model in a run; what is in the run's own checkpoints counts as trained."""
+    """The skeleton of the model in a run. The parameters in the run's own checkpoints count as trained."""
     config, heads = read_model_json(folder)
     lora = lora_configs(folder)
     return skeleton(lambda rngs: build_model(config, heads, lora, rngs=rngs, **options), adapters.trained if lora else None)
@@ -222,10 +222,10 @@ def _load_params(folder: str | Path, abstract: Params) -> Params:
 
 
 def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
-    """(sizes, heads) of the model that `load_model` would read, without reading its numbers.
+    """(sizes, heads) of the model that `load_model` would read, without reading its parameters.
 
     Raises:
-        UserError: there is no model, or a Hugging Face folder whose tensors do not fit its config.
+        UserError: there is no model, or the tensors of a Hugging Face folder do not match its config.
     """
     folder = _model_folder(folder)
     if (folder / MODEL).exists():
@@ -239,7 +239,7 @@ def load_config(folder: str | Path) -> tuple[Gemma3Config, tuple[str, ...]]:
 
 
 def checkpoint_id(folder: str | Path) -> str:
-    """What side tables and trajectories call this model: the folder, and the step if it is a run."""
+    """The name of this model in side tables and trajectories: the folder, and the step if it is a run."""
     folder = Path(folder)
     return f"{folder}@{latest_checkpoint(folder).name}" if (folder / MODEL).exists() else str(folder)
 

@@ -1,6 +1,6 @@
-"""Log-probabilities of the responses in packed rows. Logits exist at response tokens alone, a chunk at a time.
+"""Log-probabilities of the responses in packed rows. Logits are computed only at response tokens, one chunk at a time.
 
-Shapes: B rows, T tokens, R response tokens of a row, S steps of a row, D width, V vocabulary.
+Shapes: B rows, T tokens, R response tokens in a row, S steps in a row, D width, V vocabulary.
 """
 
 import math
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import Array
 
 CHUNK_LOGITS = 2**28
-"""The most logits alive at once on a device: 1 GiB in fp32."""
+"""Maximum number of logits held at once on a device: 1 GiB in fp32."""
 
 
 def response_log_probs(model, batch: Mapping[str, Array], chunk_logits: int = CHUNK_LOGITS) -> Array:
-    """log p of every response token given all before it in its segment, BxR fp32, 0 where masked.
+    """log p of every response token given all tokens before it in its segment, BxR fp32, 0 where masked.
 
     `model` is a `Gemma3`; `batch` as in `mira_jax.data.packing`.
     """
@@ -24,11 +24,11 @@ def response_log_probs(model, batch: Mapping[str, Array], chunk_logits: int = CH
 
 
 def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits: int = CHUNK_LOGITS) -> Array:
-    """log softmax(logits(hidden))[target], BxR fp32, in chunks along R whose logits the backward pass computes again."""
+    """log softmax(logits(hidden))[target], BxR fp32, in chunks along R. The backward pass recomputes the logits of each chunk."""
 
     def chunk(hidden_BxCxD: Array, targets_BxC: Array) -> Array:
         logits_BxCxV = model.logits(hidden_BxCxD)
-        # By a comparison: its gradient joins that of the softmax in one pass, where an index would scatter.
+        # A comparison instead of indexing: its gradient fuses with that of the softmax, while indexing would need a scatter.
         is_target_BxCxV = jnp.arange(logits_BxCxV.shape[-1]) == targets_BxC[..., None]
         chosen_BxC = jnp.sum(jnp.where(is_target_BxCxV, logits_BxCxV, 0.0), axis=-1)
         return chosen_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
@@ -49,13 +49,14 @@ def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits
 
 
 def _sharers() -> int:
-    """How many devices share the logits. Were chunks as small as for one, the embedding would be gathered for each of many."""
+    """Number of devices that share the logits. With chunks sized for one device, the embedding would be gathered more often than
+    necessary."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else math.prod(mesh.shape.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
 
 
 def sum_by_step(values_BxR: Array, batch: Mapping[str, Array]) -> Array:
-    """Sums values of response tokens over each step of a row, BxS."""
+    """Sums values of response tokens over each step in a row, BxS."""
     steps = batch["step_mask"].shape[1]
     member_BxRxS = jax.nn.one_hot(batch["response_segment"], steps, dtype=values_BxR.dtype) * batch["response_mask"][..., None]
     return jnp.einsum("br,brs->bs", values_BxR, member_BxRxS)

@@ -1,4 +1,4 @@
-"""The training loop: batches in, updates done, metrics and checkpoints out."""
+"""The training loop: takes batches, applies updates, and writes metrics and checkpoints."""
 
 import contextlib
 import dataclasses
@@ -18,12 +18,12 @@ from mira_jax.training.processes import StopSignal
 from mira_jax.training.state import Params, TrainState, all_finite
 
 FINITE = ("loss", "gradient_norm")
-"""Metrics, those of the holdout included, that end the run when they are not finite."""
+"""Metrics that end the run if they are not finite, including their holdout versions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """When things happen, in updates."""
+    """Intervals and limits of the loop, in updates."""
 
     updates: int
     log_every: int
@@ -36,11 +36,11 @@ class LoopResult:
     state: TrainState
     step: int
     finished: bool
-    """False: SIGTERM or SIGINT came first."""
+    """False: the run was stopped by SIGTERM or SIGINT."""
     metrics: dict[str, float]
-    """Of the last update, by whichever process did it."""
+    """Metrics of the last update, also if another process of the same run applied it."""
     seconds: float
-    """Of training, earlier processes of the same run included."""
+    """Seconds of training, including earlier processes of the same run."""
 
 
 def train(
@@ -54,19 +54,20 @@ def train(
     writer: MetricsWriter | None,
     evaluate: Callable[[Params], dict[str, float]] | None = None,
 ) -> LoopResult:
-    """Updates `state` from update `step` to `config.updates`.
+    """Applies updates to `state` from update `step` to `config.updates`.
 
-    The device is never waited for but every `log_every` updates, when the metrics of all updates since are fetched.
+    The loop waits for the device only every `log_every` updates, when it fetches the metrics of all updates since the last
+    fetch.
 
     Args:
-        update: as `mira_jax.training.step.make_step` makes it.
-        data: batches, from number `step` on. Its state goes into the checkpoints.
-        place: puts a batch where `update` wants it.
-        writer: None: another process writes the metrics, and shows the progress.
-        evaluate: holdout metrics of parameters, called at `config.evaluate_at`.
+        update: a function made by `mira_jax.training.step.make_step`.
+        data: batches, starting at number `step`. Its position is saved in the checkpoints.
+        place: transfers a batch to where `update` needs it.
+        writer: None if another process writes the metrics and shows the progress.
+        evaluate: computes holdout metrics from parameters. Called at `config.evaluate_at`.
 
     Raises:
-        Diverged: a loss, a gradient norm, a parameter or a moment is not finite. The last checkpoint is from before that.
+        Diverged: a loss, a gradient norm, a parameter or a moment is not finite. The last checkpoint is older than this.
     """
     waiting: list[tuple[int, dict[str, jax.Array]]] = []
     last = writer.last if writer else {}
@@ -98,7 +99,7 @@ def train(
         bar.note(f"loss {last['loss']:.4f}, {speed:,.0f} tokens/s")
 
     def save() -> None:
-        # The metrics are those of before the update, the parameters those of after it.
+        # The metrics are from before the update, so the new parameters need their own check.
         if not all_finite(state):
             raise _diverged(step, "the parameters or the optimizer's state are not finite", checkpoints)
         checkpoints.save(step, state, data)
@@ -126,7 +127,7 @@ def train(
 
 
 class Diverged(UserError):
-    """A number that training rests on is not finite any more."""
+    """A value that training depends on is no longer finite."""
 
 
 def _diverged(step: int, what: str, checkpoints: Checkpoints) -> Diverged:
@@ -140,7 +141,7 @@ def _diverged(step: int, what: str, checkpoints: Checkpoints) -> Diverged:
 
 @contextlib.contextmanager
 def _closed_if_diverged(checkpoints: Checkpoints) -> Iterator[None]:
-    """The checkpoint that is being written is the last good one."""
+    """On divergence, completes the checkpoint that is being written, because it is the last good one."""
     try:
         yield
     except Diverged:
@@ -151,7 +152,7 @@ def _closed_if_diverged(checkpoints: Checkpoints) -> Iterator[None]:
 def mean_over(
     evaluation: Callable[[Params, Any], dict[str, Mean]], batches: Sequence[Mapping[str, np.ndarray]], place: Callable, prefix: str
 ) -> Callable[[Params], dict[str, float]]:
-    """Holdout metrics: the recipe's means over all `batches`, under `prefix`."""
+    """Computes holdout metrics: the means of the recipe's metrics over all `batches`, with `prefix`."""
 
     def evaluate(params: Params) -> dict[str, float]:
         parts = jax.device_get([evaluation(params, place(batches[index])) for index in range(len(batches))])

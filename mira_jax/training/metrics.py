@@ -1,4 +1,4 @@
-"""Numbers that are averaged over batches and devices, and the files they are written to."""
+"""Metrics that are averaged over batches and devices, and the files they are written to."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from mira_jax.files import parse_json, to_json, write_atomically
 
 
 class Mean(NamedTuple):
-    """A weighted mean, kept as its two sums so that means over parts can be added exactly."""
+    """A weighted mean, stored as two sums, so that means over parts can be combined exactly."""
 
     total: Array
     """Scalar: the weighted sum."""
@@ -19,25 +19,25 @@ class Mean(NamedTuple):
 
 
 class MetricsWriter:
-    """One JSON line per update in `metrics.jsonl`, and the same numbers for TensorBoard."""
+    """Writes one JSON line per update to `metrics.jsonl`, and the same numbers to TensorBoard."""
 
     def __init__(self, folder: str | Path, step: int = 0):
-        """Goes on after update `step`: later lines, of a run that was killed after its last checkpoint, are cut off."""
+        """Continues after update `step`. Removes later lines, which a run that was killed after its last checkpoint leaves behind."""
         from tensorboardX import SummaryWriter
 
         folder = Path(folder)
         self._path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(self._path) if line["step"] <= step]
         self.seconds = max((line.get("seconds", 0.0) for line in kept), default=0.0)
-        """Of training time, by the last line that was kept."""
+        """Training time in seconds, from the last remaining line."""
         self.last = {name: value for name, value in kept[-1].items() if name != "step"} if kept else {}
-        """The values of the last line that was kept."""
+        """Values of the last remaining line."""
         write_atomically(self._path, "".join(map(to_json, kept)).encode())
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, flush_secs=30)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Adds the line of one update; nan and inf are written as null."""
+        """Adds the line of one update. nan and inf are written as null."""
         self._file.write(to_json({"step": step, **values}))
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -51,10 +51,10 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line that was cut short is left out.
+    """The lines of a `metrics.jsonl`. A truncated last line is ignored.
 
     Raises:
-        UserError: another line is no JSON object with a whole number `step`.
+        UserError: another line is not a JSON object with an integer `step`.
     """
     path = Path(path)
     lines: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""AdamW and Adafactor with a schedule and global-norm clipping, in the precision that is asked for."""
+"""AdamW and Adafactor with a schedule, global-norm clipping, and configurable precision."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,40 +17,41 @@ DType = Literal["float32", "bfloat16"]
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     name: Literal["adamw", "adafactor"] = "adamw"
-    """adamw: Loshchilov and Hutter, arXiv 1711.05101. adafactor: Shazeer and Stern, arXiv 1804.04235, without momentum
-    and with the learning rate below as it is; of the second moment of a matrix it keeps row and column means alone."""
+    """adamw: Loshchilov and Hutter, arXiv 1711.05101. adafactor: Shazeer and Stern, arXiv 1804.04235, without momentum and with
+    the learning rate below unscaled. For the second moment of a matrix, adafactor stores only row and column means."""
     learning_rate: NonNegative = 1e-5
-    """The peak."""
+    """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """The way from the peak to `end` after the warm-up."""
+    """Shape of the schedule from the peak to `end`, after the warm-up."""
     warmup: Fraction = 0.1
-    """Share of the updates over which the rate rises linearly."""
+    """Share of the updates in which the learning rate rises linearly to its peak."""
     end: Fraction = 0.0
-    """Share of the peak that linear and cosine end at."""
+    """Final learning rate of linear and cosine, as a share of the peak."""
     beta1: ProperFraction = 0.9
-    """Of adamw: the decay of the mean of gradients."""
+    """Decay rate of the mean of gradients (adamw)."""
     beta2: ProperFraction = 0.999
-    """Of adamw: the decay of the mean of squared gradients."""
+    """Decay rate of the mean of squared gradients (adamw)."""
     epsilon: Positive = 1e-8
-    """Of adamw: added to the root of the mean of squared gradients."""
+    """Added to the root of the mean of squared gradients (adamw)."""
     weight_decay: NonNegative = 0.0
-    """Of matrices; norm scales and biases do not decay."""
+    """Weight decay of matrices. Norm scales and biases do not decay."""
     clip: NonNegative = 1.0
-    """The largest global norm of a gradient; 0 for none."""
+    """Maximum global norm of the gradient. 0: no clipping."""
     accumulate: Count = 1
-    """Cut each batch into this many parts, one after another on the device. The update is that of the whole batch."""
+    """Number of parts that each batch is split into. The device computes the parts one after another. The update is that of the
+    whole batch."""
     sum_dtype: DType = "float32"
-    """What the gradients of bfloat16 parameters are summed in over the parts of `accumulate`: float32, or bfloat16, which takes
-    2 bytes a parameter less and rounds the sum after each part. Those of float32 parameters are summed in float32."""
+    """Dtype in which gradients of bfloat16 parameters are summed over the parts of `accumulate`. bfloat16 uses 2 bytes less per
+    parameter than float32, and rounds the sum after each part. Gradients of float32 parameters are summed in float32."""
     state_dtype: DType = "float32"
-    """What the moments are kept in: float32, or bfloat16 rounded at random. They are computed in float32."""
+    """Dtype of the stored moments: float32, or bfloat16 with stochastic rounding. They are computed in float32."""
     master: bool = False
-    """With `model.param_dtype: bfloat16`: keep the parameters in float32 too, and change those. Without it the
-    bfloat16 parameters are changed themselves and rounded at random."""
+    """With `model.param_dtype: bfloat16`: also store the parameters in float32, and update those. Without it, the bfloat16
+    parameters are updated directly with stochastic rounding."""
 
 
 def learning_rate(config: OptimizerConfig, updates: int) -> Callable[[jax.Array], jax.Array]:
-    """The rate of update i = 0, 1, ... of `updates`.
+    """The learning rate of update i = 0, 1, ... of `updates`.
 
     With w = round(warmup * updates) and peak p: p (i + 1) / w for i < w; then, at f = (i - w) / (updates - w),
     p, p (1 - (1 - end) f), or p (end + (1 - end) (1 + cos(pi f)) / 2).
@@ -70,7 +71,7 @@ def learning_rate(config: OptimizerConfig, updates: int) -> Callable[[jax.Array]
 
 
 def make_optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
-    """Clip, the direction, decoupled weight decay, schedule: in this order, in float32."""
+    """Clipping, direction, decoupled weight decay and schedule, in this order, in float32."""
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     if config.name == "adamw":
         parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
@@ -83,9 +84,10 @@ def make_optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTrans
 
 
 def clip_by_matrix_rms(threshold: float) -> optax.GradientTransformation:
-    """Scales the update of each matrix or vector down to this root mean square: section 6 of arXiv 1804.04235.
+    """Scales the update of each matrix or vector down to a root mean square of at most `threshold`: section 6 of arXiv
+    1804.04235.
 
-    A scanned parameter holds one matrix per group of layers.
+    A scanned parameter contains one matrix per group of layers.
     """
 
     def clip(path: tuple, update: jax.Array) -> jax.Array:

@@ -1,9 +1,9 @@
-"""Optimizers that compute in float32 and keep their numbers in bfloat16.
+"""Optimizers that compute in float32 and store their values in bfloat16.
 
-bfloat16 has 8 bits of precision: a number changed by less than 1 part in 256 or so is the same number after rounding
-to nearest. Adam's second moment at beta2 = 0.999 would never move, nor would a parameter at a small learning rate.
-Rounding at random, up with a probability equal to the part that is cut off, is right on average, so that small changes
-add up (Gupta et al., 2015, arXiv 1502.02551).
+bfloat16 has 8 bits of precision. A change of less than about 1 part in 256 is lost when a number is rounded to nearest.
+Adam's second moment at beta2 = 0.999 would never change, nor would a parameter at a small learning rate. Stochastic rounding
+rounds up with a probability equal to the fraction that is cut off. It is unbiased, so small changes accumulate (Gupta et al.,
+2015, arXiv 1502.02551).
 """
 
 from typing import Any, NamedTuple
@@ -16,21 +16,21 @@ import optax
 
 class PrecisionState(NamedTuple):
     count: jax.Array
-    """int32 scalar: updates done. The rounding is drawn from it."""
+    """int32 scalar: number of updates done. It seeds the stochastic rounding."""
     inner: optax.OptState
-    """Its arrays of numbers in `state_dtype`."""
+    """The inner state, with its floating-point arrays in `state_dtype`."""
     master: Any
     """The parameters in float32, or () without master weights."""
 
 
 def mixed_precision(inner: optax.GradientTransformation, state_dtype: Any, master: bool) -> optax.GradientTransformation:
-    """`inner`, given gradients, parameters and its own state in float32, whatever they are kept in.
+    """Wraps `inner`, which receives gradients, parameters and its own state in float32, whatever dtypes they are stored in.
 
-    Its state is kept in `state_dtype`, rounded at random if that is bfloat16. Parameters in bfloat16 are those of
-    `master`, a float32 copy in the state, rounded to nearest; without one, their sum with the update is rounded at
-    random. Parameters in float32 get the update as it is.
+    Its state is stored in `state_dtype`, with stochastic rounding if that is bfloat16. Parameters in bfloat16 are rounded to
+    nearest from `master`, a float32 copy in the state. Without `master`, their sum with the update is rounded stochastically.
+    Parameters in float32 get the exact update.
 
-    The updates it gives are float32, and `optax.apply_updates` makes of them the rounded parameters.
+    The resulting updates are float32, and `optax.apply_updates` turns them into the rounded parameters.
     """
 
     def init(params: optax.Params) -> PrecisionState:
@@ -59,11 +59,11 @@ def mixed_precision(inner: optax.GradientTransformation, state_dtype: Any, maste
 
 
 def at_random(x: jax.Array, seed: jax.Array) -> jax.Array:
-    """float32 rounded to one of its two neighbours in bfloat16, up with probability (x - below) / (above - below).
+    """Rounds float32 to one of its two neighbours in bfloat16, up with probability (x - below) / (above - below).
 
-    What is bfloat16 already stays. `seed` is a uint32 scalar; the same seed rounds the same array the same way,
-    however it is spread over devices. The random bits are a hash of each element's place, so that all of it is one
-    elementwise program that needs no memory.
+    Values that bfloat16 represents exactly are unchanged. `seed` is a uint32 scalar. The same seed rounds the same array in
+    the same way for any sharding. The random bits are a hash of each element's index, so the whole computation is one
+    elementwise program without additional memory.
     """
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     low = np.uint32(0xFFFF)
@@ -81,12 +81,13 @@ def _round_state(state: optax.OptState, dtype: Any, seed: jax.Array) -> optax.Op
 
 
 def _nearest(x: jax.Array) -> jax.Array:
-    """float32 with the precision of bfloat16. Said outright: a compiler may drop a cast there and back."""
+    """Rounds float32 to the precision of bfloat16. Uses an explicit operation, because a compiler may remove a cast to bfloat16
+    and back."""
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
 
 def _places(shape: tuple[int, ...]) -> jax.Array:
-    """Each element's place in the array, row by row, uint32."""
+    """The row-major index of each element in the array, uint32."""
     place = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = np.prod(shape[axis + 1 :], dtype=np.uint64).astype(np.uint32)
@@ -95,7 +96,7 @@ def _places(shape: tuple[int, ...]) -> jax.Array:
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """The finaliser of MurmurHash3 (Appleby, public domain): every bit of uint32 in changes half the bits out."""
+    """The finaliser of MurmurHash3 (Appleby, public domain): each input bit of the uint32 affects half of the output bits."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return x ^ (x >> np.uint32(16))

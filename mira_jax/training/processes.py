@@ -1,4 +1,4 @@
-"""Several processes that train one model together, each on its own devices, as one program."""
+"""Several processes that train one model together as one program, each with its own devices."""
 
 import contextlib
 import dataclasses
@@ -20,17 +20,17 @@ from mira_jax.errors import ConfigError, UserError, first_line
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """All processes run the same command; they must see one file system."""
+    """All processes run the same command and must share one file system."""
 
     enabled: bool = False
-    """This process is one of several. The environment tells which, on TPU VMs, SLURM, Open MPI and GKE; elsewhere the
-    three keys below do."""
+    """Whether this process is one of several. On TPU VMs, SLURM, Open MPI and GKE the environment provides the details.
+    Elsewhere set the three keys below."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, which the others can reach."""
+    """HOST:PORT of process 0, reachable by the others."""
     processes: Count | None = None
-    """How many there are."""
+    """Number of processes."""
     process: Natural | None = None
-    """The number of this one, from 0."""
+    """Index of this process, from 0."""
 
     def __post_init__(self) -> None:
         given = self.coordinator, self.processes, self.process
@@ -43,15 +43,15 @@ class DistributedConfig:
             raise ConfigError("process", f"{self.process}; of {self.processes} processes it is 0 to {self.processes - 1}")
 
     def anywhere(self) -> "DistributedConfig":
-        """What of it is the same in every process, and when the run goes on elsewhere."""
+        """The part of this config that is the same in every process and after a resume on other machines."""
         return DistributedConfig(enabled=self.enabled)
 
 
 def start(config: DistributedConfig) -> None:
-    """Meets the other processes. To be called before anything else of JAX.
+    """Connects to the other processes. Call it before any other use of JAX.
 
     Raises:
-        UserError: the environment does not tell who this process is, or the others did not come within five minutes.
+        UserError: the environment does not identify this process, or the others did not connect within five minutes.
     """
     if not config.enabled or jax.distributed.is_initialized():
         return
@@ -69,16 +69,16 @@ def several() -> bool:
 
 
 def first() -> bool:
-    """Whether this is the process that writes what is written once."""
+    """Whether this process writes the files that are written once."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What fails inside it in one process ends all of them there, so that none waits for one that is gone.
+    """If the body fails in one process, this raises in all of them, so that none waits for a process that has ended.
 
     Raises:
-        UserError: it failed in another process, which says why.
+        UserError: the body failed in another process. The message gives its reason.
     """
     failure: BaseException | None = None
     try:
@@ -95,7 +95,7 @@ def together() -> Iterator[None]:
 
 @contextlib.contextmanager
 def sole_writer(folder: str | Path, what: str) -> Iterator[None]:
-    """As `mira_jax.files.sole_writer`, for the processes of a run as one: the first holds the lock."""
+    """As `mira_jax.files.sole_writer`, for all processes of a run together. The first process holds the lock."""
     with contextlib.ExitStack() as held:
         with together():
             if first():
@@ -104,7 +104,7 @@ def sole_writer(folder: str | Path, what: str) -> Iterator[None]:
 
 
 def require_equal(name: str, text: str) -> None:
-    """Raises UserError unless `text` is the same in all processes."""
+    """Raises UserError unless `text` is equal in all processes."""
     if several():
         digests = multihost_utils.process_allgather(np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8))
         if np.any(digests != digests[0]):
@@ -112,9 +112,9 @@ def require_equal(name: str, text: str) -> None:
 
 
 class StopSignal:
-    """Within it the first SIGTERM or SIGINT asks to stop after an update; the second has its usual effect.
+    """A context in which the first SIGTERM or SIGINT requests a stop after an update. The second has its usual effect.
 
-    Of several processes it is enough that one is asked: all stop after the same update, a few updates later.
+    With several processes, a signal to one of them is sufficient: all stop after the same update, a few updates later.
     """
 
     def __init__(self):
@@ -122,11 +122,11 @@ class StopSignal:
         self._before: dict[int, Any] = {}
 
     def asked(self, step: int) -> bool:
-        """Whether to stop now, after update `step`. To be called after every update, in every process."""
+        """Whether to stop now, after update `step`. Call it after every update, in every process."""
         return multihost_utils.reached_preemption_sync_point(step) if several() else self._raised
 
     def __enter__(self) -> "StopSignal":
-        # With several processes SIGTERM is JAX's: its coordinator tells all of them and agrees on the update.
+        # With several processes, JAX handles SIGTERM: its coordinator notifies all processes and agrees on the update.
         for number in (signal.SIGINT,) if several() else (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._note)
         return self

@@ -1,4 +1,4 @@
-"""Before its first update a policy is its reference: log pi - log pi_ref is 0, but for rounding."""
+"""Checks before the first update that the policy equals its reference: log pi - log pi_ref is 0 up to rounding."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,15 +9,15 @@ import jax
 from mira_jax.errors import UserError
 
 SQUARES = "log_ratio_squared"
-"""The metric that a recipe with a reference gives: the mean over steps of (log pi - log pi_ref)^2, in nats^2."""
+"""A metric of recipes with a reference: the mean over steps of (log pi - log pi_ref)^2, in nats^2."""
 BOUNDS = {"float32": 1e-3, "bfloat16": 0.5}
-"""Nats a step, root mean square, by the dtype of activations: bounds on rounding, see docs/algorithms.md."""
+"""Bounds on the rounding error, as root mean square in nats per step, by the dtype of activations. See docs/algorithms.md."""
 
 
 def check_first(update: Callable[[Any, Any], tuple[Any, Mapping[str, jax.Array]]], dtype: str, say: Callable[[str], None]) -> Callable:
-    """`update`, whose first call is checked: its metrics are those of the policy before it changes.
+    """Wraps `update` and checks the metrics of its first call, which are those of the policy before the first change.
 
-    Raises (the first call):
+    Raises (first call):
         UserError: the policy is not the one that the reference was computed with.
     """
     unchecked = True
@@ -34,7 +34,7 @@ def check_first(update: Callable[[Any, Any], tuple[Any, Mapping[str, jax.Array]]
 
 
 def require_zero(distance: float, dtype: str, say: Callable[[str], None] = print) -> None:
-    """Raises UserError unless `distance`, in nats a step, is what rounding makes it. NaN is refused too."""
+    """Raises UserError unless `distance`, in nats per step, is within the rounding error. NaN also raises."""
     if not distance <= BOUNDS[dtype]:
         raise UserError(
             f"data.side_tables: before the first update log pi differs from log_prob by {distance:.3g} nats a step, more than the "

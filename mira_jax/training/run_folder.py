@@ -1,11 +1,11 @@
-"""The folder of a training run, and what may be done in it again.
+"""The folder of a training run, and the checks before a run is resumed in it.
 
 config.yaml      the config, without out   metrics.jsonl   a line per update
 model.json       sizes and heads           tensorboard/    the same numbers
 tokenizer.*, and templates with it         checkpoints/    STEP/ each
-data.json        what it began with        restart.txt     the command that goes on
+data.json        inputs of the run         restart.txt     the command to resume
 files.json       SHA-256 of model.json and of the tokenizer's files
-complete.json    {step, metrics, seconds}, once the run is over
+complete.json    {step, metrics, seconds}, when the run is complete
 """
 
 import contextlib
@@ -28,19 +28,19 @@ COMPLETE = "complete.json"
 DATA = "data.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 FREE = ("out", "checkpoint", "log_every", "mesh", "distributed")
-"""Keys that may change when a run goes on: they do not touch what it computes."""
+"""Keys that may change when a run is resumed, because they do not affect the results."""
 PLACES = ("data.folders", "data.side_tables", "tokenizer.path")
-"""Keys whose paths may change when a run goes on: what lies there is compared, not how it is named."""
+"""Keys whose paths may change when a run is resumed. Their content is compared instead."""
 
 
 class RunFolder:
-    """`out` of a training run."""
+    """The folder `out` of a training run."""
 
     def __init__(self, path: str | Path, config: Any):
-        """Looks whether a run with this config may start or go on here; writes nothing.
+        """Checks whether a run with this config may start or resume here. Writes nothing.
 
         Raises:
-            UserError: the folder holds a run with another config, or is not empty and holds no run.
+            UserError: the folder contains a run with another config, or is not empty and contains no run.
         """
         self.path = Path(path)
         self._config = config
@@ -48,7 +48,8 @@ class RunFolder:
         self.restart = f"cd {shlex.quote(os.getcwd())} && " + shlex.join(
             [sys.executable, "-m", "mira_jax.train", "--config", file, "--out", folder]
         )
-        """For a shell. Relative paths in the config mean what they meant when the run began."""
+        """The command as a shell string. It restores the working directory of the first start, so relative paths in the config
+        stay valid."""
         self.exists = (self.path / CONFIG).exists()
         if self.exists:
             self._compare()
@@ -59,7 +60,7 @@ class RunFolder:
         path = self.path / CONFIG
         theirs = _flat(configs.to_tree(configs.load(type(self._config), path)))
         ours = _flat(configs.to_tree(self._config))
-        # Older runs have not recorded what init_from held: there it must lie where it lay.
+        # Older runs did not record the content of init_from, so for these its path must not change.
         free = (*FREE, *PLACES, *(("init_from",) if "init_from" in self._inputs else ()))
         different = [key for key in {**theirs, **ours} if not configs.same(theirs.get(key), ours.get(key)) and not _under(key, free)]
         if different:
@@ -72,13 +73,13 @@ class RunFolder:
 
     @property
     def _inputs(self) -> dict[str, Any]:
-        """What the run began with, {} before it began."""
+        """The recorded inputs of the run. {} before it started."""
         advice = "put a copy back, or, if data and model are those that the run began with, remove this file and run the same command again"
         return read_json(self.path / DATA, advice) if (self.path / DATA).exists() else {}
 
     @property
     def complete(self) -> dict[str, Any] | None:
-        """{step, metrics, seconds} that the run ended with, None while it has not ended. Raises UserError if the file is damaged."""
+        """The final {step, metrics, seconds} of the run, or None if it is not complete. Raises UserError if the file is damaged."""
         path, advice = self.path / COMPLETE, "remove it and run the same command again, which writes it again from the last checkpoint"
         if not path.exists():
             return None
@@ -88,7 +89,7 @@ class RunFolder:
         return tree
 
     def create(self) -> None:
-        """Makes the folder and writes how to start again; the config first, as by it a run is known."""
+        """Creates the folder and writes the restart command. Writes the config first, because it marks the folder as a run."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             for left in self.path.glob(f".*{PART}"):
@@ -99,12 +100,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Turns a full disk, or a folder that can't be written to, into a UserError."""
+        """Converts errors from a full disk or a folder without write permission to UserError."""
         try:
             yield
         except (OSError, ValueError) as error:
             number = error.errno if isinstance(error, OSError) else None
-            # Orbax tells the number in the text alone.
+            # Orbax reports the error number only in the message text.
             number = next((known for known in MENDABLE if known == number or f"os_error_code='{known}'" in str(error)), None)
             if number is None:
                 raise
@@ -113,7 +114,7 @@ class RunFolder:
             raise UserError(f"out: could not write to {self.path}: {reason}; {remedy}") from None
 
     def check_inputs(self, description: dict[str, Any]) -> None:
-        """Records at the first start what data and model the run reads. Raises UserError if a run that goes on would read others."""
+        """At the first start, records the data and model that the run reads. Raises UserError if a resumed run would read others."""
         before = self._inputs
         if not before:
             self.write_text(DATA, to_json(description))
@@ -126,11 +127,11 @@ class RunFolder:
         self.write_text(COMPLETE, to_json({"step": step, "metrics": metrics, "seconds": round(seconds, 3)}))
 
     def write_text(self, name: str, text: str) -> None:
-        """Replaces a file of the folder at once."""
+        """Atomically replaces a file of the folder."""
         self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Replaces a file of the folder at once."""
+        """Atomically replaces a file of the folder."""
         write_atomically(self.path / name, data)
 
 

@@ -1,4 +1,4 @@
-"""A run's parameters, read and written one at a time through Orbax."""
+"""Reads and writes a run's parameters one at a time with Orbax."""
 
 import errno
 import os
@@ -20,17 +20,17 @@ from mira_jax.training import checkpoint as checkpoints
 from mira_jax.training import checksums, load
 
 BATCH_BYTES = 512 * 2**20
-"""Parameters up to so many bytes are read or written in one go: each go has a price of its own."""
+"""Parameters are read and written in batches of up to this many bytes, because each call has a fixed overhead."""
 
 
 class RunWeights:
     """The policy in a run's newest checkpoint, as `mira_jax.models.weights.Weights`."""
 
     def __init__(self, folder: str | Path):
-        """Checks names and shapes; reads no numbers.
+        """Checks names and shapes without reading values.
 
         Raises:
-            UserError: no checkpoint, a critic, or a parameter that is missing or of another shape.
+            UserError: there is no checkpoint, it is of a critic, or a parameter is missing or has the wrong shape.
         """
         self.config, heads = load.read_model_json(folder)
         if heads:
@@ -57,7 +57,7 @@ class RunWeights:
         self._at_hand: dict[Name, np.ndarray] = {}
 
     def read(self, name: Name, dtype: Any = None) -> np.ndarray:
-        """One parameter. Small ones are read with their neighbours, which are kept at hand until another batch is read."""
+        """Reads one parameter. Small parameters are read together with their neighbours and cached until another batch is read."""
         dtype = np.dtype(dtype or self.stored[name].dtype)
         if name not in self._at_hand or self._at_hand[name].dtype != dtype:
             self._at_hand.clear()
@@ -66,7 +66,7 @@ class RunWeights:
         return self._at_hand[name]
 
     def _load(self, wanted: Mapping[Name, tuple[tuple[int, ...], np.dtype]]) -> dict[Name, np.ndarray]:
-        # An abstract array without a sharding is read as a NumPy array, on any machine.
+        # Orbax restores an abstract array without a sharding as a NumPy array, on any machine.
         abstract = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, (shape, dtype) in wanted.items()}
         context = ocp.Context()
         context.pytree.loading.partial_load = True
@@ -82,12 +82,12 @@ class RunWeights:
 
 
 def write(weights: Weights, path: str | Path) -> None:
-    """Writes a checkpoint of the parameters alone, which `load_model` and `RunWeights` read.
+    """Writes a checkpoint with only the parameters, in the form that `load_model` and `RunWeights` read.
 
-    Orbax's partial saves take a batch of parameters after another; the checkpoint appears when all are there.
+    Uses Orbax's partial saves, one batch of parameters at a time. The checkpoint becomes visible when it is complete.
 
     Raises:
-        OSError: the disk has not enough room, or can't be written.
+        OSError: there is not enough disk space, or the files cannot be written.
     """
     path = Path(path).absolute()
     total = sum(map(_nbytes, weights.stored.values()))
@@ -111,7 +111,7 @@ def write(weights: Weights, path: str | Path) -> None:
 
 
 def _batches(stored: Mapping[Name, jax.ShapeDtypeStruct]) -> Iterator[tuple[Name, ...]]:
-    """Names in order, together while they stay below `BATCH_BYTES`."""
+    """Names in order, grouped into batches of at most `BATCH_BYTES`."""
     batch, size = [], 0
     for name, leaf in stored.items():
         if batch and size + _nbytes(leaf) > BATCH_BYTES:

@@ -1,4 +1,4 @@
-"""From a config to what the loop needs: tokenizer, packed data, model and state."""
+"""Builds the inputs of the loop from a config: tokenizer, packed data, model and state."""
 
 import dataclasses
 import tempfile
@@ -33,44 +33,45 @@ from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, find_tokenizer
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     preset: Preset | None = None
-    """The sizes to start from scratch with. With `init_from` the sizes are the old model's."""
+    """Model size for training from scratch. With `init_from`, the sizes of that model are used."""
     sizes: Annotated[dict[str, Any], Options({"": "mira_jax.models.config:Gemma3Config"})] = dataclasses.field(default_factory=dict)
-    """Fields of `mira_jax.models.config.Gemma3Config`, over the preset. The vocabulary is the tokenizer's unless given."""
+    """Fields of `mira_jax.models.config.Gemma3Config` that override the preset. The vocabulary size defaults to the tokenizer's."""
     dtype: DType = "float32"
-    """Of activations."""
+    """Dtype of activations."""
     param_dtype: DType = "float32"
-    """Of parameters: float32, or bfloat16, which halves their memory and that of their gradients. What then becomes of
-    small updates: `optimizer.master`. A critic's heads and the adapters of `lora` are float32 in any case."""
+    """Dtype of parameters: float32, or bfloat16, which halves their memory and that of their gradients. See `optimizer.master`
+    for its effect on small updates. A critic's heads and the adapters of `lora` are always float32."""
     precision: Precision = "highest"
-    """Of matrix products of float32 (`mira_jax.models.precision`). The faster ones are not float32."""
+    """Precision of float32 matrix products (`mira_jax.models.precision`). Only highest is exact float32 on every backend."""
     remat: Remat = "none"
-    """What the backward pass computes again (`mira_jax.models.gemma3.REMAT`)."""
+    """What the backward pass recomputes (`mira_jax.models.gemma3.REMAT`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerTraining:
     vocabulary_size: Count = 1024
-    """At most so many pieces."""
+    """Maximum number of pieces."""
     symbols: list[str] = dataclasses.field(default_factory=list)
-    """Strings that are always one piece."""
+    """Strings that are always a single piece."""
     texts: Count = 20_000
-    """The most intents, responses and pages, each, to train on."""
+    """Maximum number of intents, of responses and of pages to train on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
     path: str | None = None
-    """A folder with a tokenizer, a tokenizer.json or a SentencePiece model. With `init_from` the default is its tokenizer."""
+    """A folder with a tokenizer, a tokenizer.json or a SentencePiece model. Default with `init_from`: its tokenizer."""
     train: TokenizerTraining | None = None
-    """Train one on the data, where there is none."""
+    """Train a tokenizer on the data if none is given."""
 
 
 def open_tokenizer(
     config: TokenizerConfig, init_from: str | None, run: Path, reader: Sequence[Trajectory], seed: int
 ) -> tuple[Tokenizer, dict[str, bytes]]:
-    """The run's tokenizer if it has one, else the given one, else one trained on the data; and the files to keep of it.
+    """The run's tokenizer if it exists, otherwise the given one, otherwise one trained on the data. Also returns the files to
+    store with the run.
 
-    Nothing is written.
+    Writes nothing.
     """
     if find_tokenizer([run]):
         own = _read(run)
@@ -101,7 +102,7 @@ class Packed:
     train: PackedBatches
     holdout: PackedBatches | None
     description: dict[str, Any]
-    """What must be the same when the run goes on."""
+    """Values that must not change when the run is resumed."""
 
 
 def pack_data(
@@ -117,7 +118,7 @@ def pack_data(
     updates: int | None,
     seed: int,
 ) -> Packed:
-    """Makes all examples and plans all batches. `examples_of` is the recipe's; `keep` and `columns` as in its `Prepared`."""
+    """Makes all examples and plans all batches. `examples_of` is the recipe's method; `keep` and `columns` are as in its `Prepared`."""
     examples = tokenize(reader, config.prompt, tokenizer, examples_of)
     steps = choose(examples, keep, config.only)
     for name, column in columns.items():
@@ -138,22 +139,22 @@ def pack_data(
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model before its numbers are made."""
+    """A model before its parameters are computed."""
 
     config: Gemma3Config
     skeleton: Skeleton
     make_params: Callable[[Layout], Params]
-    """All of them, those that are not trained included: `skeleton.split` tells them apart."""
+    """Makes all parameters, including frozen ones; `skeleton.split` separates them."""
 
 
 def describe_model(
     config: ModelConfig, init_from: str | None, heads: tuple[str, ...], tokenizer: Tokenizer, seed: int, lora: LoraConfig | None = None
 ) -> Model:
-    """The model to train, from scratch or from `init_from`; with `lora` only its new adapters, and a critic's heads, are trained.
+    """The model to train, from scratch or from `init_from`. With `lora`, only its new adapters and a critic's heads are trained.
 
     Raises:
-        UserError: sizes that are missing or don't fit, a vocabulary smaller than the tokenizer's, or adapters to be
-            merged into bfloat16 parameters.
+        UserError: sizes are missing or inconsistent, the vocabulary is smaller than the tokenizer's, or adapters would have
+            to be merged into bfloat16 parameters.
     """
     old_heads: tuple[str, ...] = ()
     old_lora: tuple[LoraConfig, ...] = ()
@@ -197,7 +198,7 @@ def describe_model(
 
 
 def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
-    """One paragraph on what is about to be trained."""
+    """One paragraph that describes the planned training."""
     train = packed.train
     lines = [
         f"{model.config.parameters:,} parameters"

@@ -1,4 +1,4 @@
-"""What training changes: the parameters and the optimizer's state, as plain trees of arrays."""
+"""The state that training changes: parameters and optimizer state, as plain trees of arrays."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 Params = Any
-"""Nested dicts of arrays, by the names of the model's attributes."""
+"""Nested dicts of arrays, by the attribute names of the model."""
 
 
 @jax.tree_util.register_dataclass
@@ -19,22 +19,22 @@ class TrainState:
     params: Params
     optimizer: optax.OptState
     step: jax.Array
-    """int32 scalar: updates done."""
+    """int32 scalar: number of updates done."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A model without its numbers: the one abstract tree that drives init, restore and every step."""
+    """A model without parameter values: the abstract tree used for initialisation, restore and every step."""
 
     graph: nnx.GraphDef
     structure: jax.tree_util.PyTreeDef
     params: Params
-    """Those that are trained, of `jax.ShapeDtypeStruct`."""
+    """The trained parameters, as `jax.ShapeDtypeStruct`."""
     frozen: Params = dataclasses.field(default_factory=dict)
-    """The others."""
+    """The frozen parameters."""
 
     def state(self, params: Params, frozen: Params | None = None) -> nnx.State:
-        """Trees like `params` and `frozen` as the model's NNX state."""
+        """Converts trees with the structure of `params` and `frozen` to the model's NNX state."""
         return jax.tree.unflatten(self.structure, jax.tree.leaves(_union(params, frozen or {})))
 
     def merge(self, params: Params, frozen: Params | None = None) -> nnx.Module:
@@ -42,17 +42,17 @@ class Skeleton:
         return nnx.merge(self.graph, self.state(params, frozen))
 
     def split(self, parameters: Params) -> tuple[Params, Params]:
-        """(trained, frozen) of all the model's parameters, or of anything with a leaf for each."""
+        """(trained, frozen) of all parameters of the model, or of any tree with one leaf for each."""
         return _without(parameters, self.frozen), _without(parameters, self.params)
 
     @property
     def parameters(self) -> Params:
-        """All of them, of `jax.ShapeDtypeStruct`."""
+        """All parameters, as `jax.ShapeDtypeStruct`."""
         return _union(self.params, self.frozen)
 
 
 def skeleton(build: Callable[[nnx.Rngs], nnx.Module], trained: Callable[[tuple[str | int, ...]], bool] | None = None) -> Skeleton:
-    """Traces `build` without computing anything. `trained` tells by a parameter's path whether it is; default: all are."""
+    """Traces `build` without computing anything. `trained` decides by path whether a parameter is trained. Default: all are."""
     graph, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
     params, frozen = params_of(state), {}
     if trained is not None:
@@ -67,7 +67,7 @@ def params_of(model: nnx.Module | nnx.State) -> Params:
 
 
 def init_params(build: Callable[[nnx.Rngs], nnx.Module], seed: int, given: Params | None = None, shardings: Params | None = None) -> Params:
-    """Fresh parameters, computed as one program; subtrees that `given` has are taken from there and never computed."""
+    """Initialises parameters in one compiled program. Subtrees in `given` are used as they are and not computed."""
     given = given or {}
 
     def init() -> Params:
@@ -83,8 +83,8 @@ def init_params(build: Callable[[nnx.Rngs], nnx.Module], seed: int, given: Param
 def init_state(params: Params, optimizer: optax.GradientTransformation, shardings: TrainState | None = None) -> TrainState:
     """The state before the first update.
 
-    With `shardings` every leaf is put where it stays: were some left to the default device, the second update would
-    be compiled anew.
+    With `shardings`, every leaf is placed in its final location. If some were left on the default device, the second update
+    would be recompiled.
     """
     out_shardings = None if shardings is None else shardings.optimizer
     optimizer_state = jax.jit(optimizer.init, out_shardings=out_shardings, compiler_options=_quick_compile())(params)
@@ -93,7 +93,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, sharding
 
 
 def all_finite(state: TrainState) -> bool:
-    """Whether every number of the parameters and of the optimizer is finite; waits for the device."""
+    """Whether all values of the parameters and the optimizer state are finite. Waits for the device."""
     check = jax.jit(_all_finite, out_shardings=state.step.sharding)
     return bool(jax.device_get(check(state)))
 
@@ -103,17 +103,18 @@ def _all_finite(state: TrainState) -> jax.Array:
 
 
 def abstract_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes and dtypes of `init_state`."""
+    """The shapes and dtypes of `init_state`."""
     return TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def _quick_compile() -> dict[str, int] | None:
-    """For programs that run once. On CPU, compiling the random draws with full optimisation takes longer than all else."""
+    """Compiler options for programs that run once. On CPU, compiling the random initialisation with full optimisation takes
+    longer than everything else."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def _without(tree: Params, given: Params) -> Params:
-    """`tree` less the top-level and nested subtrees that `given` has."""
+    """`tree` without the top-level and nested subtrees in `given`."""
     if not isinstance(tree, dict):
         return tree
     kept = {}
@@ -126,7 +127,7 @@ def _without(tree: Params, given: Params) -> Params:
 
 
 def _partition(tree: Params, chosen: Callable[[tuple[str | int, ...]], bool], path: tuple[str | int, ...] = ()) -> tuple[Params, Params]:
-    """(the leaves whose path is chosen, the others), each without empty branches."""
+    """(leaves whose path is chosen, other leaves), each without empty branches."""
     yes, no = {}, {}
     for name, child in tree.items():
         if isinstance(child, dict):

@@ -1,4 +1,4 @@
-"""One update: the gradient of a recipe's loss, in parts if asked, and the optimizer."""
+"""One update: the gradient of a recipe's loss, optionally accumulated over parts, and the optimizer."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,7 +14,7 @@ from mira_jax.training.state import Params, Skeleton, TrainState
 
 Metrics = dict[str, Array]
 Loss = Callable[[nnx.Module, Mapping[str, Array]], tuple[Mean, dict[str, Mean]]]
-"""As `Recipe.loss`: model and batch to the loss and the metrics."""
+"""The type of `Recipe.loss`: model and batch to the loss and the metrics."""
 
 
 def make_step(
@@ -27,10 +27,10 @@ def make_step(
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
     """(state, batch, frozen) -> (new state, metrics), jitted; the old state is donated.
 
-    `frozen`: the parameters that are not trained, if there are any; they stay, and have no gradients.
-    Arrays of `batch` have an axis of parts before that of rows (see `cut`). The gradient is that of
-    (sum of the parts' totals) / (sum of their weights): the same however many parts. `shardings`: of the state,
-    which stays where it is. `sum_dtype`: `OptimizerConfig.sum_dtype`.
+    `frozen`: the parameters that are not trained, if there are any. They are unchanged and have no gradients. Arrays of
+    `batch` have an axis of parts before the axis of rows (see `cut`). The gradient is that of (sum of the parts' totals) /
+    (sum of their weights), which does not depend on the number of parts. `shardings`: the shardings of the state, which the
+    step preserves. `sum_dtype`: `OptimizerConfig.sum_dtype`.
     """
 
     def total(params: Params, frozen: Params | None, part: Mapping[str, Array]) -> tuple[Array, tuple[Mean, dict[str, Mean]]]:
@@ -59,7 +59,7 @@ def make_step(
         report |= {"tokens": (batch["segment_ids"] > 0).sum(), "steps": batch["step_mask"].sum()}
         return TrainState(params, optimizer_state, state.step + 1), report
 
-    # Every process fetches the metrics, so each is given all of them, as it is the step's number.
+    # The metrics are replicated like the step number, because every process fetches them.
     return jax.jit(step, donate_argnums=0, out_shardings=None if shardings is None else (shardings, shardings.step))
 
 
@@ -74,12 +74,12 @@ def make_evaluation(skeleton: Skeleton, loss_of: Loss) -> Callable[[Params, Mapp
 
 
 def cut(batch: Mapping[str, np.ndarray], parts: int) -> dict[str, np.ndarray]:
-    """Splits the rows of a batch into `parts` of equal size, on a new first axis."""
+    """Splits the rows of a batch into `parts` of equal size, along a new first axis."""
     return {name: array.reshape(parts, array.shape[0] // parts, *array.shape[1:]) for name, array in batch.items()}
 
 
 def _plus(total: Array, new: Array) -> Array:
-    """Added in float32, and kept as `total` is."""
+    """Adds in float32, and returns the dtype of `total`."""
     return (total.astype(jnp.float32) + new.astype(jnp.float32)).astype(total.dtype)
 
 

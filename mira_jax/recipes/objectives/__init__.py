@@ -1,6 +1,6 @@
-"""The objectives of a policy: one method per module, from the columns of the side tables to the loss.
+"""The objectives of a policy. Each module contains one method, from the columns of the side tables to the loss.
 
-To add one: write a module with a `Recipe` here, and its line in `OBJECTIVES`.
+To add an objective, write a module with a `Recipe` in this package and add a line to `OBJECTIVES`.
 """
 
 OBJECTIVES = {
@@ -10,7 +10,7 @@ OBJECTIVES = {
     "filtered_bc": "mira_jax.recipes.objectives.filtered_bc:FilteredBC",
     "webrl_code": "mira_jax.recipes.objectives.webrl_code:WebRLCode",
 }
-"""`recipe.objective` of the actor to module and class; imported on first use.
+"""`recipe.objective` of the actor to module and class, imported on first use.
 
     objective      loss per step, A the advantage                                 reads from side tables
     mira           ( beta (log pi - log pi_ref) - A )^2, A doubly robust          log_prob, value, potential
@@ -21,6 +21,6 @@ OBJECTIVES = {
     filtered_bc    -log pi per token, on the best episodes only                   nothing
     webrl_code     as in WebRL's released code, which differs from its paper      log_prob, value
 
-log pi(a|s) sums the response's tokens, its end token included. Advantages are used as they are: not centred, scaled
-or clipped. SFT (`sft.py`) is a recipe by itself: it needs no labels and no side tables.
+log pi(a|s) sums the response's tokens, its end token included. Advantages are used as they are: not centred, scaled or
+clipped. SFT (`sft.py`) is a separate recipe: it needs no labels and no side tables.
 """

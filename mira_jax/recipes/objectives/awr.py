@@ -32,9 +32,9 @@ class AWR:
     beta: Positive = 0.1
     """Temperature of the weights."""
     gamma: Fraction = 1.0
-    """Discount of the reward."""
+    """Discount factor of the reward."""
     max_weight: Positive | None = 20.0
-    """Bound of the weights; null for none."""
+    """Upper bound of the weights. null: no bound."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "awr"
@@ -43,7 +43,7 @@ class AWR:
     examples = staticmethod(step_examples)
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
-        """Columns: `advantage`, and `reference_log_prob` where the side tables have it."""
+        """Columns: `advantage`, and `reference_log_prob` if the side tables contain it."""
         labels = read_labels(reader)
         reference = policies.reference_if_scored(labels, tables)
         values = column(labels, tables, "value")

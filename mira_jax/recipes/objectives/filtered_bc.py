@@ -4,7 +4,7 @@
 
 WebRL (arXiv 2411.02337, table 4) uses the 70th percentile. An episode's return is its outcome, 0 or 1.
 
-Reads no side table.
+It reads no side tables.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from mira_jax.trajectories.side_tables import SideTable
 @dataclasses.dataclass(frozen=True)
 class FilteredBC:
     percentile: Annotated[float, Meta(ge=0, le=100)] = 70.0
-    """Keeps the episodes at or above this percentile of return; of binary outcomes, the successes."""
+    """Keep the episodes at or above this percentile of return. For binary outcomes, these are the successes."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "filtered_bc"
@@ -40,12 +40,12 @@ class FilteredBC:
     examples = staticmethod(step_examples)
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
-        """Columns: `reference_log_prob` where the side tables have it. Keeps the steps of the best episodes."""
+        """Columns: `reference_log_prob` if the side tables contain it. Keeps the steps of the best episodes."""
         labels = read_labels(reader)
         return policies.prepare(labels, reference=policies.reference_if_scored(labels, tables), keep=self._best(labels))
 
     def _best(self, labels: StepLabels) -> np.ndarray:
-        """bool [N]: the steps of the episodes worth imitating."""
+        """bool [N]: the steps of the episodes to imitate."""
         ends = labels.last & labels.sound
         best = worth_imitating(labels.success[ends].astype(np.float32), self.percentile)
         if not best.any():

@@ -32,12 +32,12 @@ class KL(Mira):
     beta: Positive = 0.1
     """Temperature of the weights."""
     max_weight: Positive | None = 20.0
-    """Bound of the weights; null for none."""
+    """Upper bound of the weights. null: no bound."""
 
     objective: ClassVar[str] = "kl"
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
-        """Columns: `advantage`, and `reference_log_prob` where the side tables have it."""
+        """Columns: `advantage`, and `reference_log_prob` if the side tables contain it."""
         labels = read_labels(reader)
         reference = policies.reference_if_scored(labels, tables)
         return policies.prepare(labels, reference=reference, advantages=self.advantages(labels, tables))

@@ -1,6 +1,6 @@
 """MiRA (arXiv 2603.19685): offline RL with rewards that a potential critic shapes by progress along subgoals.
 
-The whole method, in the order in which it is computed:
+The complete method, in order of computation:
 
     1  milestones       t_j = first time that subgoals 1..j are done                               `rl.progress`
     2  progress labels  for t in [t_j, t_{j+1}], w = (t - t_j) / (t_{j+1} - t_j):
@@ -12,8 +12,8 @@ The whole method, in the order in which it is computed:
                               + (1 - lambda) [ G_t - V(s_t) ],  V = 0 after the last step          `rl.advantages`
     7  actor            L_t = ( beta (log pi(a_t|s_t) - log pi_ref(a_t|s_t)) - A_t )^2             `rl.objectives`
 
-1 to 4 train the critics; `mira_jax.score` then writes V, P and log pi_ref of every step to side tables. This module
-does 5 to 7. r_t is 1 at the last step of a success and 0 elsewhere; G_t is its return; log pi sums over the response's
+Steps 1 to 4 train the critics. `mira_jax.score` then writes V, P and log pi_ref of every step to side tables. This module
+implements 5 to 7. r_t is 1 at the last step of a success and 0 elsewhere; G_t is its return; log pi sums over the response's
 tokens, its end token included. The loss is the mean of L_t over the steps of a batch.
 
 Reads the columns log_prob, value and, unless alpha is 0, potential.
@@ -45,17 +45,17 @@ from mira_jax.trajectories.side_tables import SideTable
 @dataclasses.dataclass(frozen=True)
 class Mira:
     beta: Positive = 0.1
-    """A step moves log pi by about A / beta nats; small models need less, for example 0.02."""
+    """Temperature: a step changes log pi by about A / beta nats. Small models need a smaller value, for example 0.02."""
     alpha: float = 0.3
-    """How much the potential shapes the reward. 0 is WebRL, and needs no potential."""
+    """Weight of the potential in the shaped reward. 0 gives WebRL's objective, which needs no potential."""
     lambda_: Fraction = 0.5
-    """Weight of the one-step advantage; the Monte-Carlo advantage has the rest."""
+    """Weight of the one-step advantage. The Monte-Carlo advantage has weight 1 - lambda_."""
     gamma: Fraction = 1.0
-    """Discount of the true reward and of V."""
+    """Discount factor of the true reward and of V."""
     shaping_discount: Fraction = 1.0
-    """Discount of P(s_{t+1}) in the shaped reward; equal to gamma for potential-based shaping in the strict sense."""
+    """Discount factor of P(s_{t+1}) in the shaped reward. Set it to gamma for potential-based shaping in the strict sense."""
     at_end: AtEnd = "hold"
-    """hold: the last step is not shaped. zero: the potential after the end is 0."""
+    """Shaping of the last step. hold: the last step is not shaped. zero: the potential after the end is 0."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "mira"
@@ -70,7 +70,7 @@ class Mira:
         return policies.prepare(labels, reference=reference, advantages=self.advantages(labels, tables))
 
     def advantages(self, labels: StepLabels, tables: Sequence[SideTable]) -> np.ndarray:
-        """float32 [N]: A_t of each step, by 5 and 6."""
+        """float32 [N]: A_t of each step, by 5 and 6 in the module docstring."""
         values = column(labels, tables, "value")
         rewards = shaped = outcome_rewards(labels.success, labels.last)
         if self.alpha:

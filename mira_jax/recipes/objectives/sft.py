@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the mean negative log-likelihood of responses, and of prompts if asked."""
+"""Supervised fine-tuning: the mean negative log-likelihood of responses, and optionally of prompts."""
 
 import dataclasses
 from typing import ClassVar, Literal
@@ -16,13 +16,13 @@ from mira_jax.trajectories.shards import StepIndex
 
 @dataclasses.dataclass(frozen=True)
 class SFT:
-    """loss = -sum log pi(a_t | s_t) / N + prompt_weight * nll_per_prompt_token, with N the response tokens or the steps."""
+    """loss = -sum log pi(a_t | s_t) / N + prompt_weight * nll_per_prompt_token, where N is the number of response tokens or steps."""
 
     normalize: Literal["token", "step"] = "token"
-    """token: long responses weigh more. step: every step's whole log-probability weighs the same."""
+    """Normalisation of the loss. token: long responses have more weight. step: each step's log-probability has the same weight."""
     prompt_weight: NonNegative = 0.0
-    """Above 0 the prompts are learned too, at so much per prompt token. A model from scratch learns from the pages and
-    responses in them how names are repeated; a pretrained one knows."""
+    """Weight of the loss on prompts, per prompt token. A model trained from scratch learns from pages and earlier responses how
+    to repeat names; a pretrained model already knows this."""
 
     name: ClassVar[str] = "sft"
     heads: ClassVar[tuple[str, ...]] = ()
@@ -43,7 +43,7 @@ class SFT:
         total = -(token_log_probs(model, hidden_BxRxD, batch["response_targets"]) * batch["response_mask"]).sum()
         mask_BxT = prompt_targets(batch)
         prompt_total = -(token_log_probs(model, hidden_BxTxD[:, :-1], batch["tokens"][:, 1:]) * mask_BxT).sum()
-        # Both parts under one weight. With optimizer.accumulate the prompts' mean is then that of the parts' means.
+        # Both terms share one weight. With optimizer.accumulate, the prompt term is therefore the mean of the means of the parts.
         loss = Mean(total + self.prompt_weight * prompt_total * count / jnp.maximum(mask_BxT.sum(), 1), count)
         return loss, {
             "nll_per_token": Mean(total, tokens),
@@ -53,7 +53,7 @@ class SFT:
 
 
 def prompt_targets(batch):
-    """float32 Bx(T-1): 1 where token t + 1 is of the same step's prompt as token t, and so is predicted from it."""
+    """float32 Bx(T-1): 1 where tokens t and t + 1 are in the same prompt, so that token t predicts token t + 1."""
     segment_ids = batch["segment_ids"]
     same = (segment_ids[:, 1:] == segment_ids[:, :-1]) & (segment_ids[:, 1:] > 0)
     rows = jnp.arange(segment_ids.shape[0])[:, None]

@@ -4,8 +4,8 @@
     ratio = (log pi - log pi_ref) / n,  n the response tokens of all steps with A > 0 in the batch
     L_t   = smooth_l1(beta ratio - A_t) / beta  where A_t > 0, else 0;  beta by `rl.objectives.webrl_code`
 
-The outcome is copied to every step as its reward r_t, and G_t sums those, discounted. With optimizer.accumulate n
-counts the tokens of one part, not of the whole batch. The loss is the mean over steps.
+The outcome is copied to every step as its reward r_t, and G_t is their discounted sum. With optimizer.accumulate n counts the
+tokens of one part, not of the whole batch. The loss is the mean over steps.
 
 Reads the columns log_prob and value.
 """
@@ -32,7 +32,7 @@ from mira_jax.trajectories.side_tables import SideTable
 @dataclasses.dataclass(frozen=True)
 class WebRLCode:
     gamma: Fraction = 0.9
-    """Discount of the copied rewards."""
+    """Discount factor of the copied rewards."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "webrl_code"
