@@ -1,4 +1,4 @@
-"""Chat templates: how a conversation becomes a prompt. Rendered as transformers renders them."""
+"""Chat templates: render a conversation as a prompt, in the same way as transformers."""
 
 import datetime
 import json
@@ -42,18 +42,18 @@ GEMMA = """\
     {{- "<start_of_turn>model\\n" -}}
 {%- endif -%}
 """
-"""Says what the template says that Google publishes with Gemma3's instruction-tuned models."""
+"""Equivalent to the template that Google publishes with Gemma3's instruction-tuned models."""
 
 
 class ChatError(Exception):
-    """A conversation that a template does not take, or a template that can't be rendered. The message is for the client."""
+    """A template does not accept the conversation, or cannot be rendered. The message is meant for the client."""
 
 
 class ChatTemplate:
     """A compiled template. Rendering has no access to Python's attributes, files or imports."""
 
     def __init__(self, source: str, tokens: Mapping[str, str]):
-        """`tokens`: what templates call `bos_token`, `eos_token` and so on. Raises ChatError if `source` is no template."""
+        """`tokens`: the values of `bos_token`, `eos_token` and so on in templates. Raises ChatError if `source` is not a template."""
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -66,25 +66,26 @@ class ChatTemplate:
             raise ChatError(f"the model's chat template can't be read: {error}") from None
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt that asks for the next turn. Raises ChatError."""
+        """The prompt for the next turn. Raises ChatError."""
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._tokens)
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
             raise ChatError(f"the model's chat template does not take these messages: {error}") from None
 
     def segments(self, messages: Sequence[Mapping[str, Any]], marks: Sequence[str]) -> Iterator[tuple[bool, str]]:
-        """The prompt cut into marks of the template (True) and text (False).
+        """Splits the prompt into marks of the template (True) and text (False).
 
-        A mark that a message spells out is text: while the template is rendered, a character that no message has stands within it.
+        A mark that is spelled out in a message is text. To tell it apart, a character that occurs in no message is inserted
+        into it during rendering.
 
         Args:
-            messages: `content` is a text, or a list of parts of which those of type text have a `text`.
+            messages: `content` is a text, or a list of parts, of which those of type text have a `text`.
             marks: the texts of special tokens.
         """
         longest_first = sorted(marks, key=len, reverse=True)
         within = _absent_from(messages)
         whole = re.compile("|".join(re.escape(mark) for mark in longest_first))
-        # Two parts may spell a mark together.
+        # Two adjacent parts may spell out a mark together, so the first character of every mark is guarded.
         beginning = re.compile("|".join(re.escape(mark[0]) for mark in longest_first))
 
         def guard(text: str, pattern: re.Pattern[str]) -> str:
@@ -108,7 +109,7 @@ class ChatTemplate:
 
 
 def _absent_from(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A character for private use that no message has."""
+    """A private-use character that occurs in no message."""
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents for part in (content if isinstance(content, list) else [{"text": content}])]
     text = "".join(str(part.get("text")) for part in parts)
@@ -116,7 +117,7 @@ def _absent_from(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """Unlike Jinja's own filter it escapes nothing for HTML."""
+    """JSON filter for templates. Unlike Jinja's own filter, it does not escape for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 

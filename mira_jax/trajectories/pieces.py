@@ -1,4 +1,4 @@
-"""The two libraries that cut text into pieces, behind one interface."""
+"""A common interface for the two libraries that split text into pieces."""
 
 import codecs
 import functools
@@ -17,32 +17,32 @@ MARKS = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>
 """Special tokens of Gemma3 that its SentencePiece model lists as ordinary symbols."""
 
 _BYTE_BY_BYTE = "mira_jax.byte_by_byte"
-"""The error handler that replaces each byte that is no UTF-8 by U+FFFD."""
+"""The error handler that replaces each byte of invalid UTF-8 by U+FFFD."""
 codecs.register_error(_BYTE_BY_BYTE, lambda error: ("\ufffd", error.start + 1))
 
 
 class Pieces(Protocol):
-    """Text to ids and back. Special tokens come from ids only: spelled out in a text they are plain characters."""
+    """Converts between text and ids. Special tokens are only produced from ids: spelled out in a text, they are plain characters."""
 
     size: int
-    """One more than the highest id."""
+    """The highest id plus one."""
     special: dict[str, int]
-    """The special tokens by their text."""
+    """The ids of the special tokens, by their text."""
 
     def encode(self, text: str) -> list[int]: ...
     def decode(self, ids: list[int]) -> str: ...
     def find(self, piece: str) -> int | None: ...
     def name(self, token: int) -> str: ...
     def is_symbol(self, token: int) -> bool:
-        """Whether the piece was added on purpose, unlike those that a text was split into when the tokenizer was trained."""
+        """Whether the piece was added explicitly, and not learned when the tokenizer was trained."""
         ...
 
 
 class SentencePiecePieces:
-    """tokenizer.model, read by SentencePiece."""
+    """A tokenizer.model, read with SentencePiece."""
 
     def __init__(self, path: Path):
-        """Raises UserError if the file is no SentencePiece model."""
+        """Raises UserError if the file is not a SentencePiece model."""
         data = path.read_bytes()
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=data)
@@ -58,13 +58,13 @@ class SentencePiecePieces:
         self.special = {self._processor.IdToPiece(token): token for token in reserved}
 
     def names(self) -> dict[str, str]:
-        """What the model calls its own special tokens."""
+        """The names of special tokens in the model."""
         ids = {"bos_token": self._processor.bos_id(), "eos_token": self._processor.eos_id(), "pad_token": self._processor.pad_id()}
         return {name: self._processor.IdToPiece(token) for name, token in ids.items() if token >= 0}
 
     @functools.cached_property
     def model(self) -> SentencePieceModel:
-        """All of the model, its marks being control pieces."""
+        """The complete model, with its marks as control pieces."""
         return sentencepiece_model.parse(self._data)
 
     def encode(self, text: str) -> list[int]:
@@ -85,13 +85,13 @@ class SentencePiecePieces:
 
 
 class FastPieces:
-    """tokenizer.json, read by the `tokenizers` library."""
+    """A tokenizer.json, read with the `tokenizers` library."""
 
     def __init__(self, path: Path):
-        """Raises UserError if the file is no tokenizer, or its special tokens can't be kept apart from text."""
+        """Raises UserError if the file is not a tokenizer, or if its special tokens cannot be separated from text."""
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # The library raises nothing more special.
+        except Exception as error:  # The library raises no more specific exception.
             raise UserError(f"{path}: not a tokenizer that the tokenizers library {tokenizers.__version__} reads: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -101,7 +101,8 @@ class FastPieces:
         self._require_separable(path)
 
     def _require_separable(self, path: Path) -> None:
-        """A prompt is encoded text by text, with special tokens put between as ids: the ids must be those of the whole."""
+        """A prompt is encoded in pieces of text, with the ids of special tokens between them. The result must equal the encoding
+        of the whole."""
         whole = [self._tokenizer.encode(f"a {mark} b", add_special_tokens=False).ids for mark in self.special]
         self._tokenizer.encode_special_tokens = True
         before, after = self.encode("a "), self.encode(" b")
@@ -115,7 +116,7 @@ class FastPieces:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
-        """As SentencePiece decodes: of bytes that are no UTF-8, `tokenizers` would drop the valid characters among them too."""
+        """Decodes like SentencePiece. In invalid UTF-8, `tokenizers` would also drop valid characters between the invalid bytes."""
         text = self._tokenizer.decode(ids, skip_special_tokens=False)
         if "\ufffd" not in text:
             return text
@@ -129,7 +130,7 @@ class FastPieces:
 
     @functools.cached_property
     def _bytes(self) -> dict[int, int]:
-        """The byte that each byte token stands for."""
+        """The byte that each byte token represents."""
         found = {self.find(f"<0x{byte:02X}>"): byte for byte in range(256)}
         return {token: byte for token, byte in found.items() if token is not None}
 

@@ -1,8 +1,7 @@
-"""What a policy reads at one step, as tokens: one function for rollouts and for training.
+"""Builds the prompt of one step as tokens. Rollouts and training use the same function.
 
-The form is WebRL's (arXiv 2411.02337): the task, each past response with its page left out, then the
-current page in full, with Gemma's turn marks. Pieces are encoded one by one, so that what precedes a page
-has the same tokens at every step.
+The format is that of WebRL (arXiv 2411.02337), with Gemma's turn marks: the task, each past response without its page, then
+the current page in full. Pieces are encoded separately, so that everything before the page has the same tokens at every step.
 """
 
 import dataclasses
@@ -28,16 +27,16 @@ class PromptConfig:
     version: Literal["webrl", "compact"] = "webrl"
     """webrl: one chat turn per round, as in WebRL's data. compact: the same content with few marks, for small models."""
     max_tokens: Count = 16_384
-    """The most tokens of a prompt. Older rounds are left out first, then the page is cut."""
+    """Maximum number of tokens in a prompt. Older rounds are removed first, then the page is cut."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One past turn."""
+    """A past turn."""
 
     response: str
     error: str | None = None
-    """What was wrong with the response, shown to the policy."""
+    """The error of the response, as shown to the policy."""
 
 
 def rounds(steps: Sequence[Step]) -> list[Round]:
@@ -45,26 +44,26 @@ def rounds(steps: Sequence[Step]) -> list[Round]:
 
 
 def prompt_hash(ids: Sequence[int]) -> str:
-    """32 hexadecimal digits: SHA-256 of the ids as little-endian int32, shortened."""
+    """32 hexadecimal digits: the truncated SHA-256 of the ids as little-endian int32."""
     return hashlib.sha256(np.asarray(ids, "<i4").tobytes()).hexdigest()[:32]
 
 
 def token_problem(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> str:
-    """What is wrong with `ids` as the tokens of `text`; "" if nothing is."""
+    """Why `ids` are not the tokens of `text`, or "" if they are."""
     if not all(0 <= token < tokenizer.vocabulary_size for token in ids):
         return f"are not all in the vocabulary of {tokenizer.vocabulary_size}"
     decoded = tokenizer.decode(ids)
     if decoded == text:
         return ""
-    # Bytes that are no UTF-8, such as half a character where a response was cut, are replaced by each engine in its own way,
-    # by some with valid characters next to them.
+    # Engines differ in how they replace invalid UTF-8, such as an incomplete character at the end of a cut response. Some
+    # also replace valid characters next to it.
     if "\ufffd" in decoded and "\ufffd" in text and _in_order(text.split("\ufffd"), decoded):
         return ""
     return f"decode to {decoded[:60]!r}, but its text is {text[:60]!r}"
 
 
 def _in_order(parts: Sequence[str], text: str) -> bool:
-    """Whether `text` is the two or more `parts` with anything between them."""
+    """Whether `text` consists of the two or more `parts` in order, with anything between them."""
     first, *middle, last = parts
     if not text.startswith(first):
         return False
@@ -78,16 +77,16 @@ def _in_order(parts: Sequence[str], text: str) -> bool:
 
 
 def response_ids(response: str, tokenizer: Tokenizer, cut: bool = False) -> list[int]:
-    """The tokens that carry loss: the response and its end token, which a response that was `cut` never had."""
+    """The tokens that the loss is computed on: the response and its end token. A response that was `cut` has no end token."""
     tokens = tokenizer.encode(response)
     return tokens if cut and tokens else [*tokens, tokenizer.end_of_turn_id]
 
 
 def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConfig, tokenizer: Tokenizer) -> list[int]:
-    """The prompt of the step after `past`, at most `config.max_tokens` tokens.
+    """The prompt of the step after `past`, with at most `config.max_tokens` tokens.
 
     Raises:
-        UserError: the task and its marks alone are longer than `config.max_tokens`.
+        UserError: the task with its marks is longer than `config.max_tokens`.
     """
     form = _Compact if config.version == "compact" else _WebRL
     head, tail_head, tail = form.frame(intent, len(past), tokenizer)
@@ -114,11 +113,11 @@ def _feedback(error: str | None) -> str:
 
 
 class _WebRL:
-    """A chat turn of the user and one of the model per round."""
+    """One chat turn of the user and one of the model per round."""
 
     @staticmethod
     def frame(intent: str, count: int, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
-        """What stands before the history, before the page, and after the page."""
+        """The tokens before the history, before the page, and after the page."""
         start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id, *tokenizer.encode("\n")]
         head = [tokenizer.bos_id, *start, *tokenizer.encode(f"user\nTask Instruction: {intent}"), *end]
         return head, [*start, *tokenizer.encode(f"user\nRound {count}\n")], [*end, *start, *tokenizer.encode("model\n")]
@@ -132,7 +131,7 @@ class _WebRL:
 
 
 class _Compact:
-    """The task, the responses a line each, then one turn with the page."""
+    """The task, one line per response, then one turn with the page."""
 
     @staticmethod
     def frame(intent: str, count: int, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""The trajectory record: what a rollout writes and training reads. One record is one episode."""
+"""The trajectory record, written by rollouts and read by training. One record is one episode."""
 
 import enum
 from typing import Any
@@ -8,12 +8,12 @@ import msgspec
 from mira_jax.errors import UserError
 
 FORMAT = 2
-"""Of the records written here. 2 adds what was drawn and how: token ids, their log-probabilities, the sampling settings,
-hashes of prompt, tokenizer and weights. Records of format 1 are read; what they lack has its default."""
+"""Format of the records written by this version. Format 2 adds the sampled token ids, their log-probabilities, the sampling
+settings, and hashes of prompt, tokenizer and weights. Records of format 1 can be read; missing fields have their defaults."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agent was asked to do, and where."""
+    """The task of an episode, and where it starts."""
 
     id: str
     """Unique within the suite, for example `shop.buy_with_coupon.test.17`."""
@@ -23,26 +23,26 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     split: str
     """train, validation or test."""
     seed: int
-    """Draws the content of the sites."""
+    """Seed for the content of the sites."""
     intent: str
     start_url: str
-    """With the site's placeholder in place of its address, for example `__SHOP__/`."""
+    """The URL with the site's placeholder instead of its address, for example `__SHOP__/`."""
     horizon: int
-    """The most steps an episode may have."""
+    """Maximum number of steps in an episode."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What produced the responses."""
+    """The model or script that produced the responses."""
 
     name: str
     checkpoint: str = ""
     fingerprint: str = ""
-    """Of the weights, as the endpoint reports it; empty for scripts, and where the endpoint does not."""
+    """Fingerprint of the weights, as reported by the endpoint. Empty for scripts and for endpoints that do not report it."""
     temperature: float = 0.0
     top_p: float = 1.0
-    """1: off."""
+    """1: disabled."""
     top_k: int = 0
-    """0: off."""
+    """0: disabled."""
     prompt_version: str = ""
     prompt_max_tokens: int = 0
     tokenizer: str = ""
@@ -51,14 +51,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subgoal(msgspec.Struct, frozen=True, kw_only=True):
-    """One milestone of the task, and how it is checked."""
+    """A milestone of the task, with its check."""
 
     text: str
     check: str
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """A parsed response, by the grammar in `rollouts.web.actions`."""
+    """A parsed response, in the grammar of `rollouts.web.actions`."""
 
     name: str
     argument: str | None = None
@@ -71,7 +71,7 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seconds(msgspec.Struct, frozen=True, kw_only=True):
-    """Wall-clock seconds one step spent in each part."""
+    """Wall-clock seconds that one step spent in each part."""
 
     browser: float = 0.0
     policy: float = 0.0
@@ -82,39 +82,40 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A page as the agent saw it."""
 
     url: str
-    """With the site's placeholder in place of its address."""
+    """The URL with the site's placeholder instead of its address."""
     observation: str
-    """The page's text, by `rollouts.web.observation`."""
+    """The text of the page, by `rollouts.web.observation`."""
     screenshot: bytes | None = None
     """JPEG."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn: the page before it, the response, and what the site's state was after it."""
+    """One turn: the page before it, the response, and the state of the site after it."""
 
     index: int
     page: Page
     response: str
-    """The policy's whole text, without its end token."""
+    """The complete text of the policy, without its end token."""
     cut: bool = False
-    """The response was cut at the most tokens it may have: it has no end token."""
+    """Whether the response was cut at its token limit. It then has no end token."""
     action: Action | None = None
     error: str | None = None
-    """Why the response could not be parsed, or the action not be done. The policy is told."""
+    """Why the response could not be parsed, or the action failed. It is shown to the policy."""
     state: dict[str, Any] | None = None
-    """What the suite reads of the site's state after this step: the material of milestone checks. Never shown to the policy."""
+    """What the suite reads of the site's state after this step, as the input of milestone checks. Never shown to the policy."""
     milestones: tuple[bool, ...] = ()
-    """z_t: whether each subgoal is done after this step. Empty until labelled."""
+    """z_t: whether each subgoal is done after this step. Empty before labelling."""
     prompt_hash: str = ""
-    """Of the prompt's token ids, by `prompts.prompt_hash`. Empty for scripts and in format 1."""
+    """Hash of the prompt's token ids, by `prompts.prompt_hash`. Empty for scripts and in format 1."""
     token_ids: tuple[int, ...] | None = None
-    """The response's tokens as they were drawn, end token included unless `cut`. None for scripts, in format 1, and for
-    endpoints that do not return them: such a response is tokenised from its text."""
+    """The sampled tokens of the response, including the end token unless `cut`. None for scripts, in format 1, and for endpoints
+    that do not return them. Such a response is tokenised from its text."""
     log_probs: tuple[float, ...] | None = None
-    """Of each of `token_ids` under the model itself: temperature 1, the whole vocabulary. In nats. None where unknown."""
+    """Log-probability of each of `token_ids` under the model distribution: temperature 1, the whole vocabulary. In nats. None if
+    unknown."""
     sampling_log_probs: tuple[float, ...] | None = None
-    """Of each of `token_ids` under the distribution it was drawn from, by the policy's temperature, top_p and top_k. In nats.
-    None where unknown."""
+    """Log-probability of each of `token_ids` under the distribution that it was drawn from, with the policy's temperature, top_p
+    and top_k. In nats. None if unknown."""
     log_prob: float | None = None
     """Sum of the log-probabilities that the endpoint reported for the response's tokens, in nats."""
     tokens: TokenCounts = TokenCounts()
@@ -125,33 +126,33 @@ class Status(str, enum.Enum):
     """How an episode ended."""
 
     FINISHED = "finished"
-    """The policy said exit()."""
+    """The policy called exit()."""
     HORIZON = "horizon"
     STUCK = "stuck"
     PARSE_FAILURES = "parse_failures"
     INFRA_ERROR = "infra_error"
-    """Browser, site or endpoint failed. Such an episode has no outcome and is never trained on."""
+    """The browser, a site or the endpoint failed. Such an episode has no outcome and is never trained on."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The judgement of a whole episode."""
+    """The result of a whole episode."""
 
     success: bool
     score: float
     source: str
-    """rule, orm or judge."""
+    """How it was decided: rule, orm or judge."""
     detail: str = ""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the outcome is judged on, gathered while the site still stood. Judging needs no site."""
+    """The inputs for deciding the outcome, recorded while the site was running. Deciding does not require the site."""
 
     answer: str | None = None
-    """The message of exit(), None if the episode ended otherwise."""
+    """The message of exit(). None if the episode ended in another way."""
     page: Page | None = None
     """The last page."""
     contents: tuple[str, ...] = ()
-    """The text that each target of the task's `program_html` selected, in the task's order; or what the task's verifier said."""
+    """The text selected by each target of the task's `program_html`, in the task's order, or the output of the task's verifier."""
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +169,7 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence = Evidence()
     outcome: Outcome | None = None
     error: str = ""
-    """For infra_error: what failed."""
+    """For infra_error: the failure."""
     created: str = ""
     """ISO 8601, UTC."""
 
@@ -182,8 +183,8 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def episode_key(task: Task, attempt: int, policy: Policy) -> str:
-    """Two episodes with one key are the same episode: collecting again skips it."""
-    # Settings that are off add nothing: keys, and the random draws made from them, are as in format 1.
+    """Identifies an episode. An episode whose key is already present is not collected again."""
+    # Disabled settings add nothing, so keys, and the random draws derived from them, are the same as in format 1.
     cut = (f"p{policy.top_p:g}" if policy.top_p != 1 else "") + (f"k{policy.top_k}" if policy.top_k else "")
     return f"{task.id}|{task.seed}|{attempt}|{policy.name}@{policy.checkpoint}|t{policy.temperature:g}s{policy.seed}{cut}"
 
@@ -196,7 +197,7 @@ def decode(data: bytes, source: str = "record") -> Trajectory:
     """Reads one record.
 
     Raises:
-        UserError: the record is of a newer format than this version reads, or is not a trajectory.
+        UserError: the record has a newer format than this version supports, or is not a trajectory.
     """
     try:
         head = msgspec.msgpack.decode(data, type=_Head)

@@ -1,7 +1,7 @@
 """SentencePiece's model file: its pieces and settings, read from protobuf's wire format.
 
 The fields are those of sentencepiece_model.proto (https://github.com/google/sentencepiece). The generated Python module is
-not used: it registers a message name that transformers registers too, and a process can hold only one of them.
+not used, because it registers the same message name as transformers, and a process can register a name only once.
 """
 
 import dataclasses
@@ -30,22 +30,22 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class SentencePieceModel:
-    """The fields that decide which ids a text has. Defaults are those of the proto."""
+    """The fields that determine the ids of a text. Defaults are those of the proto."""
 
     pieces: list[Piece]
     byte_pairs: bool
-    """trainer_spec.model_type is BPE."""
+    """Whether trainer_spec.model_type is BPE."""
     byte_fallback: bool
     whitespace_as_suffix: bool
     charsmap: bytes
-    """normalizer_spec.precompiled_charsmap; empty for the identity."""
+    """normalizer_spec.precompiled_charsmap. Empty for the identity."""
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
     escape_whitespaces: bool
 
 
 def parse(model: bytes) -> SentencePieceModel:
-    """Reads a serialized ModelProto. Raises ValueError if it is not one."""
+    """Parses a serialized ModelProto. Raises ValueError if the data is not one."""
     pieces, trainer, normalizer = [], {}, {}
     try:
         for number, value in _fields(model):
@@ -72,11 +72,11 @@ def parse(model: bytes) -> SentencePieceModel:
 
 
 def with_controls(model: bytes, marks: Collection[str]) -> bytes:
-    """The same model, in which the pieces `marks` are control symbols: SentencePiece never finds those in a text."""
+    """The same model with the pieces `marks` as control symbols, which SentencePiece never finds in a text."""
     parts, names = [], {mark.encode() for mark in marks}
     for number, value in _fields(model):
         if number == 1 and dict(_fields(value)).get(1) in names:
-            # The last value of a scalar field is the one that counts.
+            # In protobuf, the last value of a scalar field takes precedence, so appending overrides the type.
             value += bytes((3 << 3, Kind.CONTROL))
         if not isinstance(value, bytes):
             raise ValueError("not a SentencePiece model: a field of an unknown kind")
@@ -85,7 +85,7 @@ def with_controls(model: bytes, marks: Collection[str]) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values: varints as integers, all others as their bytes."""
+    """Field numbers and values. Varints are integers, all other values are raw bytes."""
     at = 0
     while at < len(message):
         key, at = _read_varint(message, at)

@@ -1,9 +1,8 @@
-"""Episodes on disk: a spool of single files, packed into ArrayRecord shards with a sidecar each.
+"""Storage of episodes: a spool with one file per episode, packed into ArrayRecord shards, each with a sidecar.
 
-A crash at any point loses and doubles nothing: a spooled episode is removed only after the sidecar that
-lists it is in place, and a packer first drops spooled episodes that a sidecar already lists. Readers take
-only shards that have a sidecar, because an ArrayRecord file whose writer was killed opens with 0 records
-and no error.
+A crash at any point neither loses nor duplicates episodes. A spooled episode is removed only after the sidecar that lists it
+is in place, and packing first drops spooled episodes that are already listed in a sidecar. Readers accept only shards with a
+sidecar, because an ArrayRecord file whose writer was killed opens with 0 records and no error.
 """
 
 import errno
@@ -26,55 +25,55 @@ RECORDS = ".array_record"
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a shard without reading it."""
+    """Metadata of a shard, available without reading it."""
 
     format: int
     count: int
     keys: tuple[str, ...]
     ids: tuple[str, ...] = ()
-    """Of the episodes. Empty in sidecars of format 1."""
+    """Ids of the episodes. Empty in sidecars of format 1."""
     fingerprints: tuple[str, ...] = ()
-    """Of the weights that wrote each episode; "" where unknown. Empty in sidecars of format 1."""
+    """For each episode, the fingerprint of the weights that produced it, or "" if unknown. Empty in sidecars of format 1."""
     steps: tuple[int, ...]
-    """Steps per record."""
+    """Number of steps in each record."""
     sha256: str
-    """Of the shard file."""
+    """SHA-256 of the shard file."""
     created: str
 
 
 class Spool:
-    """Finished episodes, a small file each, in `folder/spool`."""
+    """Finished episodes in `folder/spool`, one small file each."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._spool = self.folder / SPOOL
 
     def add(self, trajectory: Trajectory) -> Path:
-        """Writes one episode. Raises UserError when the disk is full; nothing is half-written then."""
+        """Writes one episode atomically. Raises UserError when the disk is full."""
         path = self._path(trajectory.key)
         write_atomically(path, encode(trajectory))
         return path
 
     def discard(self, key: str) -> None:
-        """Removes an episode, if it is spooled here."""
+        """Removes an episode if it is in the spool."""
         self._path(key).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Removes what a writer that was killed left half-written, here or beside the spool. For `sole_writer` alone."""
+        """Removes incomplete files of a killed writer, in the spool and in its parent folder. Call it only within `sole_writer`."""
         for part in (*self.folder.glob(f".*{PART}"), *self._spool.glob(f".*{PART}")):
             part.unlink()
 
     def keys(self) -> set[str]:
-        """The keys of all spooled and packed episodes: what need not be collected again."""
+        """The keys of all spooled and packed episodes. These need not be collected again."""
         return set(self.fingerprints())
 
     def fingerprints(self) -> dict[str, str]:
-        """The key of each spooled or packed episode to the fingerprint of the weights that wrote it, "" where unknown."""
+        """Maps the key of each spooled or packed episode to the fingerprint of the weights that produced it, or "" if unknown."""
         packed = {key: mark for sidecar in _sidecars(self.folder).values() for key, mark in _marks(sidecar)}
         return packed | {trajectory.key: trajectory.policy.fingerprint for trajectory in self.trajectories()}
 
     def read(self, key: str) -> Trajectory:
-        """A spooled or packed episode. Raises KeyError if there is none of this key, UserError if it is damaged."""
+        """A spooled or packed episode. Raises KeyError if the key is unknown, and UserError if the episode is damaged."""
         if (path := self._path(key)).exists():
             return decode(path.read_bytes(), str(path))
         for path, sidecar in _sidecars(self.folder).items():
@@ -94,7 +93,7 @@ class Spool:
 
 
 def pack(folder: str | Path, name: str = "episodes", per_shard: int = 1024) -> list[Path]:
-    """Packs the spooled episodes of `folder` into shards `NAME-00000.array_record`; returns the new ones."""
+    """Packs the spooled episodes of `folder` into shards `NAME-00000.array_record`. Returns the new shards."""
     folder = Path(folder)
     spool = Spool(folder)
     packed = {key for sidecar in _sidecars(folder).values() for key in sidecar.keys}
@@ -115,7 +114,7 @@ def pack(folder: str | Path, name: str = "episodes", per_shard: int = 1024) -> l
 
 
 def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
-    """Writes one whole shard, then its sidecar. Raises UserError when the disk is full or `path` exists."""
+    """Writes one complete shard, then its sidecar. Raises UserError when the disk is full or `path` exists."""
     path = Path(path)
     if _sidecar_path(path).exists():
         raise UserError(f"{path}: this shard exists already; choose another folder or name")
@@ -156,14 +155,14 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
 
 
 class ShardReader(Sequence[Trajectory]):
-    """Random access to the episodes of one or several folders, in the order of folder, shard and record."""
+    """Random access to the episodes of one or more folders, in the order of folder, shard and record."""
 
     def __init__(self, folders: str | Path | Sequence[str | Path]):
         """Opens and verifies every shard.
 
         Raises:
-            UserError: a missing folder, one without shards, a folder or an episode that is there twice, a shard cut short or
-                altered, a newer format.
+            UserError: a folder is missing or contains no shards, a folder or an episode occurs twice, a shard is truncated or
+                modified, or a format is newer than supported.
         """
         self.folders = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
         _refuse_folders_twice(self.folders)
@@ -200,7 +199,7 @@ class ShardReader(Sequence[Trajectory]):
         return [key for _, sidecar in self._shards for key in sidecar.keys]
 
     def ids(self) -> list[str]:
-        """The episodes' ids. Reads the records of shards whose sidecar is of format 1."""
+        """The ids of the episodes. For shards whose sidecar has format 1, this reads the records."""
         found: list[str] = []
         for _, sidecar in self._shards:
             start = len(found)
@@ -214,12 +213,12 @@ class ShardReader(Sequence[Trajectory]):
 
     @property
     def steps_per_record(self) -> np.ndarray:
-        """int32[episodes], from the sidecars alone."""
+        """int32[episodes], read only from the sidecars."""
         return np.array([steps for _, sidecar in self._shards for steps in sidecar.steps], np.int32)
 
 
 class StepIndex(Sequence[tuple[int, int]]):
-    """Global step number to (record, step), built from the sidecars without reading records."""
+    """Maps a global step number to (record, step). Built from the sidecars without reading records."""
 
     def __init__(self, steps_per_record: np.ndarray):
         self._starts = np.concatenate([[0], np.cumsum(steps_per_record, dtype=np.int64)])
@@ -234,12 +233,12 @@ class StepIndex(Sequence[tuple[int, int]]):
         return record, int(index - self._starts[record])
 
     def start(self, record: int) -> int:
-        """The global number of the first step of `record`."""
+        """The global number of the first step in `record`."""
         return int(self._starts[record])
 
 
 def _sidecars(folder: Path) -> dict[Path, Sidecar]:
-    """Shard path to sidecar, in the order of names."""
+    """Maps shard path to sidecar, in the order of names."""
     found = {}
     for path in sorted(folder.glob("*" + RECORDS)):
         sidecar = _sidecar_path(path)
@@ -258,7 +257,7 @@ def _sidecars(folder: Path) -> dict[Path, Sidecar]:
 
 
 def _marks(sidecar: Sidecar) -> Iterable[tuple[str, str]]:
-    """Key and weights' fingerprint of each record."""
+    """Key and fingerprint of the weights for each record."""
     return zip(sidecar.keys, sidecar.fingerprints or [""] * sidecar.count, strict=True)
 
 
@@ -271,7 +270,8 @@ def _refuse_folders_twice(folders: Sequence[Path]) -> None:
 
 
 def _refuse_episodes_twice(shards: Sequence[tuple[Path, Sidecar]]) -> None:
-    """The same id is the same episode; so is the same key, unless other weights are known to have written it."""
+    """Episodes with equal ids are the same episode, and so are episodes with equal keys, unless they are known to come from
+    different weights."""
     ids: dict[str, Path] = {}
     keys: dict[str, tuple[Path, set[str]]] = {}
     for path, sidecar in shards:

@@ -1,4 +1,4 @@
-"""Numbers per step that models computed: V, P, reference log-probabilities. Kept with what made them."""
+"""Side tables: per-step numbers computed by models (V, P, reference log-probabilities), with their provenance."""
 
 import dataclasses
 import io
@@ -21,27 +21,27 @@ REMEDY = "score these episodes again (`mira score`)"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What made some of a table's columns. Two columns with equal provenance are equal."""
+    """The inputs that produced some of a table's columns. Columns with equal provenance are equal."""
 
     columns: tuple[str, ...]
     checkpoint: str
-    """The model's folder, and the step if it is a run: for people. Weights are compared by their fingerprint."""
+    """The model's folder, and the step if it is a run. Meant for people: weights are compared by their fingerprint."""
     fingerprint: str
-    """Of the weights; of the adapters', for a run that trains adapters."""
+    """Fingerprint of the weights. For a run with adapters, fingerprint of the adapters."""
     base: str = ""
-    """The fingerprint of the weights that the adapters were trained with."""
+    """Fingerprint of the base weights that the adapters were trained with."""
     prompt: PromptConfig
     tokenizer: str
     """SHA-256 of the tokenizer's file."""
     dtype: str
-    """Of activations."""
+    """Dtype of activations."""
     param_dtype: str
-    """Of parameters."""
+    """Dtype of parameters."""
     precision: str
-    """Of matrix products of float32."""
+    """Precision of float32 matrix products."""
 
     def difference(self, other: "Provenance") -> str:
-        """How `other` differs in what numbers depend on: "" or, for example, "dtype float32, not bfloat16"."""
+        """Describes how `other` differs in the inputs that affect the numbers: "" or, for example, "dtype float32, not bfloat16"."""
         mine, theirs = _flat(self), _flat(other)
         return "; ".join(f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name])
 
@@ -54,12 +54,12 @@ def _flat(provenance: Provenance) -> dict[str, Any]:
 
 
 def short(value: Any) -> Any:
-    """A hash as messages show it."""
+    """Shortens a hash for messages."""
     return value[:12] if isinstance(value, str) else value
 
 
 class SideTable:
-    """Columns keyed by (trajectory id, step)."""
+    """Columns with rows identified by (trajectory id, step)."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class SideTable:
     ):
         """
         Args:
-            ids, steps: name the rows.
+            ids, steps: the key of each row.
             columns: float[rows] each.
-            made_by: one for each model; empty for tables that older versions wrote.
+            made_by: one entry per model. Empty for tables from older versions.
             shards: SHA-256 of each shard that was scored.
-            source: what messages call the table.
+            source: the name of the table in messages.
         """
         self.ids, self.steps, self.columns = (
             list(ids),
@@ -95,7 +95,7 @@ class SideTable:
         return len(self.ids)
 
     def lookup(self, column: str, trajectory_id: str, step: int) -> float:
-        """Raises UserError when the table has no such column or row."""
+        """Raises UserError if the table has no such column or row."""
         if column not in self.columns:
             raise UserError(f"{self.source}: no column {column}; it has {', '.join(self.columns)}")
         row = self._rows.get((trajectory_id, step))
@@ -104,7 +104,7 @@ class SideTable:
         return float(self.columns[column][row])
 
     def write(self, path: str | Path) -> None:
-        """Writes an .npz without pickled objects, all at once."""
+        """Atomically writes an .npz without pickled objects."""
         made_by = [msgspec.to_builtins(made) for made in self.made_by]
         head = json.dumps({"created": now(), "columns": list(self.columns), "made_by": made_by, "shards": self.shards})
         buffer = io.BytesIO()
@@ -129,14 +129,14 @@ class SideTable:
 
 
 def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConfig | None = None, tokenizer: str = "") -> None:
-    """Refuses tables of other shards, prompts or tokenizer than the reader assumes.
+    """Refuses tables that were computed for other shards, prompts or tokenizers than the reader uses.
 
     Args:
-        shards: SHA-256 of every shard that will be read: the tables of each column must together have scored all of them.
-        prompt, tokenizer: what the numbers must have been computed with. Default: anything.
+        shards: SHA-256 of every shard that will be read. The tables of each column together must cover all of them.
+        prompt, tokenizer: the values that the numbers must have been computed with. Default: any.
 
     Raises:
-        UserError: a table differs, does not say what made it, or two have a column for the same shard, by different models.
+        UserError: a table differs or has no provenance, or two tables have a column for the same shard by different models.
     """
     for table in tables:
         if not table.made_by:

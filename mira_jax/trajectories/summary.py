@@ -1,6 +1,7 @@
-"""`summary.json`: the figures of an evaluation, or of several on the same tasks. Written and read here alone.
+"""`summary.json`: the figures of one or more evaluations on the same tasks. All reading and writing of the file is in this
+module.
 
-`rollouts.evaluate` writes one method, `rollouts.report` several with every comparison.
+`rollouts.evaluate` writes one method. `rollouts.report` writes several, with all comparisons.
 """
 
 import json
@@ -13,7 +14,7 @@ from mira_jax.errors import UserError
 from mira_jax.files import read_json, write_atomically
 
 FORMAT = 2
-"""1 had no number, and two layouts."""
+"""Format of the file. Format 1 had no number and two layouts."""
 WRITE_AGAIN = "write it again with the command that made it (`mira evaluate` or `mira report`)"
 
 
@@ -22,7 +23,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Rate(_Part):
-    """A mean over tasks of a share in [0, 1], with its interval (`Summary.intervals.rate`)."""
+    """The mean over tasks of a share in [0, 1], with its interval (`Summary.intervals.rate`)."""
 
     method: str
     mean: float
@@ -30,57 +31,57 @@ class Rate(_Part):
     high: float
     tasks: int
     attempts: int
-    """Judged, over all tasks."""
+    """Number of judged attempts over all tasks."""
 
 
 class Comparison(_Part):
-    """The treatment against the baseline, paired by task (id and seed)."""
+    """The treatment compared with the baseline, paired by task (id and seed)."""
 
     baseline: str
     treatment: str
     tasks: int
-    """With an outcome of both."""
+    """Number of tasks for which both have an outcome."""
     attempts: int
-    """The most judged of one task."""
+    """Maximum number of judged attempts at one task."""
     wins: int
-    """Tasks that the treatment solved at a larger share of its attempts."""
+    """Number of tasks for which the treatment has the larger share of solved attempts."""
     losses: int
     ties: int
     difference: float
-    """Mean over tasks of the treatment's share of solved attempts less the baseline's, in [-1, 1]."""
+    """Mean over tasks of the treatment's share of solved attempts minus the baseline's, in [-1, 1]."""
     low: float
-    """Of its interval (`Summary.intervals.difference`)."""
+    """Lower end of its interval (`Summary.intervals.difference`)."""
     high: float
     p_value: float
     test: str
     sided: str
     left_out: list[str]
-    """Tasks without an outcome of both."""
+    """Tasks for which at least one of the two has no outcome."""
 
 
 class SeedComparison(_Part):
-    """Two methods over several seeds of training: the seeds are the sample."""
+    """Two methods compared over several training seeds. The sample consists of the seeds."""
 
     baseline: str
     treatment: str
     seeds: list[int]
     differences: list[float]
-    """Of each seed, in [-1, 1]."""
+    """The difference for each seed, in [-1, 1]."""
     difference: float
     """Their mean."""
     low: float | None
-    """Of its interval; None where there is none: one seed, or equal differences."""
+    """Lower end of its interval. None if there is no interval: one seed, or equal differences."""
     high: float | None
     interval: str
     p_value: float
     smallest_p: float
-    """That the test can give with this number of seeds."""
+    """The smallest p value that the test can give for this number of seeds."""
     test: str
     sided: str
 
 
 class Spent(_Part):
-    """Of the judged episodes; None where there is nothing to divide by."""
+    """Resources used by the judged episodes. None if the denominator would be 0."""
 
     total: float
     per_episode: float | None
@@ -88,7 +89,7 @@ class Spent(_Part):
 
 
 class Cost(_Part):
-    """In USD. Prices are per million tokens."""
+    """Cost in USD. Prices are per million tokens."""
 
     usd: float
     usd_per_episode: float | None
@@ -98,13 +99,13 @@ class Cost(_Part):
 
 
 class Evaluated(_Part):
-    """A policy whose episodes are counted."""
+    """The policy that was evaluated."""
 
     name: str
     checkpoint: str
     temperature: float
     fingerprint: str = ""
-    """Of the model's weights, where recorded."""
+    """Fingerprint of the model's weights, if recorded."""
 
 
 class Method(_Part):
@@ -117,20 +118,20 @@ class Method(_Part):
     status: dict[str, int]
     infra_errors: int
     failures: dict[str, int]
-    """Class to number of failed episodes."""
+    """Number of failed episodes in each class of failure."""
     mean_steps: float | None
     mean_score: float | None
     milestones: Rate | None
-    """Share done at the end; None where none are labelled."""
+    """Share of milestones done at the end. None if no milestones are labelled."""
     milestones_after_steps: list[Rate]
-    """After 0, 1, 2, ... steps; an episode that has ended keeps its last share."""
+    """Share after 0, 1, 2, ... steps. An episode that has ended keeps its last share."""
     seconds: dict[str, Spent]
     tokens: dict[str, Spent]
     cost: Cost | None
-    """None where the prices are not known."""
+    """None if the prices are unknown."""
     policies: list[Evaluated]
     tasks: dict[str, tuple[int, int]]
-    """`id|seed` of each task to (judged attempts, solved)."""
+    """`id|seed` of each task to (judged attempts, solved attempts)."""
 
 
 class Intervals(_Part):
@@ -145,13 +146,13 @@ class Summary(_Part):
     intervals: Intervals
     methods: dict[str, Method]
     comparisons: list[Comparison]
-    """The treatment against the baseline first."""
+    """The comparison of the treatment with the baseline comes first."""
     format: int = FORMAT
     created: str = ""
     task_seed: int | None = None
-    """That drew the tasks, where known."""
+    """Seed that determines the tasks, if known."""
     seed: int | None = None
-    """Of the run, where the report was given it."""
+    """Seed of the run, if the report was given one."""
     minutes: dict[str, float] = {}
     """Stage to wall-clock minutes, of the stages that were complete before the report."""
 
@@ -160,7 +161,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u20
 
 
 def p_value(p: float) -> str:
-    """Two significant digits; small ones as a power of ten."""
+    """The p value with two significant digits. Small values are written as a power of ten."""
     if p >= 0.001:
         return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
     mantissa, exponent = f"{p:.1e}".split("e")
@@ -168,24 +169,24 @@ def p_value(p: float) -> str:
 
 
 def points(one: Comparison | SeedComparison, level: float) -> str:
-    """The difference and its interval in words, in points of success."""
+    """The difference and its interval as text, in percentage points of success."""
     interval = "no interval" if one.low is None else f"{100 * level:g} % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}"
     return f"{100 * one.difference:+.1f} points, {interval}"
 
 
 def verdict(one: Comparison) -> str:
-    """Wins, losses, ties and the test in words."""
+    """Wins, losses, ties and the test as text."""
     return f"{one.wins} wins, {one.losses} losses, {one.ties} ties; {one.test}, {one.sided}: p = {p_value(one.p_value)}"
 
 
 def write(path: str | Path, content: msgspec.Struct) -> None:
-    """Raises ValueError for a number that JSON can't hold."""
+    """Raises ValueError for a number that JSON cannot represent."""
     tree = msgspec.to_builtins(content, str_keys=True)
     write_atomically(Path(path), (json.dumps(tree, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: str | Path, remedy: str = WRITE_AGAIN) -> Summary:
-    """Raises UserError for a missing or damaged file, one of another format, or one that contradicts itself."""
+    """Raises UserError if the file is missing, damaged, of another format, or inconsistent."""
     tree = read_json(path, remedy)
     number = tree.get("format")
     if number != FORMAT:

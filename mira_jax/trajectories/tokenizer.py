@@ -1,4 +1,4 @@
-"""Text to token ids and back, the same for prompts, training and serving. Needs no JAX."""
+"""Converts between text and token ids, for prompts, training and serving. Does not need JAX."""
 
 import functools
 import hashlib
@@ -26,32 +26,33 @@ TEMPLATE = "chat_template.jinja"
 OLD_TEMPLATE = "chat_template.json"
 TOKENS = "special_tokens_map.json"
 FILES = (SETTINGS, TOKENS, "added_tokens.json", TEMPLATE, OLD_TEMPLATE, GENERATION, FAST, FILE_NAME)
-"""All files of a folder that say something of its tokenizer, chat template and end tokens, in the order to write them in: a
-folder that is half written has no tokenizer rather than another one."""
+"""All files of a folder that affect its tokenizer, chat template and end tokens, in the order in which to write them. A partly
+written folder then has no tokenizer, rather than a different one."""
 NAMES = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 log = logging.getLogger(__name__)
 
 
 class Tokenizer:
-    """Text to token ids and back.
+    """Converts between text and token ids.
 
-    In a folder with a tokenizer.json, that file is the tokenizer, read by the `tokenizers` library as transformers, vLLM and
-    SGLang read it; a tokenizer.model is then ignored. In other folders tokenizer.model is read by SentencePiece.
+    If a folder contains a tokenizer.json, that file is the tokenizer. It is read with the `tokenizers` library, as in
+    transformers, vLLM and SGLang, and a tokenizer.model is ignored. In other folders, tokenizer.model is read with
+    SentencePiece.
 
-    Special tokens (bos, turn marks and others) come from ids only. Spelled out in a text they are plain characters, so that a
-    page can't end a turn: `encode` gives what transformers gives with `split_special_tokens=True`.
+    Special tokens (bos, turn marks and others) are only produced from ids. Spelled out in a text they are plain characters,
+    so a page cannot end a turn: `encode` gives the same result as transformers with `split_special_tokens=True`.
     """
 
     def __init__(self, path: str | Path):
-        """`path`: a folder, or one file: a SentencePiece model, or a tokenizer.json.
+        """`path`: a folder, a SentencePiece model, or a tokenizer.json.
 
         Raises:
-            UserError: there is no tokenizer, or it can't be read, or it is none of Gemma's kind.
+            UserError: there is no tokenizer, it cannot be read, or it is not of Gemma's kind.
         """
         path = Path(path)
         self.files: dict[str, Path] = {}
-        """The files that make this tokenizer, by the name that each has in a folder."""
+        """The files of this tokenizer, by their name in a folder."""
         if path.is_dir():
             self.files = {name: found for name in FILES if (found := locate(path / name))}
         elif path.is_file():
@@ -63,16 +64,16 @@ class Tokenizer:
         self._pieces: Pieces = FastPieces(self.path) if found == FAST else SentencePiecePieces(self.path)
         settings = {**self._read(TOKENS), **self._read(SETTINGS)}
         self.names = {**NAMES, **(self._pieces.names() if isinstance(self._pieces, SentencePiecePieces) else {}), **_names(settings)}
-        """Texts of special tokens by what configs and templates call them, such as eos_token."""
+        """Texts of special tokens, by their names in configs and templates, such as eos_token."""
         self.pad_id, self.eos_id, self.bos_id = (self._piece(self.names[name]) for name in ("pad_token", "eos_token", "bos_token"))
         self.start_of_turn_id, self.end_of_turn_id = self._piece(START_OF_TURN), self._piece(END_OF_TURN)
         self._special = frozenset((*self._pieces.special.values(), self.pad_id, self.eos_id, self.bos_id))
         self.vocabulary_size = self._pieces.size
-        """One more than the highest id."""
+        """The highest id plus one."""
         self.chat_template = self._find_template(settings)
-        """The folder's own, None if it has none: conversations are then rendered by Gemma's."""
+        """The template of the folder. None if it has none; Gemma's template is then used."""
         self.end_ids = self._find_end_ids(path / "config.json")
-        """What ends a response: eos, end of turn, and the end tokens that the folder's configs state."""
+        """Tokens that end a response: eos, end of turn, and the end tokens in the folder's configs."""
 
     def _piece(self, piece: str) -> int:
         token = self._pieces.find(piece)
@@ -84,7 +85,7 @@ class Tokenizer:
         return read_json(self.files[name]) if name in self.files else {}
 
     def _find_template(self, settings: Mapping[str, Any]) -> str | None:
-        """In the order of transformers: chat_template.jinja, tokenizer_config.json, and the file of old processors."""
+        """Uses the order of transformers: chat_template.jinja, tokenizer_config.json, and the file of old processors."""
         if TEMPLATE in self.files:
             return self.files[TEMPLATE].read_text(encoding="utf-8")
         template = settings.get("chat_template") or self._read(OLD_TEMPLATE).get("chat_template")
@@ -113,10 +114,10 @@ class Tokenizer:
         return tuple(ends)
 
     def fit(self, rows: int, model: str | Path) -> None:
-        """Leaves out special tokens without a row in the model's embedding, as <image_soft_token> of Gemma3 1B.
+        """Removes special tokens without a row in the model's embedding, such as <image_soft_token> of Gemma3 1B.
 
         Raises:
-            UserError: a text, a turn or an end may have an id without a row.
+            UserError: another id has no row, which may occur in a text or as a turn mark or end token.
         """
         needed = {self.bos_id, self.start_of_turn_id, *self.end_ids}
         for token in range(rows, self._pieces.size):
@@ -128,14 +129,14 @@ class Tokenizer:
         self.vocabulary_size = min(rows, self._pieces.size)
 
     def contents(self) -> dict[str, bytes]:
-        """The files to keep with a model that uses this tokenizer."""
+        """The files to store with a model that uses this tokenizer."""
         contents = {name: path.read_bytes() for name, path in self.files.items()}
         if GENERATION not in contents and self.end_ids != (self.eos_id, self.end_of_turn_id):
             contents[GENERATION] = json.dumps({"eos_token_id": self.end_ids}).encode()
         return contents
 
     def to_json(self) -> dict[str, Any]:
-        """The content of a tokenizer.json that gives the same ids. Raises UserError if there can't be one."""
+        """The content of a tokenizer.json with the same ids. Raises UserError if this is not possible."""
         if not isinstance(self._pieces, SentencePiecePieces):
             return read_json(self.path)
         try:
@@ -145,9 +146,10 @@ class Tokenizer:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of the tokenizer in the form of tokenizer.json, so that a run's tokenizer.model and its export's tokenizer.json agree.
+        """SHA-256 of the tokenizer in the form of tokenizer.json, so that a run's tokenizer.model and its export's
+        tokenizer.json have the same hash.
 
-        Of the file where it has no such form.
+        If this form does not exist, the hash of the file.
         """
         try:
             content = json.dumps(self.to_json(), sort_keys=True).encode()
@@ -156,35 +158,35 @@ class Tokenizer:
         return hashlib.sha256(content).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Plain text to ids, without bos or eos. A surrogate without its other half, which UTF-8 has no bytes for, becomes U+FFFD."""
+        """Plain text to ids, without bos or eos. An unpaired surrogate, which UTF-8 cannot encode, becomes U+FFFD."""
         if not text.isascii():
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return self._pieces.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids to text, special tokens left out."""
+        """Ids to text, without special tokens."""
         return self._pieces.decode([int(token) for token in ids if int(token) not in self._special])
 
     def decode_with_marks(self, ids: Iterable[int]) -> str:
-        """Ids to text with special tokens spelled out, to be read by people."""
+        """Ids to text with special tokens spelled out, for people to read."""
         runs = itertools.groupby((int(token) for token in ids), key=lambda token: token in self._special)
         return "".join("".join(map(self._pieces.name, run)) if marks else self._pieces.decode(list(run)) for marks, run in runs)
 
     def piece(self, token: int) -> str:
-        """A token's own name, which no other has: its text, a mark, or a byte such as `<0xE2>`."""
+        """The unique name of a token: its text, a mark, or a byte such as `<0xE2>`."""
         return self._pieces.name(int(token)).replace(tokenizer_json.SPACE, " ")
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The prompt for the next turn, by the folder's own chat template or Gemma's.
+        """The prompt for the next turn, with the folder's chat template or Gemma's.
 
-        Equal to transformers' `apply_chat_template(messages, add_generation_prompt=True)` where no message spells out a special
-        token; one that is spelled out is plain characters.
+        Equal to transformers' `apply_chat_template(messages, add_generation_prompt=True)`, except that special tokens spelled
+        out in messages are plain characters.
 
         Args:
-            messages: `role`, `content`, and what else the template reads.
+            messages: `role`, `content`, and other keys that the template reads.
 
         Raises:
-            mira_jax.trajectories.chat.ChatError: the template refuses the messages, or can't be read.
+            mira_jax.trajectories.chat.ChatError: the template refuses the messages, or cannot be read.
         """
         marks = {mark: token for mark, token in self._pieces.special.items() if token < self.vocabulary_size}
         segments = self._template.segments(messages, list(marks))
@@ -196,7 +198,7 @@ class Tokenizer:
 
 
 def find_tokenizer(folders: Iterable[str | Path]) -> Path | None:
-    """The first folder that holds a tokenizer. Raises UserError if one of its files may not be opened: see `locate`."""
+    """The first folder that contains a tokenizer. Raises UserError if one of its files may not be opened: see `locate`."""
     for folder in map(Path, folders):
         if {FAST, FILE_NAME}.intersection([name for name in FILES if locate(folder / name)]):
             return folder
@@ -204,7 +206,7 @@ def find_tokenizer(folders: Iterable[str | Path]) -> Path | None:
 
 
 def _names(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Texts of the special tokens that have names, which are strings or what `AddedToken` is saved as."""
+    """Texts of the named special tokens, which are stored as strings or as serialised `AddedToken`."""
     found = {}
     for name, value in settings.items():
         if name.endswith("_token"):
@@ -219,11 +221,11 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, vocabulary_size: int
 
     Args:
         texts: the corpus.
-        vocabulary_size: an upper bound; fewer pieces if the corpus has not that many.
-        symbols: strings that are always one piece, for example the fixed parts of the action grammar.
+        vocabulary_size: an upper bound. A small corpus gives fewer pieces.
+        symbols: strings that are always a single piece, for example the fixed parts of the action grammar.
 
     Raises:
-        UserError: the vocabulary is too small for the bytes, marks and symbols that it must have.
+        UserError: the vocabulary is too small for the required bytes, marks and symbols.
     """
     try:
         sentencepiece.SentencePieceTrainer.Train(

@@ -1,12 +1,12 @@
-"""A SentencePiece model of Gemma's kind as tokenizer.json, the format of the `tokenizers` library.
+"""Converts a SentencePiece model of Gemma's kind to tokenizer.json, the format of the `tokenizers` library.
 
-Readers need no sentencepiece and no protobuf. The ids are those of SentencePiece:
+Readers then need neither sentencepiece nor protobuf. The ids are those of SentencePiece:
 
-- Its user-defined pieces are cut out of the normalized text first, the leftmost and longest of them, and never merged. They
-  become added tokens with `normalized: true`, which are looked for after spaces have become U+2581.
-- Its merges go by the score of what they make. A tokenizer.json lists pairs by rank: every way to cut a piece in two is a
-  pair, ordered by the piece's score.
-- Characters that are no pieces become bytes. Control pieces are special tokens.
+- SentencePiece first splits user-defined pieces from the normalized text, the leftmost and longest first, and never merges
+  them. They become added tokens with `normalized: true`, which are matched after spaces have become U+2581.
+- SentencePiece orders merges by the score of the resulting piece. A tokenizer.json lists pairs by rank, so every way to split
+  a piece in two becomes a pair, ordered by the score of the piece.
+- Characters without a piece become bytes. Control pieces become special tokens.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from typing import Any
 from mira_jax.trajectories.sentencepiece_model import Kind, Piece, SentencePieceModel
 
 SPACE = "\u2581"
-"""What stands for a space within pieces."""
+"""Represents a space within pieces."""
 
 
 def convert(model: SentencePieceModel) -> dict[str, Any]:
     """The content of tokenizer.json.
 
     Raises:
-        ValueError: the model has a setting that Gemma's tokenizers don't have, so that ids would differ.
+        ValueError: the model has a setting that Gemma's tokenizers do not have, so the ids would differ.
     """
     _require(model)
     vocabulary = {piece.text: token for token, piece in enumerate(model.pieces)}
@@ -101,9 +101,9 @@ def _added(token: int, piece: Piece) -> dict[str, Any]:
 
 
 def _merges(pieces: Sequence[Piece], symbols: Sequence[str]) -> list[tuple[str, str]]:
-    """Every pair of normal pieces that makes another, the best score first.
+    """Every pair of normal pieces whose concatenation is a piece, best score first.
 
-    A piece that contains a user-defined one can't come about: its text is cut there first.
+    A piece that contains a user-defined piece cannot result from merges, because the text is split there first.
     """
     normal = {piece.text for piece in pieces if piece.kind == Kind.NORMAL}
     merges = []
