@@ -11,7 +11,7 @@ import platform
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 """Parameters of mallopt(3), from malloc.h."""
 NEVER = -1
-"""Used as a threshold: an explicit number of bytes is at most 2 GiB, and the buffers of a long row exceed this."""
+"""A threshold that is never reached. An explicit number of bytes is at most 2 GiB, which the buffers of a long row exceed."""
 
 
 def keep() -> bool:

@@ -29,8 +29,7 @@ class Prefixes:
         self._kept: collections.OrderedDict[bytes, tuple[np.ndarray, Cache]] = collections.OrderedDict()
 
     def find(self, prompt: Sequence[int]) -> tuple[int, Cache | None]:
-        """The length of the longest prefix that `prompt` shares with a cached prompt, and its cache. (0, None) if it is too
-        short.
+        """The length of the longest cached prefix of `prompt`, and the cache that contains it. (0, None) if it is too short.
 
         The last token of `prompt` is never included: its hidden state must be computed.
         """

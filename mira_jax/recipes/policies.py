@@ -1,6 +1,6 @@
 """Common parts of the objectives of a policy: log pi of each step, columns, and metrics of the change from the reference.
 
-Shapes: B rows, S steps of a row, N steps in the reader.
+Shapes: B rows, S steps in a row, N steps in the reader.
 """
 
 from collections.abc import Sequence

@@ -35,8 +35,8 @@ def weighted_likelihood(
     """L = -min( exp(A / beta), most ) log pi(a|s).
 
     With A as in `doubly_robust` and no bound it is the KL form, MiRA's ablation: the projection of pi_ref exp(A / beta) onto
-    the policies, by data from pi_ref. With A = G - V it is AWR (Peng et al. 2019). Both lower the probability of a response
-    only by raising others.
+    the policies, estimated from data of pi_ref. With A = G - V it is AWR (Peng et al. 2019). Both lower the probability of a
+    response only by raising others.
     """
     return -exponential_weights(advantage, beta, most) * log_prob
 

@@ -23,7 +23,7 @@ class DistributedConfig:
     """All processes run the same command and must share one file system."""
 
     enabled: bool = False
-    """Whether this process is one of several. On TPU VMs, SLURM, Open MPI and GKE the environment provides the details.
+    """Whether this process is one of several. On TPU VMs, SLURM, Open MPI and GKE the environment identifies the process.
     Elsewhere set the three keys below."""
     coordinator: str | None = None
     """HOST:PORT of process 0, reachable by the others."""

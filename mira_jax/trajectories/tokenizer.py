@@ -117,7 +117,7 @@ class Tokenizer:
         """Removes special tokens without a row in the model's embedding, such as <image_soft_token> of Gemma3 1B.
 
         Raises:
-            UserError: another id has no row, which may occur in a text or as a turn mark or end token.
+            UserError: an id without a row may occur in a text, as a turn mark or as an end token.
         """
         needed = {self.bos_id, self.start_of_turn_id, *self.end_ids}
         for token in range(rows, self._pieces.size):

@@ -21,6 +21,6 @@ OBJECTIVES = {
     filtered_bc    -log pi per token, on the best episodes only                   nothing
     webrl_code     as in WebRL's released code, which differs from its paper      log_prob, value
 
-log pi(a|s) sums the response's tokens, its end token included. Advantages are used as they are: not centred, scaled or
-clipped. SFT (`sft.py`) is a separate recipe: it needs no labels and no side tables.
+log pi(a|s) is the sum over the response's tokens, its end token included. Advantages are used as they are: not centred,
+scaled or clipped. SFT (`sft.py`) is a separate recipe: it needs no labels and no side tables.
 """

@@ -2,8 +2,8 @@
 
     L_t = -min( exp(A_t / beta), max_weight ) log pi(a_t|s_t),   A_t as in `mira.py`
 
-Without the bound this is the projection of pi_ref exp(A / beta) onto the policies, by data from pi_ref. It can only
-raise the probability of a response; others fall because probabilities add up to 1. The loss is the mean over steps.
+Without the bound this is the projection of pi_ref exp(A / beta) onto the policies, estimated from data of pi_ref. The loss
+only raises probabilities of responses; those of others fall because probabilities sum to 1. The loss is the mean over steps.
 
 Reads the columns value and, unless alpha is 0, potential.
 """
