@@ -69,6 +69,8 @@ class Stage:
     """Overrides of the stage's config; written as JSON, which YAML contains."""
     serve: Serve | None = None
     """Serves a model to the stage."""
+    always: bool = False
+    """Runs the stage again even if it is complete: a report that prints a table is worth a second look."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ def main(config: PhasesConfig) -> int:
         for number, stage in enumerate(config.stages, 1):
             record = StageRecord(records / f"{stage.name}.json")
             title = f"[{number}/{len(config.stages)}] {stage.name}"
-            if record.complete:
+            if record.complete and not stage.always:
                 _say(f"{title}: done before, {record.seconds / 60:.1f} min")
                 continue
             _say(f"{title}: {stage.about}" if stage.about else title)

@@ -33,6 +33,13 @@ def test_stages_run_in_order_and_once(tmp_path):
     assert log(tmp_path) == ["first 3", f"second, {tmp_path}/run 3"]
 
 
+def test_a_stage_may_run_at_every_call(tmp_path):
+    config = make_config(tmp_path, {"name": "a", "set": {"note": "once"}}, {"name": "b", "set": {"note": "always"}, "always": True})
+    phases.main(config)
+    phases.main(config)
+    assert log(tmp_path) == ["once 0", "always 0", "always 0"]
+
+
 def test_a_failed_stage_is_named_and_the_next_run_goes_on_from_it(tmp_path):
     config = make_config(
         tmp_path, {"name": "a", "set": {"note": "a"}}, {"name": "b", "set": {"note": "b", "fail_unless": str(tmp_path / "mended")}}
