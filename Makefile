@@ -23,6 +23,7 @@ test-device: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
 # Comparison with transformers, in a separate environment because torch is large. A second environment reads the tokenizers of
