@@ -140,6 +140,7 @@ class Tabs:
             notices.append(f"tab {self._front} is in front; other tabs: {others}")
         seconds, began = self.config.call_seconds, time.monotonic()
         deadline, patience = began + self.config.load_seconds, began + self.config.settle_seconds
+        restless = f"no page has stayed in the last {self.config.load_seconds:g} s: each leads to another"
         limits = self.observation_config.script_limits() | {"wait": 1000 * self.config.settle_seconds}
         while True:
             watch = self._watch()
@@ -161,7 +162,6 @@ class Tabs:
                     raise BrowserError(f"reading the page: {first_line(error)}") from error
                 if time.monotonic() > deadline:
                     self.observed = watch.page
-                    restless = f"no page has stayed in the last {self.config.load_seconds:g} s: each leads to another"
                     return blank(watch.url, [*notices, restless])
                 await self._arrive(self._watch())
                 continue
@@ -172,6 +172,8 @@ class Tabs:
             else:
                 await self._check(watch)
                 self.observed = watch.page
+                if watch.navigating:
+                    notices.append(restless)
                 if watch.failure:
                     notices.append(f"this page is not whole: {describe(watch.failure)}")
                 try:
