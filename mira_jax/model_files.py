@@ -4,7 +4,7 @@ A downloaded folder is untrusted data. A symbolic link in it may point to any fi
 publish. Links inside the folder are followed, and so are the links of huggingface_hub's cache:
 `models--ORG--NAME/snapshots/REVISION/FILE` links to `models--ORG--NAME/blobs/HASH`.
 
-A run stores the SHA-256 of its small files in files.json, and a file that differs is refused. One flipped bit in a tokenizer
+A run stores the SHA-256 of its small files in run_files.json, and a file that differs is refused. One flipped bit in a tokenizer
 or in model.json would change the model, and no other check would detect it.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from mira_jax.errors import UserError
 from mira_jax.files import parse_json, to_json, write_atomically
 
-DIGESTS = "files.json"
+DIGESTS = "run_files.json"
 MAX_JSON_BYTES = 100_000_000
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -31,7 +31,7 @@ def locate(path: str | Path) -> Path | None:
 
     Raises:
         UserError: it is not a regular file, is a broken link or a link out of its folder, is a Git LFS pointer, or differs
-            from its SHA-256 in files.json.
+            from its SHA-256 in run_files.json.
     """
     path = Path(path)
     if not os.path.lexists(path):
@@ -44,7 +44,7 @@ def locate(path: str | Path) -> Path | None:
         if not stat.S_ISREG(target.stat().st_mode):
             raise UserError(f"{path}: is not a regular file")
         refuse_pointer(path)
-        if os.path.lexists(path.parent / DIGESTS):
+        if path.name != DIGESTS and os.path.lexists(path.parent / DIGESTS):
             _compare(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {os.strerror(error.errno or 0)}") from None
@@ -53,7 +53,7 @@ def locate(path: str | Path) -> Path | None:
 
 @contextlib.contextmanager
 def digests_of(folder: str | Path, names: Iterable[str]) -> Iterator[None]:
-    """Removes files.json while these files of a run are written, then writes it with their SHA-256."""
+    """Removes run_files.json while these files of a run are written, then writes it with their SHA-256."""
     folder = Path(folder)
     (folder / DIGESTS).unlink(missing_ok=True)
     yield
@@ -61,10 +61,7 @@ def digests_of(folder: str | Path, names: Iterable[str]) -> Iterator[None]:
 
 
 def _compare(path: Path) -> None:
-    try:
-        digests = parse_object((path.parent / DIGESTS).read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path.parent / DIGESTS}: not valid JSON: {error}; put a copy back") from None
+    digests = read_json(path.parent / DIGESTS)
     if path.name in digests and digests[path.name] != _sha256(path):
         raise UserError(
             f"{path}: was damaged or changed after the run wrote it: its SHA-256 is not the one in {DIGESTS}; put a copy back, "

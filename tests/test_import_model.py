@@ -167,7 +167,7 @@ def test_another_tokenizer_leaves_the_old_ones_files_behind(multimodal):
     for name in FILES:
         (multimodal / "trained" / name).unlink(missing_ok=True)
     synthetic.write_tokenizer(multimodal / "trained" / "tokenizer.model", 350)
-    (multimodal / "trained" / "files.json").unlink()
+    (multimodal / "trained" / "run_files.json").unlink()
     assert run(export, f"checkpoint={multimodal / 'trained'}", f"out={multimodal / 'out'}") == 0
     assert (multimodal / "out" / "tokenizer.model").read_bytes() == (multimodal / "trained" / "tokenizer.model").read_bytes()
     assert (multimodal / "out" / "tokenizer.json").read_bytes() != (multimodal / "hub" / "tokenizer.json").read_bytes()
@@ -213,7 +213,7 @@ def test_a_run_whose_parameters_do_not_fit_is_named(tmp_path, capsys):
     about = json.loads((tmp_path / "run" / "model.json").read_text())
     about["model"]["mlp_width"] += 1
     (tmp_path / "run" / "model.json").write_text(json.dumps(about))
-    (tmp_path / "run" / "files.json").unlink()
+    (tmp_path / "run" / "run_files.json").unlink()
     assert run(export, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'out'}") == 2
     assert "parameter tail.0.mlp.down has shape (40, 24); model.json says (41, 24)" in capsys.readouterr().err
 

@@ -4,7 +4,7 @@ config.yaml      the config, without out   metrics.jsonl   a line per update
 model.json       sizes and heads           tensorboard/    the same numbers
 tokenizer.*, and templates with it         checkpoints/    STEP/ each
 data.json        inputs of the run         restart.txt     the command to resume
-files.json       SHA-256 of model.json and of the tokenizer's files
+run_files.json   SHA-256 of model.json and of the tokenizer's files
 complete.json    {step, metrics, seconds}, when the run is complete
 """
 

@@ -249,7 +249,7 @@ def test_a_base_that_is_gone_or_changed_is_named(folder, tmp_path):
     record = json.loads((both / "adapted" / "model.json").read_text())
     record["lora"]["base"] = str(tmp_path / "nowhere")
     (both / "adapted" / "model.json").write_text(json.dumps(record))
-    (both / "adapted" / "files.json").unlink()
+    (both / "adapted" / "run_files.json").unlink()
     assert load_config(both / "adapted")[0].width == 32
     assert model_fingerprint(both / "adapted") == model_fingerprint(folder / "adapted"), "the same weights wherever the base lies"
     load_model(both / "adapted")
