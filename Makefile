@@ -25,6 +25,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 # Comparison with transformers, in a separate environment because torch is large. A second environment reads the tokenizers of
 # exports with the oldest supported transformers, which needs an older `tokenizers`.

@@ -26,7 +26,7 @@ class ArenaConfig:
     """Seed of the content."""
     port: Port = 8000
     """First port on 127.0.0.1; the applications use the ports after it. 0 selects free ports."""
-    site: Literal[tuple(registry.SITES)] | None = None
+    site: Literal[tuple(registry.SITES)] | None = None  # pyright: ignore[reportInvalidTypeForm]: the choices are the registry's
     """Serves only the application of this site, without the index."""
     count: bool = False
     """Prints the number of task templates and exits."""

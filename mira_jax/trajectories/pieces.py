@@ -18,7 +18,15 @@ MARKS = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>
 
 _BYTE_BY_BYTE = "mira_jax.byte_by_byte"
 """The error handler that replaces each byte of invalid UTF-8 by U+FFFD."""
-codecs.register_error(_BYTE_BY_BYTE, lambda error: ("\ufffd", error.start + 1))
+
+
+def _replace_one_byte(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd", error.start + 1
+
+
+codecs.register_error(_BYTE_BY_BYTE, _replace_one_byte)
 
 
 class Pieces(Protocol):

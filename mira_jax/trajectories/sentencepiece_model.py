@@ -46,25 +46,27 @@ class SentencePieceModel:
 
 def parse(model: bytes) -> SentencePieceModel:
     """Parses a serialized ModelProto. Raises ValueError if the data is not one."""
-    pieces, trainer, normalizer = [], {}, {}
+    pieces: list[Piece] = []
+    trainer: dict[int, int | bytes] = {}
+    normalizer: dict[int, int | bytes] = {}
     try:
         for number, value in _fields(model):
             if number == 1:
-                piece = dict(_fields(value))
-                score = struct.unpack("<f", piece[2])[0] if 2 in piece else 0.0
-                pieces.append(Piece(piece[1].decode(), score, Kind(piece.get(3, Kind.NORMAL))))
+                piece = _message(value)
+                score = struct.unpack("<f", _raw(piece[2]))[0] if 2 in piece else 0.0
+                pieces.append(Piece(_raw(piece[1]).decode(), score, Kind(piece.get(3, Kind.NORMAL))))
             elif number == 2:
-                trainer |= dict(_fields(value))
+                trainer |= _message(value)
             elif number == 3:
-                normalizer |= dict(_fields(value))
-    except (IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
+                normalizer |= _message(value)
+    except (IndexError, KeyError, struct.error) as error:
         raise ValueError(f"not a SentencePiece model: {error!r}") from None
     return SentencePieceModel(
         pieces=pieces,
         byte_pairs=trainer.get(3, 1) == 2,
         byte_fallback=bool(trainer.get(35, 0)),
         whitespace_as_suffix=bool(trainer.get(24, 0)),
-        charsmap=normalizer.get(2, b""),
+        charsmap=_raw(normalizer.get(2, b"")),
         add_dummy_prefix=bool(normalizer.get(3, 1)),
         remove_extra_whitespaces=bool(normalizer.get(4, 1)),
         escape_whitespaces=bool(normalizer.get(5, 1)),
@@ -75,13 +77,23 @@ def with_controls(model: bytes, marks: Collection[str]) -> bytes:
     """The same model with the pieces `marks` as control symbols, which SentencePiece never finds in a text."""
     parts, names = [], {mark.encode() for mark in marks}
     for number, value in _fields(model):
-        if number == 1 and dict(_fields(value)).get(1) in names:
+        content = _raw(value)
+        if number == 1 and _message(value).get(1) in names:
             # In protobuf, the last value of a scalar field takes precedence, so appending overrides the type.
-            value += bytes((3 << 3, Kind.CONTROL))
-        if not isinstance(value, bytes):
-            raise ValueError("not a SentencePiece model: a field of an unknown kind")
-        parts.append(_varint((number << 3) | 2) + _varint(len(value)) + value)
+            content += bytes((3 << 3, Kind.CONTROL))
+        parts.append(_varint((number << 3) | 2) + _varint(len(content)) + content)
     return b"".join(parts)
+
+
+def _message(value: int | bytes) -> dict[int, int | bytes]:
+    """The fields of a nested message. Of a repeated field, the last value."""
+    return dict(_fields(_raw(value)))
+
+
+def _raw(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError(f"not a SentencePiece model: the number {value} where bytes belong")
+    return value
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -11,10 +11,11 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 import msgspec
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]: compiled, without type stubs
 
 from mira_jax.errors import UserError
 from mira_jax.files import PART, now, publish, temporary_name, write_atomically
@@ -183,7 +184,11 @@ class ShardReader(Sequence[Trajectory]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, index: int) -> Trajectory:
+    @overload
+    def __getitem__(self, index: int) -> Trajectory: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Trajectory]: ...
+    def __getitem__(self, index: int | slice) -> Trajectory | list[Trajectory]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -217,7 +222,7 @@ class ShardReader(Sequence[Trajectory]):
         return np.array([steps for _, sidecar in self._shards for steps in sidecar.steps], np.int32)
 
 
-class StepIndex(Sequence[tuple[int, int]]):
+class StepIndex:
     """Maps a global step number to (record, step). Built from the sidecars without reading records."""
 
     def __init__(self, steps_per_record: np.ndarray):

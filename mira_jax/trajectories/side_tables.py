@@ -108,7 +108,8 @@ class SideTable:
         made_by = [msgspec.to_builtins(made) for made in self.made_by]
         head = json.dumps({"created": now(), "columns": list(self.columns), "made_by": made_by, "shards": self.shards})
         buffer = io.BytesIO()
-        arrays = {f"column:{name}": column for name, column in self.columns.items()}
+        # Any, because an array may not be unpacked into the flag `allow_pickle` that newer NumPy also takes.
+        arrays: dict[str, Any] = {f"column:{name}": column for name, column in self.columns.items()}
         np.savez_compressed(buffer, head=np.array(head), ids=np.array(self.ids, np.str_), steps=self.steps, **arrays)
         write_atomically(Path(path), buffer.getvalue())
 

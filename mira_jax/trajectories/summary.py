@@ -18,11 +18,7 @@ FORMAT = 2
 WRITE_AGAIN = "write it again with the command that made it (`mira evaluate` or `mira report`)"
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Rate(_Part):
+class Rate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The mean over tasks of a share in [0, 1], with its interval (`Summary.intervals.rate`)."""
 
     method: str
@@ -34,7 +30,7 @@ class Rate(_Part):
     """Number of judged attempts over all tasks."""
 
 
-class Comparison(_Part):
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The treatment compared with the baseline, paired by task (id and seed)."""
 
     baseline: str
@@ -59,7 +55,7 @@ class Comparison(_Part):
     """Tasks for which at least one of the two has no outcome."""
 
 
-class SeedComparison(_Part):
+class SeedComparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Two methods compared over several training seeds. The sample consists of the seeds."""
 
     baseline: str
@@ -80,7 +76,7 @@ class SeedComparison(_Part):
     sided: str
 
 
-class Spent(_Part):
+class Spent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Resources used by the judged episodes. None if the denominator would be 0."""
 
     total: float
@@ -88,7 +84,7 @@ class Spent(_Part):
     per_step: float | None
 
 
-class Cost(_Part):
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Cost in USD. Prices are per million tokens."""
 
     usd: float
@@ -98,7 +94,7 @@ class Cost(_Part):
     response_price: float
 
 
-class Evaluated(_Part):
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy that was evaluated."""
 
     name: str
@@ -108,7 +104,7 @@ class Evaluated(_Part):
     """Fingerprint of the model's weights, if recorded."""
 
 
-class Method(_Part):
+class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One evaluation. Only judged episodes count, except in `status` and `infra_errors`."""
 
     success_rate: Rate
@@ -134,13 +130,13 @@ class Method(_Part):
     """`id|seed` of each task to (judged attempts, solved attempts)."""
 
 
-class Intervals(_Part):
+class Intervals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: float
     rate: str
     difference: str
 
 
-class Summary(_Part):
+class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     suite: str
     split: str
     intervals: Intervals
@@ -170,7 +166,9 @@ def p_value(p: float) -> str:
 
 def points(one: Comparison | SeedComparison, level: float) -> str:
     """The difference and its interval as text, in percentage points of success."""
-    interval = "no interval" if one.low is None else f"{100 * level:g} % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}"
+    interval = "no interval"
+    if one.low is not None and one.high is not None:
+        interval = f"{100 * level:g} % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}"
     return f"{100 * one.difference:+.1f} points, {interval}"
 
 

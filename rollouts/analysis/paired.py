@@ -90,10 +90,10 @@ def compare_tasks(baseline: Evaluation, treatment: Evaluation, level: float = 0.
         sided=statistics.SIDED,
         left_out=sorted({one.spec.id for one in wanted[0].values()} - {left[task][0].spec.id for task in shared}),
     )
-    rates = (
+    baseline_rate, treatment_rate = (
         rate(name, [one for task in shared for one in of_method[task]], level) for name, of_method in zip(names, (left, right), strict=True)
     )
-    return Paired(comparison, level, *rates, wins, losses, ties)
+    return Paired(comparison, level, baseline_rate, treatment_rate, wins, losses, ties)
 
 
 def over_seeds(paired: Mapping[int, Paired], names: tuple[str, str], level: float = 0.95) -> SeedComparison:

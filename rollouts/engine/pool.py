@@ -238,6 +238,7 @@ class _Run:
 
     async def _episode(self, task: Task, attempt: int) -> Trajectory:
         left, name = self.limits.episode_seconds, f"episode {task.id}, seed {task.seed}, attempt {attempt}"
+        failure = InfraError("not tried")
         for try_ in range(self.limits.tries):
             async with self.places.free() as place:
                 began = time.monotonic()

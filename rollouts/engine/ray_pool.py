@@ -63,7 +63,7 @@ async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) 
         UserError: no Ray, no cluster, no free resources, or no worker that starts.
     """
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]: the extra `ray` is not part of `dev`
     except ImportError:
         raise ConfigError("pool", f"Ray is not installed; {install('ray')}") from None
     _connect(ray, options.address)
@@ -229,7 +229,7 @@ class RolloutActor:
     """The remote side of a worker, which Ray runs in its own process. Arguments and results are plain bytes."""
 
     async def start(self, config: bytes) -> bytes:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]: the extra `ray` is not part of `dev`
 
         asyncio.get_running_loop().set_exception_handler(quieter)
         self._episodes: set[asyncio.Task[Trajectory]] = set()

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def _labelled(reader: ShardReader, suite: Suite) -> Iterator[Trajectory]:
+def _labelled(reader: ShardReader, suite: Suite) -> Generator[Trajectory, None, None]:
     for trajectory in track(map(reader.__getitem__, range(len(reader))), "labels", "episodes", len(reader)):
         if trajectory.task.suite != suite.name:
             raise UserError(

@@ -168,7 +168,7 @@ def episode(
         for tick in (0, 0.5, 1):
             parts.append(svg.line(left, y(tick), width - right, y(tick), "grid"))
             parts.append(svg.text(left - 8, y(tick) + 4, f"{tick:g}", "tick", anchor="end"))
-        drawn = [(0, "V", "V, chance of success", value), (1, "P", "P, progress made", potential)]
+        drawn = [(0, "V", "V, chance of success", value or ()), (1, "P", "P, progress made", potential or ())]
         for place, (series, symbol, words, numbers) in enumerate([entry for entry in drawn if entry[3]]):
             points = [(left + (step + 0.5) * pitch, y(min(1, max(0, number)))) for step, number in enumerate(numbers)]
             parts.append(svg.curve(series, points, tip=symbol))

@@ -136,7 +136,7 @@ class _End(asyncio.Protocol):
         if self.other is not None:
             self.other.transport.resume_reading()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if self.other is not None:
             self.other.transport.close()
 
@@ -155,11 +155,11 @@ class _Tunnel(_End):
         super().connection_made(transport)
         self.fence._tunnels.add(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self.fence._tunnels.discard(self)
         if self._connecting is not None:
             self._connecting.cancel()
-        super().connection_lost(error)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None:

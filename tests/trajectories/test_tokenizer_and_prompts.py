@@ -121,6 +121,8 @@ def test_no_room_for_a_page_is_an_error(tokenizer):
 def test_missing_and_damaged_tokenizers_are_named(tmp_path):
     with pytest.raises(UserError, match="no tokenizer"):
         Tokenizer(tmp_path)
-    (tmp_path / "tokenizer.model").write_bytes(b"not a model")
-    with pytest.raises(UserError, match="not a SentencePiece model"):
-        Tokenizer(tmp_path)
+    # In protobuf's wire format, 08 05 is field 1, the number 5, where a model has its pieces.
+    for content in (b"not a model", b"\x08\x05"):
+        (tmp_path / "tokenizer.model").write_bytes(content)
+        with pytest.raises(UserError, match="not a SentencePiece model"):
+            Tokenizer(tmp_path)

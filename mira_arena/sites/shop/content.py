@@ -100,7 +100,7 @@ def make_content(seed: int) -> Content:
     month = random.randrange(12)
     addresses = tuple(_address(random, label) for label in random.sample(vocabulary.ADDRESS_LABELS, 3))
     codes = random.sample([f"{season} {kind}" for season in vocabulary.COUPON_SEASONS for kind in vocabulary.COUPON_KINDS], 3)
-    coupons = dict(zip(codes, random.sample((10, 15, 20, 25), 3), strict=True))
+    coupons: dict[str, int] = dict(zip(codes, random.sample((10, 15, 20, 25), 3), strict=True))
     return Content(
         seed=seed,
         customer=people[0],

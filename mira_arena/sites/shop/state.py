@@ -184,7 +184,8 @@ class ShopState(State):
         return self._all("SELECT * FROM order_line WHERE number = ? ORDER BY product, colour, size", number)
 
     def cancel_order(self, number: int) -> None:
-        if self.order(number)["status"] != "pending":
+        order = self.order(number)
+        if order is None or order["status"] != "pending":
             raise Refused("only a pending order can be cancelled")
         self.set_status(number, "cancelled")
 

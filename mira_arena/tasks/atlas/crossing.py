@@ -22,8 +22,8 @@ _BIRTHPLACE = rf"birthplace\s+{LINK}"
 def save_near_birthplaces(random: Random, content: Content) -> Draft | None:
     people, kind, names = random.sample(content.people, 2), random.choice(vocabulary.KINDS), labels(random, 2)
     towns = [person.birthplace for person in people]
-    found = [nearest(content, town, kind) for town in towns]
-    if not all(found) or found[0] == found[1]:
+    found = [place for town in towns if (place := nearest(content, town, kind))]
+    if len(found) < len(towns) or found[0] == found[1]:
         return None
     steps, moves = [], []
     for town, place, label in zip(towns, found, names, strict=True):

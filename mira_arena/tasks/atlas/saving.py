@@ -18,8 +18,8 @@ _LEAST_MOVES_UP = 3
 
 def save_nearest_of_three(random: Random, content: Content) -> Draft | None:
     town, kinds = random.choice(content.towns).name, random.sample(vocabulary.KINDS, 3)
-    found, names = [nearest(content, town, kind) for kind in kinds], labels(random, 3)
-    if not all(found):
+    found, names = [place for kind in kinds if (place := nearest(content, town, kind))], labels(random, 3)
+    if len(found) < len(kinds):
         return None
     steps, moves = [], []
     for kind, place, label in zip(kinds, found, names, strict=True):

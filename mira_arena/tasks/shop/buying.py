@@ -123,7 +123,7 @@ def buy_foremost(random: Random, content: Content) -> Draft | None:
     address = dataclasses.astuple(random.choice(content.addresses[1:]))
     purchase = Purchase((Line(name, "", "", 1),), shipping=random.choice(_EXTRA_SHIPPING), address=address)
     return Draft(
-        values={"sort": sort, "category": category, "shipping": purchase.shipping, "address": purchase.address[0]},
+        values={"sort": sort, "category": category, "shipping": purchase.shipping, "address": address[0]},
         evaluation=evaluation(shop_targets(content, purchase)),
         milestones=(
             done.on_page(f'open "{category}"', f"__SHOP__/category/{category}"), opened(name), in_cart(purchase.lines[0]),
@@ -131,7 +131,7 @@ def buy_foremost(random: Random, content: Content) -> Draft | None:
         ),
         moves=(
             Move("click", category), Move("click", sort, habit="takes_first_result"), open_product(name),
-            *fill(purchase.lines[0]), *CHECKOUT, *ship_by(purchase.shipping), *ship_to(purchase.address[0]), *PLACE,
+            *fill(purchase.lines[0]), *CHECKOUT, *ship_by(purchase.shipping), *ship_to(address[0]), *PLACE,
         ),
     )  # fmt: skip
 
