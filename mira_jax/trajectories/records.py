@@ -122,7 +122,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     seconds: Seconds = Seconds()
 
 
-class Status(str, enum.Enum):
+class Status(enum.StrEnum):
     """How an episode ended."""
 
     FINISHED = "finished"

@@ -12,7 +12,7 @@ from mira_jax.trajectories.records import Status, Trajectory
 from rollouts.stuck import StuckRule, loop_start, move
 
 
-class Failure(str, enum.Enum):
+class Failure(enum.StrEnum):
     """Failure classes, in the order in which they are tried."""
 
     WRONG_TERMINATION = "wrong_termination"
