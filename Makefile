@@ -8,7 +8,7 @@ EXTRAS ?= dev
 DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_precision.py models/test_lora.py \
 	models/test_sampler.py training/test_step.py training/test_precision.py recipes/test_scoring.py)
 
-.PHONY: demo test test-device test-peers test-lowest test-ray bench-peers lint setup clean
+.PHONY: demo test test-device test-peers test-lowest test-ray bench-peers lint docs setup clean
 
 demo: setup
 	$(BIN)/mira demo $(if $(SEED),--set seed=$(SEED))
@@ -26,6 +26,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# The documentation as a site, in site/. Warnings are errors.
+docs:
+	VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev,docs
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict --quiet
 
 # Comparison with transformers, in a separate environment because torch is large. A second environment reads the tokenizers of
 # exports with the oldest supported transformers, which needs an older `tokenizers`.
@@ -61,4 +66,4 @@ setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh $(EXTRAS)
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-peers-oldest .venv-lowest .venv-ray .venv-tunix .venv-browsergym *.egg-info
+	rm -rf $(VENV) site .venv-peers .venv-peers-oldest .venv-lowest .venv-ray .venv-tunix .venv-browsergym *.egg-info

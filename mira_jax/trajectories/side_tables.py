@@ -134,7 +134,8 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
 
     Args:
         shards: SHA-256 of every shard that will be read. The tables of each column together must cover all of them.
-        prompt, tokenizer: the values that the numbers must have been computed with. Default: any.
+        prompt: the prompt that the numbers must have been computed with. Default: any.
+        tokenizer: SHA-256 of the tokenizer that they must have been computed with. Default: any.
 
     Raises:
         UserError: a table differs or has no provenance, or two tables have a column for the same shard by different models.
