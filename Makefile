@@ -7,8 +7,10 @@ EXTRAS ?= dev
 # Tests that are meaningful on an accelerator: parity, attention, the sampler, adapters, precision, and the training step.
 DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_precision.py models/test_lora.py \
 	models/test_sampler.py training/test_step.py training/test_precision.py recipes/test_scoring.py)
+# Tests that depend on the versions of Python and JAX, for test-newest.
+NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py test_ring.py)
 
-.PHONY: demo test test-device test-peers test-lowest test-ray bench-peers lint docs setup clean
+.PHONY: demo test test-device test-peers test-lowest test-newest test-ray bench-peers lint docs setup clean
 
 demo: setup
 	$(BIN)/mira demo $(if $(SEED),--set seed=$(SEED))
@@ -48,6 +50,11 @@ test-lowest: setup
 	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --quiet --resolution lowest-direct -e ".[dev]"
 	.venv-lowest/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/test_ring.py
 
+# On the newest Python of this machine, in a separate environment, with the versions of JAX and Flax that constraints.txt has for it.
+test-newest:
+	VENV=.venv-newest PYTHON=$$(scripts/newest_python.sh) scripts/setup.sh dev
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal $(NEWEST_TESTS)
+
 # Rollouts on a Ray cluster of two nodes on this machine, in a separate environment.
 test-ray:
 	VENV=.venv-ray PYTHON=$(PYTHON) scripts/setup.sh dev,ray
@@ -66,4 +73,4 @@ setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh $(EXTRAS)
 
 clean:
-	rm -rf $(VENV) site .venv-peers .venv-peers-oldest .venv-lowest .venv-ray .venv-tunix .venv-browsergym *.egg-info
+	rm -rf $(VENV) site .venv-peers .venv-peers-oldest .venv-lowest .venv-newest .venv-ray .venv-tunix .venv-browsergym *.egg-info
