@@ -32,7 +32,7 @@ lint: setup
 # The documentation as a site, in site/. Warnings are errors.
 docs:
 	VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh dev,docs
-	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict
 
 # Comparison with transformers, in a separate environment because torch is large. A second environment reads the tokenizers of
 # exports with the oldest supported transformers, which needs an older `tokenizers`.
