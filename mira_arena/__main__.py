@@ -18,6 +18,7 @@ from mira_arena.sites.world import Visits, World
 from mira_jax import commands
 from mira_jax.config import Natural, Port
 from mira_jax.errors import UserError
+from mira_jax.needs import Needs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,12 @@ class _ByPort:
         await self._apps[scope["server"][1]](scope, receive, send)
 
 
-COMMAND = commands.Command("arena", main, ArenaConfig, __doc__, flags=("seed", "port", "site", "count"))
+def needs(config: ArenaConfig, found: Needs) -> None:
+    for place in range(1 if config.site else len(registry.APPLICATIONS) + 1):
+        found.port("port", "127.0.0.1", config.port and config.port + place)
+
+
+COMMAND = commands.Command("arena", main, ArenaConfig, __doc__, flags=("seed", "port", "site", "count"), needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

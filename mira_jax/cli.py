@@ -45,6 +45,7 @@ COMMANDS = {
     "arena": Entry("mira_arena.__main__", "serve the sites that ship to your own browser"),
     "webarena-report": Entry("rollouts.suites.webarena.__main__", "tabulate an evaluation of WebArena-Lite"),
     "infinity-check": Entry("rollouts.suites.infinity.__main__", "find tasks of WebArena-Infinity that pass untouched"),
+    "preflight": Entry("mira_jax.preflight", "list everything that a command lacks, without starting it"),
     "completion": Entry("mira_jax.completion", "print a script for shell completion"),
 }
 
@@ -60,24 +61,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mira {version()}")
         return 0
     try:
-        if name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.0)[0]
-            raise UserError(f"mira {name}: no such command; did you mean mira {near}? mira --help lists all")
-        entry = COMMANDS[name]
-        command = load(name)
+        config, command = entry(name).config, load(name)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return command.run(rest, config=entry.config)
+    return command.run(rest, config=config)
+
+
+def entry(name: str) -> Entry:
+    """Raises UserError if there is no command of that name."""
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.0)[0]
+        raise UserError(f"mira {name}: no such command; did you mean mira {near}? mira --help lists all")
+    return COMMANDS[name]
 
 
 def load(name: str) -> Command:
     """Imports a command. Raises UserError if one of its requirements is not installed."""
-    entry = COMMANDS[name]
-    extras.require(entry.extra)
-    if entry.module.startswith("rollouts."):
+    found = entry(name)
+    extras.require(found.extra)
+    if found.module.startswith("rollouts."):
         extras.refuse_foreign_rollouts()
-    return dataclasses.replace(entry.load(), name=name)
+    return dataclasses.replace(found.load(), name=name)
 
 
 def version() -> str:

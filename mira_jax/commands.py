@@ -3,16 +3,18 @@
 import argparse
 import dataclasses
 import logging
+import operator
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from mira_jax import config as configs
 from mira_jax import extras, schema
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError, raise_all
+from mira_jax.needs import Needs
 
 PACKAGES = ("mira_jax", "rollouts")
 
@@ -31,6 +33,10 @@ class Command:
     boolean key takes no value."""
     positional: tuple[str, ...] = ()
     """Top-level keys that are also positional arguments."""
+    required: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Keys that must be set, although they have a default, to the remedy that is shown if one is not."""
+    needs: Callable[[Any, Needs], None] | None = None
+    """Adds what the command needs before it starts, for `mira preflight`."""
 
     def run(self, argv: Sequence[str] | None = None, config: str | None = None) -> int:
         """Reads the config, calls `main` and returns the exit code. A `UserError` is printed as one message, with exit code 2.
@@ -41,20 +47,16 @@ class Command:
         """
         arguments = self.parser().parse_intermixed_args(argv)
         log_to_stderr()
-        overrides = [(text, "--set") for text in arguments.set]
-        for name in (*self.positional, *self.flags):
-            value = getattr(arguments, "flag_" + name)
-            if value is not None:
-                overrides.append((f"{name}={value}", name.upper() if name in self.positional else _flag(name)))
         try:
             if "rollouts" in sys.modules:
                 extras.refuse_foreign_rollouts()
-            tree, origins = configs.gather(self.config_type, arguments.config or config, overrides)
+            tree, origins = self.gather(arguments, config)
             with origins.named():
                 settings = configs.build(self.config_type, tree)
                 if arguments.print_config:
                     print(configs.to_yaml(settings), end="")
                     return 0
+                raise_all([ConfigError(key, remedy) for key, remedy in self.unset(settings)])
                 return self.main(settings) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -62,6 +64,19 @@ class Command:
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from here", file=sys.stderr)
             return 130
+
+    def gather(self, arguments: argparse.Namespace, config: str | None = None) -> tuple[dict[str, Any], configs.Origins]:
+        """Merges the config file and the overrides of a command line. `config`: as in `run`. Raises UserError."""
+        overrides = [(text, "--set") for text in arguments.set]
+        for name in (*self.positional, *self.flags):
+            value = getattr(arguments, "flag_" + name)
+            if value is not None:
+                overrides.append((f"{name}={value}", name.upper() if name in self.positional else _flag(name)))
+        return configs.gather(self.config_type, arguments.config or config, overrides)
+
+    def unset(self, settings: Any) -> list[tuple[str, str]]:
+        """The required keys that are not set, and the remedy of each."""
+        return [(key, remedy) for key, remedy in self.required.items() if not operator.attrgetter(key)(settings)]
 
     def parser(self) -> argparse.ArgumentParser:
         parser = _Parser(self.config_type, prog=f"mira {self.name}", description=self.description)

@@ -20,7 +20,7 @@ import yaml
 from msgspec import Meta
 
 from mira_jax import schema
-from mira_jax.errors import ConfigError, UnknownKeyError, UserError
+from mira_jax.errors import ConfigError, UnknownKeyError, UserError, UserErrors
 from mira_jax.files import is_url
 
 Config = TypeVar("Config")
@@ -76,12 +76,19 @@ class Origins:
         try:
             yield
         except ConfigError as error:
-            raise error if error.origin else error.given_by(self.of(error.path)) from None
+            raise self._with_origin(error) from None
+        except UserErrors as error:
+            raise UserErrors([self._with_origin(one) for one in error.errors]) from error
         except UserError as error:
-            key, colon, problem = str(error).partition(": ")
-            if not colon or not self._knows(key):
+            if (named := self._with_origin(error)) is error:
                 raise
-            raise ConfigError(key, problem, origin=self.of(key)) from error
+            raise named from error
+
+    def _with_origin(self, error: UserError) -> UserError:
+        if isinstance(error, ConfigError):
+            return error if error.origin else error.given_by(self.of(error.path))
+        key, colon, problem = str(error).partition(": ")
+        return ConfigError(key, problem, origin=self.of(key)) if colon and self._knows(key) else error
 
 
 def load(config_type: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -125,6 +132,32 @@ def build(config_type: type[Config], tree: dict[str, Any], source: str = "", pre
         return _make(config_type, tree, prefix)
     except ConfigError as error:
         raise error.given_by(source) if source and not error.origin else error from None
+
+
+def build_leniently(config_type: type[Config], tree: Mapping[str, Any]) -> tuple[Config | None, list[ConfigError]]:
+    """As `build`, but finds all errors. Values that are refused are replaced by their defaults; where a condition on several keys is
+    not met, the values are kept.
+
+    Returns:
+        The config, None if a required key is missing, and the errors.
+    """
+    errors: list[ConfigError] = []
+    with _recorded(errors):
+        _refuse_stores(tree, "")
+    with _recorded(errors):
+        return _make(config_type, dict(tree), "", errors), errors
+    return None, errors
+
+
+@contextlib.contextmanager
+def _recorded(errors: list[ConfigError] | None) -> Iterator[None]:
+    """Records a ConfigError in `errors`. If that is None, the error is raised."""
+    try:
+        yield
+    except ConfigError as error:
+        if errors is None:
+            raise
+        errors.append(error)
 
 
 def to_tree(config: Any) -> dict[str, Any]:
@@ -184,19 +217,34 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree[last] = text
 
 
-def _make(config_type: Any, tree: dict[Any, Any], prefix: str) -> Any:
-    """Builds a config class from its keys."""
+def _make(config_type: Any, tree: dict[Any, Any], prefix: str, errors: list[ConfigError] | None = None) -> Any:
+    """Builds a config class from its keys. `errors`: records the errors, see `build_leniently`."""
     fields = {field.name: field for field in dataclasses.fields(config_type) if field.init}
+    hints, values = schema.hints_of(config_type), {}
     for key in tree:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)
-            raise UnknownKeyError(str(key), near[0] if near else "nothing", prefix)
-    hints = schema.hints_of(config_type)
-    values = {key: _value(hints[key], item, prefix + key) for key, item in tree.items()}
+        with _recorded(errors):
+            if key not in fields:
+                near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)
+                raise UnknownKeyError(str(key), near[0] if near else "nothing", prefix)
+    for key, item in tree.items():
+        with _recorded(errors):
+            if key in fields:
+                values[key] = _value(hints[key], item, prefix + key, errors)
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(name, f"missing; give {schema.describe(hints[name])}", prefix)
-    _check_options(config_type, values, prefix)
+    with _recorded(errors):
+        _check_options(config_type, values, prefix, errors)
+    with _recorded(errors):
+        return _instantiate(config_type, values, prefix)
+    made = object.__new__(config_type)
+    for field in dataclasses.fields(config_type):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        object.__setattr__(made, field.name, values.get(field.name, default))
+    return made
+
+
+def _instantiate(config_type: Any, values: dict[str, Any], prefix: str) -> Any:
     try:
         return config_type(**values)
     except ConfigError as error:
@@ -208,7 +256,7 @@ def _make(config_type: Any, tree: dict[Any, Any], prefix: str) -> Any:
         raise (ConfigError(path.removeprefix(prefix), problem, prefix) if named else ConfigError("", str(error), prefix)) from None
 
 
-def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> None:
+def _check_options(config_type: Any, values: dict[str, Any], prefix: str, errors: list[ConfigError] | None) -> None:
     """Refuses invalid options of a class that is selected by name, before the class is instantiated."""
     for field in dataclasses.fields(config_type):
         options = schema.options_in(schema.hints_of(config_type)[field.name])
@@ -233,10 +281,10 @@ def _check_options(config_type: Any, values: dict[str, Any], prefix: str) -> Non
                 raise ConfigError(path, f"{name!r} is none of {', '.join(chosen)}{own}", prefix)
             else:
                 chosen = chosen[name]
-        _make(options.config_class(chosen), given, f"{prefix}{field.name}.")
+        _make(options.config_class(chosen), given, f"{prefix}{field.name}.", errors)
 
 
-def _value(annotation: Any, value: Any, key: str) -> Any:
+def _value(annotation: Any, value: Any, key: str, errors: list[ConfigError] | None) -> Any:
     """Converts one value to its annotation. Raises ConfigError with the path of the invalid part."""
     plain = schema.strip(annotation)
     group, _ = schema.group_in(annotation)
@@ -244,12 +292,12 @@ def _value(annotation: Any, value: Any, key: str) -> Any:
         if plain is group:
             if not isinstance(value, dict):
                 raise _wrong(annotation, value, key)
-            return _make(group, value, f"{key}.")
+            return _make(group, value, f"{key}.", errors)
         container = typing.get_origin(plain)
         if container is dict and isinstance(value, dict):
-            return {str(name): _value(group, item, f"{key}.{name}") for name, item in value.items()}
+            return {str(name): _value(group, item, f"{key}.{name}", errors) for name, item in value.items()}
         if container in (list, tuple) and isinstance(value, list | tuple):
-            return container(_value(group, item, f"{key}.{place}") for place, item in enumerate(value))
+            return container(_value(group, item, f"{key}.{place}", errors) for place, item in enumerate(value))
         raise _wrong(annotation, value, key)
     try:
         made = msgspec.convert(value, annotation, strict=False)

@@ -1,5 +1,7 @@
 """Errors that the user can correct, and how messages of other libraries are quoted."""
 
+from collections.abc import Sequence
+
 _LENGTH = 300
 """Maximum number of characters quoted from another library's message."""
 
@@ -40,6 +42,22 @@ class ConfigError(UserError):
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.message()}" if self.origin else self.message()
+
+
+class UserErrors(UserError):
+    """Several errors that were found together. Its message has a line for each."""
+
+    def __init__(self, errors: Sequence[UserError]):
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = list(errors)
+
+
+def raise_all(errors: Sequence[UserError]) -> None:
+    """Raises the errors, if there are any: a single one as it is."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise UserErrors(errors)
 
 
 class UnknownKeyError(ConfigError):

@@ -26,6 +26,7 @@ from mira_jax.models.huggingface import peft
 from mira_jax.models.lora import TARGETS
 from mira_jax.models.merging import NOTHING, MergedWeights
 from mira_jax.models.weights import Weights
+from mira_jax.needs import LEAST_SPACE, Needs
 from mira_jax.training import load, run_weights
 from mira_jax.training.run_folder import CONFIG
 from mira_jax.trajectories.tokenizer import find_tokenizer
@@ -50,16 +51,14 @@ class ExportConfig:
     adapter: bool = False
     """Write only the adapters of a LoRA run, in float32, as PEFT's adapter_config.json and adapter_model.safetensors."""
 
+    def __post_init__(self) -> None:
+        if self.vision and self.text_only:
+            raise ConfigError("vision", "vision and text_only=true exclude each other; give one of them")
+        if self.adapter and self.dtype == "bfloat16":
+            raise ConfigError("dtype", "adapter=true writes float32; leave out dtype")
+
 
 def main(config: ExportConfig) -> None:
-    if not config.checkpoint:
-        raise ConfigError("checkpoint", "name the run to export, for example --checkpoint runs/demo/mira")
-    if not config.out:
-        raise ConfigError("out", "name the folder to write, for example --out runs/export")
-    if config.vision and config.text_only:
-        raise ConfigError("vision", "vision and text_only=true exclude each other; give one of them")
-    if config.adapter and config.dtype == "bfloat16":
-        raise ConfigError("dtype", "adapter=true writes float32; leave out dtype")
     with sole_writer(config.out, "an export"):
         _export(config)
 
@@ -161,7 +160,20 @@ def find_origin(folder: str | Path) -> Path | None:
     return find_origin(init_from) if init_from else None
 
 
-COMMAND = commands.Command("export", main, ExportConfig, __doc__, flags=("checkpoint", "out"))
+def needs(config: ExportConfig, found: Needs) -> None:
+    size = 0
+    if found.input("checkpoint", config.checkpoint):
+        with found.attempt("checkpoint"):
+            size = 4 * load.load_config(config.checkpoint)[0].parameters
+    found.input("vision", config.vision)
+    found.output("out", config.out, max(size, LEAST_SPACE))
+
+
+REQUIRED = {
+    "checkpoint": "name the run to export, for example --checkpoint runs/demo/mira",
+    "out": "name the folder to write, for example --out runs/export",
+}
+COMMAND = commands.Command("export", main, ExportConfig, __doc__, flags=("checkpoint", "out"), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

@@ -17,6 +17,7 @@ from mira_jax.files import partial_folder, publish, sole_writer
 from mira_jax.model_files import digests_of
 from mira_jax.models import google, huggingface
 from mira_jax.models.weights import Weights
+from mira_jax.needs import LEAST_SPACE, Needs
 from mira_jax.schema import Options
 from mira_jax.training import load, run_weights
 from mira_jax.training.checkpoint import CHECKPOINTS
@@ -37,10 +38,6 @@ class ImportConfig:
 
 
 def main(config: ImportConfig) -> None:
-    if not config.model:
-        raise ConfigError("model", "name the folder to import, for example --model path/to/gemma-3-12b-it")
-    if not config.out:
-        raise ConfigError("out", "name the run's folder to make, for example --out runs/gemma")
     out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is already there; give another folder")
@@ -97,7 +94,20 @@ def _write(config: ImportConfig, weights: Weights, tokenizer: Tokenizer | None, 
         huggingface.keep_origin(config.model, run / load.ORIGIN)
 
 
-COMMAND = commands.Command("import-model", main, ImportConfig, __doc__, flags=("model", "out", "tokenizer"))
+def needs(config: ImportConfig, found: Needs) -> None:
+    size = 0
+    if found.input("model", config.model):
+        with found.attempt("model"):
+            size = 4 * open_source(config).config.parameters
+    found.input("tokenizer", config.tokenizer)
+    found.output("out", config.out, max(size, LEAST_SPACE))
+
+
+REQUIRED = {
+    "model": "name the folder to import, for example --model path/to/gemma-3-12b-it",
+    "out": "name the run folder to create, for example --out runs/gemma",
+}
+COMMAND = commands.Command("import-model", main, ImportConfig, __doc__, flags=("model", "out", "tokenizer"), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

@@ -36,6 +36,8 @@ from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
+RECORDS = "stages"
+"""Folder, within that of the run, of the stages' records."""
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl(2)."""
 _SEED = re.compile(r"\{seeds\.([^{}]*)\}")
@@ -102,7 +104,7 @@ def main(config: PhasesConfig) -> int:
     fingerprint = _fingerprint(config)
     with sole_writer(out, "a run of phases"):
         _move_other_run_aside(out, fingerprint)
-    records = out / "stages"
+    records = out / RECORDS
     started = time.monotonic()
     with sole_writer(out, "a run of phases"), _sigterm_as_interrupt():
         for number, stage in enumerate(config.stages, 1):
@@ -147,8 +149,13 @@ def _command(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> l
     if stage.config:
         command += ["--config", stage.config]
     for key, value in (stage.set | overrides).items():
-        command += ["--set", f"{key}={json.dumps(_fill(value, config))}"]
+        command += ["--set", override(key, filled(value, config))]
     return command
+
+
+def override(key: str, value: Any) -> str:
+    """The argument of `--set` for a value of a stage."""
+    return f"{key}={json.dumps(value)}"
 
 
 def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
@@ -197,12 +204,12 @@ def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
         yield {}
         return
     out = Path(config.out)
-    ready = out / "stages" / f"{stage.name}.serve.json"
+    ready = out / RECORDS / f"{stage.name}.serve.json"
     ready.parent.mkdir(parents=True, exist_ok=True)
     ready.unlink(missing_ok=True)
     (out / "logs").mkdir(exist_ok=True)
     log = out / "logs" / f"serve-{stage.name}.log"
-    model = _fill(stage.serve.model, config)
+    model = filled(stage.serve.model, config)
     command = [sys.executable, "-m", "mira_jax.serve", "--model", model, "--port", "0", "--set", f"ready_file={ready}"]
     if config.serve_config:
         command += ["--config", config.serve_config]
@@ -238,8 +245,9 @@ def _wait_or_kill(process: subprocess.Popen, seconds: float) -> None:
         process.wait()
 
 
-def _fill(value: Any, config: PhasesConfig) -> Any:
-    """The run's values in strings, also inside lists and mappings. A string that holds only a seed becomes a number."""
+def filled(value: Any, config: PhasesConfig) -> Any:
+    """Replaces the placeholders in strings by the run's values, also inside lists and mappings. A string that is only a seed's
+    placeholder becomes a number."""
     if isinstance(value, str):
         numbers = {"{seed}": config.seed} | {f"{{seeds.{name}}}": config.seed + offset for name, offset in config.seeds.items()}
         if value in numbers:
@@ -249,9 +257,9 @@ def _fill(value: Any, config: PhasesConfig) -> Any:
             value = value.replace(text, str(number))
         return value
     if isinstance(value, list):
-        return [_fill(item, config) for item in value]
+        return [filled(item, config) for item in value]
     if isinstance(value, dict):
-        return {key: _fill(item, config) for key, item in value.items()}
+        return {key: filled(item, config) for key, item in value.items()}
     return value
 
 
@@ -269,7 +277,7 @@ def _fingerprint(config: PhasesConfig) -> str:
 
 
 def _move_other_run_aside(out: Path, fingerprint: str) -> None:
-    mark = out / "stages" / "fingerprint"
+    mark = out / RECORDS / "fingerprint"
     if mark.exists() and mark.read_bytes() == fingerprint.encode():
         return
     if out.exists() and any(out.iterdir()):

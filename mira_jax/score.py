@@ -28,6 +28,7 @@ from mira_jax.data.steps import tokenize
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer
 from mira_jax.models.precision import Precision, use_precision
+from mira_jax.needs import Needs
 from mira_jax.recipes.scoring import score_critic, score_policy
 from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
@@ -85,10 +86,6 @@ def _score_all(config: ScoreConfig) -> None:
 
 
 def _check(config: ScoreConfig) -> None:
-    if not config.episodes:
-        raise ConfigError("episodes", "name at least one folder of episodes")
-    if not config.out:
-        raise ConfigError("out", "name a folder for the tables")
     if Path(config.out).exists() and not Path(config.out).is_dir():
         raise ConfigError("out", f"{config.out} is not a folder; choose another")
     if not config.policy and not config.critic:
@@ -212,7 +209,22 @@ def _describe(columns: dict[str, np.ndarray]) -> str:
     return ", ".join(parts)
 
 
-COMMAND = commands.Command("score", main, ScoreConfig, __doc__, flags=("policy", "critic", "out"))
+def needs(config: ScoreConfig, found: Needs) -> None:
+    for number, folder in enumerate(config.episodes):
+        found.shards(f"episodes.{number}", folder)
+    for key, folders in (("policy", [config.policy]), ("critic", _critics(config))):
+        for folder in filter(None, folders):
+            if found.input(key, folder):
+                with found.attempt(key):
+                    _provenance(folder, key == "critic", config)
+    found.output("out", config.out)
+    if config.out:
+        with found.attempt():
+            _check(config)
+
+
+REQUIRED = {"episodes": "name at least one folder of episodes", "out": "name a folder for the tables"}
+COMMAND = commands.Command("score", main, ScoreConfig, __doc__, flags=("policy", "critic", "out"), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

@@ -21,11 +21,12 @@ from mira_jax.errors import ConfigError, UserError
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.precision import Precision, use_precision
 from mira_jax.models.sampler import SHORTEST, Sampler
+from mira_jax.needs import Needs
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
 from mira_jax.serving.protocol import Served
 from mira_jax.serving.server import Server, allow_connections, bind, write_ready_file
-from mira_jax.training.load import load_model, model_fingerprint
+from mira_jax.training.load import load_config, load_model, model_fingerprint
 from mira_jax.training.optimizer import DType
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -117,7 +118,14 @@ def keep_compiled(folder: str) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-COMMAND = commands.Command("serve", main, ServeConfig, __doc__, flags=("model", "port", "host"))
+def needs(config: ServeConfig, found: Needs) -> None:
+    if found.input("model", config.model):
+        with found.attempt("model"):
+            Tokenizer(config.model).fit(load_config(config.model)[0].vocabulary_size, config.model)
+    found.port("port", config.host, config.port)
+
+
+COMMAND = commands.Command("serve", main, ServeConfig, __doc__, flags=("model", "port", "host"), needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

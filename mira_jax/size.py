@@ -21,6 +21,7 @@ from mira_jax.config import Count
 from mira_jax.errors import UserError
 from mira_jax.models.config import Preset
 from mira_jax.models.precision import use_precision
+from mira_jax.needs import Needs
 from mira_jax.recipes import make_recipe
 from mira_jax.sizing import flops, report
 from mira_jax.sizing.chips import Topology, parse_topology
@@ -100,7 +101,16 @@ def size(config: SizeConfig, plan: Plan, topology: Topology, compiles: bool) -> 
     )
 
 
-COMMAND = commands.Command("size", main, SizeConfig, __doc__, flags=("topology", "preset", "json"))
+def needs(config: SizeConfig, found: Needs) -> None:
+    with found.attempt("topology"):
+        parse_topology(config.topology)
+    with found.attempt("recipe"):
+        make_recipe(config.recipe)
+    if not config.preset:
+        found.input("init_from", config.init_from)
+
+
+COMMAND = commands.Command("size", main, SizeConfig, __doc__, flags=("topology", "preset", "json"), needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

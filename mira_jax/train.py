@@ -15,16 +15,18 @@ from mira_jax.data.packing import Share
 from mira_jax.data.pipeline import DataConfig, batches_of
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.model_files import digests_of
+from mira_jax.models.config import PRESETS
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
+from mira_jax.needs import LEAST_SPACE, Needs
 from mira_jax.recipes import DEFAULT_OBJECTIVE, RECIPES, make_recipe, options_of
 from mira_jax.recipes.base import Recipe
 from mira_jax.schema import Options
 from mira_jax.training import loop, processes, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, ends_at
 from mira_jax.training.layout import Layout, make_layout
-from mira_jax.training.load import MODEL, lora_run, model_fingerprint, weights_identity, write_model_json
+from mira_jax.training.load import MODEL, load_config, lora_run, model_fingerprint, weights_identity, write_model_json
 from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig
@@ -80,7 +82,6 @@ class TrainConfig:
 def main(config: TrainConfig) -> int:
     """Reads the data, builds the model, trains, and writes a run folder. Returns 130 if it was stopped before the end."""
     host_memory.keep()
-    _require(config)
     use_precision(config.model.precision)
     processes.start(config.distributed)
     with processes.sole_writer(config.out, "a training run"):
@@ -207,14 +208,31 @@ def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardRea
             )
 
 
-def _require(config: TrainConfig) -> None:
-    if not config.out:
-        raise ConfigError("out", "give the folder of the run, for example --out runs/sft")
-    if not config.data.folders:
-        raise ConfigError("data.folders", "give at least one folder of episodes")
+def needs(config: TrainConfig, found: Needs) -> None:
+    for number, folder in enumerate(config.data.folders):
+        found.shards(f"data.folders.{number}", folder)
+    for number, path in enumerate(config.data.side_tables):
+        found.input(f"data.side_tables.{number}", path)
+    found.input("tokenizer.path", config.tokenizer.path)
+    readable = found.input("init_from", config.init_from)
+    parameters = 0
+    with found.attempt("init_from"):
+        if readable:
+            parameters = load_config(config.init_from)[0].parameters
+        elif config.model.preset and not config.init_from:
+            parameters = PRESETS[config.model.preset].parameters
+    with found.attempt("recipe"):
+        make_recipe(config.recipe)
+    # A checkpoint holds the parameters and Adam's two moments in float32. One more than is kept exists while it is written.
+    size = 0 if config.lora else 12 * parameters * (config.checkpoint.keep + 1)
+    found.output("out", config.out, max(size, LEAST_SPACE))
 
 
-COMMAND = commands.Command("train", main, TrainConfig, __doc__, flags=("out", "init_from"))
+REQUIRED = {
+    "out": "give the folder of the run, for example --out runs/sft",
+    "data.folders": "give at least one folder of episodes",
+}
+COMMAND = commands.Command("train", main, TrainConfig, __doc__, flags=("out", "init_from"), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

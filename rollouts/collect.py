@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mira_jax import commands, config
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import UserError
 from mira_jax.files import write_atomically
+from mira_jax.needs import Needs
+from rollouts.engine.needs import rollout_needs
 from rollouts.engine.pool import LOST, RolloutConfig, Tally, collect
 
 CONFIG = "collect.yaml"
@@ -25,8 +27,6 @@ class CollectConfig(RolloutConfig):
 
 
 def main(settings: CollectConfig) -> int:
-    if not settings.out:
-        raise ConfigError("out", "name the folder to write, for example --out runs/rollouts")
     folder = Path(settings.out)
     _same_collection(settings, folder)
     tally = collect(settings, folder, begun=lambda: write_atomically(folder / CONFIG, config.to_yaml(settings).encode()))
@@ -69,7 +69,16 @@ def summary_line(tally: Tally, folder: Path) -> str:
     return line
 
 
-COMMAND = commands.Command("collect", main, CollectConfig, __doc__, flags=("out",))
+def needs(settings: CollectConfig, found: Needs) -> None:
+    found.output("out", settings.out)
+    if settings.out:
+        with found.attempt("out"):
+            _same_collection(settings, Path(settings.out))
+    rollout_needs(settings, found)
+
+
+REQUIRED = {"out": "name the folder to write, for example --out runs/rollouts"}
+COMMAND = commands.Command("collect", main, CollectConfig, __doc__, flags=("out",), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

@@ -17,6 +17,7 @@ from mira_jax import commands
 from mira_jax.config import Level
 from mira_jax.errors import ConfigError
 from mira_jax.files import to_json, write_atomically
+from mira_jax.needs import Needs
 from mira_jax.trajectories.summary import Rate, SeedComparison, p_value, points, verdict
 from rollouts.analysis.evaluation import Evaluation
 from rollouts.analysis.paired import Paired, PairedTask, compare_tasks, over_seeds
@@ -50,9 +51,6 @@ class CompareConfig:
 
 
 def main(config: CompareConfig) -> int:
-    if not config.baseline or not config.treatment:
-        missing = "treatment" if config.baseline else "baseline"
-        raise ConfigError(missing, "name two evaluations, the baseline first: mira compare runs/a runs/b")
     if config.seeds:
         tree = _compare_seeds(config)
     else:
@@ -150,7 +148,16 @@ def _counts(task: PairedTask) -> str:
     return f" ({task.baseline} of {task.baseline_attempts} to {task.treatment} of {task.treatment_attempts})"
 
 
-COMMAND = commands.Command("compare", main, CompareConfig, __doc__, flags=("json",), positional=("baseline", "treatment"))
+def needs(config: CompareConfig, found: Needs) -> None:
+    for key in REQUIRED:
+        for seed in config.seeds or [0]:
+            found.input(key, getattr(config, key).replace(PLACE, str(seed)))
+
+
+REQUIRED = dict.fromkeys(("baseline", "treatment"), "name two evaluations, the baseline first: mira compare runs/a runs/b")
+COMMAND = commands.Command(
+    "compare", main, CompareConfig, __doc__, flags=("json",), positional=("baseline", "treatment"), required=REQUIRED, needs=needs
+)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

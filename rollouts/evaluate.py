@@ -17,16 +17,18 @@ import msgspec
 
 from mira_jax import commands, config
 from mira_jax.config import Count
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import UserError
 from mira_jax.files import now, write_atomically
+from mira_jax.needs import OK, Needs, answers, report
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.summary import Summary
 from rollouts.analysis.evaluation import EPISODES, LABELLED, LOST, SUMMARY, read_episodes
 from rollouts.analysis.figures import episode_table, gather, summarize, table
+from rollouts.engine.needs import rollout_needs
 from rollouts.engine.plan import plan
-from rollouts.engine.pool import RolloutConfig, collect, lost_episodes
+from rollouts.engine.pool import RolloutConfig, collect, lost_episodes, run
 from rollouts.labels.outcome import is_labelled, label_folder
 from rollouts.pages import evaluation as evaluation_page
 from rollouts.suites import make_suite
@@ -41,17 +43,14 @@ class EvaluateConfig(RolloutConfig):
     split: str = "test"
     episodes: Count = 150
     dry_run: bool = False
-    """Describes the run and counts its existing episodes, without starting or writing anything."""
+    """Describes the run, counts its existing episodes, and checks what it needs, as `mira preflight` does. Writes nothing."""
 
 
 def main(settings: EvaluateConfig) -> int:
-    if not settings.out:
-        raise ConfigError("out", "name the folder to write, for example --out runs/evaluation")
     folder = Path(settings.out)
-    _refuse_other_evaluation(settings, folder)
     if settings.dry_run:
-        print(plan(settings, folder / EPISODES))
-        return 0
+        return _dry_run(settings, folder)
+    _refuse_other_evaluation(settings, folder)
     tally = collect(settings, folder / EPISODES, begun=lambda: write_atomically(folder / CONFIG, config.to_yaml(settings).encode()))
     lost = lost_episodes(folder / EPISODES / LOST)
     if len(lost) == tally.wanted:
@@ -67,6 +66,15 @@ def main(settings: EvaluateConfig) -> int:
     if lost:
         print(f"{len(lost)} of {tally.wanted} tasks are not in these rates: infrastructure errors; the same command tries them again")
     return 0
+
+
+def _dry_run(settings: EvaluateConfig, folder: Path) -> int:
+    """Prints a description of the run, if it can be made, and the checks of `mira preflight`. Returns the exit code."""
+    found = Needs()
+    needs(settings, found)
+    if all(check.result == OK for check in found.checks):
+        print(plan(settings, folder / EPISODES))
+    return report([*found.checks, *run(answers(found.questions))])
 
 
 def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -> Summary:
@@ -106,7 +114,16 @@ def _identity(value: Any) -> Any:
     return {key: item for key, item in tree.items() if key not in ("endpoint", "tokenizer")} if isinstance(tree, dict) else tree
 
 
-COMMAND = commands.Command("evaluate", main, EvaluateConfig, __doc__, flags=("out", "dry_run"))
+def needs(settings: EvaluateConfig, found: Needs) -> None:
+    found.output("out", settings.out)
+    if settings.out:
+        with found.attempt("out"):
+            _refuse_other_evaluation(settings, Path(settings.out))
+    rollout_needs(settings, found)
+
+
+REQUIRED = {"out": "name the folder to write, for example --out runs/evaluation"}
+COMMAND = commands.Command("evaluate", main, EvaluateConfig, __doc__, flags=("out", "dry_run"), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

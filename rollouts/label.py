@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mira_jax import commands
 from mira_jax.config import to_tree
-from mira_jax.errors import ConfigError
+from mira_jax.needs import Needs
 from mira_jax.trajectories.shards import ShardReader
+from rollouts.engine.needs import suite_needs
 from rollouts.engine.worker import SuiteConfig
 from rollouts.labels.outcome import label_folder
 from rollouts.suites import make_suite
@@ -29,10 +30,6 @@ class LabelConfig:
 
 
 def main(config: LabelConfig) -> int:
-    if not config.folder:
-        raise ConfigError("folder", "name the folder of collected episodes, for example --folder runs/rollouts")
-    if not config.out:
-        raise ConfigError("out", "name the folder to write, for example --out runs/labelled")
     suite = make_suite(config.suite.name, **config.suite.options)
     if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, to_tree(config.suite)):
         print(f"{config.out}: labelled already")
@@ -43,7 +40,17 @@ def main(config: LabelConfig) -> int:
     return 0
 
 
-COMMAND = commands.Command("label", main, LabelConfig, __doc__, flags=("folder", "out"))
+def needs(config: LabelConfig, found: Needs) -> None:
+    found.shards("folder", config.folder)
+    found.output("out", config.out)
+    suite_needs(config.suite, found)
+
+
+REQUIRED = {
+    "folder": "name the folder of collected episodes, for example --folder runs/rollouts",
+    "out": "name the folder to write, for example --out runs/labelled",
+}
+COMMAND = commands.Command("label", main, LabelConfig, __doc__, flags=("folder", "out"), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

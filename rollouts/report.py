@@ -19,11 +19,15 @@ from mira_jax import commands
 from mira_jax.config import Level, Natural
 from mira_jax.errors import ConfigError
 from mira_jax.files import write_atomically
+from mira_jax.needs import Needs
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.summary import Summary
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
 from rollouts.analysis.summary import summarise, table, to_rows
 from rollouts.pages import report as report_page
+
+SIZE = 2**24
+"""Free bytes that a file of the report needs."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,22 @@ def _csv(summary: Summary) -> str:
     return table.getvalue()
 
 
-COMMAND = commands.Command("report", main, ReportConfig, __doc__, flags=("out",))
+def needs(config: ReportConfig, found: Needs) -> None:
+    for name, folder in config.evaluations.items():
+        found.input(f"evaluations.{name}", folder)
+    for name, paths in config.scores.items():
+        for number, path in enumerate(paths):
+            found.input(f"scores.{name}.{number}", path)
+    for name, folder in config.training.items():
+        found.input(f"training.{name}", folder)
+    found.input("stages", config.stages)
+    for key in ("out", "summary", "table"):
+        found.output(key, getattr(config, key), SIZE)
+    with found.attempt("out"):
+        _refuse_other_files(Path(config.out))
+
+
+COMMAND = commands.Command("report", main, ReportConfig, __doc__, flags=("out",), needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

@@ -117,7 +117,7 @@ def test_the_seeds_of_the_demo():
     """Those of the published runs: 100 + seed for exploration, the seed itself elsewhere."""
     for seed in (0, 1, 2):
         config = load(PhasesConfig, "configs/demo/phases.yaml", [f"seed={seed}"])
-        stages = {stage.name: phases._fill(stage.set, config) for stage in config.stages}
+        stages = {stage.name: phases.filled(stage.set, config) for stage in config.stages}
         assert {name: values["seed"] for name, values in stages.items() if "seed" in values} == {
             "demonstrate": seed, "sft": seed, "explore": 100 + seed, "critic": seed, "mira": seed, "filtered-bc": seed, "report": seed,
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Dry run: describes a run from its config and folder. It starts nothing, sends no request and writes no file."""
+"""Describes a run from its config and folder, for a dry run. It starts nothing, sends no request and writes no file."""
 
 import bisect
 import collections

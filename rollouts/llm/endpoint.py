@@ -77,10 +77,12 @@ class Endpoint:
     def __init__(self, config: EndpointConfig, key: str = "endpoint"):
         """`key`: path of `config` in the run's config, for messages."""
         self.config = config
-        self._key = key
+        self.key = key
         self.model = config.model
         self.card = Card(config.model)
         """The model as the endpoint lists it, once open."""
+        self.listed: tuple[str, ...] = ()
+        """Names of all models that the endpoint lists, once open."""
         self._client: httpx.AsyncClient | None = None
         self._places = asyncio.Semaphore(config.concurrency)
         self._next_start = 0.0
@@ -222,10 +224,10 @@ class Endpoint:
             return {}
         key = os.environ.get(name, "").strip()
         if not key:
-            raise ConfigError(f"{self._key}.api_key_env", f"the environment variable {name} is not set")
+            raise ConfigError(f"{self.key}.api_key_env", f"the environment variable {name} is not set")
         if not (key.isascii() and key.isprintable()):
             # Raised here without the key: the HTTP library's own message would contain it.
-            raise ConfigError(f"{self._key}.api_key_env", f"the environment variable {name} holds characters that no key has")
+            raise ConfigError(f"{self.key}.api_key_env", f"the environment variable {name} holds characters that no key has")
         self._secrets = (key,)
         return {"Authorization": f"Bearer {key}"}
 
@@ -254,25 +256,32 @@ class Endpoint:
                     break
                 failure = self._shown(answers.failure(response))
                 if response.status_code not in _RETRIED:
-                    hint = "; the address should end with /v1" if not self.config.base_url.rstrip("/").endswith("/v1") else ""
-                    raise ConfigError(f"{self._key}.base_url", f"{url}: {failure}{hint}")
+                    hint = self._key_hint() if response.status_code in (401, 403) else ""
+                    if not self.config.base_url.rstrip("/").endswith("/v1"):
+                        hint += "; the address should end with /v1"
+                    raise ConfigError(f"{self.key}.base_url", f"{url}: {failure}{hint}")
             except httpx.HTTPError as error:
                 failure = self._shown(f"{type(error).__name__}: {error}".rstrip(": "))
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise ConfigError(
-                    f"{self._key}.base_url", f"{url}: this is no OpenAI-compatible endpoint: the answer is no list of models"
+                    f"{self.key}.base_url", f"{url}: this is no OpenAI-compatible endpoint: the answer is no list of models"
                 ) from None
             if attempt < 2:
                 await asyncio.sleep(self._delay(attempt))
         else:
             raise ConfigError(
-                f"{self._key}.base_url", f"{url}: cannot reach the endpoint ({failure}); start it (`mira serve`), or give another address"
+                f"{self.key}.base_url", f"{url}: cannot reach the endpoint ({failure}); start it (`mira serve`), or give another address"
             )
+        self.listed = tuple(card.name for card in listed)
         if not self.model:
             if not listed:
-                raise ConfigError(f"{self._key}.model", f"{url}: the endpoint lists no model; name one")
+                raise ConfigError(f"{self.key}.model", f"{url}: the endpoint lists no model; name one")
             self.model = listed[0].name
         self.card = next((card for card in listed if card.name == self.model), self.card)
+
+    def _key_hint(self) -> str:
+        name = self.config.api_key_env
+        return f"; check the key in {name}" if name else f"; name the environment variable of the key in {self.key}.api_key_env"
 
     async def _pace(self) -> None:
         if self.config.requests_per_minute > 0:

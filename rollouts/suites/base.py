@@ -1,14 +1,16 @@
 """Interfaces between a suite and the rollout engine: tasks, one isolated session per episode, and evaluation."""
 
+import contextlib
 import difflib
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from playwright.async_api import BrowserContext
 from playwright.async_api import Page as BrowserPage
 
 from mira_jax.errors import UserError
+from mira_jax.needs import Needs
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import SPLITS
@@ -108,6 +110,19 @@ class Suite(Protocol):
         Raises:
             UserError: an unknown habit, or a probability outside [0, 1].
         """
+        ...
+
+
+NewContext = Callable[[contextlib.AsyncExitStack], Awaitable[BrowserContext]]
+"""Opens a browser context that can reach the suite's sites, and is closed with the stack. Raises UserError."""
+
+
+@runtime_checkable
+class CheckedSuite(Protocol):
+    """Optional for a suite that depends on ports, sites, accounts or a judge model: adds them to the checks of `mira preflight`."""
+
+    def needs(self, found: Needs, new_context: NewContext | None) -> None:
+        """Adds checks, and one question for each service. `new_context` is None if episodes are only labelled, without their sites."""
         ...
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+import rollouts.engine.needs
 import rollouts.engine.plan
 import rollouts.engine.pool
 from rollouts import evaluate
@@ -10,7 +11,7 @@ def use(monkeypatch):
     """Makes commands find the suite that it is given."""
 
     def set_suite(suite):
-        for module in (rollouts.engine.plan, rollouts.engine.pool, evaluate):
+        for module in (rollouts.engine.needs, rollouts.engine.plan, rollouts.engine.pool, evaluate):
             monkeypatch.setattr(module, "make_suite", lambda name, **_: suite)
         return suite
 

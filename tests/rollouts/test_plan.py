@@ -23,7 +23,9 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path, capsys):
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == ["suite arena, split test: 4 tasks of 2 templates", "buy 2", "set_status 2"]
     assert lines[3:5] == ["sites shop (2 tasks), shop_admin (2 tasks)", "policy expert"]
-    assert lines[-1] == "episodes 8: attempts per task 2; 0 are there, 8 to run"
+    assert lines[6] == "episodes 8: attempts per task 2; 0 are there, 8 to run"
+    assert lines[7].startswith(f"ok out: {tmp_path / 'new'}: ") and lines[8] == "ok suite: arena: 4 tasks"
+    assert lines[9].startswith("ok browser: Chromium starts") and lines[10:] == ["3 ok, 0 missing, 0 failed"]
     assert not list(tmp_path.iterdir())
 
 
@@ -41,19 +43,22 @@ def test_a_dry_run_counts_what_is_there_and_what_was_lost(tmp_path, capsys):
     assert run(tmp_path / "out") == 0
     assert "3 are there, 5 to run, 1 of them lost before" in capsys.readouterr().out
     assert run(tmp_path / "out", "seed=1") == 2
-    assert "holds an evaluation with other settings (seed)" in capsys.readouterr().err
+    assert "failed   out: " in (shown := capsys.readouterr().out) and "holds an evaluation with other settings (seed)" in shown
     assert tree(tmp_path) == before
 
 
-def test_a_dry_run_refuses_what_a_run_would(tmp_path, capsys):
-    for settings, message in (
-        (["templates=[by]"], "by"),
-        (["browser.executable=/no/such/browser"], "not an executable file"),
-        (["policy.kind=endpoint", "policy.tokenizer=/no/such/run"], "no tokenizer"),
-        (["policy.endpoint.prompt_price=-1"], "--set: policy.endpoint.prompt_price: -1.0; it must be at least 0"),
-        (["policy.endpoint.response_price=.nan"], "--set: policy.endpoint.response_price: nan; it must be at least 0"),
+def test_a_dry_run_lists_all_that_a_run_would_refuse(tmp_path, capsys):
+    wrong = ["templates=[by]", "browser.executable=/no/such/browser", "policy.kind=endpoint", "policy.tokenizer=/no/such/run"]
+    assert run(tmp_path / "out", *wrong, "policy.endpoint.base_url=http://127.0.0.1:1/v1") == 2
+    lines = capsys.readouterr().out.splitlines()
+    begins = ["ok       out: ", "failed   suite: ", "missing  policy.tokenizer: /no/such/run", "failed   browser.executable: /no/such"]
+    begins += ["failed   policy.endpoint.base_url: http://127.0.0.1:1/v1/models: cannot reach", "1 ok, 1 missing, 3 failed"]
+    assert [line.startswith(begin) for line, begin in zip(lines, begins, strict=True)] == [True] * 6, lines
+    for setting, message in (
+        ("policy.endpoint.prompt_price=-1", "--set: policy.endpoint.prompt_price: -1.0; it must be at least 0"),
+        ("policy.endpoint.response_price=.nan", "--set: policy.endpoint.response_price: nan; it must be at least 0"),
     ):
-        assert run(tmp_path / "out", *settings) == 2
+        assert run(tmp_path / "out", setting) == 2
         errors = capsys.readouterr().err
         assert errors.startswith("error: ") and message in errors and errors.count("\n") == 1
     assert not list(tmp_path.iterdir())

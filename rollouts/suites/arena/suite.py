@@ -19,11 +19,12 @@ from mira_arena.tasks import milestones
 from mira_arena.tasks.registry import TEMPLATES, instance, task_id, webarena_task
 from mira_arena.tasks.templates import SUITE, Instance
 from mira_jax.config import Port
+from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
 from rollouts.suites.arena.expert import Expert, draw_habits
-from rollouts.suites.base import take_turns, to_address
+from rollouts.suites.base import NewContext, take_turns, to_address
 from rollouts.suites.server import LocalServer
 
 
@@ -42,6 +43,7 @@ class ArenaSuite:
     def __init__(self, port: int = 0):
         self._visits: Visits = {}
         self.apps = {name: serve(application(name), self._visits) for name in APPLICATIONS}
+        self._port = port
         self._servers = {name: LocalServer(app, port and port + i) for i, (name, app) in enumerate(self.apps.items())}
 
     @property
@@ -58,6 +60,11 @@ class ArenaSuite:
     def webarena_task(self, task_id: str) -> dict[str, Any]:
         """Returns the task in WebArena's JSON form. Raises UserError if it does not exist."""
         return webarena_task(instance(task_id))
+
+    def needs(self, found: Needs, new_context: NewContext | None) -> None:
+        if new_context and self._port:
+            for place in range(len(self.apps)):
+                found.port("suite.options.port", "127.0.0.1", self._port + place)
 
     async def reset(self) -> None:
         return None

@@ -17,6 +17,7 @@ from playwright.async_api import Error
 from mira_jax import commands
 from mira_jax.errors import UserError, first_line
 from mira_jax.files import write_atomically
+from mira_jax.needs import Needs
 from rollouts.errors import InfraError
 from rollouts.suites.base import to_address
 from rollouts.suites.infinity.suite import Checked, InfinityOptions, InfinitySuite
@@ -37,8 +38,6 @@ class CheckConfig:
 
 def main(settings: CheckConfig) -> int:
     suite = InfinitySuite(checkout=settings.checkout, python=settings.python)
-    if not settings.out:
-        raise UserError("out: name the file to write, for example --out infinity.json")
     out = Path(settings.out)
     if out.exists():
         raise UserError(f"{out}: exists already; choose another file")
@@ -80,7 +79,16 @@ async def _passed(suite: InfinitySuite, app: str, browsers: BrowserPool) -> tupl
     return tuple(item.task.id for item, verdict in zip(items, verdicts, strict=True) if verdict["passed"])
 
 
-COMMAND = commands.Command("infinity-check", main, CheckConfig, __doc__, flags=("checkout", "out", "python"))
+def needs(settings: CheckConfig, found: Needs) -> None:
+    with found.attempt("checkout"):
+        InfinitySuite(checkout=settings.checkout, python=settings.python)
+    found.output("out", settings.out)
+
+
+REQUIRED = {"out": "name the file to write, for example --out infinity.json"}
+COMMAND = commands.Command(
+    "infinity-check", main, CheckConfig, __doc__, flags=("checkout", "out", "python"), required=REQUIRED, needs=needs
+)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

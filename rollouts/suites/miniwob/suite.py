@@ -20,9 +20,10 @@ from starlette.staticfiles import StaticFiles
 from mira_jax.config import Port
 from mira_jax.errors import UserError
 from mira_jax.extras import install
+from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import FIRST_SEED
-from rollouts.suites.base import take_turns, to_address
+from rollouts.suites.base import NewContext, take_turns, to_address
 from rollouts.suites.miniwob.expert import Expert
 from rollouts.suites.server import LocalServer
 
@@ -67,7 +68,7 @@ class MiniwobSuite:
     def __init__(self, port: int = 0, threshold: float = 1.0):
         folder = find_pages()
         self.pages = tuple(sorted(path.stem for path in (folder / "miniwob").glob("*.html")))
-        self._threshold = threshold
+        self._port, self._threshold = port, threshold
         self._server = LocalServer(StaticFiles(directory=folder), port)
 
     @property
@@ -82,6 +83,10 @@ class MiniwobSuite:
         if not match or match["page"] not in self.pages or match["split"] not in FIRST_SEED:
             raise UserError(f"task: no task {task_id!r} in MiniWoB++")
         return _task(match["page"], match["split"], int(match["number"]))
+
+    def needs(self, found: Needs, new_context: NewContext | None) -> None:
+        if new_context:
+            found.port("suite.options.port", "127.0.0.1", self._port)
 
     async def reset(self) -> None:
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mira_jax import commands
 from mira_jax.errors import UserError
+from mira_jax.needs import Needs
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.suites.webarena.report import tables
 from rollouts.suites.webarena.tasks import SUITE, read_tasks, to_task
@@ -23,8 +24,6 @@ class ReportConfig:
 
 
 def main(settings: ReportConfig) -> int:
-    if not settings.folder:
-        raise UserError("folder: name the folder of an evaluation")
     tasks = [to_task(task_id, item) for task_id, item in read_tasks(settings.tasks).items()]
     successes: dict[str, bool] = {}
     for trajectory in ShardReader(Path(settings.folder) / "labelled"):
@@ -38,7 +37,14 @@ def main(settings: ReportConfig) -> int:
     return 0
 
 
-COMMAND = commands.Command("webarena-report", main, ReportConfig, __doc__, flags=("folder",))
+def needs(settings: ReportConfig, found: Needs) -> None:
+    found.input("folder", settings.folder)
+    with found.attempt("tasks"):
+        read_tasks(settings.tasks)
+
+
+REQUIRED = {"folder": "name the folder of an evaluation"}
+COMMAND = commands.Command("webarena-report", main, ReportConfig, __doc__, flags=("folder",), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

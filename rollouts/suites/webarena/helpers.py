@@ -75,6 +75,10 @@ class Helpers:
         except Error:
             return ""
 
+    async def log_in(self) -> None:
+        """Logs in to the shop's web API. Raises SiteError."""
+        await self._api("/rest/V1/store/storeConfigs")
+
     async def _api(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """Returns the response of the shop's web API."""
         if self.admin is None:

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -15,12 +17,15 @@ from playwright.async_api import Page as BrowserPage
 
 from mira_jax import config
 from mira_jax.config import NonNegative, Positive
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import ConfigError, UserError, first_line, raise_all
+from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
-from rollouts.errors import BrowserError, SiteError
+from rollouts.errors import BrowserError, InfraError, SiteError
 from rollouts.llm.endpoint import EndpointConfig
+from rollouts.llm.probe import ask_chat
 from rollouts.suites import evaluators
-from rollouts.suites.base import spread, to_address
+from rollouts.suites.base import NewContext, spread, to_address
+from rollouts.suites.judge import KEY as JUDGE
 from rollouts.suites.judge import ModelReader, NoVerdict
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
 from rollouts.suites.webarena.login import FORMS, Logins
@@ -85,9 +90,13 @@ class WebArenaLiteSuite:
         self.sites = {site: _address(site, url) for site, url in self.options.sites.items()}
         self.addresses = {placeholder(site): url for site, url in self.sites.items()}
         self._reader = reader or (ModelReader(self.options.judge) if self.options.judge else None)
-        self._items = read_tasks(self.options.tasks)
         self._logins: Logins | None = None
         self._helpers: Helpers | None = None
+
+    @functools.cached_property
+    def _items(self) -> dict[str, dict[str, Any]]:
+        """The tasks of the benchmark by id. Raises UserError."""
+        return read_tasks(self.options.tasks)
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -125,6 +134,37 @@ class WebArenaLiteSuite:
         await asyncio.gather(*[_reset(site, command, limit) for site, command in self.options.reset.items()])
         patient = bool(self.options.reset)
         await asyncio.gather(*[_wait_for(site, url, limit if patient else 0.0) for site, url in self.sites.items()])
+
+    def needs(self, found: Needs, new_context: NewContext | None) -> None:
+        judge = self.options.judge
+        if judge:
+            found.variable(f"{JUDGE}.api_key_env", judge.api_key_env)
+            found.ask(JUDGE, lambda _: ask_chat(judge, JUDGE), judge)
+        if not new_context:
+            return
+        for site, command in self.options.reset.items():
+            if not shutil.which(command[0]):
+                found.missing(f"suite.options.reset.{site}", f"{command[0]}: no such program; install it, or give its path")
+        for site, url in self.sites.items():
+            found.ask(f"suite.options.sites.{site}", functools.partial(_ask_site, site, url), url)
+        for name, account in self.options.accounts.items():
+            unset = _unset(name, account)
+            for error in unset:
+                found.failed(error)
+            if not unset and ("shopping" if name == SHOP_API else name) in self.sites:
+                found.ask(f"suite.options.accounts.{name}", functools.partial(self._ask_account, name, account, new_context), account)
+
+    async def _ask_account(self, name: str, account: Account, new_context: NewContext, stack: contextlib.AsyncExitStack) -> str:
+        """Logs in to a site, or to the shop's web API. Raises UserError."""
+        pair = _account(name, account)
+        try:
+            if name == SHOP_API:
+                await Helpers(self.sites, pair).log_in()
+            else:
+                await Logins(self.sites, {name: pair}).sign_in(name, await new_context(stack))
+        except (InfraError, Error) as error:
+            raise ConfigError(f"suite.options.accounts.{name}", f"no login: {first_line(error)}") from None
+        return f"logged in, with the account in {account.user}"
 
     async def start(self) -> None:
         self._logins = Logins(self.sites, {site: _account(site, self.options.accounts[site]) for site in FORMS if site in self._signable()})
@@ -180,10 +220,11 @@ class WebArenaLiteSuite:
                 needed.add("judge")
             for key in needed:
                 missing.setdefault(key, []).append(task.id)
-        for key in sorted(missing):
-            raise UserError(f"suite.options.{key} is not set, and {len(missing[key])} of the tasks need it, the first {missing[key][0]}")
-        for name, account in self.options.accounts.items():
-            _account(name, account)
+        errors = [
+            ConfigError(f"suite.options.{key}", f"not set, and {len(missing[key])} of the tasks need it, the first {missing[key][0]}")
+            for key in sorted(missing)
+        ]
+        raise_all([*errors, *(error for name, account in self.options.accounts.items() for error in _unset(name, account))])
 
 
 class WebArenaSession:
@@ -276,12 +317,16 @@ def _host(url: str) -> str:
 
 def _account(name: str, account: Account) -> tuple[str, str]:
     """Returns user name and password. Raises UserError."""
-    values = []
-    for variable in (account.user, account.password):
-        if not os.environ.get(variable):
-            raise UserError(f"suite.options.accounts.{name}: the environment variable {variable} is not set")
-        values.append(os.environ[variable])
-    return values[0], values[1]
+    raise_all(_unset(name, account))
+    return os.environ[account.user], os.environ[account.password]
+
+
+def _unset(name: str, account: Account) -> list[UserError]:
+    return [
+        ConfigError(f"suite.options.accounts.{name}", f"the environment variable {variable} is not set")
+        for variable in (account.user, account.password)
+        if not os.environ.get(variable)
+    ]
 
 
 async def _reset(site: str, command: Sequence[str], limit: float) -> None:
@@ -304,6 +349,12 @@ async def _reset(site: str, command: Sequence[str], limit: float) -> None:
         raise UserError(f"suite.options.reset.{site}: {command[0]} ended with status {status}")
 
 
+async def _ask_site(site: str, url: str, _: object) -> str:
+    """Requests the site's first page. Raises UserError."""
+    await _wait_for(site, url, 0.0)
+    return f"{url} answers"
+
+
 async def _wait_for(site: str, url: str, limit: float) -> None:
     """Polls the site until it answers, at least once. Raises UserError."""
     async with httpx.AsyncClient(timeout=10.0, follow_redirects=True) as client:
@@ -316,5 +367,7 @@ async def _wait_for(site: str, url: str, limit: float) -> None:
             except httpx.HTTPError as error:
                 failure = type(error).__name__
             if asyncio.get_running_loop().time() >= limit:
-                raise UserError(f"suite.options.sites.{site}: {url} does not answer ({failure}); start the site, or mend its address")
+                raise ConfigError(
+                    f"suite.options.sites.{site}", f"{url} does not answer ({failure}); start the site, or correct its address"
+                )
             await asyncio.sleep(1.0)
