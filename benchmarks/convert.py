@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="270m")
     parser.add_argument("--scratch", help="where to put the files; default: the system's folder for temporary files")
-    parser.add_argument("--json", metavar="PATH", help="write every figure")
+    parser.add_argument("--json", metavar="PATH", help="file for all figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         figures = measure(PRESETS[arguments.preset], Path(scratch))
@@ -47,7 +47,7 @@ def main() -> None:
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if not figures["equal"]:
-        raise SystemExit("the export differs from what was brought in")
+        raise SystemExit("the export differs from the imported weights")
 
 
 def measure(config: Gemma3Config, scratch: Path) -> dict:
@@ -148,7 +148,7 @@ def show(figures: dict) -> None:
     print(f"{figures['date']}, {figures['machine']}, {versions}")
     size, equal = f"{figures['bytes'] / 1e9:.2f} GB", "all equal" if figures["equal"] else "NOT equal"
     print(f"{figures['preset']}: {figures['parameters']:,} parameters, {size}, {figures['tensors']} tensors, {equal} after the round trip")
-    print("| step | seconds | GB/s | beside cp | CPU s | peak resident GB |\n|---|---|---|---|---|---|")
+    print("| step | seconds | GB/s | time relative to cp | CPU s | peak resident GB |\n|---|---|---|---|---|---|")
     for name, step in figures["steps"].items():
         ours = name in figures["ratios"]
         ratio, peak = (f"{figures['ratios'][name]:.2f}", f"{step['peak_resident_gb']:.2f}") if ours else ("1", "")

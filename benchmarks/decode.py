@@ -50,10 +50,10 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=1000, help="tokens of a prompt")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens for each prompt")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of ours")
-    parser.add_argument("--peer-dtype", choices=("float32", "bfloat16"), help="of transformers; default: the same")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="dtype of mira_jax")
+    parser.add_argument("--peer-dtype", choices=("float32", "bfloat16"), help="dtype of transformers; default: the same")
     parser.add_argument("--peers", default=".venv-peers/bin/python", help="a Python with torch and transformers")
-    parser.add_argument("--json", help="writes every figure there, and a flat `ratios`")
+    parser.add_argument("--json", help="file for all figures and a flat `ratios`")
     parser.add_argument("--worker", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -67,7 +67,10 @@ def main() -> None:
         two = stack.enter_context(worker(arguments.peers, "theirs", model, arguments.size, peer_dtype))
         machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
         print(f"{datetime.date.today()}, {machine}, {one.versions}, {two.versions}; {arguments.size}, prompts of {arguments.prompt}")
-        print("| batch | new tokens | ours ms | static | dynamic | ours spread | times faster | by CPU | equal tokens |\n|" + "---|" * 9)
+        print(
+            "| batch | new tokens | ours ms | static | dynamic | ours, range | speedup | speedup in CPU time | equal tokens |\n|"
+            + "---|" * 9
+        )
         cases, ratios = [], {}
         for batch in arguments.batch:
             for tokens in (1, arguments.tokens):
@@ -86,7 +89,7 @@ def main() -> None:
             first, whole = cases[-2]["median"], cases[-1]["median"]
             decode = {side: whole[side] - first[side] for side in whole}
             ratios[f"{arguments.size}/batch_{batch}/decode"] = min(decode[cache] for cache in CACHES) / decode["ours"]
-            print(f"| {batch} | decode alone | " + " | ".join(f"{1e3 * decode[side]:.0f}" for side in ("ours", *CACHES)), end=" | ")
+            print(f"| {batch} | decode only | " + " | ".join(f"{1e3 * decode[side]:.0f}" for side in ("ours", *CACHES)), end=" | ")
             print(f"| {ratios[f'{arguments.size}/batch_{batch}/decode']:.2f} | | |", flush=True)
         if arguments.json:
             about = {"date": str(datetime.date.today()), "machine": machine, "ours": one.versions, "theirs": two.versions}

@@ -100,8 +100,8 @@ CASES = (
         scan_layers=True,
     ),
     Case("no pattern, scanned", sizes={"num_hidden_layers": 5, "layer_types": [GLOBAL, LOCAL, LOCAL, GLOBAL, LOCAL]}, scan_layers=True),
-    Case("global layers alone", sizes={"layer_types": [GLOBAL] * 3}),
-    Case("local layers alone", sizes={"layer_types": [LOCAL] * 3}, decode=True),
+    Case("only global layers", sizes={"layer_types": [GLOBAL] * 3}),
+    Case("only local layers", sizes={"layer_types": [LOCAL] * 3}, decode=True),
     Case("window 1", texts=(20, 17), sizes={"sliding_window": 1}, decode=True),
     Case("window 20, text 19", texts=(19, 19), sizes={"sliding_window": 20}),
     Case("window 20, text 20", texts=(20, 20), sizes={"sliding_window": 20}, decode=True),
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", metavar="WORDS", help="only those whose name has one of these")
     parser.add_argument("--seeds", type=int, default=3, help="models of each case, in bfloat16")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="writes every figure there, and a flat `ratios`")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for all figures and a flat `ratios`")
     arguments = parser.parse_args()
     chosen = [case for case in CASES if not arguments.cases or any(words in case.name for words in arguments.cases)]
     versions = {name: version(name) for name in ("jax", "flax", "torch", "transformers")}

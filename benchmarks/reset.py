@@ -22,7 +22,7 @@ FIRST = 50_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write every figure here")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for all figures")
     arguments = parser.parse_args()
     machine = f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(machine)

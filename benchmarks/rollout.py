@@ -65,14 +65,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contexts", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--domains", nargs="+", choices=APPLICATIONS, default=list(APPLICATIONS), help="of the arena; default: all")
-    parser.add_argument("--episodes", type=int, help="in each run; default: one of each template")
+    parser.add_argument(
+        "--domains", nargs="+", choices=APPLICATIONS, default=list(APPLICATIONS), help="applications of the arena; default: all"
+    )
+    parser.add_argument("--episodes", type=int, help="episodes of each run; default: one per template")
     parser.add_argument("--draw", action="store_true", help="paint the pages, as sites with animation need")
     parser.add_argument("--screenshots", action="store_true", help="keep a JPEG of every page")
     parser.add_argument("--browsergym", type=Path, metavar="PYTHON", help="the Python that has browsergym-miniwob")
-    parser.add_argument("--latency", type=float, metavar="SECONDS", help="of the policy at each step; ours alone is run then")
-    parser.add_argument("--memory", type=int, metavar="EPISODES", help="run so many, tell the memory at every 100, and nothing else")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write every figure here")
+    parser.add_argument(
+        "--latency", type=float, metavar="SECONDS", help="latency of the policy at each step; then plain Playwright is not measured"
+    )
+    parser.add_argument(
+        "--memory", type=int, metavar="EPISODES", help="only run this number of episodes, and print the memory after every 100"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for all figures")
     arguments = parser.parse_args()
     arguments.templates = [name for name, made in TEMPLATES.items() if made.applications[0] in arguments.domains and not made.held_out]
     arguments.episodes = arguments.memory or arguments.episodes or len(arguments.templates)
@@ -126,18 +132,18 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
 
 def memory_over_episodes(arguments: argparse.Namespace) -> dict[str, object]:
     """Prints the memory of the process tree after every 100 finished episodes."""
-    told: dict[int, float] = {}
+    memory: dict[int, float] = {}
 
     def watch(tree: "_Tree", folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             done = len(os.listdir(folder / SPOOL)) // 100 * 100
-            if done not in told and done:
-                told[done] = tree.pss_mib()
-                print(f"{done} episodes: {told[done]:,.0f} MiB", flush=True)
+            if done not in memory and done:
+                memory[done] = tree.pss_mib()
+                print(f"{done} episodes: {memory[done]:,.0f} MiB", flush=True)
 
     tally, _ = _collect(arguments.contexts[-1], arguments, watch)
     print(f"{tally.steps_per_second:.1f} steps/s, {3600 * sum(tally.status.values()) / tally.seconds:,.0f} trajectories/h")
-    return {"pss_mib": told, "steps_per_second": tally.steps_per_second}
+    return {"pss_mib": memory, "steps_per_second": tally.steps_per_second}
 
 
 def ours(contexts: int, arguments: argparse.Namespace) -> dict[str, float]:

@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="writes every figure there, and a flat `ratios`")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for all figures and a flat `ratios`")
     arguments = parser.parse_args()
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     figures = {"date": str(datetime.date.today()), "machine": machine, "jax": jax.__version__, "flax": flax.__version__}

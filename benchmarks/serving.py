@@ -38,16 +38,21 @@ SIZES = {"width": 128, "layers": 4, "query_heads": 4, "kv_heads": 1, "head_dim":
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8])
-    parser.add_argument("--prompt", type=int, default=200, help="tokens of a prompt, give or take a fifth")
-    parser.add_argument("--tokens", type=int, default=10, help="tokens of an answer")
+    parser.add_argument("--prompt", type=int, default=200, help="mean tokens of a prompt; the length varies by 20 %%")
+    parser.add_argument("--tokens", type=int, default=10, help="tokens of a completion")
     parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured for each number of clients, after as long a warm-up")
-    parser.add_argument("--episodes", type=int, help="run so many episodes at once instead")
-    parser.add_argument("--steps", type=int, default=10, help="of an episode")
-    parser.add_argument("--page", type=int, nargs="+", default=[200, 1000], help="tokens of a page, about")
-    parser.add_argument("--answer", type=int, default=20, help="tokens of a past answer in the prompt, about")
-    parser.add_argument("--rounds", type=int, default=3, help="of episodes")
-    parser.add_argument("--json", help="writes every figure there, and a flat `ratios`")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=5.0,
+        help="duration of a measurement, for each number of clients, after a warm-up of the same length",
+    )
+    parser.add_argument("--episodes", type=int, help="number of concurrent episodes to run instead")
+    parser.add_argument("--steps", type=int, default=10, help="steps of an episode")
+    parser.add_argument("--page", type=int, nargs="+", default=[200, 1000], help="approximate tokens of a page")
+    parser.add_argument("--answer", type=int, default=20, help="approximate tokens of a past response in the prompt")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of episodes")
+    parser.add_argument("--json", help="file for all figures and a flat `ratios`")
     arguments = parser.parse_args()
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}"
     print(f"{datetime.date.today()}, {machine}")
@@ -79,15 +84,19 @@ def measure_load(folder: Path, tokenizer: Tokenizer, arguments: argparse.Namespa
 
 def measure_episodes(folder: Path, tokenizer: Tokenizer, arguments: argparse.Namespace) -> tuple[list[dict], dict[str, float]]:
     cases, ratios = [], {}
-    print("| page tokens | prompt tokens, mean | found | not read again | kept s | not kept s | times faster |\n" + "|---|" + "---|" * 6)
+    print(
+        "| page tokens | prompt tokens, mean | cache hits | tokens from cache | with cache s | without s | speedup |\n"
+        + "|---|"
+        + "---|" * 6
+    )
     for page in arguments.page:
-        seconds: dict[str, list[float]] = {"kept": [], "not kept": []}
+        seconds: dict[str, list[float]] = {"cache": [], "no cache": []}
         with (
             serving(folder, "max_length=8192") as (with_prefixes, _),
             serving(folder, "max_length=8192", "prefix_cache_mb=0") as (without, _),
         ):
             for number in range(-1, arguments.rounds):
-                servers = [("kept", with_prefixes), ("not kept", without)][:: 1 if number % 2 else -1]
+                servers = [("cache", with_prefixes), ("no cache", without)][:: 1 if number % 2 else -1]
                 if number == 0:
                     before = counts(with_prefixes)
                 for side, url in servers:
@@ -98,12 +107,12 @@ def measure_episodes(folder: Path, tokenizer: Tokenizer, arguments: argparse.Nam
             done = {name: value - before[name] for name, value in counts(with_prefixes).items()}
         case = {
             "page": page, "seconds": seconds, "prompt_tokens": done["prompt_tokens"] / done["completions"],
-            "found": done["prefix_hits"] / done["completions"], "not_read_again": done["prefix_tokens"] / done["prompt_tokens"],
+            "prefix_hits": done["prefix_hits"] / done["completions"], "prefix_tokens": done["prefix_tokens"] / done["prompt_tokens"],
         }  # fmt: skip
         kept, other = (statistics.median(times) for times in seconds.values())
-        ratios[f"page_{page}/not_kept/kept"] = other / kept
+        ratios[f"page_{page}/no_cache/cache"] = other / kept
         print(
-            f"| {page} | {case['prompt_tokens']:.0f} | {case['found']:.0%} | {case['not_read_again']:.0%} | {kept:.2f} | {other:.2f} |"
+            f"| {page} | {case['prompt_tokens']:.0f} | {case['prefix_hits']:.0%} | {case['prefix_tokens']:.0%} | {kept:.2f} | {other:.2f} |"
             f" {other / kept:.2f} |",
             flush=True,
         )

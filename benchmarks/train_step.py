@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--transformers", default=".venv-peers/bin/python", help="a Python with torch and transformers")
     parser.add_argument("--tunix", default=".venv-tunix/bin/python", help="a Python with google-tunix")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="writes every figure there, and a flat `ratios`")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for all figures and a flat `ratios`")
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", default=".venv-verified/bin/python", help="the Python that has webarena-verified")
     parser.add_argument("--tasks", default="", help="WebArena-Lite's wheel or JSON, if the package is not installed")
-    parser.add_argument("--json", help="write every case and both verdicts there")
+    parser.add_argument("--json", help="file for all cases and both verdicts")
     parser.add_argument("--as-peer", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.as_peer:
@@ -54,15 +54,15 @@ def main() -> int:
     for case, verdict in zip(cases, theirs["verdicts"], strict=True):
         mine = ours(case, addresses)
         case |= {"ours": mine, "theirs": verdict}
-        outcome = "same" if mine == verdict else "ours alone" if mine else "theirs alone"
-        table.setdefault(case["kind"], collections.Counter()).update(["met by ours"] * mine + [outcome])
+        outcome = "same" if mine == verdict else "only ours" if mine else "only theirs"
+        table.setdefault(case["kind"], collections.Counter()).update(["accepted by ours"] * mine + [outcome])
         if outcome != "same":
-            print(f"task {case['task']}, {case['kind']}: {outcome} take {case.get('url') or case['answer']!r}")
+            print(f"task {case['task']}, {case['kind']}: {outcome} accepts {case.get('url') or case['answer']!r}")
     print(f"{datetime.date.today()}, webarena-verified {theirs['version']}, {len({case['task'] for case in cases})} tasks")
-    print("| case | cases | met by ours | same verdict | ours alone | theirs alone |\n|---|---|---|---|---|---|")
+    print("| case | cases | accepted by ours | same verdict | only ours | only theirs |\n|---|---|---|---|---|---|")
     for kind, counts in table.items():
-        columns = (counts[name] for name in ("met by ours", "same", "ours alone", "theirs alone"))
-        print(f"| {kind} | {sum(counts.values()) - counts['met by ours']} | {' | '.join(map(str, columns))} |")
+        columns = (counts[name] for name in ("accepted by ours", "same", "only ours", "only theirs"))
+        print(f"| {kind} | {sum(counts.values()) - counts['accepted by ours']} | {' | '.join(map(str, columns))} |")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(cases, indent=1))
     return 0

@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", default=".venv-webarena/bin/python", help="the Python that has WebArena-Lite's evaluators")
     parser.add_argument("--tasks", default="", help="the wheel or its JSON; default: the installed package")
-    parser.add_argument("--json", help="write every case and both scores there")
+    parser.add_argument("--json", help="file for all cases and both scores")
     parser.add_argument("--as-peer", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.as_peer:

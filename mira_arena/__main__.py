@@ -57,7 +57,7 @@ def _serve(seed: int, port: int, site: str | None) -> None:
         print(f"{'index':14} http://127.0.0.1:{ports[0]}/")
     for name, address in addresses.items():
         print(f"{name:14} {address}")
-    print("each browser gets sites of its own; stop with ctrl-c", flush=True)
+    print("each browser session has its own copy of the sites; press Ctrl-C to stop", flush=True)
     server = uvicorn.Server(
         uvicorn.Config(
             _ByPort(zip(ports, apps, strict=True)),

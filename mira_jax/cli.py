@@ -29,10 +29,10 @@ class Entry:
 
 
 COMMANDS = {
-    "demo": Entry("mira_jax.phases", "one phase of MiRA on the sites that ship", "train", "configs/demo/phases.yaml"),
+    "demo": Entry("mira_jax.phases", "run one phase of MiRA on the sites in the package", "train", "configs/demo/phases.yaml"),
     "phases": Entry("mira_jax.phases", "run a list of stages from end to end"),
-    "collect": Entry("rollouts.collect", "try tasks in a browser and write the episodes as shards"),
-    "label": Entry("rollouts.label", "judge outcome and milestones of collected episodes"),
+    "collect": Entry("rollouts.collect", "attempt tasks in a browser and write the episodes as shards"),
+    "label": Entry("rollouts.label", "decide outcome and milestones of collected episodes"),
     "train": Entry("mira_jax.train", "train a policy or a critic", "train"),
     "score": Entry("mira_jax.score", "compute log-probs, V and P of every step", "train"),
     "serve": Entry("mira_jax.serve", "serve a policy as an OpenAI-compatible endpoint", "train"),
@@ -40,11 +40,11 @@ COMMANDS = {
     "compare": Entry("rollouts.compare", "compare two evaluations task by task, or two methods over seeds"),
     "report": Entry("rollouts.report", "write the HTML page of several evaluations"),
     "export": Entry("mira_jax.export", "write a policy as a Hugging Face folder", "train"),
-    "import-model": Entry("mira_jax.import_model", "bring in weights of Hugging Face or Google", "train"),
+    "import-model": Entry("mira_jax.import_model", "import weights from Hugging Face or Google", "train"),
     "size": Entry("mira_jax.size", "compute memory and time of a training step on given accelerators", "train"),
-    "arena": Entry("mira_arena.__main__", "serve the sites that ship to your own browser"),
+    "arena": Entry("mira_arena.__main__", "serve the sites in the package to your own browser"),
     "webarena-report": Entry("rollouts.suites.webarena.__main__", "tabulate an evaluation of WebArena-Lite"),
-    "infinity-check": Entry("rollouts.suites.infinity.__main__", "find tasks of WebArena-Infinity that pass untouched"),
+    "infinity-check": Entry("rollouts.suites.infinity.__main__", "find tasks of WebArena-Infinity that pass without any action"),
     "preflight": Entry("mira_jax.preflight", "list everything that a command lacks, without starting it"),
     "completion": Entry("mira_jax.completion", "print a script for shell completion"),
 }

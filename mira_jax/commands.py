@@ -62,7 +62,7 @@ class Command:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on from here", file=sys.stderr)
+            print("interrupted; run the same command again to resume", file=sys.stderr)
             return 130
 
     def gather(self, arguments: argparse.Namespace, config: str | None = None) -> tuple[dict[str, Any], configs.Origins]:
@@ -80,9 +80,17 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         parser = _Parser(self.config_type, prog=f"mira {self.name}", description=self.description)
-        parser.add_argument("--config", metavar="YAML", help="what differs from the defaults")
-        parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key, dots between levels; repeatable")
-        parser.add_argument("--print-config", action="store_true", help="print the whole config as YAML for --config, and do nothing else")
+        parser.add_argument("--config", metavar="YAML", help="config file with the keys that differ from the defaults")
+        parser.add_argument(
+            "--set",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            help="set one key, with dots between levels; may be given several times",
+        )
+        parser.add_argument(
+            "--print-config", action="store_true", help="print the complete config as YAML, in the form that --config reads, and exit"
+        )
         kinds = typing.get_type_hints(self.config_type)
         for name in self.positional:
             parser.add_argument("flag_" + name, metavar=name.upper(), nargs="?", help=f"short for --set {name}={name.upper()}")

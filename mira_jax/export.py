@@ -107,7 +107,7 @@ def export_adapter(run: str, weights: Weights, out: Path, multimodal: bool) -> N
                 print(f"{out}: complete already")
                 return
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise UserError(f"{out}: is already there; give another folder")
+                raise UserError(f"{out}: already exists; choose another folder")
             publish(partial, out)
     except OSError as error:
         raise UserError(f"{out}: cannot write the adapters: {error}; free some disk space, or choose another folder") from None
@@ -121,8 +121,8 @@ def _report_survival(weights: MergedWeights) -> None:
     print(f"adapters: {total.share:.1%} of their change is in the export ({each}), with an error of {total.error:.1%} of its norm")
     if total.share < LEAST_SHARE or total.error > MOST_ERROR:
         print(
-            "warning: the export is not the policy that was trained, as bfloat16 is too coarse for what the adapters change; "
-            "give --set dtype=float32, or --set adapter=true for the adapters by themselves, and another out",
+            "warning: the export differs from the trained policy, because bfloat16 cannot represent the change by the adapters; "
+            "set dtype=float32, or adapter=true to export only the adapters, and choose another out",
             file=sys.stderr,
         )
 

@@ -40,7 +40,7 @@ class ImportConfig:
 def main(config: ImportConfig) -> None:
     out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is already there; give another folder")
+        raise UserError(f"{out}: already exists; choose another folder")
     with sole_writer(out, "a run"):
         _import(config, out)
 

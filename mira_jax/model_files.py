@@ -64,8 +64,8 @@ def _compare(path: Path) -> None:
     digests = read_json(path.parent / DIGESTS)
     if path.name in digests and digests[path.name] != _sha256(path):
         raise UserError(
-            f"{path}: was damaged or changed after the run wrote it: its SHA-256 is not the one in {DIGESTS}; put a copy back, "
-            f"or, if the change was meant, remove {DIGESTS}"
+            f"{path}: was damaged or changed after the run wrote it: its SHA-256 is not the one in {DIGESTS}; restore a copy, "
+            f"or, if the change was intended, remove {DIGESTS}"
         )
 
 

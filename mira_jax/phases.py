@@ -174,7 +174,7 @@ def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
     if code:
         raise UserError(
             f"stage {stage.name} failed with exit code {code}; its message is above. "
-            f"Run the same command again to go on from here. It was: {shlex.join(command)}"
+            f"Run the same command again to resume. The stage was: {shlex.join(command)}"
         )
 
 

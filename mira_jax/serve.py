@@ -101,7 +101,7 @@ def make_engine(config: ServeConfig) -> Engine:
     use_precision(config.precision)
     model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
     if not isinstance(model, Gemma3):
-        raise UserError(f"{config.model}: a critic, which has no words to say; serve a policy")
+        raise UserError(f"{config.model}: a critic, which generates no text; serve a policy")
     tokenizer = Tokenizer(config.model)
     tokenizer.fit(sizes.vocabulary_size, config.model)
     max_length = min(config.max_length, sizes.max_positions)

@@ -76,7 +76,9 @@ class TrainConfig:
         if self.optimizer.master and self.model.param_dtype == "float32":
             raise ConfigError("optimizer.master", "the parameters are float32 already; leave it out, or set model.param_dtype=bfloat16")
         if self.data.rows % self.optimizer.accumulate:
-            raise ConfigError("optimizer.accumulate", f"{self.data.rows} rows can't be cut into {self.optimizer.accumulate} equal parts")
+            raise ConfigError(
+                "optimizer.accumulate", f"{self.data.rows} rows can't be divided into {self.optimizer.accumulate} equal parts"
+            )
 
 
 def main(config: TrainConfig) -> int:
@@ -123,7 +125,7 @@ def _train(config: TrainConfig) -> int:
                     write_model_json(run.path, model.config, recipe.heads, lora)
         result = _fit(config, run, recipe, packed, model, layout)
         if not result.finished:
-            _say(f"stopped after update {result.step}, which is saved; go on with: {run.restart}")
+            _say(f"stopped after update {result.step}, which is saved; resume with: {run.restart}")
             return 130
         if processes.first():
             run.finish(result.step, result.metrics, result.seconds)
@@ -143,7 +145,7 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
     params, frozen = model.skeleton.split(model.make_params(layout)) if model.skeleton.frozen or not step else (None, {})
     if step:
         state = checkpoints.restore(layout.abstract(abstract), data)
-        _say(f"{run.path}: goes on after update {step} of {updates}")
+        _say(f"{run.path}: continues after update {step} of {updates}")
     else:
         state = init_state(params, optimizer, layout.of(abstract))
     evaluate = None

@@ -41,13 +41,13 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds):
-            raise ConfigError("seeds", f"{self.seeds} names one twice; a run counts once")
+            raise ConfigError("seeds", f"{self.seeds} contains a seed twice; list each seed once")
         for name in ("baseline", "treatment"):
             folder = getattr(self, name)
             if folder and self.seeds and PLACE not in folder:
-                raise ConfigError(name, f"{folder} is the same run for every seed; write {PLACE} in place of the number")
+                raise ConfigError(name, f"{folder} is the same run for every seed; write {PLACE} where the seed stands")
             if not self.seeds and PLACE in folder:
-                raise ConfigError("seeds", f"{folder} has a place for one; name them, for example --set seeds=[0,1,2]")
+                raise ConfigError("seeds", f"{folder} contains {PLACE}; list the seeds, for example --set seeds=[0,1,2]")
 
 
 def main(config: CompareConfig) -> int:
@@ -96,12 +96,12 @@ def seeds_text(pairs: dict[int, Paired], over: SeedComparison, level: float) -> 
         lines.append(f"{seed:>{width}}  {means}  {one.wins:5d}  {one.losses:6d}  {one.ties:5d}  {p_value(one.p_value)}")
     lines.append("")
     if len(pairs) < 2:
-        return "\n".join([*lines, "one seed: nothing can be said of the methods beyond this run; name at least two in seeds"])
+        return "\n".join([*lines, "one seed: no conclusion about the methods is possible; list at least two seeds"])
     lines.append(f"over {len(pairs)} seeds, on these tasks: {points(over, level)} ({over.interval})")
     least = f"{len(pairs)} seeds can give no p below {p_value(over.smallest_p)}"
     lines.append(f"{over.test}, {over.sided}: p = {p_value(over.p_value)}; {least}")
     if over.low is None:
-        lines.append("no interval: the differences of all seeds are equal, which says nothing of how much seeds vary")
+        lines.append("no interval: the differences of all seeds are equal, so the variation between seeds is unknown")
     return "\n".join(lines)
 
 

@@ -55,7 +55,10 @@ def main(settings: EvaluateConfig) -> int:
     lost = lost_episodes(folder / EPISODES / LOST)
     if len(lost) == tally.wanted:
         cause = lost[-1].error
-        raise UserError(f"all {len(lost)} episodes were lost to infrastructure errors, the last one to: {cause}; mend it and run again")
+        raise UserError(
+            f"all {len(lost)} episodes were lost to infrastructure errors, the last one to: {cause}; fix the cause and run the same "
+            "command again"
+        )
     judged_by = config.to_tree(settings.suite)
     if not is_labelled(folder / EPISODES, folder / LABELLED, judged_by):
         suite = make_suite(settings.suite.name, **settings.suite.options)
@@ -102,7 +105,7 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
         if changed:
             raise UserError(f"{folder}: holds an evaluation with other settings ({', '.join(changed)}); choose another folder")
     elif any(entry.is_file() and entry != path for entry in folder.rglob("[!.]*")):
-        raise UserError(f"{folder}: not empty, and no evaluation; choose another folder")
+        raise UserError(f"{folder}: neither empty nor an evaluation; choose another folder")
 
 
 def _identity(value: Any) -> Any:

@@ -29,7 +29,7 @@ def instance(identity: str) -> Instance:
     if not match or not template or match["application"] != template.applications[0] or match["split"] not in SPLITS:
         raise UserError(f"task: no task {identity!r} in the arena")
     if template.held_out and match["split"] != "test":
-        raise UserError(f"task: {template.name} has instances in the test split alone")
+        raise UserError(f"task: {template.name} has instances only in the test split")
     return make_instance(template, match["split"], int(match["number"]))
 
 

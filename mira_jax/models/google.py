@@ -154,7 +154,7 @@ def sizes_of(folder: str | Path, shapes: Mapping[str, tuple[int, ...]], sizes: M
         if all(getattr(sized, name) == value for name, value in known.items()):
             return sized
     raise UserError(
-        f"{folder}: {known} is none of Google's sizes ({', '.join(PRESETS)}); give what shapes do not say, for example sizes.window=512"
+        f"{folder}: {known} is not one of Google's sizes ({', '.join(PRESETS)}); set the other sizes, for example sizes.window=512"
     )
 
 

@@ -72,7 +72,7 @@ class MeshConfig:
         rest = [axis for axis in AXES if getattr(self, axis) == -1]
         if len(rest) > 1:
             both = " and ".join(rest)
-            raise ConfigError("", f"{both} are -1; only one axis can take the devices that are left, so give the others")
+            raise ConfigError("", f"{both} are -1; only one axis can take the remaining devices, so set the others")
         for axis in AXES:
             if not getattr(self, axis):
                 raise ConfigError(axis, "0; it is at least 1, or -1 for all devices that are left")

@@ -23,9 +23,14 @@ class Metrics:
         """`paths`: the paths that have their own label value."""
         self._paths = paths
         self._registry = CollectorRegistry()
-        self._requests = Counter("mira_requests", "Requests answered.", ["path", "status"], registry=self._registry)
-        self._seconds = Histogram("mira_request_seconds", "From a request to the end of its answer.", ["path"], buckets=BUCKETS,
-                                  registry=self._registry)  # fmt: skip
+        self._requests = Counter("mira_requests", "Requests answered, by path and status.", ["path", "status"], registry=self._registry)
+        self._seconds = Histogram(
+            "mira_request_seconds",
+            "Seconds from the start of a request to the end of its response.",
+            ["path"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
         self._registry.register(_EngineCounts(engine))
 
     def text(self) -> bytes:
@@ -69,11 +74,11 @@ class _EngineCounts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         engine, counters = self._engine, self._engine.counters
-        yield GaugeMetricFamily("mira_waiting", "Prompts that wait for a row.", engine.waiting)
-        yield GaugeMetricFamily("mira_running", "Completions that are being decoded.", engine.running)
-        yield CounterMetricFamily("mira_completions", "Completions that came to their end.", counters.completions)
-        yield CounterMetricFamily("mira_prompt_tokens", "Tokens of the prompts taken.", counters.prompt_tokens)
-        yield CounterMetricFamily("mira_generated_tokens", "Tokens drawn.", counters.drawn_tokens)
-        yield CounterMetricFamily("mira_decode_steps", "Decode steps of all rows together.", counters.decode_steps)
-        yield CounterMetricFamily("mira_prefix_hits", "Prompts that began like one read lately.", counters.prefix_hits)
-        yield CounterMetricFamily("mira_prefix_tokens", "Prompt tokens that were not read again.", counters.prefix_tokens)
+        yield GaugeMetricFamily("mira_waiting", "Prompts waiting in the queue.", engine.waiting)
+        yield GaugeMetricFamily("mira_running", "Completions being decoded.", engine.running)
+        yield CounterMetricFamily("mira_completions", "Completions finished.", counters.completions)
+        yield CounterMetricFamily("mira_prompt_tokens", "Prompt tokens processed.", counters.prompt_tokens)
+        yield CounterMetricFamily("mira_generated_tokens", "Tokens generated.", counters.drawn_tokens)
+        yield CounterMetricFamily("mira_decode_steps", "Decode steps of the batch.", counters.decode_steps)
+        yield CounterMetricFamily("mira_prefix_hits", "Prompts with a hit in the prefix cache.", counters.prefix_hits)
+        yield CounterMetricFamily("mira_prefix_tokens", "Prompt tokens taken from the prefix cache.", counters.prefix_tokens)

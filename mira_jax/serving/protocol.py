@@ -256,7 +256,7 @@ def completion_jobs(request: CompletionRequest, prompts: Sequence[list[int]], li
         raise RequestError(f"best_of: {request.best_of} is not supported by this server; ask for n and choose", param="best_of")
     max_tokens = 16 if request.max_tokens is None else request.max_tokens
     if max_tokens == 0 and not request.echo:
-        raise RequestError("max_tokens: 0 is of use with echo alone", param="max_tokens")
+        raise RequestError("max_tokens: 0 is allowed only with echo", param="max_tokens")
     score = bool(request.echo) and request.logprobs is not None
     jobs = _jobs(request, prompts, n, max_tokens, limits, request.logprobs or 0, score)
     if request.logprobs is not None:

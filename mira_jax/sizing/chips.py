@@ -83,7 +83,9 @@ def parse_topology(text: str) -> Topology:
     """
     kind, _, shape = text.partition(":")
     if kind not in CHIPS:
-        raise UserError(f"topology: {text!r} is of no known kind; expected one of {', '.join(CHIPS)}, for example v5p:4x4x4 or h200:8")
+        raise UserError(
+            f"topology: {text!r} is not a known kind of chip; expected one of {', '.join(CHIPS)}, for example v5p:4x4x4 or h200:8"
+        )
     chip = CHIPS[kind]
     if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})*", shape):
         raise UserError(f"topology: {text!r} has no shape; expected for example v5p:4x4x4, v6e:16x16 or h200:8")

@@ -72,7 +72,7 @@ def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Com
 def tpu_devices(topology: Topology) -> list[jax.Device]:
     """Devices to compile for. Raises the same UserErrors as `compile_step`."""
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"the TPU compiler is not installed: {INSTALL}; or give --set compile=false for the estimate alone")
+        raise UserError(f"the TPU compiler is not installed: {INSTALL}; or set compile=false to get only the estimate")
     for name, value in LIBTPU.items():
         os.environ.setdefault(name, value)
     try:

@@ -135,7 +135,7 @@ class Sizing:
         source = "compiled" if self.compiled and self.compiled.hbm_bytes is not None else "estimate"
         return [
             f"FLOPs needed {self.needed / 1e15:,.2f} P, {self.needed / tokens / 1e9:.1f} G a token ({flops.CONVENTION})",
-            f"FLOPs done   {self.done / 1e15:,.2f} P, {self.done / self.needed:.2f} times as many: masked blocks and remat too",
+            f"FLOPs done   {self.done / 1e15:,.2f} P, {self.done / self.needed:.2f} times as many, with masked blocks and remat",
             f"roofline, s a step ({source}; products at {self.efficiency:.0%} of peak): "
             f"compute {line.compute:.3g}, memory {line.memory:.3g}, links {line.links:.3g}",
             f"at best {line.seconds:.3g} s a step, bound by {line.bound}: {line.tokens_per_second:,.0f} tokens/s, "
@@ -146,7 +146,7 @@ class Sizing:
 def others(found: list[Candidate]) -> str:
     """A table of settings that fit."""
     if not found:
-        return "no mesh of these chips holds it, by the estimate: take more chips, bfloat16 state or lora"
+        return "no mesh of these chips holds it, according to the estimate: use more chips, bfloat16 state or lora"
     lines = ["settings that fit, by the estimate, the fastest first"]
     for candidate in found[:SHOWN]:
         line = candidate.roofline

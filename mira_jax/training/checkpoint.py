@@ -225,7 +225,7 @@ def _set_damaged_aside(directory: Path) -> None:
         if damaged:
             listed = "; ".join(f"{path.name}: {wrong}" for path, wrong in damaged)
             raise UserError(
-                f"{directory}: every checkpoint is damaged ({listed}); put an undamaged copy back, or begin again with another out"
+                f"{directory}: every checkpoint is damaged ({listed}); restore an undamaged copy, or begin again with another out"
             )
     for place, wrong in damaged:
         aside = next(name for name in _asides(place) if not name.exists())
@@ -243,7 +243,7 @@ def _without(path: Path) -> str:
     """The remedy for a checkpoint that cannot be read. It never silently restarts a run from the beginning."""
     before = [other for other in _newest_first(path.parent) if int(other.name) < int(path.name) and parameters_part(other)]
     if not before:
-        return "there is none before it: put an undamaged copy back"
+        return "there is none before it: restore an undamaged copy"
     aside = next(name for name in _asides(path) if not name.exists())
     return f"to use the one before it, of update {before[0].name}, run: mv {shlex.quote(str(path))} {shlex.quote(str(aside))}"
 

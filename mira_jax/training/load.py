@@ -26,7 +26,7 @@ from mira_jax.training.layout import Layout
 from mira_jax.training.state import Params, Skeleton, params_of, skeleton
 
 MODEL = "model.json"
-REWRITE = "put a copy back; a run that goes on writes it again"
+REWRITE = "restore a copy; a run that goes on writes it again"
 ORIGIN = "huggingface"
 """Folder in an imported run with the other files of its Hugging Face folder."""
 
@@ -102,7 +102,8 @@ def lora_run(folder: str | Path, config: LoraConfig, base: str | Path) -> LoraRu
     before, base, found = read_lora(folder), Path(base).absolute(), model_fingerprint(base)
     if before and found != before.fingerprint:
         raise UserError(
-            f"init_from: {base} holds other weights than when the adapters in {folder} began; name those, or choose another out"
+            f"init_from: {base} holds other weights than those that the adapters in {folder} started from; name those, or choose "
+            "another out"
         )
     return LoraRun(before.config if before else config, str(base), os.path.relpath(base, Path(folder).absolute()), found)
 
@@ -215,7 +216,7 @@ def _load_params(folder: str | Path, abstract: Params) -> Params:
     except Exception as error:
         raise UserError(
             f"{path}: the checkpoint is damaged or does not hold the model that {Path(folder) / MODEL} describes: {reason(error)}; "
-            "put an undamaged copy back"
+            "restore an undamaged copy"
         ) from error
     weights.require_finite_arrays(params, path)
     return params

@@ -134,7 +134,7 @@ def _diverged(step: int, what: str, checkpoints: Checkpoints) -> Diverged:
     kept = f"the checkpoint of update {checkpoints.latest} is kept" if checkpoints.latest else "there is no checkpoint yet"
     way = "from that checkpoint, by init_from, or " if checkpoints.latest else ""
     return Diverged(
-        f"update {step}: {what}; training stops, and {kept}. Look at the data, or begin in another out with a lower "
+        f"update {step}: {what}; training stops, and {kept}. Check the data, or start a new run, in another out, with a lower "
         f"optimizer.learning_rate, {way}from the start"
     )
 

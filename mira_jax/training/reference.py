@@ -38,7 +38,7 @@ def require_zero(distance: float, dtype: str, say: Callable[[str], None] = print
     if not distance <= BOUNDS[dtype]:
         raise UserError(
             f"data.side_tables: before the first update log pi differs from log_prob by {distance:.3g} nats a step, more than the "
-            f"{BOUNDS[dtype]:g} that {dtype} explains: the table is of another policy than init_from, or was computed otherwise; "
+            f"{BOUNDS[dtype]:g} that {dtype} explains: the table is of another policy than init_from, or was computed with other settings; "
             f"score init_from anew with --set dtype={dtype} to a new folder, and start a new run with that"
         )
     say(f"log pi - log pi_ref before the first update: {distance:.2g} nats a step (root mean square)")

@@ -68,13 +68,13 @@ class RunFolder:
             others = f" (and {len(different) - 1} more keys)" if len(different) > 1 else ""
             raise UserError(
                 f"out: {self.path} holds a run with another config: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} now{others}; "
-                f"choose another out, or go on with the old config: {self.restart}"
+                f"choose another out, or resume with the old config: {self.restart}"
             )
 
     @property
     def _inputs(self) -> dict[str, Any]:
         """The recorded inputs of the run. {} before it started."""
-        advice = "put a copy back, or, if data and model are those that the run began with, remove this file and run the same command again"
+        advice = "restore a copy, or, if data and model are those that the run began with, remove this file and run the same command again"
         return read_json(self.path / DATA, advice) if (self.path / DATA).exists() else {}
 
     @property
@@ -110,7 +110,7 @@ class RunFolder:
             if number is None:
                 raise
             reason = os.strerror(number)
-            remedy = "mend that and run the same command again: it goes on from the last checkpoint"
+            remedy = "fix the cause and run the same command again: it resumes from the last checkpoint"
             raise UserError(f"out: could not write to {self.path}: {reason}; {remedy}") from None
 
     def check_inputs(self, description: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ class RunFolder:
         if different := [key for key in before if before[key] != description.get(key)]:
             what = "init_from holds another model" if different == ["init_from"] else "the data are others"
             shown = ", ".join(f"{key} was {before[key]}, is {description.get(key)}" for key in different)
-            raise UserError(f"out: {what} than when {self.path} began ({shown}); name what it began with, or choose another out")
+            raise UserError(f"out: {what} than at the start of {self.path} ({shown}); use the same inputs as then, or choose another out")
 
     def finish(self, step: int, metrics: dict[str, Any], seconds: float) -> None:
         self.write_text(COMPLETE, to_json({"step": step, "metrics": metrics, "seconds": round(seconds, 3)}))

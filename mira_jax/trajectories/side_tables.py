@@ -142,7 +142,7 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
     """
     for table in tables:
         if not table.made_by:
-            raise UserError(f"{table.source}: does not say what made it, as tables of older versions; {REMEDY}")
+            raise UserError(f"{table.source}: does not record which models computed it (it was written by an older version); {REMEDY}")
         for made in table.made_by:
             wanted = dataclasses.replace(made, prompt=prompt or made.prompt, tokenizer=tokenizer or made.tokenizer)
             if difference := made.difference(wanted):

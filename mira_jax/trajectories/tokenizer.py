@@ -110,7 +110,7 @@ class Tokenizer:
             if self._pieces.is_symbol(token):
                 ends.append(token)
             else:
-                log.warning("%s: eos_token_id has %d, which ends nothing: it is a piece of plain text, or none", self.path.parent, token)
+                log.warning("%s: eos_token_id has %d, which is ignored: it is not a special token", self.path.parent, token)
         return tuple(ends)
 
     def fit(self, rows: int, model: str | Path) -> None:

@@ -164,7 +164,7 @@ class _Episode:
             encode(trajectory)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
             # Checked here, where it costs one episode. Failing when the record is written would end the run.
-            raise SiteError(f"no record can hold what the sites told: {error}") from error
+            raise SiteError(f"the sites' state or evidence cannot be stored in a record: {error}") from error
         return trajectory
 
     async def _page(self, observation: Observation) -> Page:

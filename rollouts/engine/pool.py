@@ -178,7 +178,9 @@ def _refuse_other_model(spool: Spool, done: Mapping[str, str], policy: records.P
             f"(sha256 {_mark(known)} there, {_mark(policy.tokenizer)} now); name that one, or choose another out"
         )
     if not policy.fingerprint:
-        log.warning("%s: the endpoint does not say which weights it serves; taken for those of the episodes here", spool.folder)
+        log.warning(
+            "%s: the endpoint does not report which weights it serves; they are assumed to be those of the existing episodes", spool.folder
+        )
 
 
 def _mark(fingerprint: str) -> str:
@@ -233,7 +235,7 @@ class _Run:
             if self.lost_in_a_row >= self.limits.give_up_after:
                 raise UserError(
                     f"the last {self.lost_in_a_row} episodes were lost to infrastructure errors, the last one to: {trajectory.error}; "
-                    "mend it and run the same command again"
+                    "fix the cause and run the same command again"
                 )
 
     async def _episode(self, task: Task, attempt: int) -> Trajectory:

@@ -49,7 +49,9 @@ class RayConfig:
 
     def __post_init__(self) -> None:
         if "://" in self.address:
-            raise ConfigError("address", f"{self.address} is a Ray client's; run the command on a node of the cluster, with HOST:PORT")
+            raise ConfigError(
+                "address", f"{self.address} is the address of a Ray client; run the command on a node of the cluster, with HOST:PORT"
+            )
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +162,9 @@ class _RayPlaces:
             if ready.refusal:
                 raise UserError(f"{ready.address}: {ready.refusal}")
             if ready.policy != self._policy:
-                raise UserError(f"{ready.address}: the policy there is {ready.policy}, and here {self._policy}; it must be reached alike")
+                raise UserError(
+                    f"{ready.address}: its policy is {ready.policy}, but here it is {self._policy}; every node must reach the same endpoint"
+                )
             worker = _RayWorker(self._ray, actor, ready.address)
             yield worker
         finally:

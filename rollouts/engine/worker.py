@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
-import traceback
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Protocol
 
@@ -18,6 +18,8 @@ from rollouts.suites import OPTIONS, Suite
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.observation import ObservationConfig
 from rollouts.web.playwright_errors import is_driver_gone
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Worker:
         except (InfraError, TimeoutError, UserError):
             raise
         except Exception as error:
-            # One unusual page must not end a run of several days. The traceback is printed; `give_up_after` of these in a row end the run.
-            traceback.print_exc()
+            # One unusual page must not end a run of several days. `give_up_after` of these in a row end the run.
+            log.exception("episode %s, seed %d, attempt %d: unexpected error", task.id, task.seed, attempt)
             raise InfraError(f"{type(error).__name__}: {error}") from error
 
 

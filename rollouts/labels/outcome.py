@@ -48,7 +48,7 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
     """
     reader, settings = ShardReader(folder), settings or {"name": suite.name}
     if out.resolve() == folder.resolve():
-        raise UserError(f"{out}: labels go to a folder of their own, not back to the episodes they are made from")
+        raise UserError(f"{out}: the folder of the episodes themselves; choose another out for the labels")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: not a folder; choose another out")
     if out.exists() and any(out.iterdir()) and not overwrite:
@@ -57,7 +57,7 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
             return False
         raise UserError(f"{out}: {difference}; choose another out, or set overwrite=true to replace it")
     if out.exists() and (other := _other_file(out)):
-        raise UserError(f"{out}: holds {other}, which is none of the files that labels are kept in; choose another out")
+        raise UserError(f"{out}: holds {other}, which is not a file of labels; choose another out")
     # A fixed name, used under the lock: the next run replaces the remains of one that was killed.
     temporary = out.with_name(f".{out.name}{PART}")
     with sole_writer(temporary, f"labels of {out}"):
@@ -111,10 +111,10 @@ def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> 
         return "holds something else already"
     # Episodes that were collected again have the same keys but new ids.
     if labelled.keys() != reader.keys() or labelled.ids() != reader.ids():
-        return "holds something else already, the labels of other episodes"
+        return "contains the labels of other episodes"
     path = out / SETTINGS
     if not path.exists():
-        return "does not say how it was labelled, as by older versions"
+        return "does not record the settings of its labels (it was written by an older version)"
     if not config.same(yaml.safe_load(path.read_text(encoding="utf-8")), dict(settings)):
         return "was labelled with other settings of the suite"
     return ""

@@ -64,7 +64,7 @@ class EndpointConfig:
         if url.query or url.fragment:
             raise ConfigError("base_url", "ends in ?... or #...; put the key into a variable and name it in $.api_key_env")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):
-            raise ConfigError("api_key_env", "is no name of an environment variable; it takes the name, never the key itself")
+            raise ConfigError("api_key_env", "is not the name of an environment variable; give the name, not the key itself")
 
 
 class _InvalidRequest(EndpointError):
@@ -209,7 +209,7 @@ class Endpoint:
                     raise EndpointError(failure)
                 wait = answers.retry_after(response)
             except TimeoutError:
-                failure = f"no whole answer within {self.config.timeout:g} s"
+                failure = f"no complete response within {self.config.timeout:g} s"
             except httpx.HTTPError as error:
                 failure = self._shown(f"{type(error).__name__}: {error}".rstrip(": "))
             except ValueError as error:
@@ -227,7 +227,7 @@ class Endpoint:
             raise ConfigError(f"{self.key}.api_key_env", f"the environment variable {name} is not set")
         if not (key.isascii() and key.isprintable()):
             # Raised here without the key: the HTTP library's own message would contain it.
-            raise ConfigError(f"{self.key}.api_key_env", f"the environment variable {name} holds characters that no key has")
+            raise ConfigError(f"{self.key}.api_key_env", f"the environment variable {name} contains characters that a key cannot have")
         self._secrets = (key,)
         return {"Authorization": f"Bearer {key}"}
 
@@ -264,7 +264,7 @@ class Endpoint:
                 failure = self._shown(f"{type(error).__name__}: {error}".rstrip(": "))
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise ConfigError(
-                    f"{self.key}.base_url", f"{url}: this is no OpenAI-compatible endpoint: the answer is no list of models"
+                    f"{self.key}.base_url", f"{url}: not an OpenAI-compatible endpoint: the response is not a list of models"
                 ) from None
             if attempt < 2:
                 await asyncio.sleep(self._delay(attempt))

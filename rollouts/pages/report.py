@@ -133,7 +133,7 @@ def _lead(evaluations: Sequence[Evaluation], findings: Findings) -> str:
 
 def _verdict(one: Comparison) -> str:
     """States the result of the paired comparison at the 5 % level."""
-    chance = "by more than chance would explain" if one.p_value < 0.05 else "but chance alone could explain it"
+    chance = "by more than chance would explain" if one.p_value < 0.05 else "but chance could explain the difference"
     if one.difference == 0:
         return f"{one.treatment} solves as many of these tasks as {one.baseline}."
     return f"{one.treatment} solves {'more' if one.difference > 0 else 'fewer'} of these tasks than {one.baseline}, {chance}."

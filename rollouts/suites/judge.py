@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 
 from mira_jax.errors import ConfigError, UserError
@@ -10,6 +11,7 @@ from rollouts.llm.endpoint import Endpoint, EndpointConfig
 
 KEY = "suite.options.judge"
 MAX_TOKENS = 768
+log = logging.getLogger(__name__)
 TRIES = 3
 """Maximum number of times a question is asked until there is a verdict. Repetitions are sampled."""
 
@@ -80,6 +82,8 @@ class ModelReader:
                 verdict = read_verdict(reply.text, verdicts)
                 if verdict:
                     return verdict
+                if try_ + 1 < TRIES:
+                    log.warning("judge: try %d of %d gave no verdict and is repeated: %r", try_ + 1, TRIES, reply.text[-80:])
         raise NoVerdict(f"no verdict in {TRIES} answers, the last {reply.text[-80:]!r}")
 
 

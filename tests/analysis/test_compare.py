@@ -173,7 +173,7 @@ def test_seeds_without_spread_give_no_interval(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ((), "has a place for one; name them, for example --set seeds=[0,1,2]"),
+        ((), "contains {PLACE}; list the seeds, for example --set seeds=[0,1,2]"),
         (("--set", "seeds=[0,0]"), "seeds: [0, 0] names one twice"),
         (("--set", "seeds=[0,1,7]"), "seed-7/sft: no such folder"),
         (("--set", "seeds=[0,1,2]"), "seed-2/mira: no such folder"),

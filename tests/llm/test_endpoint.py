@@ -156,7 +156,7 @@ async def test_a_slow_answer_is_given_up_in_time():
                 server = await asyncio.start_server(serve, "127.0.0.1", 0)
                 endpoint._client.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
                 began = time.monotonic()
-                with pytest.raises(EndpointError, match=r"ReadTimeout|no whole answer within 0.2 s"):
+                with pytest.raises(EndpointError, match=r"ReadTimeout|no complete response within 0.2 s"):
                     await endpoint.complete("hi", max_tokens=1, temperature=0, seed=0)
                 assert time.monotonic() - began < 2
                 server.close()
@@ -172,7 +172,7 @@ async def test_the_key_comes_from_the_environment(monkeypatch):
         assert asked[1]["key"] == "Bearer secret"
         for unusable in ("sec\nret", "secr\u00e9t"):
             monkeypatch.setenv("ROLLOUT_KEY", unusable)
-            with pytest.raises(UserError, match="ROLLOUT_KEY holds characters that no key has") as refusal:
+            with pytest.raises(UserError, match="ROLLOUT_KEY contains characters that a key cannot have") as refusal:
                 await ask(url, api_key_env="ROLLOUT_KEY")
             assert "sec" not in str(refusal.value)
     with pytest.raises(UserError, match="ABSENT_KEY is not set"):

@@ -218,7 +218,9 @@ def test_what_nobody_thought_of_costs_its_episode_alone(use, tmp_path, capsys):
     assert tally.status == {"finished": 2, "infra_error": 2}
     errors = sorted(episode.error for episode in lost_episodes(tmp_path / LOST))
     assert errors[0] == "infrastructure: KeyError: 'odd'"
-    assert errors[1].startswith("site: no record can hold what the sites told: ") and "surrogates not allowed" in errors[1]
+    assert (
+        errors[1].startswith("site: the sites' state or evidence cannot be stored in a record: ") and "surrogates not allowed" in errors[1]
+    )
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -442,7 +444,7 @@ def test_sigterm_ends_cleanly_and_keeps_what_is_done(start, tmp_path):
     below = [process for process, _ in descendants(worker.pid)]
     worker.send_signal(signal.SIGTERM)
     _, errors = worker.communicate(timeout=PATIENCE)
-    assert worker.returncode == 130 and "the same command goes on" in errors
+    assert worker.returncode == 130 and "run the same command again to resume" in errors
     assert "Traceback" not in errors
     assert below and len(Spool(tmp_path).keys()) >= 1
     until(lambda: not any(os.path.exists(f"/proc/{process}") for process in below), "left running")

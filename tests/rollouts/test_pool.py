@@ -124,7 +124,7 @@ def test_episodes_that_were_collected_again_are_labelled_again(use, tmp_path):
     collect(config(), tmp_path / "raw")
     assert ShardReader(tmp_path / "raw").keys() == ShardReader(tmp_path / "out").keys()
     assert not is_labelled(tmp_path / "raw", tmp_path / "out", {"name": suite.name})
-    with pytest.raises(UserError, match="holds something else already, the labels of other episodes"):
+    with pytest.raises(UserError, match="contains the labels of other episodes"):
         label_folder(tmp_path / "raw", tmp_path / "out", suite)
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"holds notes.txt, which is none of the files that labels are kept in"):

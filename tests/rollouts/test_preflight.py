@@ -113,7 +113,7 @@ def test_a_server_that_never_answers_is_given_up(capsys, tmp_path, tokenizer):
     with endpoint(silent=True) as (url, _):
         at = [*POLICY, f"policy.tokenizer={tokenizer}", f"policy.endpoint.base_url={url}", "policy.endpoint.timeout=1"]
         code, texts, _, _ = check(capsys, "collect", *at, f"out={tmp_path / 'run'}")
-    assert code == 2 and "no whole answer within 1 s" in texts["policy.endpoint"]
+    assert code == 2 and "no complete response within 1 s" in texts["policy.endpoint"]
 
 
 def test_sites_accounts_and_judge(capsys, tmp_path, tokenizer, monkeypatch):

@@ -10,6 +10,7 @@ import time
 import msgspec
 import pytest
 
+from mira_jax.commands import log_to_stderr
 from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.trajectories.shards import ShardReader, Spool
@@ -75,7 +76,9 @@ def wait_until(condition):
     raise AssertionError("it did not come to that")
 
 
-def test_a_node_that_dies_costs_retries_and_no_episode(cluster, tmp_path):
+def test_a_node_that_dies_costs_retries_and_no_episode(cluster, tmp_path, capsys):
+    log_to_stderr()
+
     def kill_node():
         wait_until(lambda: len(browsers()) == 2)
         before = len(Spool(tmp_path / "ray").paths())
@@ -88,6 +91,8 @@ def test_a_node_that_dies_costs_retries_and_no_episode(cluster, tmp_path):
     tally = collect(config(cluster, episodes=24), tmp_path / "ray")
     killer.join()
     assert tally.status == {"finished": 24} and tally.retries >= 1
+    retried = [line for line in capsys.readouterr().err.splitlines() if line.startswith("episode ")]
+    assert len(retried) == tally.retries and all(" failed and is repeated: worker: " in line for line in retried)
     collected = content(tmp_path / "ray")
     assert len(collected) == 24
     collect(config(episodes=6), tmp_path / "local")
@@ -107,7 +112,7 @@ def test_sigterm_ends_the_workers_and_keeps_what_is_done(cluster, tmp_path):
         _, errors = process.communicate(timeout=200)
     finally:
         process.kill()
-    assert process.returncode == 130 and "the same command goes on" in errors
+    assert process.returncode == 130 and "run the same command again to resume" in errors
     assert "Traceback" not in errors
     wait_until(lambda: not browsers())
 

@@ -7,9 +7,13 @@ import threading
 
 import pytest
 
+from mira_jax.commands import log_to_stderr
 from mira_jax.errors import UserError
+from mira_jax.trajectories.records import Evidence, Policy, Status, Trajectory
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.suites.judge import TRIES, ModelReader, NoVerdict, read_verdict
+from rollouts.suites.webarena.suite import WebArenaLiteSuite
+from tests.suites.webarena_sites import task
 
 VERDICTS = ("correct", "partially correct", "incorrect")
 
@@ -93,6 +97,19 @@ def test_a_judge_without_a_verdict_is_asked_again_and_then_has_none():
     with model("Hm.") as (reader, asked), pytest.raises(NoVerdict, match="no verdict in 3 answers"):
         reader.same("q", "a", "b")
     assert len(asked) == TRIES
+
+
+def test_an_episode_without_a_verdict_is_a_line_of_the_log(tmp_path, capsys):
+    (tmp_path / "tasks.json").write_text(json.dumps([task(0, reference_answers={"fuzzy_match": ["four"]})]))
+    log_to_stderr()
+    with model("Hm.") as (reader, _):
+        suite = WebArenaLiteSuite(reader, tasks=str(tmp_path / "tasks.json"))
+        episode = Trajectory(id="a", task=suite.task("webarena_lite.0"), policy=Policy(name="p"), status=Status.FINISHED,
+                             evidence=Evidence(answer="4"))  # fmt: skip
+        assert suite.judge(episode) is None
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [f"judge: try {number} of 3 gave no verdict and is repeated: 'Hm.'" for number in (1, 2)]
+    assert lines[2:] == ["episode webarena_lite.0, seed 0, attempt 0: no outcome: judge: no verdict in 3 answers, the last 'Hm.'"]
 
 
 def test_a_judge_that_is_down_is_named_by_its_own_key():

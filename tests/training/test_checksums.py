@@ -149,5 +149,5 @@ def test_an_imported_model_has_checksums(tmp_path):
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
-    with pytest.raises(UserError, match=r"0: the checkpoint is damaged: .* there is none before it: put an undamaged copy back"):
+    with pytest.raises(UserError, match=r"0: the checkpoint is damaged: .* there is none before it: restore an undamaged copy"):
         load.load_model(tmp_path)

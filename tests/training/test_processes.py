@@ -109,7 +109,7 @@ def test_two_processes_stop_as_one_and_go_on_as_two_or_as_one_with_the_losses_of
     assert alone(folder, "then_one") == 0
     (first, said), (second, said_second) = finish(two)
     assert (first, second) == (0, 0), said + said_second
-    assert f"goes on after update {saved[-1]} of" in said and "goes on" not in said_second
+    assert f"continues after update {saved[-1]} of" in said and "continues after" not in said_second
     expected = losses(folder / "one")
     for name in ("two", "then_one"):
         ours = losses(folder / name)

@@ -140,7 +140,7 @@ def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_ru
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     step = int(latest_checkpoint(out).name)
-    assert re.search(r"goes on after update \d+ of", stderr)
+    assert re.search(r"continues after update \d+ of", stderr)
     assert f"stopped after update {step}, which is saved" in stderr and f"--config {out / 'config.yaml'}" in stderr
     assert not (out / "complete.json").exists() and losses(out)[-1][0] == step
 
@@ -245,7 +245,7 @@ def test_a_critic_starts_on_the_trunk_of_a_policy(folder):
 def test_a_full_disk_is_one_message(tmp_path):
     folder = RunFolder(tmp_path / "run", TrainConfig())
     for error in (OSError(28, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']")):
-        with pytest.raises(UserError, match=r"No space left on device.* goes on from the last checkpoint"), folder.writing():
+        with pytest.raises(UserError, match=r"No space left on device.* resumes from the last checkpoint"), folder.writing():
             raise error
     with pytest.raises(ValueError, match="another"), folder.writing():
         raise ValueError("another")
@@ -356,7 +356,7 @@ def test_a_run_that_was_moved_with_what_it_reads_goes_on(folder, tmp_path, capsy
     config = ["--config", str(folder / "config.yaml"), "--out", "link/run/"]
     moved = ["--set", "data.folders=[data]", "--set", "tokenizer.path=other name.model"]
     assert COMMAND.run([*config, *moved]) == 0
-    assert f"goes on after update {before} of {newest}" in capsys.readouterr().err
+    assert f"continues after update {before} of {newest}" in capsys.readouterr().err
     assert losses(tmp_path / "the moved" / "run") == losses(folder / "undisturbed")
     assert sorted(os.listdir(tmp_path)) == ["data", "link", "other name.model", "the moved"]
 
@@ -364,9 +364,9 @@ def test_a_run_that_was_moved_with_what_it_reads_goes_on(folder, tmp_path, capsy
 def test_what_is_said_of_a_run_with_another_config_goes_on_there(folder, tmp_path, capsys):
     before, newest = all_but_complete(folder, tmp_path / "run")
     assert run(folder, str(tmp_path / "run"), "optimizer.learning_rate=1e-4") == 2
-    command = capsys.readouterr().err.partition("go on with the old config: ")[2]
+    command = capsys.readouterr().err.partition("resume with the old config: ")[2]
     done = subprocess.run(["sh", "-c", command], cwd="/", capture_output=True, text=True, timeout=240)
-    assert f"goes on after update {before} of {newest}" in done.stderr, done.stderr
+    assert f"continues after update {before} of {newest}" in done.stderr, done.stderr
     assert losses(tmp_path / "run") == losses(folder / "undisturbed")
 
 
@@ -399,7 +399,7 @@ def test_odd_files_in_a_run_are_one_message_that_names_them(folder, tmp_path, na
         all_but_complete(folder, out)
     (out / name).write_bytes(text + (b"\n{}\n" if name == "metrics.jsonl" and text else b""))
     if name == "model.json":
-        with pytest.raises(UserError, match=r"model\.json: .*; put a copy back"):
+        with pytest.raises(UserError, match=r"model\.json: .*; restore a copy"):
             load_model(out)
         return
     if (name, text) in {("metrics.jsonl", b""), ("data.json", b"{}")}:
@@ -423,7 +423,7 @@ def test_a_flipped_bit_in_a_small_file_of_a_run_is_found(folder, tmp_path, name)
     for _ in range(20):
         (out / name).write_bytes(whole)
         flip(out / name, draw.randrange(8 * len(whole)))
-        with pytest.raises(UserError, match=rf"{re.escape(name)}: was damaged or changed after the run wrote it.* put a copy back"):
+        with pytest.raises(UserError, match=rf"{re.escape(name)}: was damaged or changed after the run wrote it.* restore a copy"):
             Tokenizer(out) if name == "tokenizer.model" else load_model(out)
     (out / name).write_bytes(whole)
     Tokenizer(out), load_model(out)

@@ -187,7 +187,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             if len(first) < 8:
                 raise ValueError(f"it has {size} bytes")
             if length > MAX_HEADER_BYTES:
-                raise ValueError(f"it begins with {first!r}: a header of {length:,} bytes, where {MAX_HEADER_BYTES:,} are the most")
+                raise ValueError(f"it begins with {first!r}, which is a header of {length:,} bytes; the maximum is {MAX_HEADER_BYTES:,}")
             if 8 + length > size:
                 raise ValueError(f"its header has {length:,} bytes, the file {size:,}")
             text = file.read(length)

@@ -56,7 +56,7 @@ def write(
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is already there; give another folder")
+        raise UserError(f"{folder}: already exists; choose another folder")
     plan = _Plan(weights, tokenizer_path, dtype, origin, vision)
     try:
         with partial_folder(folder) as partial:

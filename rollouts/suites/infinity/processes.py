@@ -86,7 +86,7 @@ async def serve(python: str, folder: Path) -> tuple[Child, str]:
     except BaseException as error:
         await child.end()
         if isinstance(error, TimeoutError):
-            raise SiteError(f"{folder / 'server.py'} has not listened for {START_SECONDS:g} s") from None
+            raise SiteError(f"{folder / 'server.py'} did not listen within {START_SECONDS:g} s") from None
         raise
 
 
@@ -111,7 +111,7 @@ async def verify(python: str, folder: Path, url: str, files: Sequence[Path], sec
             if "unloadable" in said:
                 raise UserError(
                     f"{file} can't be loaded by {python} ({said['unloadable']}); "
-                    "name an interpreter that has what verifiers import, such as requests, in suite.options.python"
+                    "set suite.options.python to an interpreter that has the packages of the verifiers, such as requests"
                 )
             if "unreachable" in said:
                 raise SiteError(f"{file} can't reach the application: {said['unreachable']}")

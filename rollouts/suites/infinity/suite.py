@@ -79,7 +79,7 @@ class InfinitySuite:
             UserError: a split other than test, too many tasks, an unknown application, or no check of the checkout in its current state.
         """
         if split != "test":
-            raise UserError(f"split: {split!r}: {SUITE} has nothing but test: its tasks are for evaluation")
+            raise UserError(f"split: {split!r}: {SUITE} has only the split test: its tasks are for evaluation")
         for template in templates or ():
             if template not in self.apps:
                 raise UserError(f"templates: {template!r} is none of {', '.join(self.apps)}")
@@ -199,7 +199,7 @@ class InfinitySession:
                     await asyncio.sleep(0.05)
         except (TimeoutError, httpx.HTTPError):
             self._check_server()
-            raise SiteError(f"{self.task.template}: the page has not told its state to the server") from None
+            raise SiteError(f"{self.task.template}: the page has not sent its state to the server") from None
 
     def _check_server(self) -> None:
         if self.server.status is not None:

@@ -21,7 +21,7 @@ def tables(tasks: Sequence[Task], successes: Mapping[str, bool]) -> str:
         sets.setdefault(" + ".join(sorted(task.sites)), []).append(task)
     return "\n".join(
         [
-            "As in the paper: successes of all tasks, one without an outcome is none; tasks on several sites count in the average only.",
+            "As in the paper: successes among all tasks. No outcome is no success. Tasks on several sites count only in the average.",
             *_rows({**domains, "average": list(tasks)}, successes, judged_only=False),
             "",
             "By the set of sites: successes of the tasks that were judged.",

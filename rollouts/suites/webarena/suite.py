@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ from rollouts.text import scrub
 from rollouts.web.playwright_errors import is_crashed
 
 SHOP_API = "shopping_site_admin"
+log = logging.getLogger(__name__)
 _LOCATOR_SECONDS = 10.0
 _PORTS = {"http": 80, "https": 443}
 
@@ -109,7 +111,7 @@ class WebArenaLiteSuite:
             UserError: a split other than test, too many tasks, an unknown template, or tasks whose site, account or judge is missing.
         """
         if split != "test":
-            raise UserError(f"split: {split!r}: webarena_lite has nothing but test: its tasks are for evaluation")
+            raise UserError(f"split: {split!r}: webarena_lite has only the split test: its tasks are for evaluation")
         known = (*SITES, SEVERAL)
         for template in templates or ():
             if template not in known:
@@ -189,7 +191,9 @@ class WebArenaLiteSuite:
         item = self._item(trajectory.task.id)
         try:
             return evaluators.judge(item["eval"], trajectory.evidence, item["intent"], self._reader)
-        except NoVerdict:
+        except NoVerdict as failure:
+            task = trajectory.task
+            log.warning("episode %s, seed %d, attempt %d: no outcome: %s", task.id, task.seed, trajectory.attempt, failure)
             return None
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
