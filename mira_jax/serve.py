@@ -18,9 +18,10 @@ from msgspec import Meta
 from mira_jax import commands, host_memory
 from mira_jax.config import Count, Natural, Port
 from mira_jax.errors import ConfigError, UserError
+from mira_jax.models.decoding import SHORTEST
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.precision import Precision, use_precision
-from mira_jax.models.sampler import SHORTEST, Sampler
+from mira_jax.models.sampler import Sampler
 from mira_jax.needs import Needs
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine

@@ -10,29 +10,20 @@ Dimensions: B rows of the cache, C its length in tokens, T prompt tokens (padded
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mira_jax.models.drawing import draw
+from mira_jax.models.decoding import CHUNK, SHORTEST, TOP, SamplerFunctions, empty_rows
 from mira_jax.models.gemma3 import Cache, Gemma3
 from mira_jax.models.prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 
-TOP = 20
-"""Maximum number of alternative tokens whose log-probabilities are reported."""
-CHUNK = 8
-"""Decode steps per call of the compiled loop. This bounds how long a new prompt waits for its prefill."""
-SHORTEST = 64
-"""The smallest bucket for prompt and cache lengths."""
 PARTS = (64, 128, 256, 512)
 """Padded lengths for tokens that are prefilled after a cached prefix."""
 PREFIX_BYTES = 2**30
@@ -61,34 +52,6 @@ class Sampling:
     """Completions with the same seed and different choices are sampled independently."""
     top_k: int = 0
     """Sample only from this many of the most likely tokens. 0: from all."""
-
-
-@functools.partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=[
-    "token", "log_prob", "sampling_log_prob", "top_ids", "top_log_probs", "position", "remaining", "active", "fresh", "seed", "choice",
-    "temperature", "top_p", "top_k",
-])  # fmt: skip
-@dataclasses.dataclass
-class Rows:
-    """The state of each row of the cache. All arrays have the leading dimension B."""
-
-    token: jax.Array
-    """The last token drawn. Its keys and values are not in the cache yet."""
-    log_prob: jax.Array
-    sampling_log_prob: jax.Array
-    top_ids: jax.Array
-    top_log_probs: jax.Array
-    position: jax.Array
-    """The position of `token` in its sequence, which is the cache slot it will fill."""
-    remaining: jax.Array
-    """Number of tokens that may still follow `token`."""
-    active: jax.Array
-    fresh: jax.Array
-    """`token` was drawn after the prefill and has not been returned yet."""
-    seed: jax.Array
-    choice: jax.Array
-    temperature: jax.Array
-    top_p: jax.Array
-    top_k: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +108,12 @@ class Sampler:
         leaves, tree = jax.tree.flatten(state)
         self._parameters = tuple(leaves)
         self.vocabulary_size: int = min(words or model.config.vocabulary_size, model.config.vocabulary_size)
-        functions = _Functions(graph, tree, tuple(end_ids), self.vocabulary_size)
+        functions = SamplerFunctions(graph, tree, tuple(end_ids), self.vocabulary_size)
         self._top = min(TOP, self.vocabulary_size)
         self._new_cache = model.init_cache
         self.prefixes = Prefixes(prefix_bytes)
         self._prefill = jax.jit(functions.prefill)
-        self._read_on = jax.jit(functions.read_on)
+        self._extend = jax.jit(functions.extend)
         self._first = jax.jit(functions.first, static_argnames=("top",))
         self._insert = jax.jit(functions.insert, donate_argnums=(0, 1))
         self._advance = jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2))
@@ -163,7 +126,7 @@ class Sampler:
         """Clears all rows. Also needed after a failed call, because its donated arrays no longer exist."""
         self.length = 0
         self._cache: Cache | None = None
-        self._state = _empty_rows(self.rows, self._top)
+        self._state = empty_rows(self.rows, self._top)
         self._used = np.zeros(self.rows, bool)
         self.prefixes.clear()
 
@@ -239,7 +202,7 @@ class Sampler:
             if _slots(cache) != room:
                 cache = self._resize(cache, length=room)
             with self._announced("prefill", tokens.shape[1], room):
-                hidden, cache = self._read_on(self._parameters, tokens, cache, np.array([shared, len(part)], np.int32))
+                hidden, cache = self._extend(self._parameters, tokens, cache, np.array([shared, len(part)], np.int32))
             shared += len(part)
         self.prefixes.keep(prompt, cache)
         return hidden, cache
@@ -287,157 +250,3 @@ def _cache_bucket(length: int) -> int:
             return size + size // 2
         size *= 2
     return size
-
-
-def _empty_rows(rows: int, top: int) -> Rows:
-    def zeros(dtype: Any, *shape: int) -> jax.Array:
-        return jnp.zeros((rows, *shape), dtype)
-
-    return Rows(
-        token=zeros(jnp.int32), log_prob=zeros(jnp.float32), sampling_log_prob=zeros(jnp.float32), top_ids=zeros(jnp.int32, top),
-        top_log_probs=zeros(jnp.float32, top), position=zeros(jnp.int32), remaining=zeros(jnp.int32), active=zeros(bool), fresh=zeros(bool),
-        seed=zeros(jnp.uint32), choice=zeros(jnp.int32), temperature=zeros(jnp.float32), top_p=zeros(jnp.float32), top_k=zeros(jnp.int32),
-    )  # fmt: skip
-
-
-class _Functions:
-    """The pure functions that `Sampler` compiles, bound to the structure of a model."""
-
-    def __init__(self, graph: Any, tree: Any, end_ids: tuple[int, ...], words: int):
-        self._graph, self._tree, self._end_ids, self._words = graph, tree, end_ids, words
-
-    def _model(self, parameters: tuple[jax.Array, ...]) -> Gemma3:
-        return nnx.merge(self._graph, jax.tree.unflatten(self._tree, parameters))
-
-    def prefill(self, parameters: Any, tokens_1xT: jax.Array, length: jax.Array) -> tuple[jax.Array, Cache]:
-        """The hidden state of a prompt's last token, 1xD, and its cache of length T."""
-        T = tokens_1xT.shape[1]
-        model = self._model(parameters)
-        positions = jnp.arange(T, dtype=jnp.int32)[None]
-        segments = (positions < length).astype(jnp.int32)
-        hidden, cache = model(tokens_1xT, positions, segments, model.init_cache(1, T), (length - 1)[None, None])
-        return hidden[:, 0], cache
-
-    def read_on(self, parameters: Any, tokens_1xT: jax.Array, cache: Cache, numbers: jax.Array) -> tuple[jax.Array, Cache]:
-        """As `prefill`, for tokens that follow the cached ones. `numbers`: the number of cached tokens and of tokens that follow."""
-        held, count = numbers
-        model = self._model(parameters)
-        segments = (jnp.arange(tokens_1xT.shape[1], dtype=jnp.int32)[None] < count).astype(jnp.int32)
-        cache = dataclasses.replace(cache, lengths_B=held[None], empty=False)
-        hidden, cache = model(tokens_1xT, None, segments, cache, (count - 1)[None, None])
-        return hidden[:, 0], cache
-
-    def first(self, parameters: Any, hidden_1xD: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> Rows:
-        """The state of one row with its first token drawn. Separate from `prefill`, which is compiled for every length."""
-        length, max_tokens, choice, top_k = numbers
-        row = _empty_rows(1, min(TOP, self._words))
-        row = dataclasses.replace(
-            row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], top_k=top_k[None], position=length[None]
-        )
-        row = self._draw(self._model(parameters).logits(hidden_1xD), row, top)
-        remaining = max_tokens[None] - 1
-        active = (remaining > 0) & ~self._ends(row.token)
-        return dataclasses.replace(row, remaining=remaining, active=active, fresh=jnp.ones(1, bool))
-
-    def insert(self, cache: Cache, rows: Rows, row_cache: Cache, entry: Rows, row: jax.Array) -> tuple[Cache, Rows]:
-        """Copies one prompt's cache and state to row `row` of the shared ones. Older keys beyond them remain in the row, but are masked."""
-
-        def put(stacked: int) -> Callable:
-            def one(whole: jax.Array, part: jax.Array) -> jax.Array:
-                start = [jnp.int32(0)] * whole.ndim
-                start[stacked] = row
-                return jax.lax.dynamic_update_slice(whole, part, start)
-
-            return one
-
-        cache = dataclasses.replace(
-            cache, groups=jax.tree.map(put(1), cache.groups, row_cache.groups), tail=jax.tree.map(put(0), cache.tail, row_cache.tail)
-        )
-        return cache, jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, row, axis=0), rows, entry)
-
-    def resize(self, cache: Cache, length: int) -> Cache:
-        """The same cache with `length` slots per row: extended, or without the last slots."""
-
-        def one(array: jax.Array) -> jax.Array:
-            array = array[..., :length, :]
-            return jnp.pad(array, [*[(0, 0)] * (array.ndim - 2), (0, length - array.shape[-2]), (0, 0)])
-
-        return dataclasses.replace(cache, groups=jax.tree.map(one, cache.groups), tail=jax.tree.map(one, cache.tail))
-
-    def advance(
-        self, parameters: Any, cache: Cache, rows: Rows, used: jax.Array, numbers: jax.Array, top: int
-    ) -> tuple[Cache, Rows, tuple]:
-        """The decode loop. `numbers`: the maximum number of steps, and whether to stop when the first row ends."""
-        steps, until_free = numbers[0], numbers[1] > 0
-        model = self._model(parameters)
-        B = rows.token.shape[0]
-        every = jnp.arange(B)
-        rows = dataclasses.replace(rows, active=rows.active & used, fresh=rows.fresh & used)
-        started = rows.active
-
-        out = (jnp.zeros((B, CHUNK + 1), jnp.int32), jnp.zeros((B, CHUNK + 1), jnp.float32), jnp.zeros((B, CHUNK + 1), jnp.float32),
-               jnp.zeros((B, CHUNK + 1, top), jnp.int32), jnp.zeros((B, CHUNK + 1, top), jnp.float32))  # fmt: skip
-
-        def record(out: tuple, count: jax.Array, rows: Rows, which: jax.Array) -> tuple:
-            at = (every, jnp.where(which, count, CHUNK + 1))  # out of range is dropped
-            values = (rows.token, rows.log_prob, rows.sampling_log_prob, rows.top_ids[:, :top], rows.top_log_probs[:, :top])
-            return tuple(array.at[at].set(value, mode="drop") for array, value in zip(out, values, strict=True))
-
-        out = record(out, jnp.zeros(B, jnp.int32), rows, rows.fresh)
-        count = rows.fresh.astype(jnp.int32)
-        # A prompt may have ended with its first token. The loop then stops immediately, so that the caller can return it.
-        ended = jnp.any(rows.fresh & ~rows.active)
-        rows = dataclasses.replace(rows, fresh=jnp.zeros(B, bool))
-
-        def goes_on(carry: tuple) -> jax.Array:
-            step, _, rows, _, _ = carry
-            freed = ended | jnp.any(started & ~rows.active)
-            return (step < steps) & jnp.any(rows.active) & ~(until_free & freed)
-
-        def body(carry: tuple) -> tuple:
-            step, cache, rows, out, count = carry
-            hidden, cache = model(rows.token[:, None], cache=dataclasses.replace(cache, lengths_B=rows.position))
-            next_rows = dataclasses.replace(rows, position=rows.position + 1, remaining=rows.remaining - 1)
-            next_rows = self._draw(model.logits(hidden[:, 0]), next_rows, top)
-            out = record(out, count, next_rows, rows.active)
-            next_active = rows.active & (next_rows.remaining > 0) & ~self._ends(next_rows.token)
-            # Inactive rows keep their state. They write their last token to the same cache slot again, which has no effect.
-            merged = jax.tree.map(lambda new, old: jnp.where(rows.active.reshape((B,) + (1,) * (new.ndim - 1)), new, old), next_rows, rows)
-            return step + 1, cache, dataclasses.replace(merged, active=next_active), out, count + rows.active
-
-        taken, cache, rows, out, count = jax.lax.while_loop(goes_on, body, (jnp.int32(0), cache, rows, out, count))
-        return cache, rows, (count, *out, rows.active, taken)
-
-    def score(self, parameters: Any, tokens_1xT: jax.Array, length: jax.Array, top: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Log-probabilities of tokens 1..T-1, and the K most likely tokens. Computed in slices of positions, so T x V logits are
-        never held."""
-        model = self._model(parameters)
-        T = tokens_1xT.shape[1]
-        positions = jnp.arange(T, dtype=jnp.int32)[None]
-        hidden = model(tokens_1xT, positions, (positions < length).astype(jnp.int32))[0]
-        targets = jnp.roll(tokens_1xT[0], -1)
-
-        def one(slice_: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-            hidden_SxD, targets_S = slice_
-            log_probs_SxV = jax.nn.log_softmax(model.logits(hidden_SxD).astype(jnp.float32))
-            best, best_ids = jax.lax.top_k(log_probs_SxV[:, : self._words], top)
-            return jnp.take_along_axis(log_probs_SxV, targets_S[:, None], 1)[:, 0], best_ids, best
-
-        sliced = jax.lax.map(one, (hidden.reshape(T // SHORTEST, SHORTEST, -1), targets.reshape(T // SHORTEST, SHORTEST)))
-        return jax.tree.map(lambda array: array.reshape(T, *array.shape[2:]), sliced)
-
-    def _ends(self, token_B: jax.Array) -> jax.Array:
-        return (token_B[:, None] == jnp.array(self._end_ids, jnp.int32)).any(1)
-
-    def _draw(self, logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
-        """Draws the token for `rows.position`, with its two log-probabilities and the most likely tokens."""
-        logits_BxV = logits_BxV.astype(jnp.float32)
-        total = jax.nn.logsumexp(logits_BxV, -1)
-        logits_BxV = logits_BxV[:, : self._words]
-        token, sampling_log_prob = draw(logits_BxV, rows.temperature, rows.top_p, rows.top_k, rows.seed, rows.choice, rows.position)
-        log_prob = jnp.take_along_axis(logits_BxV, token[:, None], 1)[:, 0] - total
-        rows = dataclasses.replace(rows, token=token, log_prob=log_prob, sampling_log_prob=sampling_log_prob)
-        if top:
-            best, best_ids = jax.lax.top_k(logits_BxV, top)
-            rows = dataclasses.replace(rows, top_ids=best_ids.astype(jnp.int32), top_log_probs=best - total[:, None])
-        return rows

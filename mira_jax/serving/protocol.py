@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from mira_jax.models.sampler import TOP, Sampling
+from mira_jax.models.decoding import TOP
+from mira_jax.models.sampler import Sampling
 from mira_jax.serving import fields
 from mira_jax.serving.engine import Engine, Job
 from mira_jax.trajectories.chat import ChatError

@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 
 from mira_jax.models.config import LOCAL, Gemma3Config
+from mira_jax.models.decoding import CHUNK
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.sampler import CHUNK, Sampler, Sampling, bucket
+from mira_jax.models.sampler import Sampler, Sampling, bucket
 
 END = 7
 WORDS = 90
