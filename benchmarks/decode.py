@@ -97,7 +97,7 @@ def main() -> None:
             Path(arguments.json).write_text(json.dumps({**about, "cases": cases, "ratios": ratios}, indent=1) + "\n")
 
 
-def compare(one: "Worker", two: "Worker", work: Work, rounds: int) -> dict[str, Any]:
+def compare(one: "DecodeWorker", two: "DecodeWorker", work: Work, rounds: int) -> dict[str, Any]:
     """Runs all three sides in rounds, after a warm-up round. Reports how many greedy tokens are equal."""
 
     def do(side: str, round_: int) -> tuple[float, float, list[list[int]]]:
@@ -124,7 +124,7 @@ def compare(one: "Worker", two: "Worker", work: Work, rounds: int) -> dict[str, 
     return {**case, "ratio": ratio, "cpu_ratio": cpu_ratio, "equal_tokens": equal}
 
 
-class Worker:
+class DecodeWorker:
     """A process that performs `Work` on request: one line of JSON in, one line of JSON out."""
 
     def __init__(self, process: subprocess.Popen, dtype: str):
@@ -144,14 +144,14 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(python: str, side: str, model: str, size: str, dtype: str) -> Iterator[Worker]:
+def worker(python: str, side: str, model: str, size: str, dtype: str) -> Iterator[DecodeWorker]:
     command = [python, __file__, "--worker", side, "--model", model, "--size", size, "--dtype", dtype]
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     except FileNotFoundError:
         raise SystemExit(f"{python} is not there; `make test-peers` makes an environment with transformers") from None
     try:
-        yield Worker(process, dtype)
+        yield DecodeWorker(process, dtype)
     finally:
         process.stdin.close()
         process.wait()

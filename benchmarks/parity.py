@@ -58,7 +58,7 @@ GLOBAL_ROPE = {"rope_type": "default", "rope_theta": 1e6}
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class ParityCase:
     """A model and its texts."""
 
     name: str
@@ -89,39 +89,43 @@ FACTOR_8 = {"rope_parameters": {LOCAL: LOCAL_ROPE, GLOBAL: {"rope_type": "linear
 PACKED = {"texts": (13, 20, 7, 25, 14, 1), "row_length": 40}
 
 CASES = (
-    Case("7 layers", sizes=deep(7)),
-    Case("7 layers, scanned", sizes=deep(7), scan_layers=True, decode=True),
-    Case("13 layers, scanned", sizes=deep(13), scan_layers=True),
-    Case("26 layers, scanned, as 1B", sizes=deep(26), scan_layers=True),
-    Case("34 layers, scanned, as 4B", sizes=deep(34, num_key_value_heads=2, **FACTOR_8), scan_layers=True),
-    Case(
+    ParityCase("7 layers", sizes=deep(7)),
+    ParityCase("7 layers, scanned", sizes=deep(7), scan_layers=True, decode=True),
+    ParityCase("13 layers, scanned", sizes=deep(13), scan_layers=True),
+    ParityCase("26 layers, scanned, as 1B", sizes=deep(26), scan_layers=True),
+    ParityCase("34 layers, scanned, as 4B", sizes=deep(34, num_key_value_heads=2, **FACTOR_8), scan_layers=True),
+    ParityCase(
         "62 layers, scanned, as 27B",
         sizes=deep(62, num_key_value_heads=2, head_dim=16, query_pre_attn_scalar=168, **FACTOR_8),
         scan_layers=True,
     ),
-    Case("no pattern, scanned", sizes={"num_hidden_layers": 5, "layer_types": [GLOBAL, LOCAL, LOCAL, GLOBAL, LOCAL]}, scan_layers=True),
-    Case("only global layers", sizes={"layer_types": [GLOBAL] * 3}),
-    Case("only local layers", sizes={"layer_types": [LOCAL] * 3}, decode=True),
-    Case("window 1", texts=(20, 17), sizes={"sliding_window": 1}, decode=True),
-    Case("window 20, text 19", texts=(19, 19), sizes={"sliding_window": 20}),
-    Case("window 20, text 20", texts=(20, 20), sizes={"sliding_window": 20}, decode=True),
-    Case("window 20, text 21", texts=(21, 21), sizes={"sliding_window": 20}, decode=True),
-    Case("window longer than the text", sizes={"sliding_window": 512}, decode=True),
-    Case("window 5, text 90", texts=(90, 71), sizes={"sliding_window": 5}, decode=True),
-    Case("positions divided by 8", texts=(300, 170), sizes=FACTOR_8),
-    Case("query scale 168, head dim 128", sizes={"head_dim": 128, "query_pre_attn_scalar": 168}),
-    Case("2 kv heads of 4", sizes={"num_key_value_heads": 2}, decode=True),
-    Case("4 kv heads of 4", sizes={"num_key_value_heads": 4}),
-    Case("vocabulary of 1,021 rows", sizes={"vocab_size": 1021}),
-    Case("vocabulary of 1,088 rows", sizes={"vocab_size": 1088}),
-    Case("packed", **PACKED),
-    Case("packed, 8 layers scanned", **PACKED, sizes=deep(8, num_key_value_heads=2, **FACTOR_8), scan_layers=True),
-    Case("blocks of queries", texts=(150, 131), sizes={"sliding_window": 70}),
-    Case("long row, banded", texts=(1100,), sizes={"sliding_window": 16}),
-    Case("long row, banded, packed", texts=(500, 37, 560), row_length=1100, sizes={"sliding_window": 16}),
-    Case("long row, banded, twice the window and 1", texts=(1025,), sizes={"sliding_window": 512}),
-    Case("tile by tile", texts=(150, 131), sizes={"sliding_window": 40}, tile=32),
-    Case("tile by tile, packed", texts=(90, 37, 5, 120), row_length=132, sizes={"sliding_window": 40, "num_key_value_heads": 2}, tile=32),
+    ParityCase(
+        "no pattern, scanned", sizes={"num_hidden_layers": 5, "layer_types": [GLOBAL, LOCAL, LOCAL, GLOBAL, LOCAL]}, scan_layers=True
+    ),
+    ParityCase("only global layers", sizes={"layer_types": [GLOBAL] * 3}),
+    ParityCase("only local layers", sizes={"layer_types": [LOCAL] * 3}, decode=True),
+    ParityCase("window 1", texts=(20, 17), sizes={"sliding_window": 1}, decode=True),
+    ParityCase("window 20, text 19", texts=(19, 19), sizes={"sliding_window": 20}),
+    ParityCase("window 20, text 20", texts=(20, 20), sizes={"sliding_window": 20}, decode=True),
+    ParityCase("window 20, text 21", texts=(21, 21), sizes={"sliding_window": 20}, decode=True),
+    ParityCase("window longer than the text", sizes={"sliding_window": 512}, decode=True),
+    ParityCase("window 5, text 90", texts=(90, 71), sizes={"sliding_window": 5}, decode=True),
+    ParityCase("positions divided by 8", texts=(300, 170), sizes=FACTOR_8),
+    ParityCase("query scale 168, head dim 128", sizes={"head_dim": 128, "query_pre_attn_scalar": 168}),
+    ParityCase("2 kv heads of 4", sizes={"num_key_value_heads": 2}, decode=True),
+    ParityCase("4 kv heads of 4", sizes={"num_key_value_heads": 4}),
+    ParityCase("vocabulary of 1,021 rows", sizes={"vocab_size": 1021}),
+    ParityCase("vocabulary of 1,088 rows", sizes={"vocab_size": 1088}),
+    ParityCase("packed", **PACKED),
+    ParityCase("packed, 8 layers scanned", **PACKED, sizes=deep(8, num_key_value_heads=2, **FACTOR_8), scan_layers=True),
+    ParityCase("blocks of queries", texts=(150, 131), sizes={"sliding_window": 70}),
+    ParityCase("long row, banded", texts=(1100,), sizes={"sliding_window": 16}),
+    ParityCase("long row, banded, packed", texts=(500, 37, 560), row_length=1100, sizes={"sliding_window": 16}),
+    ParityCase("long row, banded, twice the window and 1", texts=(1025,), sizes={"sliding_window": 512}),
+    ParityCase("tile by tile", texts=(150, 131), sizes={"sliding_window": 40}, tile=32),
+    ParityCase(
+        "tile by tile, packed", texts=(90, 37, 5, 120), row_length=132, sizes={"sliding_window": 40, "num_key_value_heads": 2}, tile=32
+    ),
 )
 
 
@@ -186,7 +190,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps({**figures, "ratios": ratios}, indent=1) + "\n", encoding="utf-8")
 
 
-def compare(case: Case, seeds: Sequence[int]) -> Errors:
+def compare(case: ParityCase, seeds: Sequence[int]) -> Errors:
     """Measures one case: float32 with the first seed's model, bfloat16 with those of all seeds."""
     with _tiles(case.tile):
         runs = [_run(case, seed, all_of_it=seed == seeds[0]) for seed in seeds]
@@ -234,7 +238,7 @@ def _tiles(size: int | None) -> Iterator[None]:
     jax.clear_caches()
 
 
-def _run(case: Case, seed: int, all_of_it: bool):
+def _run(case: ParityCase, seed: int, all_of_it: bool):
     """Returns logits of all texts, [tokens, V] by implementation. With `all_of_it`, also the cache's logits and both sides' gradients."""
     examples = draw_texts(case, seed)
     batch, order = pack(case, examples)
@@ -271,7 +275,7 @@ def random_model(config: transformers.Gemma3TextConfig, seed: int) -> transforme
     return model
 
 
-def draw_texts(case: Case, seed: int) -> Examples:
+def draw_texts(case: ParityCase, seed: int) -> Examples:
     """Draws random tokens. Two thirds of each text are its prompt. Its last token is only predicted."""
     lengths = np.array(case.texts)
     vocabulary = {**SIZES, **case.sizes}["vocab_size"]
@@ -283,7 +287,7 @@ def draw_texts(case: Case, seed: int) -> Examples:
     )
 
 
-def pack(case: Case, examples: Examples) -> tuple[Batch, list[np.ndarray]]:
+def pack(case: ParityCase, examples: Examples) -> tuple[Batch, list[np.ndarray]]:
     """Packs all texts into one batch. Returns it with the texts in each row."""
     length = case.row_length or max(case.texts)
     rows = len(list(first_fit(np.array(case.texts), length)))

@@ -41,7 +41,7 @@ from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.shards import SPOOL, ShardReader
 from mira_jax.trajectories.tasks import PAGES
-from rollouts.agents.policy import Agent, Policy, PolicyConfig, Reply, make_policy
+from rollouts.agents.policy import Agent, AgentFactory, PolicyConfig, Reply, make_policy
 from rollouts.engine.pool import RolloutConfig, Tally, collect
 from rollouts.engine.worker import SuiteConfig
 from rollouts.suites import Suite, make_suite
@@ -183,7 +183,7 @@ def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tr
     return tally, tree.cpu_seconds()
 
 
-def _slow(policy: Policy, seconds: float) -> Policy:
+def _slow(policy: AgentFactory, seconds: float) -> AgentFactory:
     """The same policy, with a delay of `seconds` before each response."""
     make = policy.agent
     policy.agent = lambda task, attempt: _Slow(make(task, attempt), seconds)  # type: ignore[method-assign]

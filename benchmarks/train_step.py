@@ -49,7 +49,7 @@ SIDES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class StepCase:
     """Tokens of one batch, and the model's sizes."""
 
     rows: int
@@ -63,9 +63,9 @@ class Case:
 SMALL = {"width": 256, "layers": 6, "query_heads": 4, "kv_heads": 1, "head_dim": 64, "mlp_width": 1024}
 TINY = {"width": 128, "layers": 4, "query_heads": 4, "kv_heads": 1, "head_dim": 32, "mlp_width": 512}
 CASES = {
-    "6.8M": Case(8, 513, 0, {"vocabulary_size": 4096, **SMALL}),
-    "1.2M": Case(16, 257, 0, {"vocabulary_size": 2048, **TINY}),
-    "actor": Case(4, 2040, 40, {"vocabulary_size": 65_536, **SMALL}),
+    "6.8M": StepCase(8, 513, 0, {"vocabulary_size": 4096, **SMALL}),
+    "1.2M": StepCase(16, 257, 0, {"vocabulary_size": 2048, **TINY}),
+    "actor": StepCase(4, 2040, 40, {"vocabulary_size": 65_536, **SMALL}),
 }
 
 
@@ -116,7 +116,7 @@ def against(name: str, results: dict[str, dict]) -> dict[str, float]:
     return {f"{name}/{side}/{kind}": median[kind] / ours_too[kind] for side, median in others.items() for kind in ours_too}
 
 
-def compare(name: str, case: Case, pythons: dict[str, str], rounds: int) -> dict[str, dict]:
+def compare(name: str, case: StepCase, pythons: dict[str, str], rounds: int) -> dict[str, dict]:
     """Returns every side's seconds and losses. Ends the program if the losses differ."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         write_inputs(Path(scratch), case)
@@ -136,7 +136,7 @@ def compare(name: str, case: Case, pythons: dict[str, str], rounds: int) -> dict
     return results
 
 
-def write_inputs(folder: Path, case: Case) -> None:
+def write_inputs(folder: Path, case: StepCase) -> None:
     """Writes a checkpoint with random weights, and a batch."""
     from flax import nnx
 
@@ -153,7 +153,7 @@ def write_inputs(folder: Path, case: Case) -> None:
     np.savez(folder / "batch.npz", tokens=tokens, reference=reference.astype(np.float32), advantage=advantage)
 
 
-class Worker:
+class StepWorker:
     """A process that does one step on request: one line in, one line of JSON out."""
 
     def __init__(self, process: subprocess.Popen):
@@ -181,20 +181,20 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(python: str, side: str, case: str, folder: str) -> Iterator[Worker]:
+def worker(python: str, side: str, case: str, folder: str) -> Iterator[StepWorker]:
     command = [python, __file__, "--worker", side, "--cases", case, "--folder", folder]
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     except FileNotFoundError:
         raise SystemExit(f"{python} is not there; `make bench-peers` makes the environments of the peers") from None
     try:
-        yield Worker(process)
+        yield StepWorker(process)
     finally:
         process.stdin.close()
         process.wait()
 
 
-def serve_steps(side: str, folder: Path, case: Case) -> None:
+def serve_steps(side: str, folder: Path, case: StepCase) -> None:
     """The worker's side of the pipe. Output of libraries is redirected to stderr."""
     sys.path.append(str(Path(__file__).parent.parent))
     from mira_jax import host_memory
@@ -222,7 +222,7 @@ def serve_steps(side: str, folder: Path, case: Case) -> None:
     say(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def ours(folder: Path, case: Case, batch: dict[str, np.ndarray]) -> tuple[str, Callable[[], float]]:
+def ours(folder: Path, case: StepCase, batch: dict[str, np.ndarray]) -> tuple[str, Callable[[], float]]:
     import flax
     import jax
     import jax.numpy as jnp
@@ -267,7 +267,7 @@ def plain(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "positions": positions, **ones}
 
 
-def pack(batch: dict[str, np.ndarray], case: Case) -> dict[str, np.ndarray]:
+def pack(batch: dict[str, np.ndarray], case: StepCase) -> dict[str, np.ndarray]:
     """Packs all steps into one row, with the data pipeline of training."""
     from mira_jax.data.examples import one_per_step
     from mira_jax.data.packing import PackedBatches
@@ -279,7 +279,7 @@ def pack(batch: dict[str, np.ndarray], case: Case) -> dict[str, np.ndarray]:
     return PackedBatches(examples, np.arange(case.rows), columns, row_length=case.rows * case.length, rows=1, shuffle=False)[0]
 
 
-def transformers(folder: Path, case: Case, batch: dict[str, np.ndarray], side: str) -> tuple[str, Callable[[], float]]:
+def transformers(folder: Path, case: StepCase, batch: dict[str, np.ndarray], side: str) -> tuple[str, Callable[[], float]]:
     import torch
     import transformers
 
@@ -318,7 +318,7 @@ def transformers(folder: Path, case: Case, batch: dict[str, np.ndarray], side: s
     return f"transformers {transformers.__version__} on torch {torch.__version__}", update
 
 
-def tunix(folder: Path, case: Case, batch: dict[str, np.ndarray]) -> tuple[str, Callable[[], float]]:
+def tunix(folder: Path, case: StepCase, batch: dict[str, np.ndarray]) -> tuple[str, Callable[[], float]]:
     import importlib.metadata
 
     import jax

@@ -37,7 +37,7 @@ _FOLDER = Path(__file__).parent / "html"
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class TemplateExample:
     """A template as listed on the page, with an instance on the sites of one seed."""
 
     template: str
@@ -106,7 +106,7 @@ def _breakable(name: str) -> Markup:
 
 
 @functools.lru_cache(maxsize=8)
-def _examples(seed: int) -> list[Example]:
+def _examples(seed: int) -> list[TemplateExample]:
     return [_example(template, seed) for template in TEMPLATES.values()]
 
 
@@ -138,9 +138,9 @@ def _row(templates: Sequence[Template]) -> tuple[int, ...]:
     return (len(templates), long, longest, round(max(steps)), *map(kinds.count, KINDS.values()), sum(t.held_out for t in templates))
 
 
-def _example(template: Template, seed: int) -> Example:
+def _example(template: Template, seed: int) -> TemplateExample:
     draft = example(template, seed)
     common = (template.name, template.sites, template.held_out)
     if not draft:
-        return Example(*common, template.intent, "", 0)
-    return Example(*common, intent(template, draft), KINDS[draft.evaluation["eval_types"][0]], len(draft.moves))
+        return TemplateExample(*common, template.intent, "", 0)
+    return TemplateExample(*common, intent(template, draft), KINDS[draft.evaluation["eval_types"][0]], len(draft.moves))

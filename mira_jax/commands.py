@@ -6,7 +6,7 @@ import logging
 import operator
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -79,7 +79,7 @@ class Command:
         return [(key, remedy) for key, remedy in self.required.items() if not operator.attrgetter(key)(settings)]
 
     def parser(self) -> argparse.ArgumentParser:
-        parser = _Parser(self.config_type, prog=f"mira {self.name}", description=self.description)
+        parser = _CommandParser(self.config_type, self.required, prog=f"mira {self.name}", description=self.description)
         parser.add_argument("--config", metavar="YAML", help="config file with the keys that differ from the defaults")
         parser.add_argument(
             "--set",
@@ -100,15 +100,15 @@ class Command:
         return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class _CommandParser(argparse.ArgumentParser):
     """An argument parser whose help ends with the keys of the config."""
 
-    def __init__(self, config_type: type, **options: Any):
+    def __init__(self, config_type: type, required: Collection[str], **options: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-        self._config_type = config_type
+        self._config_type, self._required = config_type, required
 
     def format_help(self) -> str:
-        return super().format_help() + "\n" + schema.help_text(self._config_type)
+        return super().format_help() + "\n" + schema.help_text(self._config_type, required=self._required)
 
 
 class _Stderr(logging.Handler):

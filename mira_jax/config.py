@@ -263,16 +263,16 @@ def _check_options(config_type: Any, values: dict[str, Any], prefix: str, errors
         if not options or not options.chosen_by:
             continue
         given = dict(values.get(field.name, {} if field.default_factory is dataclasses.MISSING else field.default_factory()))
-        beside = {one.name: one.default for one in dataclasses.fields(config_type)} | values
+        siblings = {one.name: one.default for one in dataclasses.fields(config_type)} | values
         chosen: Any = options.classes
         for key in options.chosen_by:
             if isinstance(chosen, str):
                 break
-            name = beside.get(key) if options.beside else given.pop(key, options.defaults.get(key))
-            path = key if options.beside else f"{field.name}.{key}"
+            name = siblings.get(key) if options.chosen_by_siblings else given.pop(key, options.defaults.get(key))
+            path = key if options.chosen_by_siblings else f"{field.name}.{key}"
             if options.attribute and isinstance(name, str) and ":" in name:
                 try:
-                    schema.load_own(name, options.attribute)
+                    schema.load_user_class(name, options.attribute)
                 except ValueError as error:
                     raise ConfigError(path, str(error), prefix) from None
                 chosen = name

@@ -10,7 +10,7 @@ import platform
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 """Parameters of mallopt(3), from malloc.h."""
-NEVER = -1
+NO_TRIM = -1
 """A threshold that is never reached. An explicit number of bytes is at most 2 GiB, which the buffers of a long row exceed."""
 
 
@@ -22,5 +22,5 @@ def keep() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: NEVER, _TOP_PAD: 256 * 2**20, _ARENA_MAX: 1}
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: NO_TRIM, _TOP_PAD: 256 * 2**20, _ARENA_MAX: 1}
     return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())

@@ -1,15 +1,9 @@
-"""Runs a phase from end to end: a list of commands, each a process, each skipped if it is complete.
+"""Runs a list of commands, the stages, from end to end. Each stage is a process, and is skipped if it is complete.
 
     mira demo --set seed=1
+    mira phases --config my_phases.yaml
 
-Interrupted and started again, it goes on where it was. A run folder of other settings is moved aside, never overwritten.
-
-doit and Snakemake were considered. Both run a graph of tasks, in parallel, and rerun only what depends on a changed input, where
-this runner compares the settings of all stages at once; Snakemake also submits to clusters. The stages here are few and form
-one chain, and each command resumes its own work, so what they would replace is a list and a record of what is complete. The rest
-would remain to be written with either: a model that is served during a stage on a free port, processes that end with their parent
-even when that is killed, and time for an interrupted stage to save. Snakemake by default also removes the declared output of a task
-that failed, from which our commands resume. A stage is an ordinary command: a study of many runs can call it from either.
+If it is interrupted, the same command resumes. A run folder with other settings is renamed, never overwritten.
 """
 
 import contextlib
@@ -34,6 +28,13 @@ from mira_jax.config import Natural
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 
+# doit and Snakemake were considered. Both run a graph of tasks in parallel, and rerun only the tasks whose inputs have changed;
+# Snakemake also submits to clusters. Here the stages are few and form one chain, and each command resumes its own work, so either
+# would replace only a list and a record of completed stages. The rest would still have to be written: serving a model on a free port
+# during a stage, ending child processes with their parent even if it is killed, and giving an interrupted stage time to save.
+# By default Snakemake also removes the declared output of a failed task, from which the commands here resume. A stage is an ordinary
+# command, so a study with many runs can call it from either tool.
+
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
 RECORDS = "stages"
@@ -48,9 +49,9 @@ class Serve:
     """A model that is served while a stage runs."""
 
     model: str
-    """The checkpoint."""
+    """The run folder to serve."""
     url: str
-    """The key of the stage's config that is set to the server's address, which ends in /v1."""
+    """The key of the command's config that is set to the server's address, which ends in /v1."""
     name: str | None = None
     """The key that is set to the checkpoint's name: its path relative to `out`, so that it is the same in any run folder."""
 
@@ -60,19 +61,19 @@ class Stage:
     """One command. In `set` and `serve.model`, `{out}`, `{seed}` and `{seeds.NAME}` stand for the run's values."""
 
     name: str
-    """Of its record, its log and its line in the table of minutes."""
+    """Name of the stage, in messages, in its record and in its log."""
     module: str
-    """Run as `python -m MODULE`."""
+    """The module of the command, which is run as `python -m MODULE`."""
     about: str = ""
-    """What it does, for the person who watches."""
+    """Description, printed when the stage starts."""
     config: str | None = None
-    """Its `--config`."""
+    """The config file of the command."""
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Overrides of the stage's config; written as JSON, which YAML contains."""
+    """Keys of the command's config to values. `{out}`, `{seed}` and `{seeds.NAME}` are replaced by the values of the run."""
     serve: Serve | None = None
-    """Serves a model to the stage."""
+    """A model that is served while the stage runs."""
     always: bool = False
-    """Runs the stage again even if it is complete: a report that prints a table is worth a second look."""
+    """Runs the stage also if it is complete, for example a report that prints a table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +83,11 @@ class PhasesConfig:
     out: str = "runs/demo"
     """Folder of the run."""
     seed: Natural = 0
-    """Stands for {seed} in the stages."""
+    """Replaces {seed} in the stages."""
     seeds: dict[str, Natural] = dataclasses.field(default_factory=dict)
-    """Name to a number that is added to `seed`: the sum stands for {seeds.NAME} in the stages."""
+    """Name to an offset. {seeds.NAME} in the stages is replaced by `seed` plus the offset."""
     serve_config: str | None = None
-    """Config of `mira_jax.serve`."""
+    """The config file of the server of `serve`, see `mira serve --help`."""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

@@ -15,7 +15,7 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -34,7 +34,7 @@ class Options:
     """The keys whose values select the class, one per level of `classes`. Empty if there is only one class."""
     defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Default values of the keys in `chosen_by`."""
-    beside: bool = False
+    chosen_by_siblings: bool = False
     """Whether the keys in `chosen_by` are next to the mapping, not in it."""
     attribute: str = ""
     """The attribute of a chosen class that holds its config class. A user's own `module:Class` may then be chosen too. If empty, the
@@ -60,7 +60,7 @@ def load_class(place: str) -> type:
     return getattr(importlib.import_module(module), attribute)
 
 
-def load_own(place: str, attribute: str) -> type:
+def load_user_class(place: str, attribute: str) -> type:
     """A class that a user names, as `module:Class`. Raises ValueError if there is none, or its `attribute` is no dataclass."""
     module = place.partition(":")[0]
     try:
@@ -115,11 +115,11 @@ def _keys(config_type: type, prefix: str, instance: Any, when: str) -> Iterator[
 
 
 def _option_keys(options: Options, path: str, when: str, given: Mapping[str, Any]) -> Iterator[Key]:
-    parent = path.rpartition(".")[0] if options.beside else path
+    parent = path.rpartition(".")[0] if options.chosen_by_siblings else path
     chooser = {name: ".".join(filter(None, (parent, name))) for name in options.chosen_by}
     tables = [((), options.classes)]
     tables += [((name,), table) for name, table in options.classes.items() if not isinstance(table, str)]
-    for outer, table in tables if not options.beside else ():
+    for outer, table in tables if not options.chosen_by_siblings else ():
         if options.chosen_by:
             key = options.chosen_by[len(outer)]
             condition = " ".join(f"{chooser[one]}={name}" for one, name in zip(options.chosen_by, outer, strict=False))
@@ -202,7 +202,7 @@ def choices_of(annotation: Any) -> tuple[str, ...]:
     """The values that a key accepts, if there are few."""
     plain = strip(annotation)
     if typing.get_origin(plain) is typing.Literal:
-        return tuple(str(value) or "''" for value in typing.get_args(plain))
+        return tuple(str(value) for value in typing.get_args(plain))
     return ("true", "false") if plain is bool else ()
 
 
@@ -278,8 +278,8 @@ def _yaml(value: Any, group: bool) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def help_text(config_type: type, width: int | None = None) -> str:
-    """The list of all keys, shown at the end of a command's `--help`."""
+def help_text(config_type: type, width: int | None = None, required: Collection[str] = ()) -> str:
+    """The list of all keys, shown at the end of a command's `--help`. `required`: keys that must be set although they have a default."""
     width = min(width or shutil.get_terminal_size().columns, 120)
     lines = ["keys, for --set KEY=VALUE and, nested, for the YAML of --config:"]
     when = ""
@@ -288,7 +288,7 @@ def help_text(config_type: type, width: int | None = None) -> str:
             when = key.when
             lines += ["", f"  with {when}:"] if when else [""]
         indent = 4 if when else 2
-        default = f"default {key.default}" if key.default else "no default"
+        default = "required" if key.path in required or not key.default else f"default {key.default}"
         lines.append(" " * indent + f"{key.path}  ({key.kind}; {default})")
         margin = " " * (indent + 4)
         lines += textwrap.wrap(key.doc, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)

@@ -47,9 +47,9 @@ class ServeConfig:
     rows: Count = 8
     """Number of completions that are decoded together."""
     queue_limit: Count = 256
-    """Most prompts that may wait for a row. Further requests get status 429."""
+    """Maximum number of prompts in the queue. Further requests get status 429."""
     max_length: Annotated[int, Meta(ge=SHORTEST)] = 4096
-    """Most tokens of a prompt and its completion. Limited by the model's own maximum."""
+    """Maximum number of tokens of a prompt and its completion. Limited by the model's own maximum."""
     prefix_cache_mb: Natural = 1024
     """Size of the prefix cache in MiB: keys and values of recent prompts, reused for new prompts with the same beginning. 0: no
     prefix cache."""

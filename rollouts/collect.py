@@ -1,8 +1,8 @@
 """Collects episodes: a policy attempts a suite's tasks in a real browser, and the episodes are written as trajectory shards.
 
-    mira collect --config configs/demo/collect.yaml --out runs/demo/rollouts
+    mira collect --config configs/demo/demonstrate.yaml --out runs/demo/demonstrations
 
-Run the same command again to resume: episodes that exist already are skipped.
+Run the same command again to resume: existing episodes are skipped.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ def _same_collection(settings: CollectConfig, folder: Path) -> None:
     """Raises UserError if the folder's episodes were collected with other settings. Their keys do not record all settings."""
     path = folder / CONFIG
     if path.exists():
-        before, now = _way(config.load(CollectConfig, path)), _way(settings)
+        before, now = _compared_settings(config.load(CollectConfig, path)), _compared_settings(settings)
         changed = [name for name in now if not config.same(config.to_tree(before[name]), config.to_tree(now[name]))]
         if changed:
             raise UserError(f"{folder}: holds episodes collected with other settings ({', '.join(changed)}); choose another folder")
 
 
-def _way(settings: CollectConfig) -> dict[str, Any]:
+def _compared_settings(settings: CollectConfig) -> dict[str, Any]:
     policy, limits = settings.policy, settings.limits
     return {
         "suite": settings.suite,

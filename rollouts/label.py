@@ -1,6 +1,6 @@
 """Labels collected episodes: the outcome of each, and its milestones after every step. It needs no site and no browser.
 
-mira label --set folder=runs/demo/rollouts --out runs/demo/labelled
+mira label --folder runs/demo/demonstrations --out runs/demo/demonstrations-labelled
 """
 
 import dataclasses

@@ -85,7 +85,7 @@ def main(config: ReportConfig) -> None:
     findings = summarise(evaluations, config.baseline or names[0], config.treatment or names[-1], config.level)
     runs = [read_run(name, folder) for name, folder in config.training.items()]
     minutes = read_stages(config.stages) if config.stages else {}
-    options = report_page.Options(
+    options = report_page.PageOptions(
         title=config.title,
         about=config.about,
         tasks=config.trajectories,

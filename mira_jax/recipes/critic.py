@@ -26,7 +26,7 @@ HEADS = ("value", "potential")
 
 
 @dataclasses.dataclass(frozen=True)
-class Critic:
+class CriticRecipe:
     """L = mean over steps of L_V + potential_weight * mean over labelled steps of L_P (`rl.objectives`)."""
 
     heads: tuple[str, ...] = HEADS

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mira_jax.serving import protocol, responses
-from mira_jax.serving.engine import Completion, Engine, EngineStopped, Job, QueueFull
+from mira_jax.serving.engine import Engine, EngineStopped, Generation, Job, QueueFull
 from mira_jax.serving.metrics import Counted, Metrics
 from mira_jax.serving.protocol import ChatRequest, CompletionRequest, Limits, RequestError, Served
 
@@ -118,7 +118,7 @@ class _Service:
         if name not in (None, self._model.name):
             raise RequestError(f"the model {name!r} is not served here; {self._model.name!r} is", 404, "model", "model_not_found")
 
-    def _submit(self, jobs: Sequence[Job]) -> list[asyncio.Future[Completion]]:
+    def _submit(self, jobs: Sequence[Job]) -> list[asyncio.Future[Generation]]:
         try:
             return [asyncio.wrap_future(future) for future in self._engine.submit(jobs)]
         except QueueFull as error:
@@ -126,10 +126,10 @@ class _Service:
         except EngineStopped as error:
             raise RequestError(str(error), status=503) from None
 
-    async def _complete(self, http: Request, jobs: Sequence[Job]) -> list[Completion]:
+    async def _complete(self, http: Request, jobs: Sequence[Job]) -> list[Generation]:
         """Waits for all completions. If the client disconnects, its prompts are removed from the engine."""
         try:
-            return await _unless_gone(http, asyncio.gather(*self._submit(jobs)))
+            return await _cancel_on_disconnect(http, asyncio.gather(*self._submit(jobs)))
         except (RequestError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -175,14 +175,14 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data)}\n\n"
 
 
-async def _unless_gone(http: Request, work: Awaitable[Result]) -> Result:
+async def _cancel_on_disconnect(http: Request, work: Awaitable[Result]) -> Result:
     """The result of `work`, which is cancelled if the client disconnects first."""
 
-    async def hung_up() -> None:
+    async def disconnected() -> None:
         while (await http.receive())["type"] != "http.disconnect":
             pass
 
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(hung_up())
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():

@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclasses.dataclass
-class Completion:
+class Generation:
     """The result of a job. `tokens` includes the end token, if one was drawn; `text` does not."""
 
     text: str = ""
@@ -108,7 +108,7 @@ class Engine:
         self.counters = Counters()
         self._sampler = sampler
         self._end_ids = set(tokenizer.end_ids)
-        self._waiting: collections.deque[tuple[Job, Future[Completion]]] = collections.deque()
+        self._waiting: collections.deque[tuple[Job, Future[Generation]]] = collections.deque()
         self._running: dict[int, _Running] = {}
         self._wake = threading.Condition()
         self._closed = self._dead = False
@@ -127,14 +127,14 @@ class Engine:
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closed
 
-    def submit(self, jobs: Sequence[Job]) -> list[Future[Completion]]:
+    def submit(self, jobs: Sequence[Job]) -> list[Future[Generation]]:
         """Adds all jobs to the queue, or none. A cancelled future frees its row.
 
         Raises:
             QueueFull: the queue does not have room for all of them.
             EngineStopped: the engine is not running.
         """
-        futures: list[Future[Completion]] = [Future() for _ in jobs]
+        futures: list[Future[Generation]] = [Future() for _ in jobs]
         with self._wake:
             if not self.alive:
                 raise EngineStopped("the server is stopping" if not self._dead else STOPPED)
@@ -229,7 +229,7 @@ class Engine:
                 self._leave(row)
                 _fail(running.future, NotFinite())
                 continue
-            drawn = Completion(
+            drawn = Generation(
                 tokens=chunk.tokens[row, :count].tolist(), log_probs=chunk.log_probs[row, :count].tolist(),
                 sampling_log_probs=chunk.sampling_log_probs[row, :count].tolist(),
                 alternatives=_alternatives(chunk.top_ids[row, :count], chunk.top_log_probs[row, :count], running.job.alternatives),
@@ -251,15 +251,15 @@ class Engine:
 class _Running:
     """A job in a row, with its completion so far."""
 
-    def __init__(self, job: Job, future: Future[Completion]):
-        self.job, self.future, self.completion = job, future, Completion()
-        self._told = 0
+    def __init__(self, job: Job, future: Future[Generation]):
+        self.job, self.future, self.completion = job, future, Generation()
+        self._sent = 0
 
     def add_prompt(self, scores: Scores) -> None:
         self.completion.prompt_log_probs = scores.log_probs.tolist()
         self.completion.prompt_alternatives = _alternatives(scores.top_ids, scores.top_log_probs, self.job.alternatives)
 
-    def add(self, drawn: Completion, goes_on: bool, tokenizer: Tokenizer, end_ids: set[int]) -> bool:
+    def add(self, drawn: Generation, unfinished: bool, tokenizer: Tokenizer, end_ids: set[int]) -> bool:
         """Adds the tokens just drawn. Returns True if the completion is finished."""
         completion = self.completion
         before = len(completion.tokens)
@@ -275,22 +275,22 @@ class _Running:
                 del getattr(completion, name)[kept:]
             text = tokenizer.decode(completion.tokens)
             completion.text = text[: min(text.find(stop) for stop in self.job.stop if stop in text)]
-            goes_on, completion.finish_reason = False, "stop"
+            unfinished, completion.finish_reason = False, "stop"
         elif completion.tokens and completion.tokens[-1] in end_ids:
             completion.finish_reason = "stop"
         if self.job.progress:
-            self._tell(whole=not goes_on)
-        return not goes_on
+            self._report_progress(whole=not unfinished)
+        return not unfinished
 
-    def _tell(self, whole: bool) -> None:
+    def _report_progress(self, whole: bool) -> None:
         """Reports the text that further tokens cannot change. Holds back a possible start of a stop string and incomplete characters."""
         text = self.completion.text
         if not whole:
             text = text.rstrip("\ufffd")
         sure = len(text) if whole else min([len(text), *(len(text) - _overlap(text, stop) for stop in self.job.stop)])
-        if sure > self._told:
-            self.job.progress(text[self._told : sure])
-            self._told = sure
+        if sure > self._sent:
+            self.job.progress(text[self._sent : sure])
+            self._sent = sure
 
 
 def _overlap(text: str, stop: str) -> int:

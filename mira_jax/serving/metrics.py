@@ -54,14 +54,14 @@ class Counted:
             return await self._app(scope, receive, send)
         start, status = time.perf_counter(), 500
 
-        async def noted(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, send_and_record)
         finally:
             self._metrics.add(scope["path"], status, time.perf_counter() - start)
 

@@ -121,7 +121,7 @@ class CompletionRequest(_Common, kw_only=True):
     best_of: Count | None = None
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     role: Literal["system", "developer", "user", "assistant"]
     content: Any
     """A text, or a list of parts {"type": "text", "text": ...}."""
@@ -130,7 +130,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class ChatRequest(_Common, kw_only=True):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: Top | None = None
@@ -159,7 +159,7 @@ def parse(kind: type[Request], body: bytes) -> Request:
 def _message(tree: Any) -> Any:
     if not isinstance(tree, dict):
         return tree
-    return fields.asked(tree, Message.__struct_fields__, fields.IGNORED_IN_MESSAGES, fields.DEFAULTS_IN_MESSAGES)
+    return fields.asked(tree, ChatMessage.__struct_fields__, fields.IGNORED_IN_MESSAGES, fields.DEFAULTS_IN_MESSAGES)
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -202,7 +202,7 @@ def completion_prompts(request: CompletionRequest, limits: Limits, vocabulary_si
 PROMPT = "prompt: expected a text, a list of token ids, or a non-empty list of either"
 
 
-def check_messages(messages: Sequence[Message], limits: Limits) -> None:
+def check_messages(messages: Sequence[ChatMessage], limits: Limits) -> None:
     """Raises RequestError if the length of the conversation implies more tokens than the server accepts."""
     if len(messages) > limits.tokens:
         raise _too_long(f"there are {len(messages)} messages", limits.tokens, "messages")
@@ -224,7 +224,7 @@ def _too_long(found: str, most: int, param: str) -> RequestError:
     return RequestError(message, param=param, code="context_length_exceeded")
 
 
-def chat_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
+def chat_prompt(messages: Sequence[ChatMessage], tokenizer: Tokenizer) -> list[int]:
     """Encodes the conversation with the model's chat template, with the start of the answer."""
     if messages[-1].role != "user":
         raise RequestError("messages: the last message must be the user's", param="messages")

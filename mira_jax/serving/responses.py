@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mira_jax.serving.engine import Alternatives, Completion, Job
+from mira_jax.serving.engine import Alternatives, Generation, Job
 from mira_jax.serving.protocol import ChatRequest, CompletionRequest, Served
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -19,7 +19,7 @@ BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 def completion_response(
     request: CompletionRequest, model: Served, prompts: Sequence[str | list[int]], jobs: Sequence[Job],
-    completions: Sequence[Completion], tokenizer: Tokenizer,
+    completions: Sequence[Generation], tokenizer: Tokenizer,
 ) -> dict[str, Any]:  # fmt: skip
     """`prompts`: as given by the client."""
     n = request.n or 1
@@ -48,7 +48,7 @@ def completion_response(
 
 
 def chat_response(
-    request: ChatRequest, model: Served, prompt: list[int], completions: Sequence[Completion], tokenizer: Tokenizer
+    request: ChatRequest, model: Served, prompt: list[int], completions: Sequence[Generation], tokenizer: Tokenizer
 ) -> dict[str, Any]:
     choices = []
     for index, completion in enumerate(completions):
@@ -75,7 +75,7 @@ def head(prefix: str, kind: str, model: Served) -> dict[str, Any]:
     return {"id": id, "object": kind, "created": int(time.time()), "model": model.name, "system_fingerprint": model.fingerprint}
 
 
-def usage(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> dict[str, int]:
+def usage(prompts: Sequence[Sequence[int]], completions: Sequence[Generation]) -> dict[str, int]:
     """Token counts. Each prompt counts once, regardless of its number of completions. End tokens count."""
     read, drawn = sum(map(len, prompts)), sum(len(completion.tokens) for completion in completions)
     return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
@@ -96,7 +96,7 @@ def _log_probs(
     return {"tokens": names, "token_logprobs": list(log_probs), "top_logprobs": top, "text_offset": _offsets(tokens, tokenizer)}
 
 
-def _chat_log_probs(completion: Completion, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _chat_log_probs(completion: Generation, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     best = completion.alternatives or [Alternatives((), ())] * len(completion.tokens)
     return [
         {

@@ -80,7 +80,7 @@ class Estimator:
         in_layer = (0 if plan.remat == "none" else block) + (2 * layer if split else 0)
         at_head = 3 * logits + (embedding * (plan.dtype.itemsize + 4) if split and targets else 0)
         memory = Memory(parameters, optimizer, gradients, saved, max(in_layer, at_head))
-        return Estimate(memory, _hbm_bytes(plan, memory, block, size, parts), _sent(plan, size, rows, parts))
+        return Estimate(memory, _hbm_bytes(plan, memory, block, size, parts), _collective_bytes(plan, size, rows, parts))
 
 
 def residuals(function: Any, params: Any, given: Any) -> list[jax.ShapeDtypeStruct]:
@@ -144,7 +144,7 @@ def _hbm_bytes(plan: Plan, memory: Memory, block: int, size: dict[str, int], par
     return 2 * (memory.parameters + memory.optimizer + memory.gradients) + parts * (streamed + values + 2 * memory.activations)
 
 
-def _sent(plan: Plan, size: dict[str, int], rows: int, parts: int) -> dict[str, float]:
+def _collective_bytes(plan: Plan, size: dict[str, int], rows: int, parts: int) -> dict[str, float]:
     """fsdp: gathers the parameters for each pass and reduce-scatters the gradients. data: sums gradients. tensor: sums the
     residual stream after attention and after the MLP, each pass. sequence: gathers keys and values, each pass.
 

@@ -69,7 +69,7 @@ def done(jaxpr: Any) -> float:
         if name == "cond":
             total += max(inner, default=0.0)
         else:
-            total += _turns(name, parameters) * sum(inner)
+            total += _trip_count(name, parameters) * sum(inner)
     return total
 
 
@@ -82,7 +82,7 @@ def _product(equation: Any) -> float:
     return flops
 
 
-def _turns(name: str, parameters: dict[str, Any]) -> int:
+def _trip_count(name: str, parameters: dict[str, Any]) -> int:
     if name == "scan":
         return parameters["length"]
     if name == "pallas_call":

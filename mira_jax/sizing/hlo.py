@@ -82,7 +82,7 @@ def parse(text: str) -> Program:
 def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
     """All communication between chips. `mesh`: the sizes of its axes, in order. Devices are numbered in row-major order."""
     found = []
-    progressed = _progressed(program)
+    progressed = _chained_collectives(program)
     for name, body in program.computations.items():
         for instruction in body.values():
             chain = _chain(instruction)
@@ -109,7 +109,7 @@ def _chain(instruction: Instruction) -> str | None:
     return noted[1] if noted else None
 
 
-def _progressed(program: Program) -> dict[str, tuple[str, int]]:
+def _chained_collectives(program: Program) -> dict[str, tuple[str, int]]:
     """Chain id to (instruction, number of runs). Of the kernels that carry the id, it takes the one that runs least often, which
     begins or ends the collective. The kernels in loops between them execute the pieces, and counting them would count the
     collective repeatedly."""
@@ -132,7 +132,7 @@ def memory_traffic(program: Program) -> float:
     for name, body in program.computations.items():
         if name in program.fused or not program.runs.get(name):
             continue
-        moved = sum(_moved(program, body, instruction) for instruction in body.values())
+        moved = sum(_bytes_moved(program, body, instruction) for instruction in body.values())
         total += program.runs[name] * moved
     return total
 
@@ -188,7 +188,7 @@ def _runs(computations: dict[str, dict[str, Instruction]], entry: str) -> tuple[
         if inside:
             fused.add(name)
         for instruction in computations[name].values():
-            turns = _turns(computations, instruction) if instruction.opcode == "while" else 1
+            turns = _trip_count(computations, instruction) if instruction.opcode == "while" else 1
             callees = re.findall(r"(body|condition|calls|to_apply)=%?([\w.\-]+)", instruction.attributes)
             if branches := re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes):
                 callees += [("branch", branch) for branch in re.findall(r"[\w.\-]+", branches[1])]
@@ -201,7 +201,7 @@ def _runs(computations: dict[str, dict[str, Instruction]], entry: str) -> tuple[
     return dict(runs), frozenset(fused)
 
 
-def _turns(computations: dict[str, dict[str, Instruction]], loop: Instruction) -> int:
+def _trip_count(computations: dict[str, dict[str, Instruction]], loop: Instruction) -> int:
     """The trip count of a loop. XLA's annotation if present. Otherwise N if the condition is i < N, because JAX's scans count
     from 0. Otherwise 1."""
     if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
@@ -251,7 +251,7 @@ def _axes(groups: np.ndarray, mesh: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(axis for axis, here in zip(mesh, varies, strict=True) if here)
 
 
-def _moved(program: Program, body: dict[str, Instruction], instruction: Instruction) -> float:
+def _bytes_moved(program: Program, body: dict[str, Instruction], instruction: Instruction) -> float:
     """Bytes that one run of an instruction reads and writes."""
     opcode, here = instruction.opcode, lambda name: type_bytes(body[name].type, in_memory=True)
     # The corresponding -start instruction already counts the bytes of an asynchronous operation.
@@ -270,40 +270,42 @@ def _moved(program: Program, body: dict[str, Instruction], instruction: Instruct
     # This kernel completes a collective that runs in pieces, whose bytes `collectives` counts.
     if any("AsyncCollectiveDone" in part.attributes for part in inner.values()):
         return 0
-    read = sum(min(_taken(program, inner, part.name), here(name)) for part, name in _bound(inner, instruction))
-    return read + max(0, result - _left(inner))
+    read = sum(min(_bytes_read(program, inner, part.name), here(name)) for part, name in _parameters_with_operands(inner, instruction))
+    return read + max(0, result - _bytes_not_written(inner))
 
 
 def _called(program: Program, fusion: Instruction) -> dict[str, Instruction]:
     return program.computations[re.search(r"calls=%?([\w.\-]+)", fusion.attributes)[1]]
 
 
-def _bound(inner: dict[str, Instruction], fusion: Instruction) -> list[tuple[Instruction, str]]:
+def _parameters_with_operands(inner: dict[str, Instruction], fusion: Instruction) -> list[tuple[Instruction, str]]:
     """The parameters of a fused kernel, each with its operand."""
     parameters = sorted((part for part in inner.values() if part.opcode == "parameter"), key=lambda part: int(part.arguments))
     return list(zip(parameters, fusion.operands, strict=False))
 
 
-def _taken(program: Program, inner: dict[str, Instruction], name: str) -> float:
+def _bytes_read(program: Program, inner: dict[str, Instruction], name: str) -> float:
     """Bytes that a fused kernel reads of one of its parameters. Infinite if it reads the whole operand, which the caller bounds
     by the operand's size."""
     total = 0.0
     for user in inner.values():
         if name not in user.operands or user.opcode == "tuple" or _chain(user):
-            continue  # A tuple only passes the value on, and a collective in pieces runs alongside the kernel; see `_left`.
+            continue  # A tuple only passes the value on, and a collective in pieces runs alongside the kernel; see `_bytes_not_written`.
         if user.opcode == "dynamic-slice":
             total += type_bytes(user.type)
         elif user.opcode == "bitcast":
-            total += _taken(program, inner, user.name)
+            total += _bytes_read(program, inner, user.name)
         elif user.opcode == "fusion":
             nested = _called(program, user)
-            total += sum(_taken(program, nested, part.name) for part, operand in _bound(nested, user) if operand == name)
+            total += sum(
+                _bytes_read(program, nested, part.name) for part, operand in _parameters_with_operands(nested, user) if operand == name
+            )
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
             return math.inf
     return total
 
 
-def _left(inner: dict[str, Instruction]) -> int:
+def _bytes_not_written(inner: dict[str, Instruction]) -> int:
     """Bytes of a fused kernel's results that it does not write: it updates them in place, or only passes them on."""
     root = next(part for part in inner.values() if part.root)
     left = 0

@@ -51,7 +51,7 @@ class Checkpoints:
         directory = (Path(folder) / CHECKPOINTS).absolute()
         with processes.together():
             if processes.first():
-                _set_damaged_aside(directory)
+                _rename_damaged(directory)
         context = ocp.Context()
         context.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
         self._orbax = ocp.training.Checkpointer(
@@ -105,12 +105,12 @@ class Checkpoints:
                 loaded = self._orbax.load_checkpointables(self.latest, parts)
         except Exception as error:
             raise UserError(
-                f"{path}: cannot restore this checkpoint, which is damaged or another model's: {reason(error)}; {_without(path)}"
+                f"{path}: cannot restore this checkpoint, which is damaged or another model's: {reason(error)}; {_remedy_for(path)}"
             ) from error
         optimizer = loaded["optimizer"]
         counts = int(optimizer["step"]), data.get_state().get("next_index")
         if counts != (self.latest, self.latest):
-            raise UserError(f"{path}: holds update {counts[0]} and batch {counts[1]}, not those of its name; {_without(path)}")
+            raise UserError(f"{path}: holds update {counts[0]} and batch {counts[1]}, not those of its name; {_remedy_for(path)}")
         return TrainState(loaded["params"], optimizer["state"], optimizer["step"])
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class Checkpoints:
             raise
 
 
-def _raised_elsewhere(record: logging.LogRecord) -> bool:
+def _drop_tracebacks(record: logging.LogRecord) -> bool:
     """Drops tracebacks that Orbax's threads log for an error that is also raised, by the next save or by close."""
     return not record.exc_info
 
@@ -149,7 +149,7 @@ def _raised_elsewhere(record: logging.LogRecord) -> bool:
 def quiet_failure() -> Iterator[None]:
     """Suppresses the output of Orbax's remaining threads after a failure in this context. The error itself is raised."""
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_raised_elsewhere)
+        logging.getLogger(name).addFilter(_drop_tracebacks)
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook = lambda *error: hooks[0](*error) if threading.current_thread() is threading.main_thread() else None
     sys.unraisablehook = lambda _: None
@@ -188,7 +188,7 @@ def latest_checkpoint(folder: str | Path) -> Path:
     if not found:
         raise UserError(f"{directory}: no checkpoint yet; let the run save one first")
     if not parameters_part(found[0]):
-        raise UserError(f"{found[0]}: the checkpoint is damaged: it holds no parameters; {_without(found[0])}")
+        raise UserError(f"{found[0]}: the checkpoint is damaged: it holds no parameters; {_remedy_for(found[0])}")
     return found[0]
 
 
@@ -196,7 +196,7 @@ def sound_checkpoint(folder: str | Path) -> Path:
     """The latest checkpoint, after its parameters were verified against their checksums. Raises UserError if they differ."""
     path = latest_checkpoint(folder)
     if wrong := checksums.damage(path, parameters_part(path)):
-        raise UserError(f"{path}: the checkpoint is damaged: {wrong}; {_without(path)}")
+        raise UserError(f"{path}: the checkpoint is damaged: {wrong}; {_remedy_for(path)}")
     return path
 
 
@@ -215,7 +215,7 @@ def _damage(path: Path) -> str | None:
     return checksums.damage(path) if parameters_part(path) else "it holds no parameters"
 
 
-def _set_damaged_aside(directory: Path) -> None:
+def _rename_damaged(directory: Path) -> None:
     damaged: list[tuple[Path, str]] = []
     for path in _newest_first(directory):
         if not (wrong := _damage(path)):
@@ -228,24 +228,24 @@ def _set_damaged_aside(directory: Path) -> None:
                 f"{directory}: every checkpoint is damaged ({listed}); restore an undamaged copy, or begin again with another out"
             )
     for place, wrong in damaged:
-        aside = next(name for name in _asides(place) if not name.exists())
-        place.rename(aside)
-        outcome = f"it is now {aside.name}, and the run goes on from update {path.name}"
+        renamed = next(name for name in _names_of_damaged(place) if not name.exists())
+        place.rename(renamed)
+        outcome = f"it is now {renamed.name}, and the run goes on from update {path.name}"
         print(f"{place}: the checkpoint is damaged: {wrong}; {outcome}", file=sys.stderr)
 
 
-def _asides(path: Path) -> Iterator[Path]:
+def _names_of_damaged(path: Path) -> Iterator[Path]:
     yield path.with_name(f"{path.name}.damaged")
     yield from (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(2))
 
 
-def _without(path: Path) -> str:
+def _remedy_for(path: Path) -> str:
     """The remedy for a checkpoint that cannot be read. It never silently restarts a run from the beginning."""
     before = [other for other in _newest_first(path.parent) if int(other.name) < int(path.name) and parameters_part(other)]
     if not before:
         return "there is none before it: restore an undamaged copy"
-    aside = next(name for name in _asides(path) if not name.exists())
-    return f"to use the one before it, of update {before[0].name}, run: mv {shlex.quote(str(path))} {shlex.quote(str(aside))}"
+    renamed = next(name for name in _names_of_damaged(path) if not name.exists())
+    return f"to use the one before it, of update {before[0].name}, run: mv {shlex.quote(str(path))} {shlex.quote(str(renamed))}"
 
 
 def parameters_part(path: Path) -> str | None:

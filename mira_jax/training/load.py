@@ -127,7 +127,7 @@ def lora_base(folder: str | Path) -> Path:
     )
 
 
-def _placeless(folder: Path) -> bytes:
+def _without_paths(folder: Path) -> bytes:
     """The content of a run's model.json without the paths of the base, which may be moved."""
     tree = _read_description(folder)
     lora = {key: value for key, value in tree["lora"].items() if key not in ("base", "relative")}
@@ -141,7 +141,7 @@ def model_fingerprint(folder: str | Path) -> str:
         checkpoint = latest_checkpoint(folder)
         part = checkpoint / parameters_part(checkpoint)
         files = [folder / MODEL, *(path for path in part.rglob("*") if path.is_file())]
-        return fingerprint(folder, files, {folder / MODEL: _placeless(folder)} if read_lora(folder) else None)
+        return fingerprint(folder, files, {folder / MODEL: _without_paths(folder)} if read_lora(folder) else None)
     return fingerprint(folder, [folder / "config.json", *folder.glob("*.safetensors")])
 
 
@@ -167,19 +167,19 @@ def load_model(
         from mira_jax.models import huggingface
 
         sizes = huggingface.load_config(folder)
-        bones = skeleton(lambda rngs: Gemma3(sizes, rngs=rngs, param_dtype=param_dtype))
-        placed = bones.state(layout.of(bones.params))
+        model_skeleton = skeleton(lambda rngs: Gemma3(sizes, rngs=rngs, param_dtype=param_dtype))
+        placed = model_skeleton.state(layout.of(model_skeleton.params))
         model = huggingface.load(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, shardings=placed)
         return model, model.config
     config, heads = read_model_json(folder)
     options = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
-    bones = _bones(folder, **options)
-    params = _load_params(folder, layout.abstract(bones.params))
-    if not bones.frozen:
-        return bones.merge(params), config
+    model_skeleton = _skeleton_of(folder, **options)
+    params = _load_params(folder, layout.abstract(model_skeleton.params))
+    if not model_skeleton.frozen:
+        return model_skeleton.merge(params), config
     base = params_of(load_model(lora_base(folder), layout=layout, **options)[0])
     frozen = adapters.below(base.get("trunk", base))
-    return bones.merge(params, {"trunk": frozen} if heads else frozen), config
+    return model_skeleton.merge(params, {"trunk": frozen} if heads else frozen), config
 
 
 def lora_chain(folder: str | Path) -> tuple[tuple[Path, LoraConfig], ...]:
@@ -198,10 +198,10 @@ def lora_configs(folder: str | Path) -> tuple[LoraConfig, ...]:
 
 def load_adapters(folder: str | Path) -> Params:
     """The content of the newest checkpoint of a run with adapters: the adapters, and the heads of a critic."""
-    return _load_params(folder, Layout().abstract(_bones(folder).params))
+    return _load_params(folder, Layout().abstract(_skeleton_of(folder).params))
 
 
-def _bones(folder: Path, **options) -> Skeleton:
+def _skeleton_of(folder: Path, **options) -> Skeleton:
     """The skeleton of the model in a run. The parameters in the run's own checkpoints count as trained."""
     config, heads = read_model_json(folder)
     lora = lora_configs(folder)

@@ -34,7 +34,7 @@ def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits
         return chosen_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 
     batch, count = targets_BxR.shape
-    size = max(1, chunk_logits * _sharers() // (batch * model.config.vocabulary_size))
+    size = max(1, chunk_logits * _logit_shards() // (batch * model.config.vocabulary_size))
     if count <= size:
         return chunk(hidden_BxRxD, targets_BxR)
     chunks = -(-count // size)
@@ -48,7 +48,7 @@ def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits
     return jnp.moveaxis(log_probs, 0, 1).reshape(batch, chunks * size)[:, :count]
 
 
-def _sharers() -> int:
+def _logit_shards() -> int:
     """Number of devices that share the logits. With chunks sized for one device, the embedding would be gathered more often than
     necessary."""
     mesh = jax.sharding.get_abstract_mesh()

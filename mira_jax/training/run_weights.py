@@ -54,16 +54,16 @@ class RunWeights:
                 )
             self.stored[name] = jax.ShapeDtypeStruct(shape, leaf.dtype)
         self._batches = list(_batches(self.stored))
-        self._at_hand: dict[Name, np.ndarray] = {}
+        self._loaded: dict[Name, np.ndarray] = {}
 
     def read(self, name: Name, dtype: Any = None) -> np.ndarray:
         """Reads one parameter. Small parameters are read together with their neighbours and cached until another batch is read."""
         dtype = np.dtype(dtype or self.stored[name].dtype)
-        if name not in self._at_hand or self._at_hand[name].dtype != dtype:
-            self._at_hand.clear()
+        if name not in self._loaded or self._loaded[name].dtype != dtype:
+            self._loaded.clear()
             batch = next(batch for batch in self._batches if name in batch)
-            self._at_hand = self._load({key: (self.stored[key].shape, dtype) for key in batch})
-        return self._at_hand[name]
+            self._loaded = self._load({key: (self.stored[key].shape, dtype) for key in batch})
+        return self._loaded[name]
 
     def _load(self, wanted: Mapping[Name, tuple[tuple[int, ...], np.dtype]]) -> dict[Name, np.ndarray]:
         # Orbax restores an abstract array without a sharding as a NumPy array, on any machine.

@@ -25,9 +25,9 @@ from rollouts.web.observation import Observation
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    kind: Literal["", "endpoint", "expert", "random", "idle"] = ""
+    kind: Literal["auto", "endpoint", "expert", "random", "idle"] = "auto"
     """endpoint: a model. expert: the suite's scripted policy. random: any valid action. idle: exits at the first step.
-    Default: endpoint if a tokenizer is set, else expert."""
+    auto: endpoint if a tokenizer is set, else expert."""
     name: str = ""
     """Name of the policy in the records and the report. Empty: the model's name, or the kind."""
     checkpoint: str = ""
@@ -50,7 +50,7 @@ class PolicyConfig:
     """expert: probability of each bad habit, drawn once per episode."""
 
     def __post_init__(self) -> None:
-        if not self.kind:
+        if self.kind == "auto":
             object.__setattr__(self, "kind", "endpoint" if self.tokenizer else "expert")
         if self.kind == "endpoint" and not self.tokenizer:
             raise ConfigError("tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
@@ -78,19 +78,19 @@ class Agent(Protocol):
         ...
 
 
-class Policy(Protocol):
+class AgentFactory(Protocol):
     """Opened once with `async with`; provides one agent per episode."""
 
     record: records.Policy
 
-    async def __aenter__(self) -> "Policy": ...
+    async def __aenter__(self) -> "AgentFactory": ...
 
     async def __aexit__(self, *_: object) -> None: ...
 
     def agent(self, task: Task, attempt: int) -> Agent: ...
 
 
-def make_policy(config: PolicyConfig, suite: Suite) -> Policy:
+def make_policy(config: PolicyConfig, suite: Suite) -> AgentFactory:
     """Returns the policy that the config describes. Raises UserError."""
     if config.kind == "endpoint":
         return EndpointPolicy(config)

@@ -154,13 +154,13 @@ def episode_table(episodes: Iterable[Episode]) -> str:
         outcome = (int(episode.success), episode.score) if episode.judged else ("", "")
         tokens, seconds = episode.tokens, episode.seconds
         writer.writerow(
-            (*map(_inert, (episode.spec.id, episode.template, episode.domain)), episode.attempt, episode.status.value, *outcome,
+            (*map(_escape_formula, (episode.spec.id, episode.template, episode.domain)), episode.attempt, episode.status.value, *outcome,
              episode.steps, tokens.prompt, tokens.response, round(seconds.policy, 3), round(seconds.browser, 3))
         )  # fmt: skip
     return text.getvalue()
 
 
-def _inert(name: str) -> str:
+def _escape_formula(name: str) -> str:
     return "'" + name if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name
 
 

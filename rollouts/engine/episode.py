@@ -15,7 +15,7 @@ from mira_jax.files import now
 from mira_jax.trajectories.prompts import rounds
 from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory, encode
 from mira_jax.trajectories.tasks import PAGES
-from rollouts.agents.policy import Policy
+from rollouts.agents.policy import AgentFactory
 from rollouts.errors import InfraError, SiteError
 from rollouts.stuck import StuckRule, loop_start
 from rollouts.suites import Session, Suite
@@ -52,7 +52,7 @@ class LimitConfig:
 
 
 async def run_episode(
-    suite: Suite, task: Task, attempt: int, policy: Policy, browsers: BrowserPool, observation: ObservationConfig, limits: LimitConfig
+    suite: Suite, task: Task, attempt: int, policy: AgentFactory, browsers: BrowserPool, observation: ObservationConfig, limits: LimitConfig
 ) -> Trajectory:
     """Runs one episode in its own browser context and session, and closes both.
 
@@ -70,7 +70,7 @@ async def run_episode(
         await browsers.close(context)
 
 
-def failed_episode(task: Task, attempt: int, policy: Policy, error: InfraError) -> Trajectory:
+def failed_episode(task: Task, attempt: int, policy: AgentFactory, error: InfraError) -> Trajectory:
     """The record of an episode that was given up. It has no steps, no evidence and no outcome."""
     return Trajectory(
         id=uuid.uuid4().hex,
@@ -88,7 +88,7 @@ class _Episode:
         self,
         session: Session,
         attempt: int,
-        policy: Policy,
+        policy: AgentFactory,
         browsers: BrowserPool,
         observation: ObservationConfig,
         limits: LimitConfig,

@@ -18,11 +18,11 @@ from mira_jax.progress import Progress
 from mira_jax.trajectories import records
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
-from rollouts.agents.policy import Policy, make_policy
+from rollouts.agents.policy import AgentFactory, make_policy
 from rollouts.analysis.evaluation import LOST
 from rollouts.engine.episode import LimitConfig, failed_episode
 from rollouts.engine.ray_pool import RayConfig, ray_workers
-from rollouts.engine.worker import Places, WorkerConfig, quieter, work
+from rollouts.engine.worker import Slots, WorkerConfig, ignore_abandoned_calls, work
 from rollouts.errors import InfraError
 from rollouts.suites import Suite, make_suite
 from rollouts.text import sanitize
@@ -116,7 +116,7 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
             task.cancel()
 
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(quieter)
+        loop.set_exception_handler(ignore_abandoned_calls)
         handled = (signal.SIGINT, signal.SIGTERM)
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             for number in handled:
@@ -136,7 +136,7 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def _collect(
-    config: RolloutConfig, suite: Suite, policy: Policy, specs: Sequence[tuple[Task, int]], folder: Path, begun: Callable[[], None]
+    config: RolloutConfig, suite: Suite, policy: AgentFactory, specs: Sequence[tuple[Task, int]], folder: Path, begun: Callable[[], None]
 ) -> Tally:
     async with policy:
         spool, lost = Spool(folder), Spool(folder / LOST)
@@ -149,10 +149,10 @@ async def _collect(
         if not waiting:
             return tally
         workers = ray_workers(config, config.ray, policy.record) if config.pool == "ray" else work(config, suite, policy)
-        async with workers as places:
+        async with workers as slots:
             await suite.reset()
             begun()
-            await _Run(config.limits, places, policy, spool, lost, tally).all(waiting)
+            await _Run(config.limits, slots, policy, spool, lost, tally).all(waiting)
         return tally
 
 
@@ -188,8 +188,8 @@ def _mark(fingerprint: str) -> str:
 
 
 class _Run:
-    def __init__(self, limits: LimitConfig, places: Places, policy: Policy, spool: Spool, lost: Spool, tally: Tally):
-        self.limits, self.places, self.policy = limits, places, policy
+    def __init__(self, limits: LimitConfig, slots: Slots, policy: AgentFactory, spool: Spool, lost: Spool, tally: Tally):
+        self.limits, self.slots, self.policy = limits, slots, policy
         self.spool, self.lost, self.tally = spool, lost, tally
         self.lost_in_a_row = 0
 
@@ -208,7 +208,7 @@ class _Run:
                 progress.note(f"{self.tally.steps_per_second:.1f} steps/s, {counts}")
                 progress.update()
 
-            workers = [asyncio.create_task(self._work(queue, report)) for _ in range(min(self.places.count, len(specs)))]
+            workers = [asyncio.create_task(self._work(queue, report)) for _ in range(min(self.slots.count, len(specs)))]
             try:
                 await asyncio.gather(*workers)
             finally:
@@ -226,7 +226,7 @@ class _Run:
                 self.lost.add(trajectory)
                 self.lost_in_a_row += 1
             else:
-                # In this order: a kill between the two leaves the episode in neither place, and it is collected again. The reverse
+                # In this order: a kill between the two leaves the episode in neither, and it is collected again. The reverse
                 # order could leave it both finished and lost.
                 self.lost.discard(trajectory.key)
                 self.spool.add(trajectory)
@@ -242,10 +242,10 @@ class _Run:
         left, name = self.limits.episode_seconds, f"episode {task.id}, seed {task.seed}, attempt {attempt}"
         failure = InfraError("not tried")
         for try_ in range(self.limits.tries):
-            async with self.places.free() as place:
+            async with self.slots.free() as slot:
                 began = time.monotonic()
                 try:
-                    return await place.run(task, attempt, left)
+                    return await slot.run(task, attempt, left)
                 except InfraError as error:
                     failure = error
                 except TimeoutError:

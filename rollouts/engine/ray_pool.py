@@ -24,7 +24,7 @@ from mira_jax.errors import ConfigError, UserError, first_line
 from mira_jax.extras import install
 from mira_jax.trajectories.records import Policy, Task, Trajectory, decode, encode
 from rollouts.agents.policy import make_policy
-from rollouts.engine.worker import Place, Places, WorkerConfig, quieter, work
+from rollouts.engine.worker import Slot, Slots, WorkerConfig, ignore_abandoned_calls, work
 from rollouts.errors import InfraError, WorkerError
 from rollouts.suites import make_suite
 
@@ -55,7 +55,7 @@ class RayConfig:
 
 
 @contextlib.asynccontextmanager
-async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) -> AsyncIterator[Places]:
+async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) -> AsyncIterator[Slots]:
     """Starts workers on the cluster, and stops them.
 
     Args:
@@ -71,10 +71,10 @@ async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) 
     _connect(ray, options.address)
     try:
         workers = options.workers or _room(ray, options.cpus)
-        places = _RayPlaces(ray, config, options.cpus, workers, policy)
-        keepers = [asyncio.create_task(places.keep_worker()) for _ in range(workers)]
+        slots = _RaySlots(ray, config, options.cpus, workers, policy)
+        keepers = [asyncio.create_task(slots.keep_worker()) for _ in range(workers)]
         try:
-            yield places
+            yield slots
         finally:
             for keeper in keepers:
                 keeper.cancel()
@@ -107,7 +107,7 @@ def _room(ray: ModuleType, cpus: int) -> int:
     return workers
 
 
-class _RayPlaces:
+class _RaySlots:
     def __init__(self, ray: ModuleType, config: WorkerConfig, cpus: int, workers: int, policy: Policy):
         self.count = workers * config.browser.contexts
         self._ray, self._policy, self._tries, self._contexts = ray, policy, config.limits.tries, config.browser.contexts
@@ -119,16 +119,16 @@ class _RayPlaces:
         self._kept = workers
 
     @contextlib.asynccontextmanager
-    async def free(self) -> AsyncIterator[Place]:
-        place = await self._free.get()
-        while isinstance(place, _RayWorker) and not place.alive:
-            place = await self._free.get()
+    async def free(self) -> AsyncIterator[Slot]:
+        slot = await self._free.get()
+        while isinstance(slot, _RayWorker) and not slot.alive:
+            slot = await self._free.get()
         try:
-            if isinstance(place, UserError):
-                raise place
-            yield place
+            if isinstance(slot, UserError):
+                raise slot
+            yield slot
         finally:
-            self._free.put_nowait(place)
+            self._free.put_nowait(slot)
 
     async def keep_worker(self) -> None:
         """Restarts the worker whenever it ends. A worker that does not start is left out; if no worker is left, the run ends."""
@@ -235,7 +235,7 @@ class RolloutActor:
     async def start(self, config: bytes) -> bytes:
         import ray  # pyright: ignore[reportMissingImports]: the extra `ray` is not part of `dev`
 
-        asyncio.get_running_loop().set_exception_handler(quieter)
+        asyncio.get_running_loop().set_exception_handler(ignore_abandoned_calls)
         self._episodes: set[asyncio.Task[Trajectory]] = set()
         self._open = contextlib.AsyncExitStack()
         settings = msgspec.msgpack.decode(config, type=WorkerConfig)

@@ -11,7 +11,7 @@ from playwright.async_api import Error
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task, Trajectory
-from rollouts.agents.policy import Policy, PolicyConfig
+from rollouts.agents.policy import AgentFactory, PolicyConfig
 from rollouts.engine.episode import LimitConfig, run_episode
 from rollouts.errors import InfraError
 from rollouts.suites import OPTIONS, Suite
@@ -41,7 +41,7 @@ class WorkerConfig:
     limits: LimitConfig = dataclasses.field(default_factory=LimitConfig)
 
 
-class Place(Protocol):
+class Slot(Protocol):
     """A slot, which runs one episode at a time."""
 
     async def run(self, task: Task, attempt: int, seconds: float) -> Trajectory:
@@ -55,12 +55,12 @@ class Place(Protocol):
         ...
 
 
-class Places(Protocol):
+class Slots(Protocol):
     """All slots of a run."""
 
     count: int
 
-    def free(self) -> contextlib.AbstractAsyncContextManager[Place]:
+    def free(self) -> contextlib.AbstractAsyncContextManager[Slot]:
         """Waits for a free slot and reserves it for the duration of the context."""
         ...
 
@@ -68,12 +68,12 @@ class Places(Protocol):
 class Worker:
     """The slots of this process: one per browser context."""
 
-    def __init__(self, config: WorkerConfig, suite: Suite, policy: Policy, browsers: BrowserPool):
+    def __init__(self, config: WorkerConfig, suite: Suite, policy: AgentFactory, browsers: BrowserPool):
         self.config, self.suite, self.policy, self.browsers = config, suite, policy, browsers
         self.count = config.browser.contexts
 
     @contextlib.asynccontextmanager
-    async def free(self) -> AsyncIterator[Place]:
+    async def free(self) -> AsyncIterator[Slot]:
         # A caller that runs at most `count` episodes at once always finds a free context.
         yield self
 
@@ -90,7 +90,7 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def work(config: WorkerConfig, suite: Suite, policy: Policy) -> AsyncIterator[Worker]:
+async def work(config: WorkerConfig, suite: Suite, policy: AgentFactory) -> AsyncIterator[Worker]:
     """Starts the sites and the browser of this process, and stops them. Raises UserError if one of them does not start."""
     await suite.start()
     try:
@@ -100,7 +100,7 @@ async def work(config: WorkerConfig, suite: Suite, policy: Policy) -> AsyncItera
         await suite.stop()
 
 
-def quieter(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def ignore_abandoned_calls(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Silences the second failure of an abandoned browser call, which occurs when its page or driver closes and nothing awaits the call."""
     error = context.get("exception")
     if not isinstance(error, Error) and not is_driver_gone(error):

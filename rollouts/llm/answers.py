@@ -76,8 +76,8 @@ def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion
         if not isinstance(text, str):
             raise TypeError("text is not a string")
         lists = choice.get("logprobs") or {}
-        told = lists.get("token_logprobs")
-        log_probs = None if told is None else [float(value) for value in told if value is not None]
+        reported = lists.get("token_logprobs")
+        log_probs = None if reported is None else [float(value) for value in reported if value is not None]
         usage = tree.get("usage") or {}
         tokens = int(usage.get("completion_tokens") or (len(log_probs) if log_probs else 0))
         # vLLM puts the prompt's ids into each choice of a completion, but into the top level of a chat response.
@@ -92,7 +92,7 @@ def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion
             cut=choice.get("finish_reason") == "length",
             prompt_token_ids=prompt_ids,
             token_ids=ids,
-            log_probs=_floats(told, ids),
+            log_probs=_floats(reported, ids),
             sampling_log_probs=_floats(lists.get("sampling_logprobs"), ids),
             fingerprint=str(tree.get("system_fingerprint") or ""),
         )

@@ -45,10 +45,10 @@ class EndpointConfig:
     """Maximum number of concurrent requests."""
     requests_per_minute: NonNegative = 0.0
     """Maximum number of requests started per minute. 0: no limit."""
-    log_probs: Literal["", "raw", "processed"] = ""
+    log_probs: Literal["unknown", "raw", "processed"] = "unknown"
     """Meaning of the endpoint's `logprobs`, if it does not report it as mira_jax.serve does. raw: under the model at temperature 1
-    (vLLM's default, OpenAI). processed: under the sampling distribution (vLLM with --logprobs-mode processed_logprobs). Empty:
-    unknown; log-probabilities are kept only if both are equal."""
+    (vLLM's default, OpenAI). processed: under the sampling distribution (vLLM with --logprobs-mode processed_logprobs).
+    unknown: log-probabilities are kept only if both are equal."""
     prompt_price: NonNegative = 0.0
     """USD per million prompt tokens, for the cost of an evaluation."""
     response_price: NonNegative = 0.0

@@ -30,7 +30,7 @@ METRICS_SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PageOptions:
     title: str
     tasks: int
     page_characters: int
@@ -40,7 +40,7 @@ class Options:
 
 
 def render(
-    options: Options,
+    options: PageOptions,
     evaluations: Sequence[Evaluation],
     findings: Findings,
     runs: Sequence[Run] = (),
@@ -64,7 +64,7 @@ def render(
 
 
 def _frame(
-    options: Options, evaluations: Sequence[Evaluation], findings: Findings, runs: Sequence[Run], minutes: Mapping[str, float]
+    options: PageOptions, evaluations: Sequence[Evaluation], findings: Findings, runs: Sequence[Run], minutes: Mapping[str, float]
 ) -> dict[str, Any]:
     """Template values, except the episodes."""
     methods = findings.summary.methods

@@ -4,7 +4,7 @@ from typing import Any
 
 from mira_jax import config
 from mira_jax.errors import ConfigError
-from mira_jax.schema import Options, load_class, load_own
+from mira_jax.schema import Options, load_class, load_user_class
 from rollouts.suites.base import Session, Suite
 
 __all__ = ["OPTIONS", "SUITES", "Session", "Suite", "make_suite"]
@@ -17,7 +17,7 @@ SUITES = {
 }
 """Name in the config to `module:Class`, imported on first use. The class attribute `Options` is the dataclass of the suite's options,
 which the constructor takes as keyword arguments."""
-OPTIONS = Options(SUITES, chosen_by=("name",), beside=True, attribute="Options")
+OPTIONS = Options(SUITES, chosen_by=("name",), chosen_by_siblings=True, attribute="Options")
 """Type of `suite.options`. `suite.name` may also be the `module:Class` of a user's own suite."""
 
 
@@ -27,7 +27,7 @@ def make_suite(name: str, **options: Any) -> Suite:
         suite = load_class(SUITES[name])
     elif ":" in name:
         try:
-            suite = load_own(name, OPTIONS.attribute)
+            suite = load_user_class(name, OPTIONS.attribute)
         except ValueError as error:
             raise ConfigError("suite.name", str(error)) from None
     else:

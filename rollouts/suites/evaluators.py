@@ -1,7 +1,7 @@
 """WebArena's evaluators over recorded evidence: string_match, url_match and program_html. No code from a task is executed here.
 
 The rules are those of WebArena-Lite's evaluator: a task succeeds if each of its `eval_types` does. Where only a model can
-decide, that is for a fuzzy match of anything but N/A, the `Reader` that the caller passes is asked.
+decide, that is for a fuzzy match of anything but N/A, the `Judge` that the caller passes is asked.
 """
 
 import re
@@ -30,7 +30,7 @@ the text, or before anything but a letter. Before a letter it is not, since a se
 lower case."""
 
 
-class Reader(Protocol):
+class Judge(Protocol):
     """Decides what no rule can: a model, or a person."""
 
     def same(self, question: str, reference: str, answer: str) -> bool:
@@ -42,30 +42,30 @@ class Reader(Protocol):
         ...
 
 
-def judge(evaluation: Mapping[str, Any], evidence: Evidence, intent: str = "", reader: Reader | None = None) -> Outcome:
+def evaluate(evaluation: Mapping[str, Any], evidence: Evidence, intent: str = "", judge: Judge | None = None) -> Outcome:
     """Decides the outcome according to a task's `eval` object.
 
     Raises:
-        UserError: the evaluation needs a reader and none is given, or its type is unknown.
+        UserError: the evaluation needs a judge and none is given, or its type is unknown.
     """
     failures = []
     for kind in evaluation["eval_types"]:
         if kind == "string_match":
             note = evaluation.get("string_note") or ""
-            failures += string_match(evaluation["reference_answers"], evidence.answer, intent, note, reader)
+            failures += string_match(evaluation["reference_answers"], evidence.answer, intent, note, judge)
         elif kind == "url_match":
             url = evidence.page.url if evidence.page else ""
             failures += url_match(evaluation["reference_url"], url, evaluation.get("url_note") or "GOLD in PRED")
         elif kind == "program_html":
-            failures += program_html(evaluation["program_html"], evidence.contents, intent, reader)
+            failures += program_html(evaluation["program_html"], evidence.contents, intent, judge)
         else:
             raise UserError(f"eval_types: {kind!r} is none of string_match, url_match, program_html")
-    source = "judge" if reader and needs_reader(evaluation) else "rule"
+    source = "judge" if judge and needs_judge(evaluation) else "rule"
     return Outcome(success=not failures, score=float(not failures), source=source, detail="; ".join(failures))
 
 
-def needs_reader(evaluation: Mapping[str, Any]) -> bool:
-    """Whether `judge` may have to ask a reader."""
+def needs_judge(evaluation: Mapping[str, Any]) -> bool:
+    """Whether `evaluate` may have to ask a judge."""
     references = [evaluation["reference_answers"]] if "string_match" in evaluation["eval_types"] else []
     if "program_html" in evaluation["eval_types"]:
         references += [target["required_contents"] for target in evaluation["program_html"]]
@@ -73,7 +73,7 @@ def needs_reader(evaluation: Mapping[str, Any]) -> bool:
 
 
 def string_match(
-    references: Mapping[str, Any], answer: str | None, intent: str = "", note: str = "", reader: Reader | None = None
+    references: Mapping[str, Any], answer: str | None, intent: str = "", note: str = "", judge: Judge | None = None
 ) -> list[str]:
     """Describes what is wrong with the answer. Empty if nothing is. `note` states why the task can't be done, for the reference N/A."""
     if answer is None:
@@ -83,14 +83,14 @@ def string_match(
     for kind, reference in references.items():
         if kind != "fuzzy_match":
             failures += _unmet(kind, reference, answer, "answer", tokens=True)
-        elif _not_possible(reference) and (reader is None or clean(answer) == NOT_POSSIBLE):
+        elif _not_possible(reference) and (judge is None or clean(answer) == NOT_POSSIBLE):
             failures += [] if clean(answer) == NOT_POSSIBLE else [f"answer is {_short(answer)}, not N/A"]
         elif isinstance(reference, str) and _not_possible(reference):
-            if not _needed(reader, note).same_reason(intent, note, answer):
+            if not _needed(judge, note).same_reason(intent, note, answer):
                 failures.append(f"answer is {_short(answer)}, not N/A since {_short(note)}")
         else:
             for part in [reference] if isinstance(reference, str) else reference:
-                if not failures and not _needed(reader, part).same(intent, part, answer):
+                if not failures and not _needed(judge, part).same(intent, part, answer):
                     failures.append(f"answer does not mean {_short(part)}: {_short(answer)}")
     return failures
 
@@ -113,9 +113,7 @@ def url_match(references: str, url: str, note: str = "GOLD in PRED") -> list[str
     return [f"the last page has not {key}={sorted(values)[0]}" for key, values in wanted.items() if not values & set(query.get(key, ()))]
 
 
-def program_html(
-    targets: Sequence[Mapping[str, Any]], contents: Sequence[str], intent: str = "", reader: Reader | None = None
-) -> list[str]:
+def program_html(targets: Sequence[Mapping[str, Any]], contents: Sequence[str], intent: str = "", judge: Judge | None = None) -> list[str]:
     """Describes what is wrong with the texts that the targets select. Empty if nothing is. If a target has several kinds of
     reference, the first is used."""
     if len(contents) != len(targets):
@@ -126,7 +124,7 @@ def program_html(
         kind = next((kind for kind in ("exact_match", "must_include", "fuzzy_match") if kind in wanted), "")
         if kind != "fuzzy_match":
             failures += _unmet(kind or next(iter(wanted), ""), wanted.get(kind), content, what, tokens=False)
-        elif not failures and not _needed(reader, together := ", ".join(wanted[kind])).same(intent, together, content):
+        elif not failures and not _needed(judge, together := ", ".join(wanted[kind])).same(intent, together, content):
             failures.append(f"{what} does not mean {_short(together)}: {_short(content)}")
     return failures
 
@@ -158,10 +156,10 @@ def _not_possible(reference: str | Sequence[str]) -> bool:
     return [clean(part) for part in parts] == [NOT_POSSIBLE]
 
 
-def _needed(reader: Reader | None, reference: str) -> Reader:
-    if reader is None:
+def _needed(judge: Judge | None, reference: str) -> Judge:
+    if judge is None:
         raise UserError(f"fuzzy_match: only N/A can be judged by rule; {_short(reference)} needs a judge model")
-    return reader
+    return judge
 
 
 def _short(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The judge model, a `Reader` for the evaluators: a chat model behind an endpoint decides what no rule can."""
+"""The judge model, a `Judge` for the evaluators: a chat model behind an endpoint decides what no rule can."""
 
 import asyncio
 import json
@@ -43,14 +43,14 @@ class NoVerdict(InfraError):
     part = "judge"
 
 
-class ModelReader:
+class ModelJudge:
     """Asks a chat model, at temperature 0. Must not be called from a running event loop."""
 
     def __init__(self, config: EndpointConfig):
         self.config = config
 
     def same(self, question: str, reference: str, answer: str) -> bool:
-        """See `Reader`. Only "correct" counts, as in WebArena.
+        """See `Judge`. Only "correct" counts, as in WebArena.
 
         Raises:
             UserError: the endpoint does not answer.
@@ -59,7 +59,7 @@ class ModelReader:
         return self._verdict(_SAME, ("correct", "partially correct", "incorrect"), question, reference, answer) == "correct"
 
     def same_reason(self, question: str, reason: str, answer: str) -> bool:
-        """See `Reader`. Raises as `same` does."""
+        """See `Judge`. Raises as `same` does."""
         return self._verdict(_REASON, ("same", "different"), question, reason, answer) == "same"
 
     def _verdict(self, form: str, verdicts: tuple[str, ...], question: str, reference: str, answer: str) -> str:

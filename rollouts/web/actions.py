@@ -20,7 +20,7 @@ REQUIRED, OPTIONAL, ABSENT = "required", "optional", "absent"
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class ActionForm:
     """Which of the two arguments an action takes."""
 
     element: str = ABSENT
@@ -28,19 +28,19 @@ class Form:
 
 
 FORMS = {
-    "Click": Form(element=REQUIRED),
-    "Right Click": Form(element=REQUIRED),
-    "Hover": Form(element=REQUIRED),
-    "Type": Form(element=REQUIRED, argument=REQUIRED),
-    "Search": Form(element=REQUIRED, argument=REQUIRED),
-    "Select Dropdown Option": Form(element=REQUIRED, argument=REQUIRED),
-    "Press Enter": Form(element=OPTIONAL),
-    "Scroll Up": Form(),
-    "Scroll Down": Form(),
-    "Switch Tab": Form(argument=REQUIRED),
-    "Wait": Form(),
-    GO_BACKWARD: Form(),
-    GO_FORWARD: Form(),
+    "Click": ActionForm(element=REQUIRED),
+    "Right Click": ActionForm(element=REQUIRED),
+    "Hover": ActionForm(element=REQUIRED),
+    "Type": ActionForm(element=REQUIRED, argument=REQUIRED),
+    "Search": ActionForm(element=REQUIRED, argument=REQUIRED),
+    "Select Dropdown Option": ActionForm(element=REQUIRED, argument=REQUIRED),
+    "Press Enter": ActionForm(element=OPTIONAL),
+    "Scroll Up": ActionForm(),
+    "Scroll Down": ActionForm(),
+    "Switch Tab": ActionForm(argument=REQUIRED),
+    "Wait": ActionForm(),
+    GO_BACKWARD: ActionForm(),
+    GO_FORWARD: ActionForm(),
 }
 """The actions of `do(action=..., argument=..., element=...)`."""
 
@@ -64,7 +64,7 @@ def parse(response: str) -> Action:
     """
     if len(response) > MAX_LENGTH:
         raise ParseError(f"the response has {len(response)} characters; at most {MAX_LENGTH} are read")
-    call, values = _Parser(_without_comments(response)).call()
+    call, values = _ActionParser(_without_comments(response)).call()
     if call == EXIT:
         if "message" not in values:
             raise ParseError('exit needs its message: exit(message="...")')
@@ -122,7 +122,7 @@ def _shown(text: str) -> str:
     return text if len(text) <= 40 else text[:40] + "..."
 
 
-class _Parser:
+class _ActionParser:
     def __init__(self, text: str):
         self.text = text
         self.at = 0

@@ -37,7 +37,7 @@ def choose(options: Sequence[Option], text: str) -> Option:
         ValueError: no option or several options match, or the matching option is disabled.
     """
     wanted = _spaced(text)
-    for matches in _ways(wanted):
+    for matches in _matchers(wanted):
         found = [option for option in options if matches(option)]
         enabled = [option for option in found if not option.disabled]
         if len({(option.label, option.value) for option in enabled}) == 1:
@@ -51,7 +51,7 @@ def choose(options: Sequence[Option], text: str) -> Option:
     raise ValueError(f'has no option "{_short(text)}"; the nearest of its {len(options)} are {_listed(_nearest(options, wanted))}')
 
 
-def _ways(wanted: str) -> Iterator[Callable[[Option], bool]]:
+def _matchers(wanted: str) -> Iterator[Callable[[Option], bool]]:
     folded = wanted.casefold()
     yield lambda option: wanted in (_spaced(option.label), option.shown)
     yield lambda option: _spaced(option.value) == wanted

@@ -101,18 +101,18 @@ class Tabs:
             BrowserError, SiteError: the page crashed, did not load in time, or its site is down.
         """
         acting = self._watch()
-        await self._arrive(acting)
+        await self._wait_for_page(acting)
         if acting.opening:
-            await self._until(lambda: self._watch() is not acting, self.config.settle_seconds, acting)
+            await self._wait_until(lambda: self._watch() is not acting, self.config.settle_seconds, acting)
         watch = self._watch()
         if watch is not acting:
-            await self._arrive(watch)
+            await self._wait_for_page(watch)
             watch = self._watch()
         if acting.downloading:
-            await self._until(lambda: not acting.downloading, GRACE, acting)
+            await self._wait_until(lambda: not acting.downloading, GRACE, acting)
         problem = None
         if (watch.unreachable or watch.url) not in ("", "about:blank") and not is_inside(watch.unreachable or watch.url, self.hosts):
-            await self._return(watch)
+            await self._leave_page(watch)
             problem = "that leads outside of the task's sites, which can't be opened from here"
         await self._check(watch)
         return problem
@@ -163,12 +163,12 @@ class Tabs:
                 if time.monotonic() > deadline:
                     self.observed = watch.page
                     return blank(watch.url, [*notices, restless])
-                await self._arrive(self._watch())
+                await self._wait_for_page(self._watch())
                 continue
             if watch.navigating and time.monotonic() < deadline:
-                await self._arrive(watch)
+                await self._wait_for_page(watch)
             elif (watch.fetches or watch.answers != answers) and time.monotonic() < patience:
-                await self._until(lambda seen=watch: not seen.fetches, patience - time.monotonic(), watch)
+                await self._wait_until(lambda seen=watch: not seen.fetches, patience - time.monotonic(), watch)
             else:
                 await self._check(watch)
                 self.observed = watch.page
@@ -214,7 +214,7 @@ class Tabs:
             return
         notice = f"the page opened more than {MAX_TABS} tabs; the others were closed"
         if notice not in self.notices:
-            self._tell(notice)
+            self._add_notice(notice)
         try:
             await asyncio.wait_for(page.close(), self.config.call_seconds)
         except (Error, TimeoutError):
@@ -225,11 +225,11 @@ class Tabs:
             return
         self._watches.append(Watch(page))
         self._front = len(self._watches) - 1
-        self._stir()
+        self._wake_waiters()
         page.on("close", lambda _: self._closed(page))
         page.on("download", self._offered)
 
-    def _stir(self) -> None:
+    def _wake_waiters(self) -> None:
         for watch in self._watches:
             watch.changed.set()
 
@@ -242,24 +242,24 @@ class Tabs:
             self._front -= 1
 
     def _offered(self, download: Download) -> None:
-        self._tell(f'the page offered the file "{sanitize(download.suggested_filename)[:100]}"; it was not saved')
+        self._add_notice(f'the page offered the file "{sanitize(download.suggested_filename)[:100]}"; it was not saved')
 
     async def _dialog(self, dialog: Dialog) -> None:
         text = sanitize(dialog.message)[:300]
         try:
             if dialog.type == "prompt":
-                self._tell(f'the page asked "{text}"; it was dismissed')
+                self._add_notice(f'the page asked "{text}"; it was dismissed')
                 await asyncio.wait_for(dialog.dismiss(), self.config.call_seconds)
             else:
                 if dialog.type == "beforeunload":
-                    self._tell("the page asked whether to leave it though changes may not be saved; it was left")
+                    self._add_notice("the page asked whether to leave it though changes may not be saved; it was left")
                 else:
-                    self._tell(f'the page said "{text}"; it was accepted')
+                    self._add_notice(f'the page said "{text}"; it was accepted')
                 await asyncio.wait_for(dialog.accept(), self.config.call_seconds)
         except (Error, TimeoutError):
             return
 
-    def _tell(self, notice: str) -> None:
+    def _add_notice(self, notice: str) -> None:
         if len(self.notices) < MAX_NOTICES:
             self.notices.append(notice)
 
@@ -268,18 +268,18 @@ class Tabs:
             raise BrowserError("every page of the episode has closed")
         return self._watches[self._front]
 
-    async def _arrive(self, watch: Watch) -> None:
+    async def _wait_for_page(self, watch: Watch) -> None:
         """Waits until a requested page, if any, has replaced the current one."""
         await watch.attach(self.config.call_seconds)
         if not watch.navigating:
             await watch.pause(self.config.call_seconds)
         if watch.closing:
-            await self._until(lambda: watch not in self._watches, self.config.settle_seconds, watch)
+            await self._wait_until(lambda: watch not in self._watches, self.config.settle_seconds, watch)
         began, commits = time.monotonic(), watch.commits
         while watch.navigating and watch in self._watches:
             ended = watch.stopped
             limit = GRACE if ended else began + self.config.load_seconds - time.monotonic()
-            if not await self._until(lambda ended=ended: not watch.navigating or watch.stopped != ended, limit, watch):
+            if not await self._wait_until(lambda ended=ended: not watch.navigating or watch.stopped != ended, limit, watch):
                 if watch.commits != commits:
                     return  # A chain of pages, each of which requests the next.
                 if not ended:
@@ -287,7 +287,7 @@ class Tabs:
                 # Loading has ended without a new page: a download, or a response without content.
                 watch.requested = watch.scheduled = False
 
-    async def _until(self, done: Callable[[], Any], seconds: float, watch: Watch) -> bool:
+    async def _wait_until(self, done: Callable[[], Any], seconds: float, watch: Watch) -> bool:
         """Waits at most `seconds` until `done()` is true. Raises BrowserError if the page crashes."""
         end = time.monotonic() + seconds
         while not done():
@@ -300,7 +300,7 @@ class Tabs:
                 return bool(done())
         return True
 
-    async def _return(self, watch: Watch) -> None:
+    async def _leave_page(self, watch: Watch) -> None:
         """Navigates away from a page that is not part of the task."""
         watch.mark()
         earlier, _ = await self._history(watch)
@@ -308,4 +308,4 @@ class Tabs:
             await bounded(watch.page.close(), self.config.call_seconds, "closing a tab")
         elif earlier:
             await bounded(watch.move(-1), self.config.call_seconds, "going back")
-            await self._arrive(watch)
+            await self._wait_for_page(watch)

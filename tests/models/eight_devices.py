@@ -17,9 +17,9 @@ from mira_jax.data.pipeline import batches_of
 from mira_jax.models import attention, sequence
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.heads import Critic as CriticModel
+from mira_jax.models.heads import Critic
 from mira_jax.models.sharding import MeshConfig
-from mira_jax.recipes.critic import Critic
+from mira_jax.recipes.critic import CriticRecipe
 from mira_jax.recipes.objectives.mira import Mira
 from mira_jax.recipes.objectives.sft import SFT
 from mira_jax.training.checkpoint import Checkpoints
@@ -69,15 +69,15 @@ def packed_batch(draw: np.random.Generator) -> dict[str, np.ndarray]:
 LOSSES = {
     "sft": lambda model, batch: SFT(prompt_weight=0.5).loss(model.trunk, batch)[0],
     "actor": lambda model, batch: Mira(beta=1.0).loss(model.trunk, batch)[0],
-    "critic": lambda model, batch: Critic().loss(model, batch)[0],
+    "critic": lambda model, batch: CriticRecipe().loss(model, batch)[0],
 }
 """The recipes' own, on a critic whose trunk is the policy."""
 
 
 def measure(cases: list[tuple[str, str]]) -> dict[str, dict[str, float]]:
     """For each (loss, mesh) the largest errors of loss and gradient, each relative to the largest number in the same array."""
-    bones = skeleton(lambda rngs: CriticModel(CONFIG, rngs=rngs))
-    model = CriticModel(CONFIG, rngs=nnx.Rngs(0))
+    bones = skeleton(lambda rngs: Critic(CONFIG, rngs=rngs))
+    model = Critic(CONFIG, rngs=nnx.Rngs(0))
     for head in model.heads.values():
         head.out[...] = jnp.linspace(-1, 1, CONFIG.width)
     params = jax.device_get(params_of(model))

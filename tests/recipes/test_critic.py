@@ -5,7 +5,7 @@ from flax import nnx
 
 from mira_jax.data.packing import PackedBatches
 from mira_jax.errors import UserError
-from mira_jax.models.heads import Critic as CriticModel
+from mira_jax.models.heads import Critic
 from mira_jax.recipes import make_recipe, options_of
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.state import init_state, params_of, skeleton
@@ -55,7 +55,7 @@ def test_without_a_success_there_is_no_potential():
 
 @pytest.fixture(scope="module")
 def model(config):
-    model = CriticModel(config, rngs=nnx.Rngs(1))
+    model = Critic(config, rngs=nnx.Rngs(1))
     for name, head in model.heads.items():  # a new critic says one half everywhere
         head.out[...] = jax.random.normal(jax.random.key(len(name)), head.out[...].shape)
     return model
@@ -102,7 +102,7 @@ def test_training_learns_the_outcome_and_the_progress(config, reader, examples):
     packed = PackedBatches(
         examples, np.flatnonzero(prepared.keep), prepared.columns, row_length=256, rows=8, batches=80, reads_responses=False
     )
-    build = lambda rngs: CriticModel(config, recipe.heads, rngs=rngs)  # noqa: E731
+    build = lambda rngs: Critic(config, recipe.heads, rngs=rngs)  # noqa: E731
     settings = OptimizerConfig(learning_rate=3e-3, schedule="constant", warmup=0)
     optimizer = make_optimizer(settings, len(packed))
     step = make_step(skeleton(build), recipe.loss, optimizer, learning_rate(settings, len(packed)))

@@ -13,10 +13,10 @@ from mira_jax.data.examples import Example, Turn
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.pipeline import DataConfig
 from mira_jax.data.steps import step_examples, tokenize
-from mira_jax.models.heads import Critic as CriticModel
+from mira_jax.models.heads import Critic
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
-from mira_jax.recipes.critic import Critic
+from mira_jax.recipes.critic import CriticRecipe
 from mira_jax.recipes.labels import read_labels
 from mira_jax.recipes.objectives.sft import SFT
 from mira_jax.training.setup import pack_data
@@ -39,7 +39,7 @@ def whole_episodes(trajectory, prompt, tokenizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class EpisodeCritic(Critic):
+class EpisodeCritic(CriticRecipe):
     examples = staticmethod(whole_episodes)
 
 
@@ -88,7 +88,7 @@ def test_a_critic_over_whole_episodes_reads_every_state_in_its_episode(config, r
     assert len(packed) == 1 and batch["step_mask"].sum() == prepared.keep.sum() > batch["segment_ids"].max(axis=1).sum()
     assert batch["response_mask"].size == 0
 
-    model = CriticModel(config, ("value",), rngs=nnx.Rngs(1))
+    model = Critic(config, ("value",), rngs=nnx.Rngs(1))
     model.heads["value"].out[...] = jax.random.normal(jax.random.key(0), model.heads["value"].out[...].shape)
     loss, _ = jax.jit(lambda batch: recipe.loss(model, batch))(batch)
 

@@ -119,7 +119,8 @@ async def test_browsers_that_do_not_start(tmp_path, monkeypatch):
 
 
 async def test_a_driver_that_was_killed():
-    """Its calls say that the browser has closed. What `quieter` sees is set on a future of Playwright's, which no test can await."""
+    """Its calls say that the browser has closed. What `ignore_abandoned_calls` sees is set on a future of Playwright's, which no test
+    can await."""
     others = {process for process, _ in descendants(os.getpid())}
     async with BrowserPool(QUICK) as pool:
         page = await (await pool.context()).new_page()

@@ -5,7 +5,7 @@ import pytest
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Evidence, Page
 from mira_jax.trajectories.tasks import clean
-from rollouts.suites.evaluators import judge, program_html, select_text, string_match, url_match
+from rollouts.suites.evaluators import evaluate, program_html, select_text, string_match, url_match
 
 HTML = """<html><head><title>orders</title><style>.x {}</style></head><body>
 <h1>order <b id="number">12</b></h1>
@@ -94,7 +94,7 @@ def test_a_lone_character_must_be_a_token(answer, right):
 
 def test_a_reader_decides_what_no_rule_can():
     reader = Holds()
-    assert string_match({"fuzzy_match": ["hour", "sixty"]}, "One hour", "how long?", reader=reader) == [
+    assert string_match({"fuzzy_match": ["hour", "sixty"]}, "One hour", "how long?", judge=reader) == [
         "answer does not mean 'sixty': 'one hour'"
     ]
     assert reader.asked == [("how long?", "hour", "one hour"), ("how long?", "sixty", "one hour")]
@@ -108,9 +108,9 @@ def test_a_reader_decides_what_no_rule_can():
 
 def test_the_outcome_says_whether_a_model_may_have_judged():
     fuzzy = {"eval_types": ["string_match"], "reference_answers": {"fuzzy_match": ["4"]}}
-    assert judge(fuzzy, Evidence(answer="4"), reader=Holds()).source == "judge"
+    assert evaluate(fuzzy, Evidence(answer="4"), judge=Holds()).source == "judge"
     plain = {"eval_types": ["string_match"], "reference_answers": {"exact_match": "4"}}
-    assert judge(plain, Evidence(answer="4"), reader=Holds()).source == "rule"
+    assert evaluate(plain, Evidence(answer="4"), judge=Holds()).source == "rule"
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,11 @@ def test_every_eval_type_must_hold():
         "url_note": "",
     }
     here, there = Page(url="__SHOP__/a", observation=""), Page(url="__SHOP__/b", observation="")
-    assert judge(evaluation, Evidence(answer="4", page=here)).success
+    assert evaluate(evaluation, Evidence(answer="4", page=here)).success
     assert (
-        judge(evaluation, Evidence(answer="5", page=there)).detail == "answer is '5', not '4'; the last page is __SHOP__/b, not __SHOP__/a"
+        evaluate(evaluation, Evidence(answer="5", page=there)).detail
+        == "answer is '5', not '4'; the last page is __SHOP__/b, not __SHOP__/a"
     )
-    assert not judge(evaluation, Evidence(answer="4")).success
+    assert not evaluate(evaluation, Evidence(answer="4")).success
     with pytest.raises(UserError, match="eval_types"):
-        judge({"eval_types": ["python"]}, Evidence())
+        evaluate({"eval_types": ["python"]}, Evidence())

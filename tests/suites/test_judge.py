@@ -11,7 +11,7 @@ from mira_jax.commands import log_to_stderr
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Evidence, Policy, Status, Trajectory
 from rollouts.llm.endpoint import EndpointConfig
-from rollouts.suites.judge import TRIES, ModelReader, NoVerdict, read_verdict
+from rollouts.suites.judge import TRIES, ModelJudge, NoVerdict, read_verdict
 from rollouts.suites.webarena.suite import WebArenaLiteSuite
 from tests.suites.webarena_sites import task
 
@@ -46,7 +46,7 @@ def model(*answers, status=200):
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         config = EndpointConfig(base_url=f"http://127.0.0.1:{server.server_port}/v1", retries=1, backoff=0.01)
-        yield ModelReader(config), asked
+        yield ModelJudge(config), asked
     finally:
         server.shutdown()
         server.server_close()
@@ -113,7 +113,7 @@ def test_an_episode_without_a_verdict_is_a_line_of_the_log(tmp_path, capsys):
 
 
 def test_a_judge_that_is_down_is_named_by_its_own_key():
-    reader = ModelReader(EndpointConfig(base_url="http://127.0.0.1:9/v1", backoff=0.01))
+    reader = ModelJudge(EndpointConfig(base_url="http://127.0.0.1:9/v1", backoff=0.01))
     down = r"^suite\.options\.judge\.base_url: http://127\.0\.0\.1:9/v1/models: cannot reach the endpoint .*same command judges them$"
     with pytest.raises(UserError, match=down):
         reader.same("question", "reference", "answer")

@@ -12,7 +12,7 @@ from mira_jax.trajectories.records import Page, Policy, Status, Trajectory
 from rollouts import evaluate
 from rollouts.errors import SiteError
 from rollouts.suites import make_suite
-from rollouts.suites.webarena.__main__ import ReportConfig
+from rollouts.suites.webarena.__main__ import WebArenaReportConfig
 from rollouts.suites.webarena.__main__ import main as tell
 from rollouts.suites.webarena.helpers import Helpers, is_call
 from rollouts.suites.webarena.login import Logins
@@ -274,7 +274,7 @@ def test_a_whole_evaluation_is_told_in_both_ways(options, tmp_path, capsys):
     }  # fmt: skip
     assert evaluate.main(build(evaluate.EvaluateConfig, settings)) == 0
     capsys.readouterr()
-    assert tell(ReportConfig(folder=settings["out"], tasks=made["tasks"])) == 0
+    assert tell(WebArenaReportConfig(folder=settings["out"], tasks=made["tasks"])) == 0
     printed = capsys.readouterr().out
     assert "OSS       50.0 %    1/2" in printed and "Gitlab   100.0 %    1/1" in printed and "average   66.7 %    2/3" in printed
     assert "shopping   50.0 %    1/2" in printed

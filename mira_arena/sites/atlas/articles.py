@@ -5,7 +5,7 @@ import functools
 from random import Random
 
 from mira_arena.sites.atlas import vocabulary
-from mira_arena.sites.atlas.content import Content, Museum, Person, River, Town, make_content
+from mira_arena.sites.atlas.content import AtlasContent, Museum, Person, River, Town, make_content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def make_articles(seed: int) -> dict[str, Article]:
     return {article.title: article for article in found}
 
 
-def _town(random: Random, content: Content, town: Town) -> Article:
+def _town(random: Random, content: AtlasContent, town: Town) -> Article:
     founders, building, trade = random.choice(vocabulary.FOUNDERS), random.choice(vocabulary.BUILDINGS), random.choice(vocabulary.TRADES)
     built, day, festival = town.founded + random.randrange(5, 90), random.choice(vocabulary.DAYS), random.choice(vocabulary.FESTIVALS)
     return _article(
@@ -80,7 +80,7 @@ def _mayor(random: Random, town: Town, mayor: Person) -> Article:
     )  # fmt: skip
 
 
-def _person(random: Random, content: Content, person: Person) -> Article:
+def _person(random: Random, content: AtlasContent, person: Person) -> Article:
     museum = next((museum for museum in content.museums if museum.founder == person.name), None)
     founded = f" and founded the [[{museum.name}]]" if museum else ""
     return _article(
@@ -94,7 +94,7 @@ def _person(random: Random, content: Content, person: Person) -> Article:
     )  # fmt: skip
 
 
-def _museum(random: Random, content: Content, museum: Museum) -> Article:
+def _museum(random: Random, content: AtlasContent, museum: Museum) -> Article:
     topic = museum.name.split()[0]
     return _article(
         random, museum.name, "museums",
@@ -107,7 +107,7 @@ def _museum(random: Random, content: Content, museum: Museum) -> Article:
     )  # fmt: skip
 
 
-def _river(random: Random, content: Content, river: River) -> Article:
+def _river(random: Random, content: AtlasContent, river: River) -> Article:
     towns = ", ".join(f"[[{town}]]" for town in river.towns)
     return _article(
         random, river.name, "rivers",

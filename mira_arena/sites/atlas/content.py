@@ -98,7 +98,7 @@ class Saved:
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
+class AtlasContent:
     seed: int
     country: str
     user: str
@@ -149,7 +149,7 @@ class Content:
 
 
 @functools.lru_cache(maxsize=128)
-def make_content(seed: int) -> Content:
+def make_content(seed: int) -> AtlasContent:
     """Creates the country of a seed. Deterministic."""
     random = Random(f"atlas {seed}")
     names = random.sample([f"{first} {last}" for first in vocabulary.TOWN_FIRST for last in vocabulary.TOWN_LAST], TOWNS)
@@ -162,7 +162,7 @@ def make_content(seed: int) -> Content:
     mayors = _people(random, people[:TOWNS], names, range(1950, 1990), vocabulary.EARLIER_WORK)
     others = _people(random, people[TOWNS:-1], names, range(1780, 1920), vocabulary.OCCUPATIONS)
     museums = _museums(random, [place for place in places if place.kind == "museum"], others)
-    content = Content(
+    content = AtlasContent(
         seed=seed,
         country=random.choice(vocabulary.COUNTRIES),
         user=people[-1],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from mira_arena.sites.atlas.content import HEIGHT, WIDTH, Content
+from mira_arena.sites.atlas.content import HEIGHT, WIDTH, AtlasContent
 from mira_arena.sites.atlas.roads import Point, Route
 
 _CLOSE = 600
@@ -20,7 +20,7 @@ _ROADS = {
 _WATER, _INK, _WAY, _PIN = "#9cc4dd", "#3a4039", "#2b62d9", "#cf3b2e"
 
 
-def draw(content: Content, layer: str, here: str = "", route: Route | None = None, found: Sequence[str] = ()) -> str:
+def draw(content: AtlasContent, layer: str, here: str = "", route: Route | None = None, found: Sequence[str] = ()) -> str:
     """Draws the country, the surroundings of the place `here` with the names `found` marked, or the surroundings of a route."""
     roads, places = content.roads, content.by_name
     left, top, width = _frame(content, here, route, found)
@@ -51,7 +51,7 @@ def draw(content: Content, layer: str, here: str = "", route: Route | None = Non
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{"".join(drawn)}</svg>'
 
 
-def _frame(content: Content, here: str, route: Route | None, found: Sequence[str]) -> tuple[float, float, float]:
+def _frame(content: AtlasContent, here: str, route: Route | None, found: Sequence[str]) -> tuple[float, float, float]:
     """Left, top and width of the visible section."""
     points = [content.by_name[name].point for name in (*found, here) if name]
     if route:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mira_arena.sites.atlas import vocabulary
 from mira_arena.sites.atlas.articles import Article, make_articles
-from mira_arena.sites.atlas.content import Content, make_content
+from mira_arena.sites.atlas.content import AtlasContent, make_content
 from mira_arena.sites.state import Refused, Row, State, make_image
 
 SEARCH_RESULTS = 8
@@ -36,7 +36,7 @@ def image(seed: int) -> bytes:
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))
 
 
-def _fill(database: sqlite3.Connection, content: Content) -> None:
+def _fill(database: sqlite3.Connection, content: AtlasContent) -> None:
     places = [(row.name, row.kind, row.town, row.street, row.hours, row.phone, row.importance) for row in content.places]
     database.executemany("INSERT INTO place VALUES (?, ?, ?, ?, ?, ?, ?)", places)
     saved = [(number, row.label, row.place, row.note) for number, row in enumerate(content.saved, 1)]
@@ -62,7 +62,7 @@ class AtlasState(State):
             self.sign_out()
 
     @property
-    def content(self) -> Content:
+    def content(self) -> AtlasContent:
         return make_content(self.visit["seed"])
 
     @property

@@ -24,7 +24,7 @@ PROJECT_NAMES = tuple(f"{kind} {noun}" for kind in vocabulary.PROJECT_KINDS for 
 
 
 @dataclasses.dataclass(frozen=True)
-class Person:
+class Member:
     name: str
     full_name: str
 
@@ -48,7 +48,7 @@ class File:
 
 
 @dataclasses.dataclass(frozen=True)
-class Milestone:
+class ProjectMilestone:
     number: int
     title: str
     start: str
@@ -105,7 +105,7 @@ class Project:
     """Commits of all branches, oldest first."""
     branches: tuple[str, ...]
     issues: tuple[Issue, ...]
-    milestones: tuple[Milestone, ...]
+    milestones: tuple[ProjectMilestone, ...]
     merge_requests: tuple[MergeRequest, ...]
     pipelines: tuple[tuple[int, str, str], ...]
     """(number, branch, status) of each pipeline, oldest first."""
@@ -128,7 +128,7 @@ class Todo:
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
+class CodeContent:
     seed: int
     me: str
     """Name of the signed-in user."""
@@ -136,7 +136,7 @@ class Content:
     """Current day, as `2026-03-28`."""
     status: str
     bio: str
-    people: tuple[Person, ...]
+    people: tuple[Member, ...]
     groups: tuple[tuple[str, bool], ...]
     """(name, whether the signed-in user owns it) of each group."""
     projects: tuple[Project, ...]
@@ -154,11 +154,11 @@ class Content:
 
 
 @functools.lru_cache(maxsize=128)
-def make_content(seed: int) -> Content:
+def make_content(seed: int) -> CodeContent:
     """Creates the code host of a seed. Deterministic."""
     random = Random(f"code {seed}")
     people = tuple(
-        Person(first, f"{first} {random.choice(vocabulary.LAST_NAMES)}") for first in random.sample(vocabulary.FIRST_NAMES, PEOPLE)
+        Member(first, f"{first} {random.choice(vocabulary.LAST_NAMES)}") for first in random.sample(vocabulary.FIRST_NAMES, PEOPLE)
     )
     me, *others = [person.name for person in people]
     day = datetime.date(2026, 1, 1) + datetime.timedelta(days=random.randrange(365))
@@ -169,7 +169,7 @@ def make_content(seed: int) -> Content:
     projects = tuple(
         _project(random, name, role, random.choice(groups), me, others, day, drawn) for name, role in zip(chosen, roles, strict=True)
     )
-    return Content(
+    return CodeContent(
         seed=seed,
         me=me,
         day=day.isoformat(),
@@ -250,12 +250,14 @@ def _changed(random: Random, branch: str, file: File) -> File:
     return File(branch, file.path, (*file.lines, f"{random.choice(vocabulary.VERBS)} the {random.choice(vocabulary.THINGS)}"))
 
 
-def _milestones(random: Random, day: datetime.date) -> tuple[Milestone, ...]:
+def _milestones(random: Random, day: datetime.date) -> tuple[ProjectMilestone, ...]:
     titles = random.sample([f"{kind} {noun}" for kind in vocabulary.MILESTONE_KINDS for noun in vocabulary.MILESTONE_NOUNS], 2)
     made = []
     for number, title in enumerate(titles, 1):
         start = day + datetime.timedelta(days=random.randrange(-20, 20))
-        made.append(Milestone(number, title, start.isoformat(), (start + datetime.timedelta(days=random.randrange(25, 60))).isoformat()))
+        made.append(
+            ProjectMilestone(number, title, start.isoformat(), (start + datetime.timedelta(days=random.randrange(25, 60))).isoformat())
+        )
     return tuple(made)
 
 
@@ -268,7 +270,9 @@ def _commits(random: Random, people: list[str], branches: tuple[str, ...], day: 
     )
 
 
-def _issue(random: Random, number: int, title: str, people: list[str], milestones: tuple[Milestone, ...], day: datetime.date) -> Issue:
+def _issue(
+    random: Random, number: int, title: str, people: list[str], milestones: tuple[ProjectMilestone, ...], day: datetime.date
+) -> Issue:
     due = (day + datetime.timedelta(days=random.randrange(3, 60))).isoformat()
     return Issue(
         number=number,

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mira_arena.sites.code.content import Content, Project, make_content
+from mira_arena.sites.code.content import CodeContent, Project, make_content
 from mira_arena.sites.state import make_image
 
 _SCHEMA = """
@@ -36,7 +36,7 @@ def image(seed: int) -> bytes:
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))
 
 
-def _fill(database: sqlite3.Connection, content: Content) -> None:
+def _fill(database: sqlite3.Connection, content: CodeContent) -> None:
     _insert(database, "person", [(person.name, person.full_name) for person in content.people])
     _insert(database, "namespace", content.groups)
     for project in content.projects:

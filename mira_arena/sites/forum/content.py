@@ -96,7 +96,7 @@ class Message:
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
+class ForumContent:
     seed: int
     member: str
     """Name of the signed-in member."""
@@ -148,7 +148,7 @@ class Content:
 
 
 @functools.lru_cache(maxsize=128)
-def make_content(seed: int) -> Content:
+def make_content(seed: int) -> ForumContent:
     """Creates the forum of a seed. Deterministic."""
     random = Random(f"forum {seed}")
     names = random.sample([f"{mood} {animal}" for mood in vocabulary.MOODS for animal in vocabulary.ANIMALS], MEMBERS)
@@ -159,7 +159,7 @@ def make_content(seed: int) -> Content:
         for place, name in enumerate(random.sample(list(vocabulary.TOPICS), COMMUNITIES))
     )
     threads = _threads(random, communities, member, others)
-    return Content(
+    return ForumContent(
         seed=seed,
         member=member,
         password=f"{random.choice(vocabulary.PASSWORDS)} {random.randrange(10, 100)}",

@@ -4,7 +4,7 @@ import functools
 import sqlite3
 
 from mira_arena.sites.forum import facts
-from mira_arena.sites.forum.content import Content, make_content
+from mira_arena.sites.forum.content import ForumContent, make_content
 from mira_arena.sites.state import make_image
 
 _SCHEMA = """
@@ -37,7 +37,7 @@ def image(seed: int) -> bytes:
     return make_image(_SCHEMA, lambda database: _fill(database, make_content(seed)))
 
 
-def _fill(database: sqlite3.Connection, content: Content) -> None:
+def _fill(database: sqlite3.Connection, content: ForumContent) -> None:
     many = database.executemany
     many("INSERT INTO member VALUES (?, ?, ?)", [(member.name, member.points, member.joined) for member in content.members])
     subscribed = {community.name for community in content.subscribed}

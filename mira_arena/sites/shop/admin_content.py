@@ -6,7 +6,7 @@ import functools
 from random import Random
 
 from mira_arena.sites.shop import vocabulary
-from mira_arena.sites.shop.content import Content, make_content
+from mira_arena.sites.shop.content import ShopContent, make_content
 
 PAST_MONTHS = 5
 """Number of months with data before the month of the shop's orders."""
@@ -108,7 +108,7 @@ def days_after(day: str, days: int) -> str:
     return (datetime.date.fromisoformat(day) + datetime.timedelta(days=days)).isoformat()
 
 
-def _accounts(random: Random, content: Content) -> tuple[Account, ...]:
+def _accounts(random: Random, content: ShopContent) -> tuple[Account, ...]:
     names = {order.customer for order in content.orders}
     others = [f"{first} {last}" for first in vocabulary.FIRST_NAMES for last in vocabulary.LAST_NAMES if f"{first} {last}" not in names]
     names |= set(random.sample(others, OTHER_ACCOUNTS))
@@ -119,7 +119,7 @@ def _accounts(random: Random, content: Content) -> tuple[Account, ...]:
     )
 
 
-def _past_orders(random: Random, content: Content, names: list[str], today: str) -> tuple[PastOrder, ...]:
+def _past_orders(random: Random, content: ShopContent, names: list[str], today: str) -> tuple[PastOrder, ...]:
     """Draws past orders. Most have few products and few customers, so that there are best sellers and top customers."""
     first = month_before(today, PAST_MONTHS)
     span = (datetime.date.fromisoformat(month_before(today, 0)) - datetime.date.fromisoformat(first)).days
@@ -142,7 +142,7 @@ def _past_orders(random: Random, content: Content, names: list[str], today: str)
     return tuple(orders)
 
 
-def _reviews(random: Random, content: Content) -> tuple[PendingReview, ...]:
+def _reviews(random: Random, content: ShopContent) -> tuple[PendingReview, ...]:
     often, *others = random.sample(vocabulary.FIRST_NAMES, PENDING_REVIEWS - 2)
     authors = [often] * 3 + others
     random.shuffle(authors)
@@ -154,7 +154,7 @@ def _reviews(random: Random, content: Content) -> tuple[PendingReview, ...]:
     return tuple(reviews)
 
 
-def _coupons(random: Random, content: Content, today: str) -> tuple[Coupon, ...]:
+def _coupons(random: Random, content: ShopContent, today: str) -> tuple[Coupon, ...]:
     coupons = [Coupon(code, percent, days_after(today, random.randrange(5, 90)), "active") for code, percent in content.coupons.items()]
     codes = [f"{season} {kind}" for season in vocabulary.COUPON_SEASONS for kind in vocabulary.COUPON_KINDS]
     for code in random.sample([code for code in codes if code not in content.coupons], ENDED_COUPONS):

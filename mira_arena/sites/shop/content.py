@@ -68,7 +68,7 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
+class ShopContent:
     seed: int
     customer: str
     """Name of the signed-in customer."""
@@ -92,7 +92,7 @@ class Content:
 
 
 @functools.lru_cache(maxsize=128)
-def make_content(seed: int) -> Content:
+def make_content(seed: int) -> ShopContent:
     """Creates the shop of a seed. Deterministic."""
     random = Random(f"shop {seed}")
     products = _products(random)
@@ -101,7 +101,7 @@ def make_content(seed: int) -> Content:
     addresses = tuple(_address(random, label) for label in random.sample(vocabulary.ADDRESS_LABELS, 3))
     codes = random.sample([f"{season} {kind}" for season in vocabulary.COUPON_SEASONS for kind in vocabulary.COUPON_KINDS], 3)
     coupons: dict[str, int] = dict(zip(codes, random.sample((10, 15, 20, 25), 3), strict=True))
-    return Content(
+    return ShopContent(
         seed=seed,
         customer=people[0],
         password=f"{random.choice(vocabulary.PASSWORDS)} {random.randrange(10, 100)}",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mira_arena.sites.shop import vocabulary
 from mira_arena.sites.shop.admin_content import AdminContent, make_admin_content
-from mira_arena.sites.shop.content import Content, make_content
+from mira_arena.sites.shop.content import ShopContent, make_content
 from mira_arena.sites.state import make_image
 
 _SCHEMA = """
@@ -49,7 +49,7 @@ def image(seed: int) -> bytes:
     return make_image(_SCHEMA + _ADMIN_SCHEMA, fill)
 
 
-def _fill(database: sqlite3.Connection, content: Content) -> None:
+def _fill(database: sqlite3.Connection, content: ShopContent) -> None:
     for product in content.products:
         database.execute(
             "INSERT INTO product (name, category, price, stock, initial_price, initial_stock, popularity, rating, colours, sizes) "

@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.atlas import vocabulary
-from mira_arena.sites.atlas.content import Content
+from mira_arena.sites.atlas.content import AtlasContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.atlas.draws import labels, nearest, saved_before
 from mira_arena.tasks.atlas.milestones import opened, read, saved_as, shown_way
@@ -19,7 +19,7 @@ _TO_MAP = "1"
 _BIRTHPLACE = rf"birthplace\s+{LINK}"
 
 
-def save_near_birthplaces(random: Random, content: Content) -> Draft | None:
+def save_near_birthplaces(random: Random, content: AtlasContent) -> Draft | None:
     people, kind, names = random.sample(content.people, 2), random.choice(vocabulary.KINDS), labels(random, 2)
     towns = [person.birthplace for person in people]
     found = [place for town in towns if (place := nearest(content, town, kind))]
@@ -44,7 +44,7 @@ def save_near_birthplaces(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_way_between_birthplaces(random: Random, content: Content) -> Draft | None:
+def tell_way_between_birthplaces(random: Random, content: AtlasContent) -> Draft | None:
     one, other = random.sample(content.people, 2)
     by = random.choice(WAYS)
     if one.birthplace == other.birthplace:
@@ -66,7 +66,7 @@ def tell_way_between_birthplaces(random: Random, content: Content) -> Draft | No
     )  # fmt: skip
 
 
-def correct_hours_from_article(random: Random, content: Content) -> Draft | None:
+def correct_hours_from_article(random: Random, content: AtlasContent) -> Draft | None:
     museum, comment = random.choice(content.museums), random.choice(vocabulary.COMMENTS)
     if content.by_name[museum.name].hours == museum.hours:
         return None

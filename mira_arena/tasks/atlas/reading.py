@@ -4,7 +4,7 @@ from random import Random
 
 from mira_arena.sites.atlas import vocabulary
 from mira_arena.sites.atlas.articles import make_articles
-from mira_arena.sites.atlas.content import Content
+from mira_arena.sites.atlas.content import AtlasContent
 from mira_arena.sites.paths import slug
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.atlas.milestones import article_page, read
@@ -26,7 +26,7 @@ _QUESTIONS = {
 """Category to questions about its articles: the fact to compare, and which of its values is wanted."""
 
 
-def compare_articles(random: Random, content: Content) -> Draft | None:
+def compare_articles(random: Random, content: AtlasContent) -> Draft | None:
     category = random.choice(list(_QUESTIONS))
     question, (fact, wins) = random.choice(list(_QUESTIONS[category].items()))
     compared = random.sample(getattr(content, category), 3)
@@ -46,7 +46,7 @@ def compare_articles(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def edit_section_and_watch(random: Random, content: Content) -> Draft | None:
+def edit_section_and_watch(random: Random, content: AtlasContent) -> Draft | None:
     article = random.choice(list(make_articles(content.seed).values()))
     heading = random.choice(article.sections).heading
     text, summary = random.choice(vocabulary.NEW_TEXTS), random.choice(vocabulary.NEW_SUMMARIES)
@@ -70,7 +70,7 @@ def edit_section_and_watch(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_mayor_of_birthplace(random: Random, content: Content) -> Draft:
+def tell_mayor_of_birthplace(random: Random, content: AtlasContent) -> Draft:
     person = random.choice(content.people)
     mayor = next(town.mayor for town in content.towns if town.name == person.birthplace)
     return Draft(

@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.atlas import vocabulary
-from mira_arena.sites.atlas.content import Content
+from mira_arena.sites.atlas.content import AtlasContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.atlas.draws import labels, nearest, pick, saved_before
 from mira_arena.tasks.atlas.milestones import opened, saved_as
@@ -16,7 +16,7 @@ from mira_arena.tasks.templates import Draft, Template
 _LEAST_MOVES_UP = 3
 
 
-def save_nearest_of_three(random: Random, content: Content) -> Draft | None:
+def save_nearest_of_three(random: Random, content: AtlasContent) -> Draft | None:
     town, kinds = random.choice(content.towns).name, random.sample(vocabulary.KINDS, 3)
     found, names = [place for kind in kinds if (place := nearest(content, town, kind))], labels(random, 3)
     if len(found) < len(kinds):
@@ -35,7 +35,7 @@ def save_nearest_of_three(random: Random, content: Content) -> Draft | None:
     )
 
 
-def arrange_saved_places(random: Random, content: Content) -> Draft | None:
+def arrange_saved_places(random: Random, content: AtlasContent) -> Draft | None:
     """One place is renamed and gets a note, one is removed, one moves to the top."""
     before = saved_before(content)
     renamed, removed, first = random.sample(before, 3)
@@ -64,7 +64,7 @@ def arrange_saved_places(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def note_at_nearest(random: Random, content: Content) -> Draft | None:
+def note_at_nearest(random: Random, content: AtlasContent) -> Draft | None:
     (here,), kind, text = pick(random, content, 1), random.choice(vocabulary.KINDS), random.choice(vocabulary.MAP_NOTES)
     place = nearest(content, here.name, kind)
     if not place:

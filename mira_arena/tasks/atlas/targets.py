@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mira_arena.sites.atlas.content import Content
+from mira_arena.sites.atlas.content import AtlasContent
 from mira_arena.tasks.evaluations import html_target
 
 
 def targets(
-    content: Content,
+    content: AtlasContent,
     saved: Sequence[tuple[str, str, str]] | None = None,
     notes: Sequence[tuple[str, str]] = (),
     corrections: Sequence[tuple[str, str, str]] = (),

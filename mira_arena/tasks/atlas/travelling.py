@@ -4,7 +4,7 @@ import itertools
 from random import Random
 
 from mira_arena.sites.atlas import vocabulary
-from mira_arena.sites.atlas.content import Content
+from mira_arena.sites.atlas.content import AtlasContent
 from mira_arena.sites.atlas.roads import Route
 from mira_arena.sites.atlas.state import suggest
 from mira_arena.tasks import milestones as done
@@ -20,11 +20,11 @@ _LEAST_MINUTES = 3
 """Minimum difference in minutes between the fastest and the second."""
 
 
-def route(content: Content, start: str, end: str, by: str) -> Route:
+def route(content: AtlasContent, start: str, end: str, by: str) -> Route:
     return content.roads.route(content.by_name[start].node, content.by_name[end].node, by)
 
 
-def show_way_on_layer(random: Random, content: Content) -> Draft:
+def show_way_on_layer(random: Random, content: AtlasContent) -> Draft:
     (start, end), by, layer = pick(random, content, 2), random.choice(WAYS[1:]), random.choice(vocabulary.LAYERS[1:])
     return Draft(
         values={"start": start.name, "end": end.name, "way": by, "layer": layer},
@@ -40,7 +40,7 @@ def show_way_on_layer(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def tell_minutes(random: Random, content: Content) -> Draft | None:
+def tell_minutes(random: Random, content: AtlasContent) -> Draft | None:
     """The expert types a prefix of the name and takes the suggestion."""
     (start, end), by = pick(random, content, 2), random.choice(WAYS[1:])
     minutes = route(content, start.name, end.name, by).minutes
@@ -62,7 +62,7 @@ def tell_minutes(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_nearest_phone(random: Random, content: Content) -> Draft | None:
+def tell_nearest_phone(random: Random, content: AtlasContent) -> Draft | None:
     (here,), kind = pick(random, content, 1), random.choice(vocabulary.KINDS)
     place = nearest(content, here.name, kind)
     if not place:
@@ -75,7 +75,7 @@ def tell_nearest_phone(random: Random, content: Content) -> Draft | None:
     )
 
 
-def tell_phone_if_listed(random: Random, content: Content) -> Draft | None:
+def tell_phone_if_listed(random: Random, content: AtlasContent) -> Draft | None:
     """In half of the instances the place is not on the map. Then the correct result is to report this."""
     (here,) = pick(random, content, 1)
     if random.random() < 0.5:
@@ -101,7 +101,7 @@ def tell_phone_if_listed(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_quickest_to_reach(random: Random, content: Content) -> Draft | None:
+def tell_quickest_to_reach(random: Random, content: AtlasContent) -> Draft | None:
     kind, by = random.choice(vocabulary.KINDS), random.choice(WAYS)
     (start,), ends = pick(random, content, 1), pick(random, content, 3, kind)
     if start in ends:

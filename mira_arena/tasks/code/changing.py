@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.code import vocabulary
-from mira_arena.sites.code.content import MAIN, Content, File, MergeRequest, Project
+from mira_arena.sites.code.content import MAIN, CodeContent, File, MergeRequest, Project
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.code.draws import draw_setting, draw_title, pick_other
 from mira_arena.tasks.code.milestones import changed, finished, on_project, page
@@ -22,7 +22,7 @@ def _edit(file: File, place: int, message: str) -> tuple[Move, ...]:
     )  # fmt: skip
 
 
-def edit_file(random: Random, content: Content) -> Draft:
+def edit_file(random: Random, content: CodeContent) -> Draft:
     project, message = random.choice(content.with_role("maintainer")), random.choice(vocabulary.COMMITS)
     file, place, key = draw_setting(random, project)
     changes = written(project, file, message)
@@ -41,7 +41,7 @@ def edit_file(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def propose_change(random: Random, content: Content) -> Draft:
+def propose_change(random: Random, content: CodeContent) -> Draft:
     project, message = random.choice(content.with_role("developer")), random.choice(vocabulary.COMMITS)
     branch = pick_other(random, [f"{verb}-{thing}" for verb in vocabulary.VERBS for thing in vocabulary.THINGS], *project.branches)
     file, place, key = draw_setting(random, project, branch)
@@ -90,7 +90,7 @@ def _on_request(project: Project, request: MergeRequest) -> done.Milestone:
     return done.on_page(f'open "{request.title}"', page(project, f"merge_requests/{request.number}"))
 
 
-def accept_merge_request(random: Random, content: Content) -> Draft:
+def accept_merge_request(random: Random, content: CodeContent) -> Draft:
     project, said = random.choice(content.with_role("maintainer")), random.choice(vocabulary.COMMENTS)
     request = _open_request(random, project)
     name = f"{project.path} merge request {request.number}"
@@ -113,7 +113,7 @@ def accept_merge_request(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def merge_if_allowed(random: Random, content: Content) -> Draft:
+def merge_if_allowed(random: Random, content: CodeContent) -> Draft:
     """In half of the instances the user's role is not sufficient. Then the correct result is to report this."""
     allowed = random.random() < 0.5
     maintained = content.with_role("maintainer")

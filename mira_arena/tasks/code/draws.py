@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from random import Random
 
 from mira_arena.sites.code import vocabulary
-from mira_arena.sites.code.content import MAIN, TITLES, Content, File, Project
+from mira_arena.sites.code.content import MAIN, TITLES, CodeContent, File, Project
 
 
-def draw_title(random: Random, content: Content) -> str:
+def draw_title(random: Random, content: CodeContent) -> str:
     """Title of a new issue or merge request, different from all existing ones."""
     return random.choice([title for title in TITLES if title not in content.titles])
 
 
-def draw_day(random: Random, content: Content, first: int = 3, last: int = 80) -> str:
+def draw_day(random: Random, content: CodeContent, first: int = 3, last: int = 80) -> str:
     """A date between `first` and `last` days from now."""
     return (datetime.date.fromisoformat(content.day) + datetime.timedelta(days=random.randrange(first, last))).isoformat()
 

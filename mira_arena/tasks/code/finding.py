@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.code import vocabulary
-from mira_arena.sites.code.content import MAIN, Content
+from mira_arena.sites.code.content import MAIN, CodeContent
 from mira_arena.sites.paths import page_url
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.code.milestones import on_issue, on_project, page
@@ -14,7 +14,7 @@ from mira_arena.tasks.moves import EXIT, Move
 from mira_arena.tasks.templates import Draft, Template
 
 
-def tell_commit_count(random: Random, content: Content) -> Draft | None:
+def tell_commit_count(random: Random, content: CodeContent) -> Draft | None:
     project = random.choice(content.with_role("guest"))
     author = random.choice([content.me, *(name for name, _ in project.teammates)])
     count = sum(commit.author == author and commit.branch == MAIN for commit in project.commits)
@@ -33,7 +33,7 @@ def tell_commit_count(random: Random, content: Content) -> Draft | None:
     )
 
 
-def tell_assignee(random: Random, content: Content) -> Draft | None:
+def tell_assignee(random: Random, content: CodeContent) -> Draft | None:
     project = random.choice(content.projects)
     issue = random.choice(project.issues)
     if not issue.assignee:
@@ -53,7 +53,7 @@ def tell_assignee(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def count_issues(random: Random, content: Content) -> Draft | None:
+def count_issues(random: Random, content: CodeContent) -> Draft | None:
     project, label = random.choice(content.with_role("guest")), random.choice(vocabulary.LABELS)
     count = sum(label in issue.labels for issue in project.open_issues())
     if count in (0, len(project.open_issues())):
@@ -75,7 +75,7 @@ def count_issues(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_latest_release(random: Random, content: Content) -> Draft:
+def tell_latest_release(random: Random, content: CodeContent) -> Draft:
     project = random.choice(content.with_role("guest"))
     tag, _ = project.releases[-1]
     return Draft(
@@ -90,7 +90,7 @@ def tell_latest_release(random: Random, content: Content) -> Draft:
     )
 
 
-def show_issues(random: Random, content: Content) -> Draft | None:
+def show_issues(random: Random, content: CodeContent) -> Draft | None:
     project = random.choice(content.with_role("guest"))
     issue = random.choice(project.issues)
     if issue.state != "closed" or not issue.assignee:

@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.code import vocabulary
-from mira_arena.sites.code.content import MAIN, PROJECT_NAMES, Content, Issue, Project
+from mira_arena.sites.code.content import MAIN, PROJECT_NAMES, CodeContent, Issue, Project
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.code.draws import draw_day, draw_title, people_below, pick_other
 from mira_arena.tasks.code.milestones import changed, finished, on_issue, on_project, page
@@ -14,11 +14,11 @@ from mira_arena.tasks.moves import EXIT, Move
 from mira_arena.tasks.templates import Draft, Template
 
 
-def _people(content: Content, project: Project) -> list[str]:
+def _people(content: CodeContent, project: Project) -> list[str]:
     return [content.me, *(name for name, _ in project.teammates)]
 
 
-def open_an_issue(random: Random, content: Content) -> Draft:
+def open_an_issue(random: Random, content: CodeContent) -> Draft:
     project, label = random.choice(content.with_role("reporter")), random.choice(vocabulary.LABELS)
     title, assignee, due = draw_title(random, content), random.choice(_people(content, project)), draw_day(random, content)
     milestone, number = random.choice(project.milestones).title, len(project.issues) + 1
@@ -43,7 +43,7 @@ def open_an_issue(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def triage_issue(random: Random, content: Content) -> Draft | None:
+def triage_issue(random: Random, content: CodeContent) -> Draft | None:
     project = random.choice(content.with_role("reporter"))
     issue, said = random.choice(project.issues), random.choice(vocabulary.COMMENTS)
     if issue.state != "open":
@@ -72,7 +72,7 @@ def triage_issue(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def answer_todo(random: Random, content: Content) -> Draft:
+def answer_todo(random: Random, content: CodeContent) -> Draft:
     todo, said = random.choice(content.todos), random.choice(vocabulary.COMMENTS)
     project = next(project for project in content.projects if project.path == todo.project)
     issue = project.issues[todo.issue - 1]
@@ -96,7 +96,7 @@ def answer_todo(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def plan_milestone(random: Random, content: Content) -> Draft | None:
+def plan_milestone(random: Random, content: CodeContent) -> Draft | None:
     project, label = random.choice(content.with_role("developer")), random.choice(vocabulary.LABELS)
     issues = [issue for issue in project.open_issues() if label not in issue.labels]
     if len(issues) < 3:
@@ -134,7 +134,7 @@ def plan_milestone(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def move_to_milestone(random: Random, content: Content) -> Draft | None:
+def move_to_milestone(random: Random, content: CodeContent) -> Draft | None:
     project = random.choice(content.with_role("developer"))
     old, new = random.sample(project.milestones, 2)
     issues = [issue for issue in project.open_issues() if issue.milestone == old.title]
@@ -162,7 +162,7 @@ def move_to_milestone(random: Random, content: Content) -> Draft | None:
     )
 
 
-def hand_over_issues(random: Random, content: Content) -> Draft | None:
+def hand_over_issues(random: Random, content: CodeContent) -> Draft | None:
     """Hands over the issues of a person with three open issues."""
 
     def assigned(project: Project, name: str) -> list[Issue]:
@@ -195,7 +195,7 @@ def hand_over_issues(random: Random, content: Content) -> Draft | None:
     )
 
 
-def manage_members(random: Random, content: Content) -> Draft | None:
+def manage_members(random: Random, content: CodeContent) -> Draft | None:
     project = random.choice(content.with_role("maintainer"))
     known, below = _people(content, project), people_below(project)
     if len(below) < 2:
@@ -228,7 +228,7 @@ def manage_members(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def start_project(random: Random, content: Content) -> Draft:
+def start_project(random: Random, content: CodeContent) -> Draft:
     name = pick_other(random, PROJECT_NAMES, *(project.name for project in content.projects))
     topic, label, title = random.choice(vocabulary.TOPICS), random.choice(vocabulary.LABELS), draw_title(random, content)
     description = f"a {random.choice(vocabulary.ADJECTIVES)} {name.split()[1]} for {topic}"
@@ -269,7 +269,7 @@ def start_project(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def update_profile(random: Random, content: Content) -> Draft:
+def update_profile(random: Random, content: CodeContent) -> Draft:
     status = pick_other(random, vocabulary.STATUSES, content.status)
     bio = pick_other(
         random, [f"likes {one} and {other}" for one in vocabulary.TOPICS for other in vocabulary.TOPICS if one != other], content.bio

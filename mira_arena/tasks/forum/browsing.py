@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.forum import facts
-from mira_arena.sites.forum.content import Content
+from mira_arena.sites.forum.content import ForumContent
 from mira_arena.sites.forum.thread_pages import COMMENTS_AT_ONCE
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
@@ -14,7 +14,7 @@ from mira_arena.tasks.moves import EXIT, Move
 from mira_arena.tasks.templates import Draft, Template
 
 
-def show_rules_of_community(random: Random, content: Content) -> Draft:
+def show_rules_of_community(random: Random, content: ForumContent) -> Draft:
     thread = random.choice(content.threads)
     page = f"__FORUM__/c/{thread.community}"
     return Draft(
@@ -28,7 +28,7 @@ def show_rules_of_community(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def tell_commenter_points(random: Random, content: Content) -> Draft | None:
+def tell_commenter_points(random: Random, content: ForumContent) -> Draft | None:
     community, which = random.choice(content.communities).name, random.choice(("newest", "top"))
     thread = content.newest(community) if which == "newest" else content.top(community)[0]
     comments = thread.in_order()
@@ -52,7 +52,7 @@ def tell_commenter_points(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_lowest_comment(random: Random, content: Content) -> Draft | None:
+def tell_lowest_comment(random: Random, content: ForumContent) -> Draft | None:
     """Some comments are not shown initially."""
     thread = random.choice(content.threads)
     if len(thread.comments) <= COMMENTS_AT_ONCE:
@@ -69,7 +69,7 @@ def tell_lowest_comment(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def swap_subscription(random: Random, content: Content) -> Draft | None:
+def swap_subscription(random: Random, content: ForumContent) -> Draft | None:
     old = random.choice(content.subscribed[len(content.moderated) :]).name
     new = random.choice(content.communities[len(content.subscribed) :]).name
     thread = content.top(new)[0]

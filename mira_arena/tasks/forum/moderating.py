@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.forum import facts
-from mira_arena.sites.forum.content import Content, Report, new_text, new_title
+from mira_arena.sites.forum.content import ForumContent, Report, new_text, new_title
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
 from mira_arena.tasks.forum.milestones import did, did_all
@@ -23,7 +23,7 @@ def _open(report: Report) -> Move:
     return Move("open", f"report {report.number}")
 
 
-def clear_reports(random: Random, content: Content) -> Draft | None:
+def clear_reports(random: Random, content: ForumContent) -> Draft | None:
     community = random.choice(content.moderated).name
     reports = [report for report in content.reports if report.thread.community == community]
     reasons = [report.reason for report in reports]
@@ -59,7 +59,7 @@ def clear_reports(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def announce(random: Random, content: Content) -> Draft | None:
+def announce(random: Random, content: ForumContent) -> Draft | None:
     community, text = random.choice(content.moderated), new_text(random)
     title, flair = new_title(random, community.name), random.choice(community.flairs)
     if title in content.by_title:

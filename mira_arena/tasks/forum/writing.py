@@ -3,7 +3,7 @@
 from random import Random
 
 from mira_arena.sites.forum import facts, vocabulary
-from mira_arena.sites.forum.content import Content, new_text, new_title
+from mira_arena.sites.forum.content import ForumContent, new_text, new_title
 from mira_arena.sites.forum.thread_pages import COMMENTS_AT_ONCE
 from mira_arena.sites.paths import slug
 from mira_arena.tasks import milestones as done
@@ -19,7 +19,7 @@ def _conversation(name: str) -> str:
     return f"__FORUM__/messages/{slug(name)}"
 
 
-def sign_in_and_post(random: Random, content: Content) -> Draft | None:
+def sign_in_and_post(random: Random, content: ForumContent) -> Draft | None:
     community, text = random.choice(content.communities).name, new_text(random)
     title = new_title(random, community)
     if title in content.by_title:
@@ -40,7 +40,7 @@ def sign_in_and_post(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def reply_to_comment(random: Random, content: Content) -> Draft | None:
+def reply_to_comment(random: Random, content: ForumContent) -> Draft | None:
     """The comment is not among those shown initially."""
     thread = random.choice(content.threads)
     if len(thread.comments) <= COMMENTS_AT_ONCE:
@@ -62,7 +62,7 @@ def reply_to_comment(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def edit_and_delete(random: Random, content: Content) -> Draft | None:
+def edit_and_delete(random: Random, content: ForumContent) -> Draft | None:
     edited, deleted = random.sample(content.own_threads, 2)
     text = new_text(random)
     if text == edited.text:
@@ -84,7 +84,7 @@ def edit_and_delete(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def answer_message(random: Random, content: Content) -> Draft:
+def answer_message(random: Random, content: ForumContent) -> Draft:
     """In half of the instances the member has sent no message. Then the correct result is to report this."""
     text = random.choice(vocabulary.NOTES)
     known = random.random() < 0.5
@@ -107,7 +107,7 @@ def answer_message(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def message_top_authors(random: Random, content: Content) -> Draft | None:
+def message_top_authors(random: Random, content: ForumContent) -> Draft | None:
     community, text = random.choice(content.communities).name, random.choice(vocabulary.NOTES)
     threads = content.top(community)[:3]
     authors = [thread.author for thread in threads]
@@ -126,7 +126,7 @@ def message_top_authors(random: Random, content: Content) -> Draft | None:
     )
 
 
-def ask_moderators(random: Random, content: Content) -> Draft:
+def ask_moderators(random: Random, content: ForumContent) -> Draft:
     community, text = random.choice(content.communities[len(content.moderated) :]), random.choice(vocabulary.NOTES)
     page = f"__FORUM__/c/{community.name}/about"
     changes = {facts.sent(name, text): facts.HERE for name in community.moderators}

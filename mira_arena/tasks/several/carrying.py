@@ -3,13 +3,11 @@
 from random import Random
 
 from mira_arena.sites.atlas import vocabulary as atlas_vocabulary
-from mira_arena.sites.atlas.content import Content as Atlas
+from mira_arena.sites.atlas.content import AtlasContent
 from mira_arena.sites.code import vocabulary as code_vocabulary
-from mira_arena.sites.code.content import MAIN, File
-from mira_arena.sites.code.content import Content as Code
+from mira_arena.sites.code.content import MAIN, CodeContent, File
 from mira_arena.sites.shop import vocabulary as shop_vocabulary
-from mira_arena.sites.shop.content import Content as Shop
-from mira_arena.sites.shop.content import Line
+from mira_arena.sites.shop.content import Line, ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.atlas.draws import nearest
 from mira_arena.tasks.atlas.draws import pick as pick_places
@@ -34,7 +32,7 @@ _FILES = ("towns.txt", "people.txt", "numbers.txt")
 _OTHER_TAB = "1"
 
 
-def ship_to_nearest(random: Random, atlas: Atlas, shop: Shop) -> Draft | None:
+def ship_to_nearest(random: Random, atlas: AtlasContent, shop: ShopContent) -> Draft | None:
     (here,), kind, product = pick_places(random, atlas, 1), random.choice(atlas_vocabulary.KINDS), pick(random, shop, colours=True)
     place = nearest(atlas, here.name, kind)
     if not (place and product):
@@ -66,7 +64,7 @@ def ship_to_nearest(random: Random, atlas: Atlas, shop: Shop) -> Draft | None:
     )  # fmt: skip
 
 
-def list_populations(random: Random, atlas: Atlas, code: Code) -> Draft:
+def list_populations(random: Random, atlas: AtlasContent, code: CodeContent) -> Draft:
     towns, project = random.sample(atlas.towns, 3), random.choice(code.with_role("maintainer"))
     file = File(MAIN, random.choice(_FILES), tuple(f"{town.name} = {town.population}" for town in towns))
     message = random.choice(code_vocabulary.COMMITS)

@@ -3,12 +3,12 @@
 from random import Random
 
 from mira_arena.sites.atlas import vocabulary as atlas_vocabulary
-from mira_arena.sites.atlas.content import Content as Atlas
-from mira_arena.sites.code.content import Content as Code
+from mira_arena.sites.atlas.content import AtlasContent
+from mira_arena.sites.code.content import CodeContent
 from mira_arena.sites.forum import facts
-from mira_arena.sites.forum.content import Content as Forum
+from mira_arena.sites.forum.content import ForumContent
 from mira_arena.sites.paths import slug
-from mira_arena.sites.shop.content import Content as Shop
+from mira_arena.sites.shop.content import ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.atlas.milestones import read
 from mira_arena.tasks.atlas.moves import LINK
@@ -40,7 +40,7 @@ def _to_forum(note: str) -> Move:
     return Move("switch", argument="1", note=note)
 
 
-def post_review(random: Random, shop: Shop, forum: Forum) -> Draft:
+def post_review(random: Random, shop: ShopContent, forum: ForumContent) -> Draft:
     product, community = random.choice(shop.products), random.choice(forum.communities).name
     review, title = random.choice(product.reviews), random.choice(_REVIEW_TITLES).format(product=product.name)
     changes = {facts.posted(title, community): review.text}
@@ -58,7 +58,7 @@ def post_review(random: Random, shop: Shop, forum: Forum) -> Draft:
     )  # fmt: skip
 
 
-def announce_release(random: Random, code: Code, forum: Forum) -> Draft:
+def announce_release(random: Random, code: CodeContent, forum: ForumContent) -> Draft:
     project, community = random.choice(code.with_role("guest")), random.choice(forum.moderated).name
     title, (tag, _) = f"new release of {project.name}", project.releases[-1]
     posted = {facts.posted(title, community): tag}
@@ -77,7 +77,7 @@ def announce_release(random: Random, code: Code, forum: Forum) -> Draft:
     )  # fmt: skip
 
 
-def announce_sale(random: Random, shop: Shop, forum: Forum) -> Draft | None:
+def announce_sale(random: Random, shop: ShopContent, forum: ForumContent) -> Draft | None:
     product, community = random.choice(shop.products), random.choice(forum.communities).name
     title, price = random.choice(_SALE_TITLES).format(product=product.name), random.randrange(3, 90)
     if price >= product.price:
@@ -101,7 +101,7 @@ def announce_sale(random: Random, shop: Shop, forum: Forum) -> Draft | None:
     )  # fmt: skip
 
 
-def comment_birth_year(random: Random, atlas: Atlas, forum: Forum) -> Draft | None:
+def comment_birth_year(random: Random, atlas: AtlasContent, forum: ForumContent) -> Draft | None:
     town, thread = random.choice(atlas.towns), random.choice(forum.threads)
     mayor = next(person for person in atlas.mayors if person.name == town.mayor)
     year = str(mayor.born)
@@ -117,7 +117,7 @@ def comment_birth_year(random: Random, atlas: Atlas, forum: Forum) -> Draft | No
     )  # fmt: skip
 
 
-def message_founder(random: Random, atlas: Atlas, forum: Forum) -> Draft | None:
+def message_founder(random: Random, atlas: AtlasContent, forum: ForumContent) -> Draft | None:
     """In half of the instances the museum is not in the encyclopedia. Then the correct result is to report this."""
     known, name = random.random() < 0.5, random.choice(forum.correspondents)
     founders = {museum.name: museum.founder for museum in atlas.museums}

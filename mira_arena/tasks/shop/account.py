@@ -5,7 +5,7 @@ from random import Random
 
 from mira_arena.sites.paths import page_url
 from mira_arena.sites.shop import vocabulary
-from mira_arena.sites.shop.content import Content, Line
+from mira_arena.sites.shop.content import Line, ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
 from mira_arena.tasks.moves import EXIT, Move
@@ -16,7 +16,7 @@ from mira_arena.tasks.shop.targets import Purchase, shop_targets
 from mira_arena.tasks.templates import Draft, Template
 
 
-def show_sorted(random: Random, content: Content) -> Draft:
+def show_sorted(random: Random, content: ShopContent) -> Draft:
     name, sort = random.choice(content.products).name, random.choice(("cheapest", "best rated"))
     return Draft(
         values={"product": name, "sort": sort},
@@ -30,7 +30,7 @@ def show_sorted(random: Random, content: Content) -> Draft:
     )
 
 
-def cancel_order(random: Random, content: Content) -> Draft | None:
+def cancel_order(random: Random, content: ShopContent) -> Draft | None:
     order = random.choice(pending(content.own_orders))
     product = random.choice(order.lines).product
     if sum(line.product == product for other in pending(content.own_orders) for line in other.lines) != 1:
@@ -50,7 +50,7 @@ def cancel_order(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_total(random: Random, content: Content) -> Draft:
+def tell_total(random: Random, content: ShopContent) -> Draft:
     order = random.choice(content.own_orders)
     prices = sum(content.by_name[line.product].price * line.quantity for line in order.lines)
     total = prices - prices * content.coupons.get(order.coupon, 0) // 100 + vocabulary.SHIPPING[order.shipping]
@@ -68,7 +68,7 @@ def tell_total(random: Random, content: Content) -> Draft:
     )
 
 
-def tell_reviewer(random: Random, content: Content) -> Draft:
+def tell_reviewer(random: Random, content: ShopContent) -> Draft:
     product = random.choice(content.products)
     review = random.choice(product.reviews)
     return Draft(
@@ -83,7 +83,7 @@ def tell_reviewer(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def write_review(random: Random, content: Content) -> Draft:
+def write_review(random: Random, content: ShopContent) -> Draft:
     product = random.choice(content.products)
     stars = random.randrange(1, 5)
     text = random.choice(vocabulary.REVIEWS[stars])
@@ -102,7 +102,7 @@ def write_review(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def _new_address(random: Random, content: Content) -> tuple[str, str, str]:
+def _new_address(random: Random, content: ShopContent) -> tuple[str, str, str]:
     labels = [label for label in vocabulary.ADDRESS_LABELS if label not in {address.label for address in content.addresses}]
     return random.choice(labels), f"{random.choice(vocabulary.STREETS)} {random.randrange(1, 100)}", random.choice(vocabulary.TOWNS)
 
@@ -113,7 +113,7 @@ def _enter_address(address: tuple[str, str, str]) -> tuple[Move, ...]:
     return (*way, *fields, Move("click", "save address", habit="stops_early"))
 
 
-def add_address(random: Random, content: Content) -> Draft:
+def add_address(random: Random, content: ShopContent) -> Draft:
     address = _new_address(random, content)
     book = [*(dataclasses.astuple(known) for known in content.addresses), address]
     return Draft(
@@ -128,7 +128,7 @@ def add_address(random: Random, content: Content) -> Draft:
     )
 
 
-def change_address(random: Random, content: Content) -> Draft | None:
+def change_address(random: Random, content: ShopContent) -> Draft | None:
     old = random.choice(content.addresses)
     _, street, town = _new_address(random, content)
     if street == old.street or town == old.town:
@@ -150,7 +150,7 @@ def change_address(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def buy_to_new_address(random: Random, content: Content) -> Draft | None:
+def buy_to_new_address(random: Random, content: ShopContent) -> Draft | None:
     product, address = pick(random, content), _new_address(random, content)
     if not product:
         return None

@@ -4,7 +4,7 @@ import dataclasses
 from random import Random
 
 from mira_arena.sites.shop import vocabulary
-from mira_arena.sites.shop.content import Content, Line
+from mira_arena.sites.shop.content import Line, ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
 from mira_arena.tasks.moves import Move
@@ -22,7 +22,7 @@ def _another(random: Random, options: tuple[str, ...]) -> str:
     return random.choice(options[1:])
 
 
-def buy(random: Random, content: Content) -> Draft | None:
+def buy(random: Random, content: ShopContent) -> Draft | None:
     product = pick(random, content)
     if not product:
         return None
@@ -35,7 +35,7 @@ def buy(random: Random, content: Content) -> Draft | None:
     )
 
 
-def buy_option(random: Random, content: Content) -> Draft | None:
+def buy_option(random: Random, content: ShopContent) -> Draft | None:
     product = pick(random, content, colours=True)
     if not product:
         return None
@@ -49,7 +49,7 @@ def buy_option(random: Random, content: Content) -> Draft | None:
     )
 
 
-def buy_with_coupon(random: Random, content: Content) -> Draft | None:
+def buy_with_coupon(random: Random, content: ShopContent) -> Draft | None:
     product = pick(random, content)
     if not product:
         return None
@@ -66,7 +66,7 @@ def buy_with_coupon(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def buy_in_full(random: Random, content: Content) -> Draft | None:
+def buy_in_full(random: Random, content: ShopContent) -> Draft | None:
     product = pick(random, content, colours=True, sizes=True)
     if not product:
         return None
@@ -90,7 +90,7 @@ def buy_in_full(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def buy_two(random: Random, content: Content) -> Draft | None:
+def buy_two(random: Random, content: ShopContent) -> Draft | None:
     first = pick(random, content, colours=True)
     second = pick(random, content)
     if not (first and second):
@@ -108,14 +108,14 @@ def buy_two(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def _foremost(content: Content, category: str, sort: str) -> str | None:
+def _foremost(content: ShopContent, category: str, sort: str) -> str | None:
     """The first product of the sorted list. None if another has the same price or rating."""
     score = {"cheapest": lambda product: product.price, "best rated": lambda product: -product.rating}[sort]
     ranked = sorted((product for product in content.products if product.category == category), key=score)
     return ranked[0].name if score(ranked[0]) != score(ranked[1]) else None
 
 
-def buy_foremost(random: Random, content: Content) -> Draft | None:
+def buy_foremost(random: Random, content: ShopContent) -> Draft | None:
     category, sort = random.choice(vocabulary.CATEGORIES), random.choice(("cheapest", "best rated"))
     name = _foremost(content, category, sort)
     if name is None or content.by_name[name].colours or content.by_name[name].sizes:
@@ -136,7 +136,7 @@ def buy_foremost(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def settle_cart(random: Random, content: Content) -> Draft | None:
+def settle_cart(random: Random, content: ShopContent) -> Draft | None:
     kept = pick(random, content)
     dropped = pick(random, content, other_than=kept.name) if kept else None
     if not dropped:
@@ -161,7 +161,7 @@ def settle_cart(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def buy_again(random: Random, content: Content) -> Draft:
+def buy_again(random: Random, content: ShopContent) -> Draft:
     order = random.choice(content.own_orders)
     address = dataclasses.astuple(random.choice(content.addresses[1:]))
     purchase = Purchase(order.lines, shipping=random.choice(_EXTRA_SHIPPING), address=address)
@@ -181,7 +181,7 @@ def buy_again(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def buy_if_sold(random: Random, content: Content) -> Draft | None:
+def buy_if_sold(random: Random, content: ShopContent) -> Draft | None:
     """In half of the instances the shop does not sell the product. Then the correct result is to report this."""
     if random.random() < 0.5:
         return buy(random, content)
@@ -202,7 +202,7 @@ def buy_if_sold(random: Random, content: Content) -> Draft | None:
     )
 
 
-def sign_in_and_buy(random: Random, content: Content) -> Draft | None:
+def sign_in_and_buy(random: Random, content: ShopContent) -> Draft | None:
     product = pick(random, content)
     if not product:
         return None
@@ -222,7 +222,7 @@ def sign_in_and_buy(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def buy_the_cheaper(random: Random, content: Content) -> Draft | None:
+def buy_the_cheaper(random: Random, content: ShopContent) -> Draft | None:
     first = pick(random, content)
     second = pick(random, content, other_than=first.name) if first else None
     if not second or first.price == second.price:
@@ -243,7 +243,7 @@ def buy_the_cheaper(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def replace_order(random: Random, content: Content) -> Draft | None:
+def replace_order(random: Random, content: ShopContent) -> Draft | None:
     order = random.choice(pending(content.own_orders))
     old, new = random.choice(order.lines).product, pick(random, content)
     if not new or sum(line.product == old for other in pending(content.own_orders) for line in other.lines) != 1:

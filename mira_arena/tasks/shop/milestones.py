@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mira_arena.sites.paths import slug
-from mira_arena.sites.shop.content import Content, Line
+from mira_arena.sites.shop.content import Line, ShopContent
 from mira_arena.tasks import milestones
 from mira_arena.tasks.milestones import After, Milestone
 from mira_arena.tasks.shop.targets import Purchase
@@ -84,6 +84,6 @@ def opened(product: str) -> Milestone:
     return milestones.on_page(f'open "{product}"', product_page(product))
 
 
-def ordered(content: Content, purchase: Purchase) -> Milestone:
+def ordered(content: ShopContent, purchase: Purchase) -> Milestone:
     label = purchase.address[0] if purchase.address else content.addresses[0].label
     return order_placed(purchase.lines, purchase.coupon, purchase.shipping, label)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mira_arena.sites.shop.content import Content, Line
+from mira_arena.sites.shop.content import Line, ShopContent
 from mira_arena.tasks.evaluations import html_target
 
 
@@ -20,7 +20,7 @@ class Purchase:
 
 
 def shop_targets(
-    content: Content,
+    content: ShopContent,
     purchase: Purchase | None = None,
     addresses: Sequence[tuple[str, str, str]] | None = None,
     cancelled: Sequence[int] = (),

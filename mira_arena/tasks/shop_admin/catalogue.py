@@ -5,7 +5,7 @@ from random import Random
 
 from mira_arena.sites.shop import vocabulary
 from mira_arena.sites.shop.admin_content import days_after, make_admin_content
-from mira_arena.sites.shop.content import Content
+from mira_arena.sites.shop.content import ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
 from mira_arena.tasks.milestones import Milestone
@@ -21,7 +21,7 @@ def _one_by_one(changes: list[str]) -> tuple[Milestone, ...]:
     return (*steps, done.exactly("save the last of them", "shop", "changes", sorted(changes)))
 
 
-def reprice_kind(random: Random, content: Content) -> Draft | None:
+def reprice_kind(random: Random, content: ShopContent) -> Draft | None:
     kind = random.choice([noun for nouns in vocabulary.NOUNS.values() for noun in nouns])
     products = [product for product in content.products if product.name.split()[1] == kind]
     # All of them must fit on one page of search results.
@@ -52,7 +52,7 @@ def reprice_kind(random: Random, content: Content) -> Draft | None:
     )
 
 
-def restock_low(random: Random, content: Content) -> Draft | None:
+def restock_low(random: Random, content: ShopContent) -> Draft | None:
     ranked = sorted(content.products, key=lambda product: product.stock)
     count, stock = random.choice((4, 5)), random.randrange(60, 100)
     below = ranked[count].stock
@@ -79,7 +79,7 @@ def restock_low(random: Random, content: Content) -> Draft | None:
     )
 
 
-def launch_product(random: Random, content: Content) -> Draft | None:
+def launch_product(random: Random, content: ShopContent) -> Draft | None:
     category = random.choice(vocabulary.CATEGORIES)
     name = f"{random.choice(vocabulary.ADJECTIVES)} {random.choice(vocabulary.NOUNS[category])}"
     price, stock, description = random.randrange(5, 100), random.randrange(10, 100), random.choice(vocabulary.DESCRIPTIONS)
@@ -113,12 +113,12 @@ def launch_product(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def _draw_last_day(random: Random, content: Content) -> str:
+def _draw_last_day(random: Random, content: ShopContent) -> str:
     """A date later than that of every coupon."""
     return days_after(make_admin_content(content.seed).day, random.randrange(100, 300))
 
 
-def discontinue_product(random: Random, content: Content) -> Draft:
+def discontinue_product(random: Random, content: ShopContent) -> Draft:
     product, description = random.choice(content.products).name, random.choice(vocabulary.DESCRIPTIONS)
     title, text = random.choice(list(vocabulary.INFO_PAGES)), random.choice(vocabulary.PAGE_TEXTS)
     taken = {f"{product} status": "off sale", f"{product} description": description}
@@ -141,7 +141,7 @@ def discontinue_product(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def replace_coupon_if_any(random: Random, content: Content) -> Draft:
+def replace_coupon_if_any(random: Random, content: ShopContent) -> Draft:
     """In half of the instances the coupon does not exist. Then the correct result is to report this."""
     known = {coupon.code for coupon in make_admin_content(content.seed).coupons}
     free = [f"{season} {kind}" for season in vocabulary.COUPON_SEASONS for kind in vocabulary.COUPON_KINDS]

@@ -5,7 +5,7 @@ from random import Random
 from mira_arena.sites.facts import change
 from mira_arena.sites.shop import vocabulary
 from mira_arena.sites.shop.admin_content import PendingReview, make_admin_content
-from mira_arena.sites.shop.content import Content
+from mira_arena.sites.shop.content import ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
 from mira_arena.tasks.moves import EXIT, Move
@@ -22,7 +22,7 @@ def _said(review: PendingReview, status: str) -> str:
     return f"review {review.number} status: {status}"
 
 
-def moderate_reviews(random: Random, content: Content) -> Draft | None:
+def moderate_reviews(random: Random, content: ShopContent) -> Draft | None:
     reviews, stars = make_admin_content(content.seed).reviews[::-1], random.randrange(2, 6)
     title, text = random.choice(list(vocabulary.INFO_PAGES)), random.choice(vocabulary.PAGE_TEXTS)
     judged = {review: "approved" if review.stars >= stars else "deleted" for review in reviews}
@@ -50,7 +50,7 @@ def moderate_reviews(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def judge_two_reviewers(random: Random, content: Content) -> Draft:
+def judge_two_reviewers(random: Random, content: ShopContent) -> Draft:
     reviews = make_admin_content(content.seed).reviews[::-1]
     authors = [review.author for review in reviews]
     deleted = max(authors, key=authors.count)
@@ -79,7 +79,7 @@ def judge_two_reviewers(random: Random, content: Content) -> Draft:
     )
 
 
-def ship_orders(random: Random, content: Content) -> Draft:
+def ship_orders(random: Random, content: ShopContent) -> Draft:
     orders = sorted(random.sample(pending(content.orders), 2), key=lambda order: order.number)
     carrier, note = random.choice(vocabulary.CARRIERS[1:]), random.choice(vocabulary.SHIPPING_NOTES)
     tracking = [str(number) for number in random.sample(range(1000, 10_000), 2)]
@@ -107,7 +107,7 @@ def ship_orders(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def cancel_for_caller(random: Random, content: Content) -> Draft | None:
+def cancel_for_caller(random: Random, content: ShopContent) -> Draft | None:
     account, message = random.choice(make_admin_content(content.seed).accounts), random.choice(vocabulary.MESSAGES)
     orders = [order.number for order in pending(content.orders) if order.customer == account.name]
     if len(orders) != 1:

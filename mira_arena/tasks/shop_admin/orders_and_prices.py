@@ -2,7 +2,7 @@
 
 from random import Random
 
-from mira_arena.sites.shop.content import Content
+from mira_arena.sites.shop.content import ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
 from mira_arena.tasks.moves import EXIT, Move
@@ -12,7 +12,7 @@ from mira_arena.tasks.shop_admin.targets import admin_targets, panel_page
 from mira_arena.tasks.templates import Draft, Template
 
 
-def set_status(random: Random, content: Content) -> Draft:
+def set_status(random: Random, content: ShopContent) -> Draft:
     order = random.choice(content.orders)
     status = random.choice([status for status in ("packed", "shipped", "delivered") if status != order.status])
     change = f"order {order.number} {status}"
@@ -31,7 +31,7 @@ def set_status(random: Random, content: Content) -> Draft:
     )  # fmt: skip
 
 
-def set_price_and_stock(random: Random, content: Content) -> Draft | None:
+def set_price_and_stock(random: Random, content: ShopContent) -> Draft | None:
     product = random.choice(content.products)
     price, stock = random.randrange(5, 100), random.randrange(10, 100)
     if price == product.price or stock == product.stock:
@@ -53,7 +53,7 @@ def set_price_and_stock(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def set_two_prices(random: Random, content: Content) -> Draft | None:
+def set_two_prices(random: Random, content: ShopContent) -> Draft | None:
     products = random.sample(content.products, 2)
     prices = random.sample(range(5, 100), 2)
     if any(product.price == price for product, price in zip(products, prices, strict=True)):
@@ -77,7 +77,7 @@ def set_two_prices(random: Random, content: Content) -> Draft | None:
     )
 
 
-def pack_for_customer(random: Random, content: Content) -> Draft:
+def pack_for_customer(random: Random, content: ShopContent) -> Draft:
     """The customer has two pending orders, and other customers have pending orders too."""
     orders, status = pending(content.own_orders), random.choice(("packed", "shipped", "delivered"))
     changes = [f"order {order.number} {status}" for order in orders]

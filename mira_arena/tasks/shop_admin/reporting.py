@@ -5,7 +5,7 @@ from collections import Counter
 from random import Random
 
 from mira_arena.sites.shop.admin_content import AdminContent, PastOrder, days_after, make_admin_content, month_before
-from mira_arena.sites.shop.content import Content
+from mira_arena.sites.shop.content import ShopContent
 from mira_arena.tasks import milestones as done
 from mira_arena.tasks.evaluations import evaluation
 from mira_arena.tasks.milestones import Milestone
@@ -48,7 +48,7 @@ def _report(name: str, first: str, last: str, *choices: Move) -> tuple[Move, ...
     return (Move("click", "reports"), Move("click", name), *fields, *choices, Move("click", "show report"))
 
 
-def tell_best_seller(random: Random, content: Content) -> Draft | None:
+def tell_best_seller(random: Random, content: ShopContent) -> Draft | None:
     admin = make_admin_content(content.seed)
     first, last = _draw_days(random, admin)
     sold: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def tell_best_seller(random: Random, content: Content) -> Draft | None:
     )
 
 
-def tell_order_count(random: Random, content: Content) -> Draft | None:
+def tell_order_count(random: Random, content: ShopContent) -> Draft | None:
     admin = make_admin_content(content.seed)
     (first, last), status = _draw_days(random, admin), random.choice(("delivered", "cancelled"))
     orders = _between(admin, first, last)
@@ -83,7 +83,7 @@ def tell_order_count(random: Random, content: Content) -> Draft | None:
     )  # fmt: skip
 
 
-def tell_top_customer_email(random: Random, content: Content) -> Draft | None:
+def tell_top_customer_email(random: Random, content: ShopContent) -> Draft | None:
     admin = make_admin_content(content.seed)
     first, last = _draw_days(random, admin)
     name = _foremost(Counter(order.customer for order in _between(admin, first, last) if order.status != "cancelled"))

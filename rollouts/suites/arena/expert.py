@@ -30,7 +30,7 @@ def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int
     return frozenset(name for name, chance in habits.items() if Random(f"{name} {task.id} {task.seed} {seed} {attempt}").random() < chance)
 
 
-class Expert:
+class ArenaExpert:
     """Performs the moves of one instance on the observed pages. It acts only on elements that the observation shows.
 
     It supports integer and name handles. A move whose element is missing is skipped.

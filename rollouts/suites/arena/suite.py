@@ -23,7 +23,7 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
-from rollouts.suites.arena.expert import Expert, draw_habits
+from rollouts.suites.arena.expert import ArenaExpert, draw_habits
 from rollouts.suites.base import NewContext, take_turns, to_address
 from rollouts.suites.server import LocalServer
 
@@ -101,15 +101,15 @@ class ArenaSuite:
         return ArenaSession(made, self._visits, {name: (self.apps[name], self._servers[name].host) for name in made.template.applications})
 
     def judge(self, trajectory: Trajectory) -> Outcome:
-        return evaluators.judge(instance(trajectory.task.id).draft.evaluation, trajectory.evidence)
+        return evaluators.evaluate(instance(trajectory.task.id).draft.evaluation, trajectory.evidence)
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
         wanted = instance(trajectory.task.id).draft.milestones
         return tuple(milestone.subgoal for milestone in wanted), milestones.reached(wanted, trajectory)
 
-    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> Expert:
+    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> ArenaExpert:
         """`habits`: see `mira_arena.tasks.habits`."""
-        return Expert(instance(task.id), draw_habits(habits or {}, task, seed, attempt))
+        return ArenaExpert(instance(task.id), draw_habits(habits or {}, task, seed, attempt))
 
 
 class ArenaSession:

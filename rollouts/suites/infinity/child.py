@@ -25,18 +25,18 @@ LONGEST = 500
 
 
 def main(command, *arguments):
-    told = os.dup(1)
+    output = os.dup(1)
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if command == "serve":
-        serve(told)
+        serve(output)
     else:
         url, *files = arguments
         for file in files:
-            _tell(told, json.dumps(verdict(file, url)))
+            _write_line(output, json.dumps(verdict(file, url)))
 
 
-def serve(told):
+def serve(output):
     """Runs server.py on a free loopback port. Reports the port once the server listens."""
     bind, activate = socketserver.TCPServer.server_bind, socketserver.TCPServer.server_activate
     parse = http.server.BaseHTTPRequestHandler.parse_request
@@ -45,11 +45,11 @@ def serve(told):
         server.server_address = ("127.0.0.1", server.server_address[1])
         bind(server)
 
-    def activate_and_tell(server):
+    def activate_and_report(server):
         activate(server)
-        _tell(told, str(server.server_address[1]))
+        _write_line(output, str(server.server_address[1]))
 
-    def parse_what_is_open(handler):
+    def parse_and_check_path(handler):
         if not parse(handler):
             return False
         if handler.headers.get("Sec-Fetch-Mode") == "navigate" and handler.path.partition("?")[0] not in PAGES:
@@ -58,8 +58,8 @@ def serve(told):
         return True
 
     socketserver.TCPServer.server_bind = bind_to_loopback
-    socketserver.TCPServer.server_activate = activate_and_tell
-    http.server.BaseHTTPRequestHandler.parse_request = parse_what_is_open
+    socketserver.TCPServer.server_activate = activate_and_report
+    http.server.BaseHTTPRequestHandler.parse_request = parse_and_check_path
     path = os.path.abspath("server.py")
     sys.argv = [path, "--port", "0"]
     sys.path[0] = os.path.dirname(path)
@@ -92,8 +92,8 @@ def _describe(error):
     return f"{type(error).__name__}: {error}"[:LONGEST]
 
 
-def _tell(told, line):
-    os.write(told, f"{line}\n".encode())
+def _write_line(output, line):
+    os.write(output, f"{line}\n".encode())
 
 
 def _end_with_parent():

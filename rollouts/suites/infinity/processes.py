@@ -55,7 +55,7 @@ class Child:
         """The exit status. None while the process runs."""
         return self._process.returncode
 
-    async def told(self, seconds: float) -> str:
+    async def read_line(self, seconds: float) -> str:
         """Returns the next line that the child reports. Empty if it has ended. Raises TimeoutError."""
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
@@ -79,7 +79,7 @@ async def serve(python: str, folder: Path) -> tuple[Child, str]:
     """
     child = await Child.start(python, folder, "serve")
     try:
-        port = await child.told(START_SECONDS)
+        port = await child.read_line(START_SECONDS)
         if not port:
             raise SiteError(f"{folder / 'server.py'} ended before it listened; run it by hand to see why")
         return child, f"127.0.0.1:{port}"
@@ -123,6 +123,6 @@ async def verify(python: str, folder: Path, url: str, files: Sequence[Path], sec
 
 async def _bounded(child: Child, file: Path, seconds: float) -> str:
     try:
-        return await child.told(seconds)
+        return await child.read_line(seconds)
     except TimeoutError:
         raise SiteError(f"{file} took more than {seconds:g} s") from None

@@ -151,7 +151,7 @@ class InfinitySession:
         self.server = server
         self._item, self._python, self._verify_seconds = item, python, verify_seconds
         self._url = f"http://{host}"
-        self._telling: set[Request] = set()
+        self._uploads: set[Request] = set()
         context.on("request", self._begin)
         context.on("requestfinished", self._end)
         context.on("requestfailed", self._end)
@@ -168,7 +168,7 @@ class InfinitySession:
 
     async def verify(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """Runs verifiers on the application's current state. Returns and raises as `processes.verify`."""
-        await self._told()
+        await self._wait_for_state()
         files = [item.verifier for item in items]
         verdicts = await verify(self._python, self._item.folder, self._url, files, self._verify_seconds)
         # Checked first: without a server, a verifier may report that the task is not done.
@@ -180,17 +180,17 @@ class InfinitySession:
 
     def _begin(self, request: Request) -> None:
         if request.method == "PUT":
-            self._telling.add(request)
+            self._uploads.add(request)
 
     def _end(self, request: Request) -> None:
-        self._telling.discard(request)
+        self._uploads.discard(request)
 
-    async def _told(self) -> None:
+    async def _wait_for_state(self) -> None:
         """Waits until the page has sent its state. Raises SiteError if it did not in time, or if the server has ended."""
         with contextlib.suppress(TimeoutError):
             # A request of a page that was left may never finish.
             async with asyncio.timeout(STATE_SECONDS):
-                while self._telling:
+                while self._uploads:
                     await asyncio.sleep(0.01)
         self._check_server()
         try:

@@ -14,7 +14,7 @@ _ELEMENT = re.compile(r'<(?P<tag>[a-z0-9-]+) id="(?P<handle>[^"]*)"[^>]*>(?P<tex
 
 
 @dataclasses.dataclass(frozen=True)
-class Move:
+class ScriptedMove:
     """An action on the first matching element."""
 
     action: str
@@ -27,19 +27,19 @@ class Move:
     """Number of matching elements to skip."""
 
 
-def _click(tag: str = "", text: str | None = None, place: int = 0) -> Move:
-    return Move("Click", tag, text, place=place)
+def _click(tag: str = "", text: str | None = None, place: int = 0) -> ScriptedMove:
+    return ScriptedMove("Click", tag, text, place=place)
 
 
-def _type(argument: str, place: int = 0) -> Move:
-    return Move("Type", "input", argument=argument, place=place)
+def _type(argument: str, place: int = 0) -> ScriptedMove:
+    return ScriptedMove("Type", "input", argument=argument, place=place)
 
 
-def _choose(*options: str) -> list[Move]:
-    return [Move("Select Dropdown Option", "select", argument=option) for option in options]
+def _choose(*options: str) -> list[ScriptedMove]:
+    return [ScriptedMove("Select Dropdown Option", "select", argument=option) for option in options]
 
 
-def _check(tag: str, names: str) -> list[Move]:
+def _check(tag: str, names: str) -> list[ScriptedMove]:
     return [_click(tag, name) for name in names.split(", ") if name != "nothing"]
 
 
@@ -47,7 +47,7 @@ _SUBMIT = _click("button", "Submit")
 _TAGS = {"text": "input"}
 """Tags that differ between a page's instruction and the observation."""
 
-SCRIPTS: dict[str, tuple[str, Callable[..., list[Move]]]] = {
+SCRIPTS: dict[str, tuple[str, Callable[..., list[ScriptedMove]]]] = {
     "choose-list": (r"Select (.+) from the list and click Submit\.", lambda name: [*_choose(name), _SUBMIT]),
     "click-button": (r'Click on the "(.+)" button\.', lambda text: [_click("button", text)]),
     "click-checkboxes": (r"Select (.+) and click Submit\.", lambda names: [*_check("checkbox", names), _SUBMIT]),
@@ -85,7 +85,7 @@ SCRIPTS: dict[str, tuple[str, Callable[..., list[Move]]]] = {
 """Page to the pattern of its instruction, and a function from the pattern's groups to the moves."""
 
 
-class Expert:
+class MiniwobExpert:
     """Performs one move per step. It reads observations that are not compact, with either kind of handles."""
 
     def __init__(self, page: str):
@@ -103,7 +103,7 @@ class Expert:
         return format_action(Action(name=left[0].action, argument=left[0].argument, element=handle))
 
 
-def _find(move: Move, observation: str) -> str | None:
+def _find(move: ScriptedMove, observation: str) -> str | None:
     fitting = [
         match["handle"]
         for match in _ELEMENT.finditer(observation)

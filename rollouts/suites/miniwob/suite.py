@@ -24,7 +24,7 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import FIRST_SEED
 from rollouts.suites.base import NewContext, take_turns, to_address
-from rollouts.suites.miniwob.expert import Expert
+from rollouts.suites.miniwob.expert import MiniwobExpert
 from rollouts.suites.server import LocalServer
 
 SUITE = "miniwob"
@@ -121,12 +121,12 @@ class MiniwobSuite:
         solved = Subgoal(text="solve the task", check=f"the page's reward is at least {self._threshold:g}")
         return (solved,), [(self._solved(step.state),) for step in trajectory.steps]
 
-    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> Expert:
+    def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> MiniwobExpert:
         """Returns the page's script. `rollouts.suites.miniwob.expert.SCRIPTS` lists the pages that have one. Raises UserError for
         others."""
         if habits:
             raise UserError(f"policy.habits: the experts of MiniWoB++ have none, not {', '.join(habits)}")
-        return Expert(task.template)
+        return MiniwobExpert(task.template)
 
     def _solved(self, state: Mapping[str, Any]) -> bool:
         return state["reward"] >= self._threshold

@@ -16,14 +16,14 @@ from rollouts.suites.webarena.tasks import SUITE, read_tasks, to_task
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportConfig:
+class WebArenaReportConfig:
     folder: str = ""
     """Folder of the evaluation, with labelled episodes in labelled/."""
     tasks: str = ""
     """The tasks, as in suite.options.tasks."""
 
 
-def main(settings: ReportConfig) -> int:
+def main(settings: WebArenaReportConfig) -> int:
     tasks = [to_task(task_id, item) for task_id, item in read_tasks(settings.tasks).items()]
     successes: dict[str, bool] = {}
     for trajectory in ShardReader(Path(settings.folder) / "labelled"):
@@ -37,14 +37,14 @@ def main(settings: ReportConfig) -> int:
     return 0
 
 
-def needs(settings: ReportConfig, found: Needs) -> None:
+def needs(settings: WebArenaReportConfig, found: Needs) -> None:
     found.input("folder", settings.folder)
     with found.attempt("tasks"):
         read_tasks(settings.tasks)
 
 
 REQUIRED = {"folder": "name the folder of an evaluation"}
-COMMAND = commands.Command("webarena-report", main, ReportConfig, __doc__, flags=("folder",), required=REQUIRED, needs=needs)
+COMMAND = commands.Command("webarena-report", main, WebArenaReportConfig, __doc__, flags=("folder",), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

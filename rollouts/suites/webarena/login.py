@@ -16,7 +16,7 @@ SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class LoginForm:
     """Location of a site's login form, and the names of its fields."""
 
     path: str
@@ -27,10 +27,10 @@ class Form:
 
 
 FORMS = {
-    "shopping": Form("/customer/account/login/", "login[username]", "login[password]", "/wishlist/"),
-    "shopping_admin": Form("", "login[username]", "login[password]", "/dashboard"),
-    "reddit": Form("/login", "_username", "_password", "/user/{user}/account"),
-    "gitlab": Form("/users/sign_in", "user[login]", "user[password]", "/-/profile"),
+    "shopping": LoginForm("/customer/account/login/", "login[username]", "login[password]", "/wishlist/"),
+    "shopping_admin": LoginForm("", "login[username]", "login[password]", "/dashboard"),
+    "reddit": LoginForm("/login", "_username", "_password", "/user/{user}/account"),
+    "gitlab": LoginForm("/users/sign_in", "user[login]", "user[password]", "/-/profile"),
 }
 
 

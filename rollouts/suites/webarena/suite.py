@@ -27,7 +27,7 @@ from rollouts.llm.probe import ask_chat
 from rollouts.suites import evaluators
 from rollouts.suites.base import NewContext, spread, to_address
 from rollouts.suites.judge import KEY as JUDGE
-from rollouts.suites.judge import ModelReader, NoVerdict
+from rollouts.suites.judge import ModelJudge, NoVerdict
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
 from rollouts.suites.webarena.login import FORMS, Logins
 from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, login_sites, placeholder, read_tasks, to_task
@@ -41,7 +41,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 @dataclasses.dataclass(frozen=True)
-class Account:
+class AccountConfig:
     user: str = ""
     """Environment variable that contains the user name."""
     password: str = ""
@@ -56,7 +56,7 @@ class WebArenaOptions:
     """Site to base URL."""
     hosts: list[str] = dataclasses.field(default_factory=list)
     """Additional `host:port` that pages need, for example the map's tile server."""
-    accounts: dict[str, Account] = dataclasses.field(default_factory=dict)
+    accounts: dict[str, AccountConfig] = dataclasses.field(default_factory=dict)
     """Site to account. `shopping_site_admin` is the account for the shop's web API, which evaluates some tasks."""
     reset: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     """Site to the command, run without a shell, that resets it to its initial state once at the start of a run."""
@@ -86,12 +86,12 @@ class WebArenaLiteSuite:
     name = SUITE
     Options = WebArenaOptions
 
-    def __init__(self, reader: evaluators.Reader | None = None, /, **options: Any):
-        """`options`: the fields of `WebArenaOptions`. `reader` takes precedence over their judge. Raises UserError."""
+    def __init__(self, judge: evaluators.Judge | None = None, /, **options: Any):
+        """`options`: the fields of `WebArenaOptions`. `judge` takes precedence over theirs. Raises UserError."""
         self.options = config.build(WebArenaOptions, options, prefix="suite.options.")
         self.sites = {site: _address(site, url) for site, url in self.options.sites.items()}
         self.addresses = {placeholder(site): url for site, url in self.sites.items()}
-        self._reader = reader or (ModelReader(self.options.judge) if self.options.judge else None)
+        self._judge = judge or (ModelJudge(self.options.judge) if self.options.judge else None)
         self._logins: Logins | None = None
         self._helpers: Helpers | None = None
 
@@ -156,7 +156,7 @@ class WebArenaLiteSuite:
             if not unset and ("shopping" if name == SHOP_API else name) in self.sites:
                 found.ask(f"suite.options.accounts.{name}", functools.partial(self._ask_account, name, account, new_context), account)
 
-    async def _ask_account(self, name: str, account: Account, new_context: NewContext, stack: contextlib.AsyncExitStack) -> str:
+    async def _ask_account(self, name: str, account: AccountConfig, new_context: NewContext, stack: contextlib.AsyncExitStack) -> str:
         """Logs in to a site, or to the shop's web API. Raises UserError."""
         pair = _account(name, account)
         try:
@@ -190,7 +190,7 @@ class WebArenaLiteSuite:
         """Returns None if the judge model gave no verdict."""
         item = self._item(trajectory.task.id)
         try:
-            return evaluators.judge(item["eval"], trajectory.evidence, item["intent"], self._reader)
+            return evaluators.evaluate(item["eval"], trajectory.evidence, item["intent"], self._judge)
         except NoVerdict as failure:
             task = trajectory.task
             log.warning("episode %s, seed %d, attempt %d: no outcome: %s", task.id, task.seed, trajectory.attempt, failure)
@@ -220,7 +220,7 @@ class WebArenaLiteSuite:
             needed |= {f"accounts.{site}" for site in login_sites(item) if site not in self.options.accounts}
             if any(needs_shop_api(text) for target in _targets(item["eval"]) for text in (target["url"], target["locator"])):
                 needed |= {f"accounts.{SHOP_API}"} - {f"accounts.{name}" for name in self.options.accounts}
-            if self._reader is None and evaluators.needs_reader(item["eval"]):
+            if self._judge is None and evaluators.needs_judge(item["eval"]):
                 needed.add("judge")
             for key in needed:
                 missing.setdefault(key, []).append(task.id)
@@ -319,13 +319,13 @@ def _host(url: str) -> str:
     return str(parts.hostname) + (f":{parts.port}" if parts.port not in (None, _PORTS[parts.scheme]) else "")
 
 
-def _account(name: str, account: Account) -> tuple[str, str]:
+def _account(name: str, account: AccountConfig) -> tuple[str, str]:
     """Returns user name and password. Raises UserError."""
     raise_all(_unset(name, account))
     return os.environ[account.user], os.environ[account.password]
 
 
-def _unset(name: str, account: Account) -> list[UserError]:
+def _unset(name: str, account: AccountConfig) -> list[UserError]:
     return [
         ConfigError(f"suite.options.accounts.{name}", f"the environment variable {variable} is not set")
         for variable in (account.user, account.password)
