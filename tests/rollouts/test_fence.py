@@ -2,20 +2,19 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Error
 
-from rollouts.errors import BrowserError
-from rollouts.web.browser import BrowserConfig, BrowserPool, resolver_rules
+from rollouts.web.browser import BrowserPool, resolver_rules
 from rollouts.web.fence import Fence, is_inside
-from tests.rollouts.sites import QUICK, Look, Site, descendants
+from tests.rollouts.sites import QUICK, Look, Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
 PATIENCE = 20
 """How often to wait for what a page does by itself."""
 
@@ -86,6 +85,8 @@ MARKUP = {
     "moved-form": "<iframe name=g></iframe><form id=gg action=/to307/HOST/moved-form method=post target=g></form>"
     "<script>gg.submit()</script>",
 }  # fmt: skip
+
+
 SCRIPTED = {
     "fetch": "fetch('URL')",
     "fetch-opaque": "fetch('URL', {mode: 'no-cors'})",
@@ -102,6 +103,8 @@ SCRIPTED = {
     "worker-socket": "work(`new WebSocket('ws://HOST/worker-socket').onclose = () => postMessage(1)`)",
     "service-worker": "navigator.serviceWorker.register('/worker.js')",
 }
+
+
 SILENT = """<link rel=preconnect href=http://HOST><link rel=dns-prefetch href=http://HOST>
 <script type=speculationrules>{"prefetch": [{"urls": ["http://HOST/speculated"], "eagerness": "immediate"}],
  "prerender": [{"urls": ["http://HOST/prerendered", "/to/HOST/prerender-moved"], "eagerness": "immediate"}]}</script>
@@ -115,6 +118,7 @@ SILENT = """<link rel=preconnect href=http://HOST><link rel=dns-prefetch href=ht
     fetch('http://' + place + ':PORT/at-' + place, {mode: 'no-cors'}).catch(() => 0);
 </script>"""
 """Ways that give no sign of themselves, or that Chromium may not take."""
+
 
 PAGE = """<title>begun</title>PARTS<script>
 const work = (code) => new Promise(done => {
@@ -226,88 +230,6 @@ async def test_without_its_proxy_the_browser_reaches_nothing_at_all(pool):
         await context.close()
         assert site.calls == []
     assert resolver_rules(["h:1", "h:2"]) == "MAP h:1 h:1 , MAP h:2 h:2 , MAP * ~NOTFOUND"
-
-
-async def test_a_context_reaches_what_the_suite_told_of_until_its_session_says_less():
-    with Site({"/": "<p>a"}) as first, Site({"/": "<p>b"}) as second:
-        async with BrowserPool(BrowserConfig(contexts=1, draw=False, launch_seconds=20), (first.host, second.host)) as browsers:
-            context = await browsers.context()
-            page = await context.new_page()
-            await page.goto(f"http://{second.host}/")
-            browsers.allow(context, [first.host])
-            await page.goto(f"http://{first.host}/")
-            with pytest.raises(Error, match="ERR_SOCKS_CONNECTION_FAILED"):
-                await page.goto(f"http://{second.host}/")
-            await browsers.close(context)
-            context = await browsers.context()
-            page = await context.new_page()
-            await page.goto(f"http://{second.host}/")
-            await browsers.close(context)
-
-
-async def test_more_contexts_than_were_asked_for_must_wait():
-    async with BrowserPool(BrowserConfig(contexts=1, draw=False, launch_seconds=20)) as browsers:
-        context = await browsers.context()
-        waiting = asyncio.create_task(browsers.context())
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
-        await browsers.close(context)
-        await browsers.close(await waiting)
-        browsers._free.get_nowait()
-        object.__setattr__(browsers.config, "launch_seconds", 0.1)
-        with pytest.raises(BrowserError, match="waiting for another context to close took more than"):
-            await browsers.context()
-
-
-async def _reaches(context, site):
-    page = await context.new_page()
-    await page.goto(f"http://{site.host}/")
-    return await page.inner_text("p") == "here"
-
-
-async def test_fences_of_a_browser_that_died_are_free_again_each_once():
-    others = {process for process, _ in descendants(os.getpid())}
-    with Site({"/": "<p>here"}) as site:
-        async with BrowserPool(BrowserConfig(contexts=2, draw=False, launch_seconds=20), [site.host]) as browsers:
-            lost = [await browsers.context() for _ in range(2)]
-            for process, name in descendants(os.getpid()):
-                if name.startswith("chrom") and process not in others:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(process, signal.SIGKILL)
-
-            async def soon():
-                try:
-                    return await browsers.context()
-                except BrowserError:  # the browser was not seen to be dead yet
-                    return await browsers.context()
-
-            waiting = {asyncio.create_task(soon()) for _ in range(3)}
-            await asyncio.gather(*(browsers.close(context) for context in lost + lost))
-            done = set()
-            while len(done) < 2:
-                more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                done |= more
-            contexts = [task.result() for task in done]
-            assert len({browsers._fenced[context] for context in contexts}) == 2
-            assert [await _reaches(context, site) for context in contexts] == [True, True]
-            assert not any(task.done() for task in waiting), "two fences, two contexts"
-            await browsers.close(contexts[0])
-            assert await _reaches(await waiting.pop(), site)
-            assert browsers.launches == 2
-
-
-async def test_a_context_whose_closing_was_given_up_shares_its_fence_with_nobody():
-    with Site({"/": "<p>here"}) as site:
-        async with BrowserPool(BrowserConfig(contexts=1, draw=False, launch_seconds=20), [site.host]) as browsers:
-            old = await browsers.context()
-            await old.new_page()
-            closing = asyncio.create_task(browsers.close(old))
-            await asyncio.sleep(0)
-            closing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await closing
-            assert await _reaches(await browsers.context(), site)
-            assert browsers.launches == 2
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import jax
 import numpy as np
+import openai
 import pytest
 from flax import nnx
 
@@ -68,6 +70,18 @@ def server(engine):
     server = Server(make_app(engine, Served("tiny", "c0ffee", "float32")), bind("127.0.0.1", 0))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        yield http
 
 
 @pytest.fixture(scope="session")

@@ -23,12 +23,6 @@ from mira_jax.serving.protocol import Limits, Served
 from mira_jax.serving.server import Server, bind
 
 
-@pytest.fixture(scope="module")
-def http(server):
-    with httpx.Client(base_url=server.url, timeout=60) as http:
-        yield http
-
-
 def test_limits_follow_from_the_length_and_the_queue(engine, tokenizer):
     limits = Limits.of(engine)
     longest = max((tokenizer.piece(token) for token in range(tokenizer.vocabulary_size)), key=lambda piece: len(piece.encode()))

@@ -7,12 +7,6 @@ from openai.types.chat import ChatCompletionMessage
 USER = {"role": "user", "content": "red"}
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
 def chat(client, messages=(USER,), **options):
     return client.chat.completions.create(model="tiny", messages=list(messages), **{"max_tokens": 8, "temperature": 0, **options})
 

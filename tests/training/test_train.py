@@ -1,97 +1,31 @@
 """The command as a process: killed, stopped, started again, given bad input."""
 
-import contextlib
 import json
 import os
-import random
 import re
-import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import yaml
 from safetensors.numpy import load_file, save_file
 
-from mira_jax.data.pipeline import batches_of
-from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.models import huggingface
-from mira_jax.train import COMMAND, TrainConfig
-from mira_jax.training.checkpoint import Checkpoints, latest_checkpoint
+from mira_jax.train import COMMAND
+from mira_jax.training.checkpoint import latest_checkpoint
 from mira_jax.training.layout import Layout
 from mira_jax.training.load import load_model
 from mira_jax.training.metrics import read_metrics
-from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, describe_model
-from mira_jax.training.state import TrainState, params_of
+from mira_jax.training.state import params_of
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
-
-ROOT = Path(__file__).parents[2]
-CONFIG = {
-    "recipe": {"name": "sft"},
-    "data": {"row_length": 192, "rows": 2, "prompt": {"version": "compact"}, "holdout": 0.1},
-    "model": {"sizes": {"width": 32, "layers": 2, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64, "window": 32}},
-    "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.01},
-    "epochs": 3,
-    "checkpoint": {"every": 7, "keep": 2},
-    "log_every": 3,
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Data, a tokenizer, a config, and one run that was never disturbed."""
-    folder = tmp_path_factory.mktemp("train")
-    synthetic.write_folder(folder / "data", count=30, infra_every=6)
-    synthetic.write_tokenizer(folder / "tokenizer.model")
-    config = {**CONFIG, "tokenizer": {"path": str(folder / "tokenizer.model")}}
-    config["data"] = {**CONFIG["data"], "folders": [str(folder / "data")]}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    assert run(folder, "undisturbed") == 0
-    return folder
-
-
-def arguments(folder: Path, out: str, *overrides: str) -> list[str]:
-    sets = [part for override in overrides for part in ("--set", override)]
-    return ["--config", str(folder / "config.yaml"), "--out", str(folder / out), *sets]
-
-
-def run(folder: Path, out: str, *overrides: str) -> int:
-    """The exit code of the command, in this process."""
-    return COMMAND.run(arguments(folder, out, *overrides))
-
-
-def start(folder: Path, out: str, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mira_jax.train", *arguments(folder, out, *overrides)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def losses(run_folder: Path) -> list[tuple[int, float]]:
-    return [(line["step"], line["loss"]) for line in read_metrics(run_folder / "metrics.jsonl")]
-
-
-def checkpoint_steps(run_folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in (run_folder / "checkpoints").glob("*") if path.name.isdigit())
+from tests.training.runs import all_but_complete, checkpoint_steps, losses, run, start, wait_for
 
 
 def test_a_run_leaves_what_the_others_read(folder):
@@ -227,8 +161,8 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(folder,
     save_file(tensors, tmp_path / "hub" / "model.safetensors")
     (tmp_path / "unborn").mkdir()
     (tmp_path / "unborn" / "model.json").write_text((folder / "undisturbed" / "model.json").read_text())
-    for start, message in (("hub", "model.layers.1.mlp.up_proj.weight has shape (2, 2)"), ("unborn", "no checkpoint yet")):
-        assert run(folder, "new", f"init_from={tmp_path / start}", "model={}") == 2
+    for origin, message in (("hub", "model.layers.1.mlp.up_proj.weight has shape (2, 2)"), ("unborn", "no checkpoint yet")):
+        assert run(folder, "new", f"init_from={tmp_path / origin}", "model={}") == 2
         assert message in capsys.readouterr().err
         assert not (folder / "new").exists()
 
@@ -240,107 +174,6 @@ def test_a_critic_starts_on_the_trunk_of_a_policy(folder):
     params = model.make_params(Layout())
     assert model.config == sizes and list(params["heads"]) == ["value"]
     jax.tree.map(np.testing.assert_array_equal, params["trunk"], params_of(policy))
-
-
-def test_a_full_disk_is_one_message(tmp_path):
-    folder = RunFolder(tmp_path / "run", TrainConfig())
-    for error in (OSError(28, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']")):
-        with pytest.raises(UserError, match=r"No space left on device.* resumes from the last checkpoint"), folder.writing():
-            raise error
-    with pytest.raises(ValueError, match="another"), folder.writing():
-        raise ValueError("another")
-
-
-def test_a_checkpoint_that_can_not_be_written_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, caplog):
-    for hook in ("excepthook", "unraisablehook"):
-        monkeypatch.setattr(sys, hook, getattr(sys, hook))
-    state = TrainState({"embedding": jax.random.normal(jax.random.key(0), (1000, 1000))}, {}, jnp.zeros((), jnp.int32))
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"could not write .*File too large"), RunFolder(tmp_path / "new", None).writing():
-            checkpoints.save(1, state, batches_of([{}]))
-            checkpoints.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list((tmp_path / "checkpoints").iterdir())
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("part", ["params", "optimizer", "data"])
-@pytest.mark.parametrize("complete", [True, False])
-def test_a_damaged_newest_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(folder, tmp_path, part, complete, capsys):
-    out = tmp_path / "damaged"
-    shutil.copytree(folder / "undisturbed", out)
-    if not complete:
-        (out / "complete.json").unlink()
-    before, newest = checkpoint_steps(out)
-    flip(largest(out / "checkpoints" / str(newest) / part), 77)
-    with pytest.raises(UserError, match=f"{newest}: the checkpoint is damaged") if part == "params" else contextlib.nullcontext():
-        load_model(out)
-    assert run(folder, str(out)) == 0
-    said = capsys.readouterr().err
-    assert f"{newest}: the checkpoint is damaged: {part}/" in said and "differs from its checksum" in said
-    assert f"it is now {newest}.damaged, and the run goes on from update {before}" in said
-    assert losses(out) == losses(folder / "undisturbed")
-    assert checkpoint_steps(out) == [before, newest] and (out / "checkpoints" / f"{newest}.damaged").is_dir()
-    ours, theirs = (params_of(load_model(run)[0]) for run in (out, folder / "undisturbed"))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-
-
-def test_what_is_said_of_a_damaged_checkpoint_works(folder, tmp_path):
-    out = tmp_path / "it's damaged"
-    shutil.copytree(folder / "undisturbed", out)
-    before, newest = checkpoint_steps(out)
-    flip(largest(out / "checkpoints" / str(newest) / "params"), 5)
-    with pytest.raises(UserError) as refusal:
-        load_model(out)
-    command = str(refusal.value).partition(f"to use the one before it, of update {before}, run: ")[2]
-    subprocess.run(["sh", "-c", command], check=True)
-    assert latest_checkpoint(out).name == str(before)
-    load_model(out)
-
-
-def test_a_run_never_begins_again_because_all_its_checkpoints_are_damaged(folder, tmp_path, capsys):
-    out = tmp_path / "damaged"
-    shutil.copytree(folder / "undisturbed", out)
-    for step in checkpoint_steps(out):
-        flip(largest(out / "checkpoints" / str(step) / "params"), 5)
-    kept = sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".yaml")
-    assert run(folder, str(out)) == 2
-    assert "every checkpoint is damaged" in capsys.readouterr().err
-    assert sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".yaml") == kept
-
-
-def test_a_checkpoint_that_another_update_is_named_after_is_refused(folder, tmp_path, capsys):
-    out = tmp_path / "renamed"
-    shutil.copytree(folder / "undisturbed", out)
-    newest = checkpoint_steps(out)[-1]
-    (out / "complete.json").unlink()
-    (out / "checkpoints" / str(newest)).rename(out / "checkpoints" / str(newest - 1))
-    (out / "checkpoints" / str(newest - 1) / "checksums.json").unlink()
-    assert run(folder, str(out)) == 2
-    assert f"{newest - 1}: holds update {newest} and batch {newest}, not those of its name" in capsys.readouterr().err
-
-
-def largest(folder: Path) -> Path:
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-
-
-def flip(path: Path, bit: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[bit // 8 % len(data)] ^= 1 << bit % 8
-    path.write_bytes(data)
-
-
-def all_but_complete(folder: Path, out: Path) -> tuple[int, int]:
-    """Copies the undisturbed run without its end to `out`; the steps of (the checkpoint that is left, the last update)."""
-    shutil.copytree(folder / "undisturbed", out)
-    (out / "complete.json").unlink()
-    before, newest = checkpoint_steps(out)
-    shutil.rmtree(out / "checkpoints" / str(newest))
-    return before, newest
 
 
 def test_a_run_that_was_moved_with_what_it_reads_goes_on(folder, tmp_path, capsys, monkeypatch):
@@ -389,46 +222,6 @@ def test_two_trainers_never_share_a_folder(folder, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("text", [b"", b'{"step": NaN}', b'{"st', b"[1]", b"\xff\x00", b"null", b"{}"])
-@pytest.mark.parametrize("name", ["complete.json", "data.json", "config.yaml", "metrics.jsonl", "model.json"])
-def test_odd_files_in_a_run_are_one_message_that_names_them(folder, tmp_path, name, text, capsys):
-    out = tmp_path / "run"
-    if name == "complete.json":
-        shutil.copytree(folder / "undisturbed", out)
-    else:
-        all_but_complete(folder, out)
-    (out / name).write_bytes(text + (b"\n{}\n" if name == "metrics.jsonl" and text else b""))
-    if name == "model.json":
-        with pytest.raises(UserError, match=r"model\.json: .*; restore a copy"):
-            load_model(out)
-        return
-    if (name, text) in {("metrics.jsonl", b""), ("data.json", b"{}")}:
-        return
-    assert run(folder, str(out)) == 2
-    said = capsys.readouterr().err
-    assert sum(line.startswith("error: ") for line in said.splitlines()) == 1 and str(out / name) in said, said
-    if name == "complete.json" and text == b"":
-        assert "remove it and run the same command again" in said
-        (out / name).unlink()
-        assert run(folder, str(out)) == 0
-        assert json.loads((out / name).read_text())["step"] == checkpoint_steps(out)[-1]
-
-
-@pytest.mark.parametrize("name", ["model.json", "tokenizer.model"])
-def test_a_flipped_bit_in_a_small_file_of_a_run_is_found(folder, tmp_path, name):
-    """Most of them would read as another model, or as another tokenizer of the same size."""
-    out = tmp_path / "run"
-    shutil.copytree(folder / "undisturbed", out)
-    whole, draw = (out / name).read_bytes(), random.Random(0)
-    for _ in range(20):
-        (out / name).write_bytes(whole)
-        flip(out / name, draw.randrange(8 * len(whole)))
-        with pytest.raises(UserError, match=rf"{re.escape(name)}: was damaged or changed after the run wrote it.* restore a copy"):
-            Tokenizer(out) if name == "tokenizer.model" else load_model(out)
-    (out / name).write_bytes(whole)
-    Tokenizer(out), load_model(out)
-
-
 @pytest.mark.parametrize(("every", "log_every", "times"), [(1, 10, 2), (100, 10, 1)])
 def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_good_checkpoint_is_kept(folder, tmp_path, every, log_every, times, capsys):
     out = tmp_path / "run"
@@ -445,24 +238,3 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_good_checkpoint_is_
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params_of(load_model(out)[0]))))
     for line in (out / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
-
-
-def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
-    (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="not the folder of a training run"):
-        RunFolder(tmp_path, None)
-    assert os.listdir(tmp_path) == ["letter.txt"]
-
-
-def test_a_run_killed_while_its_folder_was_made_begins_again(tmp_path):
-    (tmp_path / ".config.yaml.77.part").write_text("half a con")
-    RunFolder(tmp_path, TrainConfig()).create()
-    assert sorted(os.listdir(tmp_path)) == ["config.yaml", "restart.txt"]
-
-
-def test_load_model_says_what_is_missing(folder, tmp_path):
-    with pytest.raises(UserError, match="no model here"):
-        load_model(tmp_path)
-    (tmp_path / "model.json").write_text((folder / "undisturbed" / "model.json").read_text())
-    with pytest.raises(UserError, match="no checkpoint yet"):
-        load_model(tmp_path)
