@@ -145,7 +145,7 @@ class Sampler:
         length = len(prompt)
         assert row is not None and 0 < length <= self.max_length - sampling.max_tokens, "the caller checks room and length"
         hidden, row_cache = self._read(prompt)
-        self._make_room(max(_slots(row_cache), length + sampling.max_tokens))
+        self._fit_cache(max(_slots(row_cache), length + sampling.max_tokens))
         numbers = np.array([length, sampling.max_tokens, sampling.choice, min(sampling.top_k, self.vocabulary_size)], np.int32)
         seed = np.uint32(sampling.seed & 0xFFFFFFFF)
         knobs = np.array([sampling.temperature, sampling.top_p], np.float32)
@@ -162,7 +162,7 @@ class Sampler:
         """
         top = self._top if alternatives else 0
         numbers = np.array([min(steps, CHUNK), until_free], np.int32)
-        with self._announced("decode", self.length, top):
+        with self._log_compilation("decode", self.length, top):
             self._cache, self._state, drawn = self._advance(self._parameters, self._cache, self._state, self._used, numbers, top=top)
         *arrays, taken = jax.device_get(drawn)
         return Chunk(*arrays, int(taken))
@@ -176,7 +176,7 @@ class Sampler:
         length = len(prompt)
         tokens = _padded(prompt, bucket(length))
         top = self._top if alternatives else 0
-        with self._announced("score", tokens.shape[1], top):
+        with self._log_compilation("score", tokens.shape[1], top):
             scores = self._score(self._parameters, tokens, np.int32(length), top=top)
         return Scores(*(array[: length - 1] for array in jax.device_get(scores)))
 
@@ -193,22 +193,22 @@ class Sampler:
         shared, cache = self.prefixes.find(prompt)
         if cache is None:
             tokens = _padded(prompt, bucket(len(prompt)))
-            with self._announced("prefill", tokens.shape[1]):
+            with self._log_compilation("prefill", tokens.shape[1]):
                 hidden, cache = self._prefill(self._parameters, tokens, np.int32(len(prompt)))
         while shared and shared < len(prompt):
             part = prompt[shared : shared + PARTS[-1]]
             tokens = _padded(part, next(size for size in PARTS if size >= len(part)))
-            room = self._room(shared + tokens.shape[1])
+            room = self._cache_length(shared + tokens.shape[1])
             if _slots(cache) != room:
                 cache = self._resize(cache, length=room)
-            with self._announced("prefill", tokens.shape[1], room):
+            with self._log_compilation("prefill", tokens.shape[1], room):
                 hidden, cache = self._extend(self._parameters, tokens, cache, np.array([shared, len(part)], np.int32))
             shared += len(part)
         self.prefixes.keep(prompt, cache)
         return hidden, cache
 
     @contextlib.contextmanager
-    def _announced(self, *program: str | int) -> Iterator[None]:
+    def _log_compilation(self, *program: str | int) -> Iterator[None]:
         """Logs that a call must compile, and how long the compilation took."""
         start = time.perf_counter()
         yield
@@ -216,9 +216,9 @@ class Sampler:
             self._compiled.add(program)
             log.info("compiled %s for %d tokens in %.1f s", program[0], program[1], time.perf_counter() - start)
 
-    def _make_room(self, length: int) -> None:
+    def _fit_cache(self, length: int) -> None:
         """Grows the cache to the longest row. It shrinks only when no row is in use, to avoid recompilation."""
-        needed = self._room(length)
+        needed = self._cache_length(length)
         if needed > self.length and self._used.any():
             self._cache = self._resize(self._cache, length=needed)
             self.length = needed
@@ -226,7 +226,7 @@ class Sampler:
             self._cache = dataclasses.replace(self._new_cache(self.rows, needed), empty=False)
             self.length = needed
 
-    def _room(self, length: int) -> int:
+    def _cache_length(self, length: int) -> int:
         """The number of cache slots for `length` tokens. Few distinct values, and close to the maximum length when near it."""
         return min(_cache_bucket(length), max(self.max_length, bucket(length)))
 

@@ -86,11 +86,11 @@ def string_match(
         elif _not_possible(reference) and (judge is None or clean(answer) == NOT_POSSIBLE):
             failures += [] if clean(answer) == NOT_POSSIBLE else [f"answer is {_short(answer)}, not N/A"]
         elif isinstance(reference, str) and _not_possible(reference):
-            if not _needed(judge, note).same_reason(intent, note, answer):
+            if not _require_judge(judge, note).same_reason(intent, note, answer):
                 failures.append(f"answer is {_short(answer)}, not N/A since {_short(note)}")
         else:
             for part in [reference] if isinstance(reference, str) else reference:
-                if not failures and not _needed(judge, part).same(intent, part, answer):
+                if not failures and not _require_judge(judge, part).same(intent, part, answer):
                     failures.append(f"answer does not mean {_short(part)}: {_short(answer)}")
     return failures
 
@@ -124,7 +124,7 @@ def program_html(targets: Sequence[Mapping[str, Any]], contents: Sequence[str], 
         kind = next((kind for kind in ("exact_match", "must_include", "fuzzy_match") if kind in wanted), "")
         if kind != "fuzzy_match":
             failures += _unmet(kind or next(iter(wanted), ""), wanted.get(kind), content, what, tokens=False)
-        elif not failures and not _needed(judge, together := ", ".join(wanted[kind])).same(intent, together, content):
+        elif not failures and not _require_judge(judge, together := ", ".join(wanted[kind])).same(intent, together, content):
             failures.append(f"{what} does not mean {_short(together)}: {_short(content)}")
     return failures
 
@@ -156,7 +156,7 @@ def _not_possible(reference: str | Sequence[str]) -> bool:
     return [clean(part) for part in parts] == [NOT_POSSIBLE]
 
 
-def _needed(judge: Judge | None, reference: str) -> Judge:
+def _require_judge(judge: Judge | None, reference: str) -> Judge:
     if judge is None:
         raise UserError(f"fuzzy_match: only N/A can be judged by rule; {_short(reference)} needs a judge model")
     return judge
