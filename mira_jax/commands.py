@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mira_jax import config as configs
 from mira_jax import extras, schema
-from mira_jax.errors import ConfigError, UserError, raise_all
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.needs import Needs
 
 PACKAGES = ("mira_jax", "rollouts")
@@ -56,7 +56,8 @@ class Command:
                 if arguments.print_config:
                     print(configs.to_yaml(settings), end="")
                     return 0
-                raise_all([ConfigError(key, remedy) for key, remedy in self.unset(settings)])
+                for key, remedy in self.unset(settings):
+                    raise ConfigError(key, remedy)
                 return self.main(settings) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -31,7 +31,10 @@ def script(shell: str) -> str:
     lines += [
         "_mira() {",
         '  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" command="${COMP_WORDS[1]}" words=""',
-        '  if [ "$COMP_CWORD" -eq 1 ]; then',
+        "  local first=1",
+        "  # The arguments of preflight are those of the command after it.",
+        '  if [ "$command" = preflight ] && [ "$COMP_CWORD" -gt 1 ]; then first=2; command="${COMP_WORDS[2]}"; fi',
+        '  if [ "$COMP_CWORD" -eq "$first" ]; then',
         f'    words="{" ".join(cli.COMMANDS)} --help --version"',
         '  elif [ "$cur" = "=" ] || [ "$prev" = "=" ]; then',
         '    [ "$cur" = "=" ] && prev="${COMP_WORDS[COMP_CWORD-1]}" && cur="" || prev="${COMP_WORDS[COMP_CWORD-2]}"',

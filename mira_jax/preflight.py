@@ -21,7 +21,7 @@ from mira_jax import cli, commands, needs, phases
 from mira_jax import config as configs
 from mira_jax.commands import Command
 from mira_jax.config import Origins
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import UserError
 from mira_jax.needs import Check, Needs
 
 
@@ -135,7 +135,7 @@ def _command_of(module: str) -> Command:
     try:
         command = importlib.import_module(module).COMMAND
     except (ImportError, AttributeError) as error:
-        raise ConfigError("module", f"{module} has no COMMAND ({error}), so its settings are not checked") from None
+        raise UserError(f"{module} has no COMMAND ({error}), so its settings are not checked") from None
     return command
 
 

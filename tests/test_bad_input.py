@@ -176,7 +176,7 @@ def test_a_port_in_use():
     ],
 )
 def test_a_file_where_the_folder_should_be(refuse, data, module, settings):
-    refuse(module, [*settings, "out={data}/file"], "give another folder" if module == "mira_jax.import_model" else "choose another")
+    refuse(module, [*settings, "out={data}/file"], "choose another folder" if module == "mira_jax.import_model" else "choose another")
     assert (data / "file").read_text() == ""
 
 

@@ -100,6 +100,8 @@ def completion(tmp_path_factory):
         (["train", "--set", "optimizer.b"], ["optimizer.beta1=", "optimizer.beta2="]),
         (["score", "--set", "precision", "=", "h"], ["highest", "high"]),
         (["evaluate", "--d"], ["--dry-run"]),
+        (["preflight", "eval"], ["evaluate"]),
+        (["preflight", "train", "--set", "optimizer.beta1"], ["optimizer.beta1="]),
     ],
 )
 def test_bash_completes(completion, words, completed):

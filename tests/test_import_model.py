@@ -198,7 +198,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys):
         ([], "model: name the folder to import, for example --model"),
         ([f"model={tmp_path / 'none'}", f"out={tmp_path / 'run'}"], "no such folder"),
         ([f"model={tmp_path / 'empty'}", f"out={tmp_path / 'run'}"], "no model here"),
-        ([f"model={tail}", f"out={tmp_path / 'file'}"], "give another folder"),
+        ([f"model={tail}", f"out={tmp_path / 'file'}"], "choose another folder"),
         ([f"model={tail}", f"out={tmp_path / 'run'}", "sizes.window=5"], "its config.json states all sizes"),
         ([f"model={tail}", f"out={tmp_path / 'run'}", f"tokenizer={tmp_path / 'none'}"], "no tokenizer"),
     ]:

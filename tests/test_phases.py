@@ -88,7 +88,7 @@ def test_interrupted_and_started_again_it_goes_on(tmp_path, started):
     process, command = started
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "goes on from here" in errors
+    assert process.returncode == 130 and "run the same command again to resume" in errors
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
     assert [line.strip() for line in log(tmp_path)] == ["a 0", "b 0", "b 0"]
 
@@ -103,7 +103,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_stage_time_to_save(tmp_path, started):
     process, _ = started
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "goes on from here" in errors
+    assert process.returncode == 130 and "run the same command again to resume" in errors
     assert log(tmp_path) == ["a 0", "b 0", "b saved"]
 
 

@@ -79,7 +79,7 @@ def test_a_stage_list_knows_what_earlier_stages_write(tmp_path, capsys):
         f"missing  sft: data.folders.0: TMP/run/labels: {gone}",
         f"missing  score: episodes.0: TMP/run/l: {gone}",
         "ok       score: policy: TMP/run/sft: written by an earlier stage",
-        "failed   odd: module: no.such.module has no COMMAND (No module named 'no'), so its settings are not checked",
+        "failed   odd: no.such.module has no COMMAND (No module named 'no'), so its settings are not checked",
         "failed   typo: data.rws (set by the stage): unknown key data.rws; did you mean data.rows?",
         "missing  typo: data.folders: not set; give at least one folder of episodes",
         "2 ok, 3 missing, 2 failed",

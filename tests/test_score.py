@@ -145,14 +145,14 @@ def test_tables_made_otherwise_than_the_run_assumes_are_refused(folder, scores, 
     write_shard(tmp_path / "judged" / SHARD, judged)
     refused(r"policy\.npz: log_prob was not computed on these shards, or they have changed", data={"folders": [str(tmp_path / "judged")]})
     old = Path("tests/fixtures/format1")
-    refused("format1/policy.npz: does not say what made it", [old / "policy.npz"], data={"folders": [str(old)]})
+    refused("format1/policy.npz: does not record which models computed it", [old / "policy.npz"], data={"folders": [str(old)]})
 
 
 def test_a_table_of_an_older_version_is_scored_anew(folder, tmp_path, capsys):
     old = SideTable.read("tests/fixtures/format1/policy.npz")
     shutil.copy("tests/fixtures/format1/policy.npz", tmp_path)
     score.main(build(ScoreConfig, {"episodes": ["tests/fixtures/format1"], "policy": str(folder / "sft"), "out": str(tmp_path)}))
-    assert "does not say what made it" in capsys.readouterr().out
+    assert "does not record which models computed it" in capsys.readouterr().out
     new = SideTable.read(tmp_path / "policy.npz")
     assert set(new.ids) > set(old.ids) and new.made_by[0].checkpoint.endswith("sft@2")
 
@@ -167,12 +167,15 @@ def test_models_are_not_mixed_up(folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "keys, message", [({}, "name at least one model"), ({"policy": "x", "out": ""}, "out: name"), ({"policy": "nowhere"}, "nowhere")]
-)
+@pytest.mark.parametrize("keys, message", [({}, "name at least one model"), ({"policy": "nowhere"}, "nowhere")])
 def test_what_is_missing_is_said(folder, tmp_path, keys, message):
     with pytest.raises(UserError, match=message):
         score.main(config(folder, **{"out": str(tmp_path), **keys}))
+
+
+def test_a_required_key_that_is_not_set_is_named(capsys):
+    assert score.COMMAND.run(["--set", "episodes=[x]", "--policy", "x"]) == 2
+    assert capsys.readouterr().err == "error: out: name a folder for the tables\n"
 
 
 def test_a_run_whose_reference_is_another_policy_stops_at_its_first_update(folder, scores, tmp_path, capsys):

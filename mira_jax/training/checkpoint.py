@@ -230,7 +230,7 @@ def _rename_damaged(directory: Path) -> None:
     for place, wrong in damaged:
         renamed = next(name for name in _names_of_damaged(place) if not name.exists())
         place.rename(renamed)
-        outcome = f"it is now {renamed.name}, and the run goes on from update {path.name}"
+        outcome = f"it is now {renamed.name}, and the run resumes from update {path.name}"
         print(f"{place}: the checkpoint is damaged: {wrong}; {outcome}", file=sys.stderr)
 
 

@@ -26,7 +26,7 @@ from mira_jax.training.layout import Layout
 from mira_jax.training.state import Params, Skeleton, params_of, skeleton
 
 MODEL = "model.json"
-REWRITE = "restore a copy; a run that goes on writes it again"
+REWRITE = "restore a copy; a resumed run writes it again"
 ORIGIN = "huggingface"
 """Folder in an imported run with the other files of its Hugging Face folder."""
 

@@ -7,7 +7,7 @@ import dataclasses
 from playwright.async_api import BrowserContext
 
 from mira_jax import extras
-from mira_jax.errors import ConfigError, first_line
+from mira_jax.errors import ConfigError, UserError, first_line
 from mira_jax.needs import Needs
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.agents.policy import EndpointPolicy, PolicyConfig
@@ -110,7 +110,7 @@ class _Browser:
         try:
             return await self._pool.context()
         except InfraError as error:
-            raise ConfigError("browser", str(error)) from None
+            raise UserError(str(error)) from None
 
     async def ask(self, stack: contextlib.AsyncExitStack) -> str:
         await self.new_context(stack)

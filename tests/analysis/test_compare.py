@@ -159,7 +159,7 @@ def test_over_seeds_the_seeds_are_the_sample(run, tmp_path):
 def test_one_seed_says_nothing_of_the_method(run, tmp_path):
     first, second = write_seeds(tmp_path, "sft", {4: "0 0"}), write_seeds(tmp_path, "mira", {4: "1 1"})
     code, said = run(first, second, "--set", "seeds=[4]", "--json", str(tmp_path / "all.json"))
-    assert code == 0 and "one seed: nothing can be said of the methods beyond this run" in said and "interval" not in said
+    assert code == 0 and "one seed: no conclusion about the methods is possible" in said and "interval" not in said
     over = json.loads((tmp_path / "all.json").read_text())["over_seeds"]
     assert (over["low"], over["high"], over["p_value"], over["smallest_p"]) == (None, None, 1.0, 1.0)
 
@@ -173,8 +173,8 @@ def test_seeds_without_spread_give_no_interval(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ((), "contains {PLACE}; list the seeds, for example --set seeds=[0,1,2]"),
-        (("--set", "seeds=[0,0]"), "seeds: [0, 0] names one twice"),
+        ((), "contains {seed}; list the seeds, for example --set seeds=[0,1,2]"),
+        (("--set", "seeds=[0,0]"), "seeds: [0, 0] contains a seed twice"),
         (("--set", "seeds=[0,1,7]"), "seed-7/sft: no such folder"),
         (("--set", "seeds=[0,1,2]"), "seed-2/mira: no such folder"),
         (("--set", "seeds=[0,1]", "--set", "treatment=runs/mira"), "treatment: runs/mira is the same run for every seed"),

@@ -91,7 +91,7 @@ async def test_an_endpoint_out_of_reach_is_named_at_once():
     with pytest.raises(UserError, match=r"http://127.0.0.1:9/v1/models: cannot reach the endpoint"):
         await ask("http://127.0.0.1:9/v1")
     async with serving(answer(), models=PlainTextResponse("hello")) as (url, _):
-        with pytest.raises(UserError, match="no OpenAI-compatible endpoint"):
+        with pytest.raises(UserError, match="not an OpenAI-compatible endpoint"):
             await ask(url)
     with pytest.raises(UserError, match="is not an http address"):
         build(EndpointConfig, {"base_url": "localhost:80"})
@@ -237,8 +237,8 @@ async def test_a_key_in_any_other_answer_is_not_kept(monkeypatch):
         ({"base_url": "https://URLSECRET@host/v1"}, "holds a user name or password"),
         ({"base_url": "https://host/v1?api_key=URLSECRET"}, "put the key into a variable and name it in policy.endpoint.api_key_env"),
         ({"base_url": "https://host/v1#URLSECRET"}, "put the key into a variable and name it in policy.endpoint.api_key_env"),
-        ({"api_key_env": "sk-URLSECRET"}, "it takes the name, never the key itself"),
-        ({"log_probs": "some"}, "policy.endpoint.log_probs: 'some' is none of '', raw, processed"),
+        ({"api_key_env": "sk-URLSECRET"}, "give the name, not the key itself"),
+        ({"log_probs": "some"}, "policy.endpoint.log_probs: 'some' is none of unknown, raw, processed"),
     ],
 )
 def test_secrets_in_a_config_are_refused_and_not_shown(settings, message):

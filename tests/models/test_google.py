@@ -101,7 +101,7 @@ def test_links_out_of_the_release_are_refused(write, tmp_path):
 
 def test_a_release_of_other_sizes_asks_for_what_shapes_do_not_say(write):
     folder = write(release_of("tail")[0])
-    with pytest.raises(UserError, match=r"none of Google's sizes .*sizes\.window"):
+    with pytest.raises(UserError, match=r"not one of Google's sizes .*sizes\.window"):
         google.GoogleRelease(folder)
 
 

@@ -144,7 +144,7 @@ def test_a_large_header_is_refused_before_it_is_read(tmp_path):
         file.write((2_000_000_000).to_bytes(8, "little"))
         file.truncate(2_000_000_008)
     assert not library_reads(path)
-    with pytest.raises(UserError, match="a header of 2,000,000,000 bytes, where 100,000,000 are the most"):
+    with pytest.raises(UserError, match="a header of 2,000,000,000 bytes; the maximum is 100,000,000"):
         read_header(path)
 
 

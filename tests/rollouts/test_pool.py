@@ -127,7 +127,7 @@ def test_episodes_that_were_collected_again_are_labelled_again(use, tmp_path):
     with pytest.raises(UserError, match="contains the labels of other episodes"):
         label_folder(tmp_path / "raw", tmp_path / "out", suite)
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"holds notes.txt, which is none of the files that labels are kept in"):
+    with pytest.raises(UserError, match=r"holds notes.txt, which is not a file of labels"):
         label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True)
     (tmp_path / "out" / "notes.txt").unlink()
     assert label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True)
@@ -141,7 +141,7 @@ def test_labels_by_other_settings_are_not_taken_for_these(use, tmp_path):
     with pytest.raises(UserError, match="labelled with other settings of the suite"):
         label_folder(tmp_path / "raw", tmp_path / "out", suite, settings={"name": "press", "options": {"judge": "b"}})
     (tmp_path / "out" / "label.yaml").unlink()
-    with pytest.raises(UserError, match="does not say how it was labelled"):
+    with pytest.raises(UserError, match="does not record the settings of its labels"):
         label_folder(tmp_path / "raw", tmp_path / "out", suite)
 
 
@@ -188,7 +188,7 @@ def test_episodes_of_other_weights_are_neither_skipped_nor_added_to(tmp_path, ca
         log_to_stderr()
         capsys.readouterr()
         assert collect(run, tmp_path / "out").skipped == 2
-        assert "does not say which weights it serves" in capsys.readouterr().err
+        assert "does not report which weights it serves" in capsys.readouterr().err
         # Nor are episodes that were tokenised otherwise, spooled or packed.
         for name, number in (("spooled", 0), ("packed", 1)):
             policy = records.Policy(name="small", checkpoint="small", tokenizer="c" * 64)
@@ -237,10 +237,10 @@ def test_labels_are_made_offline_once(use, tmp_path):
     assert label_folder(tmp_path / "raw", tmp_path / "out", suite) is False
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     collect(config(episodes=5), tmp_path / "raw")
-    with pytest.raises(UserError, match="holds something else already"):
+    with pytest.raises(UserError, match="contains the labels of other episodes"):
         label_folder(tmp_path / "raw", tmp_path / "out", suite)
     assert label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True) and len(ShardReader(tmp_path / "out")) == 5
-    with pytest.raises(UserError, match="a folder of their own"):
+    with pytest.raises(UserError, match="the folder of the episodes themselves"):
         label_folder(tmp_path / "raw", tmp_path / "raw", suite)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
 

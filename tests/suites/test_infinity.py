@@ -84,7 +84,7 @@ FAULTY = {
     "hangs": ("import time\ndef verify(url):\n    time.sleep(600)", SiteError, r"hangs.py took more than 5 s"),
     "ends": ("import os\ndef verify(url):\n    os._exit(0)", SiteError, r"ends.py ended without a verdict"),
     "lost": ("def verify(url):\n    raise ConnectionRefusedError('nobody')", SiteError, r"can't reach the application: .*nobody"),
-    "lacks": ("import no_such_package", UserError, r"lacks.py can't be loaded .*no_such_package.* in suite.options.python"),
+    "lacks": ("import no_such_package", UserError, r"lacks.py can't be loaded .*no_such_package.* set suite.options.python"),
 }
 
 
@@ -294,7 +294,7 @@ def test_an_evaluation_takes_the_tasks_that_do_not_pass_untouched(checkout, chec
         ({"chekout": "x"}, None, "chekout.*checkout"),
         ({"check": ""}, lambda suite: suite.tasks("test", None, 1, 0), "suite.options.check is not set: run `mira .* once"),
         ({"check": "{}/none"}, lambda suite: suite.tasks("test", None, 1, 0), "suite.options.check: .*none: .*No such file"),
-        ({}, lambda suite: suite.tasks("train", None, 1, 0), "webarena_infinity has nothing but test"),
+        ({}, lambda suite: suite.tasks("train", None, 1, 0), "webarena_infinity has only the split test"),
         ({}, lambda suite: suite.tasks("test", ["oven"], 1, 0), "templates: 'oven' is none of lamp"),
         ({}, lambda suite: suite.tasks("test", None, 2, 0), f"2 tasks are wanted, and there are 1; refused, .*: {SHUT}"),
         ({}, lambda suite: suite.task("webarena_infinity.lamp.task_e1"), "lamp.task_e1: no such task"),

@@ -122,7 +122,7 @@ def test_what_the_tasks_need_is_missed_before_anything_runs(options, monkeypatch
     assert [chosen.id for chosen in suite.tasks("test", None, 3, 0)] == ["webarena_lite.0", "webarena_lite.1", "webarena_lite.2"]
     assert [chosen.template for chosen in suite.tasks("test", ["gitlab"], 1, 0)] == ["gitlab"]
     for arguments, message in [
-        (("train", None, 1, 0), "nothing but test"),
+        (("train", None, 1, 0), "only the split test"),
         (("test", None, 4, 0), "4 tasks are wanted, and there are 3"),
         (("test", ["bank"], 1, 0), "'bank' is none of"),
     ]:

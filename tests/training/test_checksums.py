@@ -97,7 +97,7 @@ def test_a_flipped_bit_never_reads_as_other_numbers(run, tmp_path, capsys):
         step = int(found.step)
         assert same(found, expected[step]), name
         whole, fell_back = whole + (step == 4), fell_back + (step == 2)
-        assert (step == 2) == ("goes on from update 2" in capsys.readouterr().err)
+        assert (step == 2) == ("resumes from update 2" in capsys.readouterr().err)
     assert whole + fell_back >= 60 and fell_back >= 50 and refused
 
 

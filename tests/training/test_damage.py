@@ -67,7 +67,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_run_goes_on_from_the_one_b
     assert run(folder, str(out)) == 0
     said = capsys.readouterr().err
     assert f"{newest}: the checkpoint is damaged: {part}/" in said and "differs from its checksum" in said
-    assert f"it is now {newest}.damaged, and the run goes on from update {before}" in said
+    assert f"it is now {newest}.damaged, and the run resumes from update {before}" in said
     assert losses(out) == losses(folder / "undisturbed")
     assert checkpoint_steps(out) == [before, newest] and (out / "checkpoints" / f"{newest}.damaged").is_dir()
     ours, theirs = (params_of(load_model(run)[0]) for run in (out, folder / "undisturbed"))

@@ -213,7 +213,7 @@ def test_export_merges_in_float32_and_says_what_survives(folder, small, tmp_path
         squares, products = squares + np.vdot(change, change), products + np.vdot(left, change)
     share = re.search(r"adapters: ([\d.]+)% of their change", printed.out)
     assert float(share[1]) == pytest.approx(100 * products / squares, abs=0.3)
-    assert "give --set dtype=float32, or --set adapter=true" in printed.err
+    assert "set dtype=float32, or adapter=true" in printed.err
     assert export_to(tmp_path / "wide", small, "dtype=float32") == 0 and "adapters: 100.0%" in capsys.readouterr().out
 
 

@@ -123,13 +123,13 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder
         ("optimizer.learningrate=1", "did you mean optimizer.learning_rate?"),
         ("recipe.name=sgd", "recipe.name: 'sgd' is none of sft, critic, actor"),
         ("recipe.normalise=step", "--set: unknown key recipe.normalise; did you mean recipe.normalize?"),
-        ("optimizer.accumulate=3", "2 rows can't be cut into 3 equal parts"),
+        ("optimizer.accumulate=3", "2 rows can't be divided into 3 equal parts"),
         ("updates=0", "updates: 0; it must be at least 1"),
         ("log_every=0", "log_every: 0; it must be at least 1"),
         ("epochs=0", "epochs: 0.0; it must be above 0"),
         ("checkpoint.every=0", "checkpoint.every: 0; it must be at least 1"),
         ("data.holdout=-1", "--set: data.holdout: -1.0; it must be at least 0 and below 1"),
-        ("mesh.data=-1", "mesh: data and fsdp are -1; only one axis can take the devices that are left"),
+        ("mesh.data=-1", "mesh: data and fsdp are -1; only one axis can take the remaining devices"),
     ],
 )
 def test_a_run_with_another_config_is_refused_and_left_as_it_is(folder, override, message, capsys):

@@ -24,7 +24,7 @@ PROJECT_NAMES = tuple(f"{kind} {noun}" for kind in vocabulary.PROJECT_KINDS for 
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
+class Developer:
     name: str
     full_name: str
 
@@ -136,7 +136,7 @@ class CodeContent:
     """Current day, as `2026-03-28`."""
     status: str
     bio: str
-    people: tuple[Member, ...]
+    people: tuple[Developer, ...]
     groups: tuple[tuple[str, bool], ...]
     """(name, whether the signed-in user owns it) of each group."""
     projects: tuple[Project, ...]
@@ -158,7 +158,7 @@ def make_content(seed: int) -> CodeContent:
     """Creates the code host of a seed. Deterministic."""
     random = Random(f"code {seed}")
     people = tuple(
-        Member(first, f"{first} {random.choice(vocabulary.LAST_NAMES)}") for first in random.sample(vocabulary.FIRST_NAMES, PEOPLE)
+        Developer(first, f"{first} {random.choice(vocabulary.LAST_NAMES)}") for first in random.sample(vocabulary.FIRST_NAMES, PEOPLE)
     )
     me, *others = [person.name for person in people]
     day = datetime.date(2026, 1, 1) + datetime.timedelta(days=random.randrange(365))
