@@ -29,6 +29,7 @@ SITES = {
     "code": ("Code host", "projects with files, branches, issues, milestones, merge requests and members"),
     "map": ("Map", "a made-up country: search, directions by three ways, saved places, notes"),
     "wiki": ("Encyclopedia", "articles on the towns, people, museums and rivers of that country"),
+    "tours": ("Tour agency", "tours booked leg by leg; a booking is final"),
 }
 """Site to its title and description."""
 KINDS = {"string_match": "answer", "url_match": "page", "program_html": "change"}

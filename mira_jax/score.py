@@ -5,7 +5,8 @@
 The command writes side tables, which the training of the actor reads:
 
     OUT/policy.npz   log_prob (nats, end token included), token_count
-    OUT/critic.npz   value, potential: one column for each head of the critics
+    OUT/critic.npz   value, potential, milestone_1, ...: one column for each head of the critics
+    OUT/critic.json  what the critics are worth, if the episodes are labelled (`mira_jax.recipes.quality`)
 
 A table records its inputs: weights, prompt, tokenizer, dtype and shards. An existing table is kept if all of these are
 unchanged, so an interrupted command can be resumed. It is recomputed if the model in the same folder or the episodes have
@@ -15,8 +16,9 @@ changed. A table of another model or of other episodes is never replaced.
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,14 +28,16 @@ from mira_jax import config as configs
 from mira_jax.config import Count, Natural
 from mira_jax.data.steps import tokenize
 from mira_jax.errors import ConfigError, UserError
-from mira_jax.files import sole_writer
+from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 from mira_jax.models.precision import Precision, use_precision
 from mira_jax.needs import Needs
+from mira_jax.recipes.labels import fold_of, read_labels, task_key
+from mira_jax.recipes.quality import critic_quality, describe
 from mira_jax.recipes.scoring import score_critic, score_policy
 from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
 from mira_jax.training.optimizer import DType
-from mira_jax.training.run_folder import CONFIG
+from mira_jax.training.run_folder import CONFIG, DATA
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
@@ -51,7 +55,8 @@ class ScoreConfig:
     policy: str | None = None
     """A run of `mira_jax.train` or a Hugging Face folder. It is the reference policy of the actor's objective."""
     critic: str | list[str] | None = None
-    """A critic's run, or several runs with different heads, for example one for the value and one for the potential."""
+    """A critic's run, or several runs with different heads, for example one for the value and one for the potential. Of critics that
+    were trained on folds of the tasks, name those of all folds."""
     out: str = ""
     """The folder that the tables are written to."""
     prompt: PromptConfig | None = None
@@ -115,9 +120,7 @@ def _write(
     """Scores with each model and writes all columns to one table, unless the existing table is current."""
     path = Path(config.out) / name
     made_by = [_provenance(folder, critic, config) for folder in folders]
-    for number, made in enumerate(made_by):
-        if both := sorted({column for before in made_by[:number] for column in before.columns} & set(made.columns)):
-            raise ConfigError("critic", f"{folders[number]} and another both have the head {both[0]}; name one critic per head")
+    _check_heads(folders, made_by)
     if path.exists():
         stale = _stale(SideTable.read(path), made_by, keys, reader.sha256)
         if not stale:
@@ -125,16 +128,21 @@ def _write(
             return
         print(f"{path}: {stale}; scored anew")
     values: dict[str, np.ndarray] = {}
-    for folder in folders:
-        values |= _score(score_critic if critic else score_policy, folder, reader, config)
+    for folder, made in zip(folders, made_by, strict=True):
+        for column, scores in _score(folder, made, reader, config).items():
+            values[column] = np.where(np.isnan(scores), values[column], scores) if column in values else scores
     if made_by != [_provenance(folder, critic, config) for folder in folders]:
         raise UserError(f"{', '.join(folders)}: a new checkpoint was saved meanwhile; run the same command again once training is over")
+    quality = _quality(reader, made_by, values) if critic else {}
     sound = np.array([key is not None for key in keys])
     values = {name: column[sound] for name, column in values.items()}
     scored = [key for key in keys if key]
     ids, steps = [key[0] for key in scored], np.array([key[1] for key in scored])
-    SideTable(ids, steps, values, made_by, reader.sha256).write(path)
+    SideTable(ids, steps, values, made_by, reader.sha256, quality=quality).write(path)
     print(f"{path}: {len(scored):,} steps; {_describe(values)}")
+    if quality:
+        write_atomically(path.with_suffix(".json"), to_json(quality).encode())
+        print("\n".join(describe(quality)))
 
 
 def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
@@ -154,6 +162,7 @@ def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
         dtype=config.dtype,
         param_dtype=config.param_dtype,
         precision=config.precision,
+        fold=_fold(folder),
     )
 
 
@@ -185,21 +194,74 @@ def _folder(checkpoint: str) -> str:
     return os.path.realpath(checkpoint.rpartition("@")[0] or checkpoint)
 
 
-def _score(score: Callable[..., dict[str, np.ndarray]], folder: str, reader: ShardReader, config: ScoreConfig) -> dict[str, np.ndarray]:
+def _check_heads(folders: Sequence[str], made_by: Sequence[Provenance]) -> None:
+    """Each head must come from one critic, or from one critic for each fold. Raises ConfigError."""
+    for column in sorted({column for made in made_by for column in made.columns}):
+        makers = [(folder, made.fold) for folder, made in zip(folders, made_by, strict=True) if column in made.columns]
+        folds = [fold for _, fold in makers]
+        total = folds[0].partition(" of ")[2]
+        wanted = [f"{number} of {total}" for number in range(int(total))] if total else [""]
+        if sorted(folds) == sorted(wanted):
+            continue
+        if missing := sorted(set(wanted) - set(folds)):
+            raise ConfigError("critic", f"the head {column} lacks the fold {', '.join(missing)}; train that critic and name it too")
+        raise ConfigError("critic", f"{makers[-1][0]} and another both have the head {column}; name one critic per head, or one per fold")
+
+
+def _score(folder: str, made: Provenance, reader: ShardReader, config: ScoreConfig) -> dict[str, np.ndarray]:
     model, _ = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
-    examples = tokenize(reader, config.prompt or _prompt(folder), Tokenizer(folder))
-    return score(model, examples, row_length=config.row_length, rows=config.rows)
+    examples = tokenize(reader, made.prompt, Tokenizer(folder))
+    if made.columns == POLICY_COLUMNS:
+        return score_policy(model, examples, row_length=config.row_length, rows=config.rows)
+    which = None
+    if made.fold:
+        number, _, folds = made.fold.partition(" of ")
+        fold_of_record = [fold_of(task_key(trajectory.task), int(folds)) for trajectory in reader]
+        which = np.array(fold_of_record, int)[examples.episode] == int(number)
+    return score_critic(model, examples, row_length=config.row_length, rows=config.rows, which=which)
+
+
+def _quality(reader: ShardReader, made_by: Sequence[Provenance], values: dict[str, np.ndarray]) -> dict[str, Any]:
+    """{} if episodes are not labelled. Says which columns are of critics that were trained on episodes that they scored."""
+    if any(trajectory.outcome is None and trajectory.status is not Status.INFRA_ERROR for trajectory in reader):
+        return {}
+    quality = critic_quality(read_labels(reader), values)
+    for made in made_by:
+        if not made.fold and trained_on(made.checkpoint) & set(reader.sha256):
+            for name in ({"milestones"} if "milestone_1" in made.columns else set()) | {*made.columns} & set(quality):
+                quality[name]["weak"] = "it scored episodes that it was trained on; train critics on folds of the tasks (recipe.folds)"
+    return quality
+
+
+def trained_on(checkpoint: str) -> set[str]:
+    """SHA-256 of the shards that a run was trained on. Empty if it does not say."""
+    path = Path(checkpoint.rpartition("@")[0] or checkpoint) / DATA
+    return set(read_json(path, "restore a copy").get("shards", [])) if path.exists() else set()
 
 
 def _prompt(folder: str) -> PromptConfig:
     """`data.prompt` of the run's config. For a Hugging Face folder, the default."""
+    tree = _section(folder, "data", "prompt")
+    return PromptConfig() if tree is None else configs.build(PromptConfig, tree, source=str(Path(folder) / CONFIG), prefix="data.prompt.")
+
+
+def _fold(folder: str) -> str:
+    """The fold that the critic of a run holds out, as in `Provenance.fold`."""
+    recipe = _section(folder, "recipe") or {}
+    return f"{recipe.get('fold', 0)} of {recipe['folds']}" if recipe.get("folds") else ""
+
+
+def _section(folder: str, *keys: str) -> dict[str, Any] | None:
+    """A section of the run's config. None for a Hugging Face folder. Raises UserError if it is missing."""
     path = Path(folder) / CONFIG
     if not path.exists():
-        return PromptConfig()
-    data = configs.read(path).get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("prompt"), dict):
-        raise UserError(f"{path}: damaged: says no data.prompt; restore a copy, or set prompt")
-    return configs.build(PromptConfig, data["prompt"], source=str(path), prefix="data.prompt.")
+        return None
+    tree: Any = configs.read(path)
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: damaged: says no {'.'.join(keys)}; restore a copy, or set prompt")
+    return tree
 
 
 def _describe(columns: dict[str, np.ndarray]) -> str:

@@ -42,6 +42,14 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    every: Count = 20
+    """Updates between two measurements of the holdout loss."""
+    patience: Count = 3
+    """Number of measurements in a row without a lower loss after which training stops."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     out: str = ""
     """The folder of the run."""
@@ -69,6 +77,8 @@ class TrainConfig:
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     """Settings for training with several processes. May change when a run is resumed."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    early_stopping: EarlyStopping | None = None
+    """Stop when the holdout loss no longer falls, and keep the checkpoint with the lowest. Needs data.holdout, or a fold of the recipe."""
     log_every: Count = 10
     """Updates between two fetches of the metrics. Every update has its line in the metrics regardless."""
 
@@ -104,7 +114,7 @@ def _train(config: TrainConfig) -> int:
         _check_tables(config, tables, reader, tokenizer)
         prepared = recipe.prepare(reader, tables)
         packed = setup.pack_data(
-            config.data, reader, tokenizer, recipe.examples, prepared.keep, prepared.columns, recipe.reads_responses,
+            config.data, reader, tokenizer, recipe.examples, prepared.keep, prepared.columns, recipe.reads_responses, prepared.held_out,
             epochs=config.epochs, updates=config.updates, seed=config.seed,
         )  # fmt: skip
         model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed, config.lora)
@@ -118,7 +128,7 @@ def _train(config: TrainConfig) -> int:
             processes.require_equal("the data", packed.description["fingerprint"])
             if processes.first():
                 run.create()
-                run.check_inputs({**packed.description, "summary": prepared.summary, "init_from": origin})
+                run.check_inputs({**packed.description, "summary": prepared.summary, "init_from": origin, "shards": list(reader.sha256)})
                 with digests_of(run.path, [MODEL, *tokenizer_files]):
                     for name, content in tokenizer_files.items():
                         run.write_bytes(name, content)
@@ -156,7 +166,7 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
             lambda params, batch: evaluation(params, batch, frozen),
             held,
             lambda batch: layout.put_batch(cut(batch, 1), config.data.rows),
-            "holdout/",
+            loop.HOLDOUT,
         )
     writer = MetricsWriter(run.path, step) if processes.first() else None
     rate = learning_rate(config.optimizer, updates)
@@ -174,7 +184,7 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
             update,
             data,
             lambda batch: layout.put_batch(cut(batch, parts), at_once),
-            loop.LoopConfig(updates, config.log_every, config.checkpoint.every, evaluate_at=[*packed.train.epoch_ends, updates]),
+            loop.LoopConfig(updates, config.log_every, config.checkpoint.every, *_evaluations(config, packed, updates)),
             checkpoints,
             writer,
             evaluate,
@@ -182,6 +192,14 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
     if writer:
         writer.close()
     return result
+
+
+def _evaluations(config: TrainConfig, packed: setup.Packed, updates: int) -> tuple[list[int], int | None]:
+    """The updates at which the holdout is measured, and the patience of early stopping."""
+    stopping = config.early_stopping
+    if stopping:
+        return [*range(stopping.every, updates, stopping.every), updates], stopping.patience
+    return [*packed.train.epoch_ends, updates], None
 
 
 def _say(text: str, to: TextIO | None = None) -> None:
@@ -193,6 +211,13 @@ def _say(text: str, to: TextIO | None = None) -> None:
 def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardReader, tokenizer: Tokenizer) -> None:
     """Refuses side tables that were computed with settings other than those of this run. Raises UserError."""
     side_tables.check(tables, reader.sha256, config.data.prompt, tokenizer.sha256)
+    for table in tables:
+        for name, measures in {} if config.data.accept_weak_critics else table.quality.items():
+            if measures["weak"]:
+                raise UserError(
+                    f"{table.source}: {name}: {measures['weak']}. Improve the critic, leave the table out, "
+                    "or set data.accept_weak_critics=true"
+                )
     references = [(table, made) for table in tables for made in table.made_by if "log_prob" in made.columns]
     if not references:
         return

@@ -11,11 +11,17 @@ import pytest
 
 from mira_jax import score, train
 from mira_jax.config import build
+from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
+from mira_jax.recipes import make_recipe
+from mira_jax.recipes.labels import fold_of, task_key
+from mira_jax.recipes.scoring import score_critic
 from mira_jax.score import ScoreConfig
 from mira_jax.train import TrainConfig
+from mira_jax.training.load import load_model
 from mira_jax.trajectories.prompts import PromptConfig
-from mira_jax.trajectories.shards import write_shard
+from mira_jax.trajectories.records import Status
+from mira_jax.trajectories.shards import ShardReader, StepIndex, write_shard
 from mira_jax.trajectories.side_tables import SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
@@ -75,7 +81,13 @@ def test_every_step_of_a_sound_episode_is_scored(folder, scores):
 def test_an_actor_starts_where_its_reference_is(folder, scores):
     """Read back from disk, scored in other batches: yet the log-ratio of the first update is 0."""
     tables = [str(scores / "policy.npz"), str(scores / "critic.npz")]
-    run(folder, "actor", recipe={"name": "actor", "beta": 0.05}, init_from=str(folder / "sft"), data={"side_tables": tables})
+    run(
+        folder,
+        "actor",
+        recipe={"name": "actor", "beta": 0.05},
+        init_from=str(folder / "sft"),
+        data={"side_tables": tables, "accept_weak_critics": True},
+    )
     updates = [json.loads(line) for line in (folder / "actor" / "metrics.jsonl").read_text().splitlines()]
     first = next(line for line in updates if "log_ratio" in line)
     assert 0 <= first["log_ratio_squared"] < 1e-5**2
@@ -130,7 +142,7 @@ def test_tables_made_otherwise_than_the_run_assumes_are_refused(folder, scores, 
 
     def refused(message, tables=(), **keys):
         tables = [str(path) for path in tables or (scores / "policy.npz", scores / "critic.npz")]
-        data = {"side_tables": tables, **keys.pop("data", {})}
+        data = {"side_tables": tables, "accept_weak_critics": True, **keys.pop("data", {})}
         with pytest.raises(UserError, match=message):
             run(folder, "refused", recipe=ACTOR, init_from=str(folder / "sft"), data=data, **keys)
         assert not (folder / "refused").exists()
@@ -185,6 +197,79 @@ def test_a_run_whose_reference_is_another_policy_stops_at_its_first_update(folde
     SideTable(table.ids, table.steps, columns, table.made_by, table.shards).write(tmp_path / "policy.npz")
     tables = [str(tmp_path / "policy.npz"), str(scores / "critic.npz")]
     with pytest.raises(UserError, match=r"before the first update log pi differs from log_prob by 0\.01 nats a step, more than the 0\.001"):
-        run(folder, "other", recipe={"name": "actor"}, init_from=str(folder / "sft"), data={"side_tables": tables})
+        run(
+            folder,
+            "other",
+            recipe={"name": "actor"},
+            init_from=str(folder / "sft"),
+            data={"side_tables": tables, "accept_weak_critics": True},
+        )
     assert not list((folder / "other").glob("checkpoints/*")) and not (folder / "other" / "metrics.jsonl").read_text()
     assert "log pi - log pi_ref before the first update" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def fold_critics(folder):
+    for fold in (0, 1):
+        recipe = {"name": "critic", "potential_from": "all", "milestones": 4, "folds": 2, "fold": fold}
+        run(folder, f"critic-{fold}", recipe=recipe, init_from=str(folder / "sft"), seed=fold)
+    return [str(folder / f"critic-{fold}") for fold in (0, 1)]
+
+
+def test_each_step_is_scored_by_the_critic_that_has_not_seen_its_task(folder, fold_critics, tmp_path, capsys):
+    score.main(config(folder, critic=fold_critics, out=str(tmp_path)))
+    table = SideTable.read(tmp_path / "critic.npz")
+    assert set(table.columns) == {"value", "potential", *(f"milestone_{j}" for j in (1, 2, 3, 4))}
+    assert [made.fold for made in table.made_by] == ["0 of 2", "1 of 2"]
+    reader = ShardReader(folder / "episodes")
+    prompt = PromptConfig("compact", 200)
+    alone = [score_critic(load_model(run)[0], tokenize(reader, prompt, Tokenizer(run), progress=False)) for run in fold_critics]
+    folds = set()
+    for record, trajectory in enumerate(reader):
+        if trajectory.status is Status.INFRA_ERROR:
+            continue
+        fold = fold_of(task_key(trajectory.task), 2)
+        folds.add(fold)
+        for step in trajectory.steps:
+            for name in ("value", "milestone_2"):
+                expected = alone[fold][name][StepIndex(reader.steps_per_record).start(record) + step.index]
+                assert table.lookup(name, trajectory.id, step.index) == pytest.approx(expected, rel=1e-4)
+    assert folds == {0, 1}
+    quality = json.loads((tmp_path / "critic.json").read_text())
+    assert quality == table.quality
+    assert quality["value"]["steps"] == len(table) and set(quality) == {"value", "potential", "milestones"}
+    assert "V: NLL" in capsys.readouterr().out
+
+
+def test_a_fold_s_critic_holds_out_that_fold(folder, fold_critics):
+    trained = [json.loads(Path(run, "data.json").read_text()) for run in fold_critics]
+    metrics = [json.loads(line) for line in Path(fold_critics[0], "metrics.jsonl").read_text().splitlines()]
+    assert "holdout/value_loss" in metrics[-1] and "holdout/milestones_loss" in metrics[-1]
+    assert trained[0]["shards"] == list(ShardReader(folder / "episodes").sha256)
+
+
+@pytest.mark.parametrize(
+    ("critics", "message"),
+    [
+        ((0,), "critic: the head milestone_1 lacks the fold 1 of 2; train that critic and name it too"),
+        ((0, 1, 1), "another both have the head milestone_1; name one critic per head, or one per fold"),
+    ],
+)
+def test_folds_must_be_complete(folder, fold_critics, tmp_path, critics, message):
+    with pytest.raises(UserError, match=message):
+        score.main(config(folder, critic=[fold_critics[number] for number in critics], out=str(tmp_path)))
+
+
+def test_a_critic_that_scored_its_own_training_data_is_refused(folder, scores):
+    """Unless the config accepts it."""
+    assert "it scored episodes that it was trained on" in SideTable.read(scores / "critic.npz").quality["value"]["weak"]
+    tables = {"side_tables": [str(scores / "policy.npz"), str(scores / "critic.npz")]}
+    with pytest.raises(UserError, match=r"critic\.npz: value: it scored episodes .*or set data\.accept_weak_critics=true"):
+        run(folder, "weak", recipe=ACTOR, init_from=str(folder / "sft"), data=tables)
+    assert not (folder / "weak").exists()
+
+
+def test_folds_out_of_range_are_refused():
+    for folds, fold in ((1, 0), (2, 2), (0, 1)):
+        with pytest.raises(UserError, match=r"recipe\.fold: "):
+            make_recipe({"name": "critic", "folds": folds, "fold": fold})

@@ -4,7 +4,7 @@ import importlib
 
 from mira_arena.sites.application import Application
 
-SITES = {"shop": "shop", "shop_admin": "shop", "forum": "forum", "code": "code", "map": "atlas", "wiki": "atlas"}
+SITES = {"shop": "shop", "shop_admin": "shop", "forum": "forum", "code": "code", "map": "atlas", "wiki": "atlas", "tours": "tours"}
 """Site to the application that serves it. `APPLICATION` of `mira_arena.sites.NAME.application` describes it."""
 APPLICATIONS = tuple(dict.fromkeys(SITES.values()))
 """Names of the applications."""

@@ -16,6 +16,8 @@ class Move:
     habit: str = ""
     hasty: str = ""
     """Bad habit that makes an `open` take the first item of its list, whatever its name."""
+    mistake: str = ""
+    """Bad habit, drawn anew at each move, that makes a click take the first other item of the list."""
     note: str = ""
     """Pattern whose group on the page is written into a comment before the action, for use on later pages."""
     missing: str = ""

@@ -4,17 +4,17 @@ import functools
 import re
 from typing import Any
 
-from mira_arena.tasks import atlas, code, forum, several, shop, shop_admin
+from mira_arena.tasks import atlas, code, forum, several, shop, shop_admin, tours
 from mira_arena.tasks.templates import Instance, Template, make_instance
 from mira_jax.errors import UserError
 from mira_jax.trajectories.tasks import SPLITS
 
 TEMPLATES: dict[str, Template] = {
-    template.name: template for package in (shop, shop_admin, forum, code, atlas, several) for template in package.TEMPLATES
+    template.name: template for package in (shop, shop_admin, forum, code, atlas, tours, several) for template in package.TEMPLATES
 }
 """Templates by name. The position of a template is its `intent_template_id`."""
 
-_TASK_ID = re.compile(r"(?P<application>[a-z]+)\.(?P<template>[a-z_]+)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
+_TASK_ID = re.compile(r"(?P<application>[a-z]+)\.(?P<template>[a-z][a-z0-9_]*)\.(?P<split>[a-z]+)\.(?P<number>0|[1-9][0-9]{0,11})")
 
 
 def task_id(template: str, split: str, number: int) -> str:

@@ -32,7 +32,7 @@ class Draft:
     evaluation: dict[str, Any]
     """WebArena's `eval` object."""
     milestones: tuple[Milestone, ...]
-    """3 to 6 milestones (up to 8 for a long task), in the order in which the expert reaches them."""
+    """3 to 6 milestones (up to 10 for a long task), in the order in which the expert reaches them."""
     moves: tuple[Move, ...]
     """Moves of the expert."""
     setup: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -74,7 +74,7 @@ class Instance:
     template: Template
 
     def lists(self) -> dict[str, Callable[[str], bool]]:
-        """Habits of opening the first item of a list, each with a test whether a link's name is an item."""
+        """Habits of taking the first item of a list, each with a test whether an element's name is an item."""
         found: dict[str, list[Callable[[str], bool]]] = {}
         for name, content in zip(self.template.applications, self.template.contents(self.task.seed), strict=True):
             for habit, is_item in LISTS[name].items():

@@ -18,6 +18,9 @@ class DataConfig:
     """Folders of shards."""
     side_tables: list[str] = dataclasses.field(default_factory=list)
     """Side tables written by `mira_jax.score`, for recipes that read them."""
+    accept_weak_critics: bool = False
+    """Train on V or P even if `mira score` found them weak: no better than a baseline that sees only the template, or computed on
+    episodes that the critic was trained on."""
     only: Literal["all", "success"] = "all"
     """Which episodes to train on. success: only the steps of successful episodes."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)

@@ -27,6 +27,8 @@ class Prepared:
     """float32 [N] each: per-step numbers read by the loss, for example `advantage`. Finite wherever `keep` is true."""
     summary: dict[str, float] = dataclasses.field(default_factory=dict)
     """Printed at the start and stored in the run's data.json, for example the mean advantage."""
+    held_out: np.ndarray | None = None
+    """bool [N]: which steps are held out to measure the loss. Default: the share `data.holdout` of the tasks."""
 
 
 class Recipe(Protocol):

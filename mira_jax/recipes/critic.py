@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mira_jax.config import Natural
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes.base import Prepared
-from mira_jax.recipes.labels import mean, read_labels
+from mira_jax.recipes.labels import mean, milestone_head, read_labels
 from mira_jax.rl import objectives
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.records import Trajectory
@@ -36,13 +37,29 @@ class CriticRecipe:
     last subgoal reached and then stays constant."""
     potential_weight: float = 1.0
     """Weight of the potential's loss when both heads share a trunk."""
+    milestones: Natural = 0
+    """Number of additional heads milestone_1, milestone_2, ..., for tasks of up to so many subgoals. Head j predicts the probability
+    that subgoal j will be done at the end of the episode. They learn from all episodes."""
+    milestones_weight: float = 1.0
+    """Weight of the milestone heads' loss, which is the mean over a task's subgoals."""
+
+    folds: Natural = 0
+    """Number of folds for cross-fitting. The tasks are divided into this number of folds, and the run holds out one of them. Train
+    one critic for each fold; `mira score` then scores each step by the critic that has not seen its task. 0: no folds."""
+    fold: Natural = 0
+    """The fold that this run holds out, from 0."""
 
     name: ClassVar[str] = "critic"
     reads_responses: ClassVar[bool] = False
     examples = staticmethod(step_examples)
 
     def __post_init__(self) -> None:
-        if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) < len(self.heads):
+        if self.folds == 1 or self.fold >= max(self.folds, 1):
+            raise UserError(f"recipe.fold: {self.fold} of {self.folds} folds; expected at least two folds, and a fold below their number")
+        added = tuple(milestone_head(j) for j in range(self.milestones))
+        own = tuple(head for head in self.heads if head not in added)
+        object.__setattr__(self, "heads", (*own, *added))
+        if not self.heads or set(own) - set(HEADS) or len(set(own)) < len(own):
             raise UserError(f"recipe.heads: {list(self.heads)}; expected one or both of {', '.join(HEADS)}")
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
@@ -70,7 +87,15 @@ class CriticRecipe:
             columns["progress"] = np.where(labelled, labels.progress, 0).astype(np.float32)
             columns["progress_weight"] = (labelled * (keep.sum() / labelled.sum())).astype(np.float32)
             summary |= {"progress_labels": int(labelled.sum()), "progress_mean": mean(labels.progress[labelled])}
-        return Prepared(keep, columns, summary)
+        if self.milestones:
+            most = labels.reached.shape[1]
+            if not most or most > self.milestones:
+                raise UserError(f"recipe.milestones: {self.milestones} heads for tasks of up to {most} subgoals; set it to {most}")
+            columns["subgoals"] = labels.subgoals.astype(np.float32)
+            reached = np.pad(labels.reached, [(0, 0), (0, self.milestones - most)])
+            columns |= {f"reached_{j + 1}": reached[:, j].astype(np.float32) for j in range(self.milestones)}
+        held_out = labels.folds(self.folds) == self.fold if self.folds else None
+        return Prepared(keep, columns, summary, held_out)
 
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
         logits = model(batch["tokens"], batch["positions"], batch["segment_ids"], batch["last_prompt_index"])
@@ -97,4 +122,13 @@ class CriticRecipe:
                 "potential_loss": Mean(loss, jnp.sum(weight)),
                 "potential": Mean(jnp.sum(weight * potential), jnp.sum(weight)),
             }
+        if self.milestones:
+            subgoals = batch["subgoals"]
+            loss = jnp.zeros_like(mask)
+            for j in range(self.milestones):
+                head = objectives.outcome_cross_entropy(logits[milestone_head(j)], batch[f"reached_{j + 1}"])
+                loss += jnp.where(j < subgoals, head, 0) / jnp.maximum(subgoals, 1)
+            loss = jnp.sum(mask * loss)
+            total += self.milestones_weight * loss
+            metrics["milestones_loss"] = Mean(loss, steps)
         return Mean(total, steps), metrics

@@ -1,13 +1,15 @@
 """Per-step data from the labels of episodes and from side tables. N is the number of steps in a reader."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mira_jax.errors import UserError
-from mira_jax.rl.progress import completion_times, progress_labels
-from mira_jax.trajectories.records import Status, Trajectory
+from mira_jax.rl.progress import before_last_milestone, completion_times, done_before, ordered_shares, progress_labels
+from mira_jax.trajectories.records import Status, Task, Trajectory
 from mira_jax.trajectories.side_tables import SideTable
 
 
@@ -17,6 +19,10 @@ class StepLabels:
 
     ids: list[str]
     """The trajectory id of each step."""
+    tasks: list[str]
+    """The key of each task, id and seed, by its number in `task`."""
+    templates: list[str]
+    """The template of each task, by the same number."""
     numbers: np.ndarray
     """int32 [N]: the index of the step in its trajectory."""
     task: np.ndarray
@@ -29,6 +35,16 @@ class StepLabels:
     """bool [N]: the outcome of the step's trajectory."""
     progress: np.ndarray
     """float32 [N]: p* of the state before the step; NaN where the trajectory has no milestones."""
+    ordered: np.ndarray
+    """float32 [N]: share of the subgoals that are done in order, before the step; NaN where the trajectory has no milestones."""
+    before_last_milestone: np.ndarray
+    """bool [N]: whether a subgoal is done in order by this step or a later one; true in successes."""
+    done: np.ndarray
+    """bool [N, K]: which subgoals are done before the step, in any order. K is the largest number of subgoals of a trajectory."""
+    reached: np.ndarray
+    """bool [N, K]: which subgoals are done at the end of the step's trajectory."""
+    subgoals: np.ndarray
+    """int32 [N]: number of subgoals of the step's trajectory; 0 where it has no milestones."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,6 +52,20 @@ class StepLabels:
     @property
     def episodes(self) -> int:
         return int((self.last & self.sound).sum())
+
+    def folds(self, folds: int) -> np.ndarray:
+        """int32 [N]: the fold of each step's task, by `fold_of`."""
+        return np.array([fold_of(task, folds) for task in self.tasks], np.int32)[self.task]
+
+    @property
+    def count(self) -> np.ndarray:
+        """float32 [N]: share of the subgoals that are done before the step, in any order; NaN without milestones."""
+        return _share(self.done, self.subgoals)
+
+    @property
+    def final_count(self) -> np.ndarray:
+        """float32 [N]: share of the subgoals that are done at the end of the step's trajectory; NaN without milestones."""
+        return _share(self.reached, self.subgoals)
 
 
 def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
@@ -45,8 +75,10 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
         UserError: a trajectory has no outcome, or only some of its steps are labelled with milestones.
     """
     ids: list[str] = []
-    tasks: dict[tuple[str, int], int] = {}
-    numbers, task, last, sound, success, progress = [], [], [], [], [], []
+    tasks: dict[str, int] = {}
+    templates: list[str] = []
+    numbers, task, last, sound, success = [], [], [], [], []
+    milestones: list[_Milestones] = []
     for trajectory in reader:
         count = len(trajectory.steps)
         if not count:
@@ -56,27 +88,79 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
             raise UserError(f"trajectory {trajectory.id} has no outcome; label these episodes first (`mira label`)")
         ids += [trajectory.id] * count
         numbers += range(count)
-        task += [tasks.setdefault((trajectory.task.id, trajectory.task.seed), len(tasks))] * count
+        key = task_key(trajectory.task)
+        if key not in tasks:
+            tasks[key] = len(tasks)
+            templates.append(trajectory.task.template)
+        task += [tasks[key]] * count
         last += [False] * (count - 1) + [True]
         sound += [is_sound] * count
         success += [trajectory.success] * count
-        progress.append(_progress(trajectory) if is_sound else np.full(count, np.nan, np.float32))
+        milestones.append(_milestones(trajectory if is_sound else None, count))
+    most = max((part.done.shape[1] for part in milestones), default=0)
     return StepLabels(
         ids=ids,
+        tasks=list(tasks),
+        templates=templates,
         numbers=np.array(numbers, np.int32),
         task=np.array(task, np.int32),
         last=np.array(last, bool),
         sound=np.array(sound, bool),
         success=np.array(success, bool),
-        progress=np.concatenate(progress) if progress else np.zeros(0, np.float32),
+        progress=_joined([part.progress for part in milestones], np.float32),
+        ordered=_joined([part.ordered for part in milestones], np.float32),
+        before_last_milestone=_joined([part.before_last for part in milestones], bool),
+        done=_joined([_widened(part.done, most) for part in milestones], bool, most),
+        reached=_joined([_widened(np.broadcast_to(part.reached, part.done.shape), most) for part in milestones], bool, most),
+        subgoals=_joined([np.full(len(part.done), part.done.shape[1], np.int32) for part in milestones], np.int32),
     )
 
 
-def _progress(trajectory: Trajectory) -> np.ndarray:
-    """p* of the states in which an action was taken, s_0 ... s_{T-1}."""
-    count, subgoals = len(trajectory.steps), len(trajectory.subgoals)
-    if not any(step.milestones for step in trajectory.steps):
-        return np.full(count, np.nan, np.float32)
+def milestone_head(j: int) -> str:
+    """The critic's head, and the column of side tables, of subgoal j, counted from 0."""
+    return f"milestone_{j + 1}"
+
+
+def task_key(task: Task) -> str:
+    """Identifies a task: its id and its seed."""
+    return f"{task.id} {task.seed}"
+
+
+def fold_of(task: str, folds: int) -> int:
+    """The fold in [0, folds) of a task, by the hash of its key. It does not depend on the other tasks."""
+    return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "big") % folds
+
+
+def _joined(parts: list[np.ndarray], dtype: type, *shape: int) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros((0, *shape), dtype)
+
+
+def _widened(array_TxK: np.ndarray, most: int) -> np.ndarray:
+    return np.pad(array_TxK, [(0, 0), (0, most - array_TxK.shape[1])])
+
+
+def _share(done_NxK: np.ndarray, subgoals_N: np.ndarray) -> np.ndarray:
+    counts_N = done_NxK.sum(axis=1).astype(np.float32)
+    return np.divide(counts_N, subgoals_N, out=np.full(len(counts_N), np.nan, np.float32), where=subgoals_N > 0)
+
+
+class _Milestones(NamedTuple):
+    """What the milestones of one trajectory of T steps and K subgoals say of the states s_0 ... s_{T-1}, in which actions were taken."""
+
+    progress: np.ndarray
+    ordered: np.ndarray
+    before_last: np.ndarray
+    done: np.ndarray
+    reached: np.ndarray
+
+
+def _milestones(trajectory: Trajectory | None, count: int) -> _Milestones:
+    """None: a trajectory without labels."""
+    if trajectory is None or not any(step.milestones for step in trajectory.steps):
+        nothing = np.full(count, np.nan, np.float32)
+        before_last = np.full(count, trajectory is not None and trajectory.success)
+        return _Milestones(nothing, nothing, before_last, np.zeros((count, 0), bool), np.zeros(0, bool))
+    subgoals = len(trajectory.subgoals)
     for step in trajectory.steps:
         if len(step.milestones) != subgoals:
             raise UserError(
@@ -84,7 +168,14 @@ def _progress(trajectory: Trajectory) -> np.ndarray:
                 "label these episodes again (`mira label`)"
             )
     milestones_TxK = np.array([step.milestones for step in trajectory.steps], bool)
-    return progress_labels(completion_times(milestones_TxK), count, trajectory.success)[:-1]
+    times = completion_times(milestones_TxK)
+    return _Milestones(
+        progress=progress_labels(times, count, trajectory.success)[:-1],
+        ordered=ordered_shares(times, count)[:-1],
+        before_last=before_last_milestone(times, count, trajectory.success),
+        done=done_before(milestones_TxK),
+        reached=milestones_TxK.any(axis=0),
+    )
 
 
 def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.ndarray:
@@ -110,6 +201,14 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
         j = int(np.flatnonzero(~np.isfinite(result_N))[0])
         raise UserError(f"{sources}: {name} of step {labels.numbers[j]} of trajectory {labels.ids[j]} is {result_N[j]}")
     return result_N
+
+
+def mean_of_milestones(labels: StepLabels, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float32 [N]: the mean of the columns milestone_1 ... milestone_K over the K subgoals of each step's task."""
+    most = labels.reached.shape[1]
+    heads_NxK = np.stack([columns[milestone_head(j)] for j in range(most)], axis=1)
+    heads_NxK = np.where(np.arange(most) < labels.subgoals[:, None], heads_NxK, 0)
+    return (heads_NxK.sum(axis=1) / np.maximum(labels.subgoals, 1)).astype(np.float32)
 
 
 def mean(values: np.ndarray) -> float:

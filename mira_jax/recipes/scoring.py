@@ -32,20 +32,33 @@ def score_policy(model: nnx.Module, examples: Examples, *, row_length: int = 0, 
     return scores | {"token_count": np.where(examples.usable, examples.response_lengths, np.nan).astype(np.float32)}
 
 
-def score_critic(model: nnx.Module, examples: Examples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
-    """One probability per head: `value`, `potential`. Arguments and errors as for `score_policy`."""
+def score_critic(
+    model: nnx.Module, examples: Examples, *, row_length: int = 0, rows: int = 8, which: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """One probability per head: `value`, `potential`. Arguments and errors as for `score_policy`.
+
+    Args:
+        which: bool [N], the steps to score; the others are NaN. Default: all.
+    """
 
     def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         logits = model(batch["tokens"], batch["positions"], batch["segment_ids"], batch["last_prompt_index"])
         return {name: jax.nn.sigmoid(logits_BxS.astype(jnp.float32)) for name, logits_BxS in logits.items()}
 
-    return _score(model, score, examples, row_length, rows, reads_responses=False, title="critic")
+    return _score(model, score, examples, row_length, rows, reads_responses=False, title="critic", which=which)
 
 
 def _score(
-    model: nnx.Module, score: Callable, examples: Examples, row_length: int, rows: int, reads_responses: bool, title: str
+    model: nnx.Module,
+    score: Callable,
+    examples: Examples,
+    row_length: int,
+    rows: int,
+    reads_responses: bool,
+    title: str,
+    which: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    steps = np.flatnonzero(examples.usable)
+    steps = np.flatnonzero(examples.usable if which is None else examples.usable & which)
     if not row_length:
         lengths = examples.prompt_lengths + (examples.response_lengths - 1 if reads_responses else 0)
         row_length = -(-int(lengths[steps].max(initial=1)) // ROUND_LENGTH) * ROUND_LENGTH

@@ -70,6 +70,25 @@ def webrl_code(
     return np.where(advantages_N >= 0, 1.0, -0.6).astype(np.float32)
 
 
+def digirl(
+    rewards: Float[np.ndarray, " N"], values: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], decay: float
+) -> Float[np.ndarray, " N"]:
+    """DigiRL's step advantage (arXiv 2406.11896, eq. 4.3), for an episode with steps 0 ... H and the outcome r_H:
+
+        A_h = decay^(H-h) r_H + (1 - decay^(H-h)) [ V(s_{h+1}) + r_h - V(s_h) ],  V = 0 after the last step
+
+    Args:
+        rewards: r_h, 1 at the last step of a success and 0 elsewhere.
+        decay: in [0, 1]; DigiRL's lambda. 1 gives the Monte-Carlo return, 0 the one-step advantage except at the last step.
+    """
+    values_N, last_N, rewards_N = np.asarray(values, np.float64), np.asarray(last, bool), np.asarray(rewards, np.float64)
+    ends = np.flatnonzero(last_N)
+    end_N = ends[np.searchsorted(ends, np.arange(len(last_N)))]
+    weight_N = np.power(float(decay), end_N - np.arange(len(last_N)))
+    one_step_N = following(values_N, last_N) + rewards_N - values_N
+    return (weight_N * rewards_N[end_N] + (1 - weight_N) * one_step_N).astype(np.float32)
+
+
 def worth_imitating(returns_of_episodes: Float[np.ndarray, " E"], percentile: float = 70.0) -> Bool[np.ndarray, " E"]:
     """Filtered behaviour cloning: the episodes at or above a percentile of return (WebRL, table 4: the 70th).
 

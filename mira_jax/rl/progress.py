@@ -25,6 +25,31 @@ def completion_times(milestones: Bool[np.ndarray, "T K"]) -> Float[np.ndarray, "
     return np.maximum.accumulate(first_K)
 
 
+def done_before(milestones: Bool[np.ndarray, "T K"]) -> Bool[np.ndarray, "T K"]:
+    """Which subgoals are done in the states s_0 ... s_{T-1}, in any order: in s_t, those that were done after a step before t."""
+    z_TxK = np.maximum.accumulate(np.asarray(milestones, bool), axis=0)
+    return np.concatenate([np.zeros_like(z_TxK[:1]), z_TxK[:-1]])
+
+
+def ordered_shares(times: Float[np.ndarray, " K"], steps: int) -> Float[np.ndarray, " T+1"]:
+    """The share of subgoals that are done in order, in the states s_0 ... s_T: |{ j : t_j <= t }| / K, without interpolation.
+
+    Args:
+        times: completion times t_1 <= ... <= t_K, K >= 1, as `completion_times` gives them.
+        steps: T.
+    """
+    times_K = np.asarray(times, np.float64)
+    return (np.searchsorted(times_K, np.arange(steps + 1), side="right") / len(times_K)).astype(np.float32)
+
+
+def before_last_milestone(times: Float[np.ndarray, " K"], steps: int, success: bool) -> Bool[np.ndarray, " T"]:
+    """Whether a subgoal is done in order by step t or a later one: t < max { t_j : t_j finite }. True everywhere in a success."""
+    if success:
+        return np.ones(steps, bool)
+    times_K = np.asarray(times, np.float64)
+    return np.arange(steps) < times_K[np.isfinite(times_K)].max(initial=0.0)
+
+
 def progress_labels(times: Float[np.ndarray, " K"], steps: int, success: bool) -> Float[np.ndarray, " T+1"]:
     """p*_t of the states s_0 ... s_T: the fraction of subgoals done, linear in time between them.
 

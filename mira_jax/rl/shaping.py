@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-AtEnd = Literal["hold", "zero"]
+AtEnd = Literal["hold", "zero", "reached"]
 
 
 def following(values: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], after_end: float = 0.0) -> Float[np.ndarray, " N"]:
@@ -25,6 +25,7 @@ def shaped_rewards(
     alpha: float,
     discount: float = 1.0,
     at_end: AtEnd = "hold",
+    final: Float[np.ndarray, " N"] | None = None,
 ) -> Float[np.ndarray, " N"]:
     """MiRA (arXiv 2603.19685), with alpha = 0.3 and discount = 1 there:
 
@@ -42,6 +43,10 @@ def shaped_rewards(
     """
     rewards_N, potentials_N, last_N = np.asarray(rewards), np.asarray(potentials), np.asarray(last, bool)
     bracket_N = discount * following(potentials_N, last_N) - potentials_N
+    if at_end == "reached":
+        assert final is not None
+        bracket_N = np.where(last_N, discount * np.asarray(final) - potentials_N, bracket_N)
+        return rewards_N + alpha * bracket_N
     if at_end == "hold":
         bracket_N = np.where(last_N, 0.0, bracket_N)
     elif at_end != "zero":

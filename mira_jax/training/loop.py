@@ -17,6 +17,8 @@ from mira_jax.training.metrics import Mean, MetricsWriter
 from mira_jax.training.processes import StopSignal
 from mira_jax.training.state import Params, TrainState, all_finite
 
+HOLDOUT = "holdout/"
+HOLDOUT_LOSS = f"{HOLDOUT}loss"
 FINITE = ("loss", "gradient_norm")
 """Metrics that end the run if they are not finite, including their holdout versions."""
 
@@ -29,12 +31,16 @@ class LoopConfig:
     log_every: int
     checkpoint_every: int
     evaluate_at: Sequence[int] = ()
+    patience: int | None = None
+    """Early stopping: the loop ends after this number of evaluations without a lower holdout loss. Checkpoints are then written
+    only where the holdout loss is lower than ever before, so the last one is the best."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopResult:
     state: TrainState
     step: int
+    """The update that the run ends with. With early stopping it is that of the lowest holdout loss."""
     finished: bool
     """False: the run was stopped by SIGTERM or SIGINT."""
     metrics: dict[str, float]
@@ -64,13 +70,18 @@ def train(
         data: batches, starting at number `step`. Its position is saved in the checkpoints.
         place: transfers a batch to where `update` needs it.
         writer: None if another process writes the metrics and shows the progress.
-        evaluate: computes holdout metrics from parameters. Called at `config.evaluate_at`.
+        evaluate: computes holdout metrics from parameters. Called at `config.evaluate_at`, and required by `config.patience`.
 
     Raises:
         Diverged: a loss, a gradient norm, a parameter or a moment is not finite. The last checkpoint is older than this.
     """
+    stopping = config.patience is not None
+    if stopping and evaluate is None:
+        raise UserError("early_stopping: there is no holdout to measure; set data.holdout, or folds of the recipe")
+    lowest, best_step, worse = evaluate(state.params)[HOLDOUT_LOSS] if stopping and evaluate and step else math.inf, step, 0
     waiting: list[tuple[int, dict[str, jax.Array]]] = []
     last = writer.last if writer else {}
+    best = last
     began = since = time.monotonic()
     before = writer.seconds if writer else 0.0
 
@@ -109,21 +120,30 @@ def train(
         StopSignal() as stop,
         Progress("train", "updates", config.updates, step, shown=writer is not None) as bar,
     ):
-        while step < config.updates and not stop.asked(step):
+        while step < config.updates and not stop.asked(step) and not (stopping and worse >= config.patience):
             state, values = update(state, place(next(data)))
             step += 1
             waiting.append((step, values))
             bar.update()
             evaluating = evaluate is not None and step in config.evaluate_at
-            saving = step % config.checkpoint_every == 0
+            saving = step % config.checkpoint_every == 0 and not stopping
+            measured = evaluate(state.params) if evaluating else None
             if evaluating or saving or step % config.log_every == 0:
-                report(evaluate(state.params) if evaluating else None)
+                report(measured)
+            if stopping and measured:
+                worse = 0 if measured[HOLDOUT_LOSS] < lowest else worse + 1
+                if not worse:
+                    lowest, best_step, best, saving = measured[HOLDOUT_LOSS], step, dict(last), True
             if saving:
                 save()
         report()
-        save()
+        finished = step >= config.updates or (stopping and worse >= config.patience)
+        if stopping:
+            step, last = best_step, best
+        else:
+            save()
         checkpoints.close()
-    return LoopResult(state, step, step >= config.updates, last, before + time.monotonic() - began)
+    return LoopResult(state, step, finished, last, before + time.monotonic() - began)
 
 
 class Diverged(UserError):

@@ -118,7 +118,8 @@ class RunFolder:
         before = self._inputs
         if not before:
             self.write_text(DATA, to_json(description))
-        if different := [key for key in before if before[key] != description.get(key)]:
+        # Shards may be written anew with the same episodes; the fingerprint of the examples tells whether they are others.
+        if different := [key for key in before if key != "shards" and before[key] != description.get(key)]:
             what = "init_from holds another model" if different == ["init_from"] else "the data are others"
             shown = ", ".join(f"{key} was {before[key]}, is {description.get(key)}" for key in different)
             raise UserError(f"out: {what} than at the start of {self.path} ({shown}); use the same inputs as then, or choose another out")

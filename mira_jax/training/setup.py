@@ -15,7 +15,7 @@ from mira_jax.data.examples import ExamplesOf
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.pipeline import DataConfig, split
 from mira_jax.data.steps import choose, corpus, tokenize
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config, Preset
 from mira_jax.models.gemma3 import Remat
@@ -113,18 +113,22 @@ def pack_data(
     keep: np.ndarray,
     columns: dict[str, np.ndarray],
     reads_responses: bool,
+    held_out: np.ndarray | None = None,
     *,
     epochs: float,
     updates: int | None,
     seed: int,
 ) -> Packed:
-    """Makes all examples and plans all batches. `examples_of` is the recipe's method; `keep` and `columns` are as in its `Prepared`."""
+    """Makes all examples and plans all batches. `examples_of` is the recipe's method; `keep`, `columns` and `held_out` are as in its
+    `Prepared`."""
     examples = tokenize(reader, config.prompt, tokenizer, examples_of)
     steps = choose(examples, keep, config.only)
     for name, column in columns.items():
         if not np.isfinite(column[steps]).all():
             raise ValueError(f"column {name} is not finite on every step that is trained on")
-    held = split(examples.task[steps], config.holdout, seed)
+    if held_out is not None and config.holdout:
+        raise ConfigError("data.holdout", "the recipe holds out a fold of the tasks; leave this out")
+    held = split(examples.task[steps], config.holdout, seed) if held_out is None else held_out[steps]
     options = {
         "row_length": config.row_length,
         "rows": config.rows,

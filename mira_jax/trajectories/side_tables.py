@@ -39,11 +39,18 @@ class Provenance:
     """Dtype of parameters."""
     precision: str
     """Precision of float32 matrix products."""
+    fold: str = ""
+    """Cross-fitting: the fold of tasks that the model has not seen and was used for, such as "0 of 4". Empty: all tasks."""
 
     def difference(self, other: "Provenance") -> str:
         """Describes how `other` differs in the inputs that affect the numbers: "" or, for example, "dtype float32, not bfloat16"."""
         mine, theirs = _flat(self), _flat(other)
         return "; ".join(f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name])
+
+
+def _folds_of_one(one: Provenance, other: Provenance) -> bool:
+    """Whether the two models scored different folds of the same division of tasks."""
+    return one.fold != other.fold and one.fold.partition(" of ")[2] == other.fold.partition(" of ")[2] != ""
 
 
 def _flat(provenance: Provenance) -> dict[str, Any]:
@@ -69,6 +76,7 @@ class SideTable:
         made_by: Sequence[Provenance] = (),
         shards: Sequence[str] = (),
         source: str = "side table",
+        quality: Mapping[str, Any] | None = None,
     ):
         """
         Args:
@@ -77,13 +85,14 @@ class SideTable:
             made_by: one entry per model. Empty for tables from older versions.
             shards: SHA-256 of each shard that was scored.
             source: the name of the table in messages.
+            quality: measures of the columns of critics, by `mira_jax.recipes.quality`.
         """
         self.ids, self.steps, self.columns = (
             list(ids),
             np.asarray(steps, np.int32),
             {name: np.asarray(column, np.float32) for name, column in columns.items()},
         )
-        self.made_by, self.shards, self.source = tuple(made_by), tuple(shards), source
+        self.made_by, self.shards, self.source, self.quality = tuple(made_by), tuple(shards), source, dict(quality or {})
         for name, column in self.columns.items():
             if column.shape != (len(self.ids),):
                 raise ValueError(f"column {name}: shape {column.shape}, expected ({len(self.ids)},)")
@@ -106,11 +115,11 @@ class SideTable:
     def write(self, path: str | Path) -> None:
         """Atomically writes an .npz without pickled objects."""
         made_by = [msgspec.to_builtins(made) for made in self.made_by]
-        head = json.dumps({"created": now(), "columns": list(self.columns), "made_by": made_by, "shards": self.shards})
+        head = {"created": now(), "columns": list(self.columns), "made_by": made_by, "shards": self.shards, "quality": self.quality}
         buffer = io.BytesIO()
         # Any, because an array may not be unpacked into the flag `allow_pickle` that newer NumPy also takes.
         arrays: dict[str, Any] = {f"column:{name}": column for name, column in self.columns.items()}
-        np.savez_compressed(buffer, head=np.array(head), ids=np.array(self.ids, np.str_), steps=self.steps, **arrays)
+        np.savez_compressed(buffer, head=np.array(json.dumps(head)), ids=np.array(self.ids, np.str_), steps=self.steps, **arrays)
         write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
@@ -122,7 +131,7 @@ class SideTable:
                 columns = {name: data[f"column:{name}"] for name in head["columns"]}
                 made_by = msgspec.convert(head.get("made_by", []), list[Provenance])
                 ids = [str(item) for item in data["ids"]]
-                return cls(ids, data["steps"], columns, made_by, head.get("shards", []), str(path))
+                return cls(ids, data["steps"], columns, made_by, head.get("shards", []), str(path), head.get("quality"))
         except FileNotFoundError:
             raise UserError(f"{path}: no such side table; make it with `mira score`") from None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -157,5 +166,5 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
         if set(shards) - {shard for table, _ in makers for shard in table.shards}:
             raise UserError(f"{sources}: {column} was not computed on these shards, or they have changed since; {REMEDY}")
         for (one, made), (other, by) in itertools.combinations(makers, 2):
-            if set(one.shards) & set(other.shards) and made.fingerprint != by.fingerprint:
+            if set(one.shards) & set(other.shards) and made.fingerprint != by.fingerprint and not _folds_of_one(made, by):
                 raise UserError(f"{one.source} and {other.source}: both have {column} of the same episodes, by different models; name one")

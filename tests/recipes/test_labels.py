@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mira_jax.errors import UserError
-from mira_jax.recipes.labels import column, read_labels
+from mira_jax.recipes.labels import column, fold_of, mean_of_milestones, read_labels
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.side_tables import SideTable
 from tests.synthetic import trajectory
@@ -56,3 +56,30 @@ def test_columns_come_from_whichever_table_has_the_step():
     broken = SideTable(["episode-0-0"] * 2 + ["episode-0-1"], np.array([0, 1, 0]), {"value": np.array([0.1, np.nan, 0.2])})
     with pytest.raises(UserError, match="value of step 1 of trajectory episode-0-0 is nan"):
         column(labels, [broken], "value")
+
+
+def test_milestones_of_episodes_with_different_numbers_of_subgoals():
+    """The failure of two steps does its first subgoal after step 0, and never its second."""
+    labels = read_labels([trajectory(0, 3, success=True), trajectory(1, 2, success=False), trajectory(2, 2, status=Status.INFRA_ERROR)])
+    assert labels.subgoals.tolist() == [3, 3, 3, 2, 2, 0, 0]
+    assert labels.done.astype(int).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert labels.reached.astype(int).tolist() == [[1, 1, 1]] * 3 + [[1, 0, 0]] * 2 + [[0, 0, 0]] * 2
+    np.testing.assert_allclose(labels.count, [0, 1 / 3, 2 / 3, 0, 1 / 2, np.nan, np.nan], atol=1e-6)
+    np.testing.assert_allclose(labels.final_count, [1, 1, 1, 1 / 2, 1 / 2, np.nan, np.nan], atol=1e-6)
+    np.testing.assert_allclose(labels.ordered, [0, 1 / 3, 2 / 3, 0, 1 / 2, np.nan, np.nan], atol=1e-6)
+    assert labels.before_last_milestone.tolist() == [True, True, True, True, False, False, False]
+
+
+def test_the_mean_of_the_milestone_heads_is_over_a_task_s_own_subgoals():
+    labels = read_labels([trajectory(0, 3, success=True), trajectory(1, 2, success=False)])
+    columns = {"milestone_1": np.full(5, 0.9), "milestone_2": np.full(5, 0.5), "milestone_3": np.full(5, 0.1)}
+    np.testing.assert_allclose(mean_of_milestones(labels, columns), [0.5, 0.5, 0.5, 0.7, 0.7], atol=1e-6)
+
+
+def test_folds_are_of_tasks_and_do_not_depend_on_the_other_tasks():
+    episodes = [trajectory(number % 30, 2) for number in range(60)]
+    labels = read_labels(episodes)
+    folds = labels.folds(4)
+    assert folds.tolist() == [fold_of(f"synthetic.copy.train.{number % 30} {number % 30}", 4) for number in range(60) for _ in range(2)]
+    assert set(folds) == {0, 1, 2, 3}
+    assert read_labels(episodes[7:9]).folds(4).tolist() == folds[14:18].tolist()

@@ -35,7 +35,7 @@ def test_options_are_the_config_s():
     [
         ({"beta": 0}, r"recipe\.beta"),
         ({"lambda_": 1.5}, r"recipe\.lambda_"),
-        ({"objective": "ppo"}, r"recipe\.objective: 'ppo' is none of mira, kl, awr, filtered_bc, webrl_code"),
+        ({"objective": "ppo"}, r"recipe\.objective: 'ppo' is none of mira, kl, awr, digirl, filtered_bc, prefix_bc, webrl_code"),
         ({"objective": ["mira"]}, r"recipe\.objective: \['mira'\] is none of"),
         ({"at_end": "stop"}, "stop"),
         ({"objective": "kl", "max_weight": 0}, r"recipe\.max_weight"),

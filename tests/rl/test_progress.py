@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_jax.rl.progress import completion_times, progress_labels
+from mira_jax.rl.progress import before_last_milestone, completion_times, done_before, ordered_shares, progress_labels
 
 NEVER = np.inf
 
@@ -90,3 +90,32 @@ def test_labels_never_fall_and_agree_with_a_plain_loop(steps, first_steps, succe
     np.testing.assert_allclose(labels, by_the_formula(seen_by, steps, success), atol=1e-6)
     assert labels[0] == 0 and np.all(np.diff(labels) >= -1e-6) and labels.max() <= 1
     assert not success or labels[-1] == 1
+
+
+def test_shares_in_order_and_in_any_order_by_hand():
+    """Three subgoals; the first is passed over until the end: the second is done after step 1, the third after step 2."""
+    z_TxK = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], bool)
+    times_K = completion_times(z_TxK)
+    assert done_before(z_TxK).tolist() == [[False] * 3, [False] * 3, [False, True, False], [False, True, True]]
+    np.testing.assert_allclose(ordered_shares(times_K, 4), [0, 0, 0, 0, 0])
+    assert not before_last_milestone(times_K, 4, success=False).any()
+    assert before_last_milestone(times_K, 4, success=True).all()
+    z_TxK[3, 0] = True
+    np.testing.assert_allclose(ordered_shares(completion_times(z_TxK), 4), [0, 0, 0, 0, 1])
+    assert before_last_milestone(completion_times(z_TxK), 4, success=False).all()
+
+
+def test_the_steps_after_the_last_subgoal_in_order_are_left_out():
+    times_K = np.array([2.0, 3.0, NEVER])
+    assert before_last_milestone(times_K, 5, success=False).tolist() == [True, True, True, False, False]
+    np.testing.assert_allclose(ordered_shares(times_K, 5), [0, 0, 1 / 3, 2 / 3, 2 / 3, 2 / 3], atol=1e-6)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 7)), min_size=1, max_size=5), st.integers(1, 8))
+def test_ordered_shares_are_progress_labels_at_the_milestones(first_steps, steps):
+    """At each completion time of a failure the label is the share; between them it is never below."""
+    times_K = completion_times(milestones(first_steps, steps))
+    shares, labels = ordered_shares(times_K, steps), progress_labels(times_K, steps, success=False)
+    at = np.unique(times_K[np.isfinite(times_K)]).astype(int)
+    np.testing.assert_allclose(shares[at], labels[at], atol=1e-6)
+    assert (labels >= shares - 1e-6).all()

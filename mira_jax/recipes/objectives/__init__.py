@@ -7,7 +7,9 @@ OBJECTIVES = {
     "mira": "mira_jax.recipes.objectives.mira:Mira",
     "kl": "mira_jax.recipes.objectives.kl:KL",
     "awr": "mira_jax.recipes.objectives.awr:AWR",
+    "digirl": "mira_jax.recipes.objectives.digirl:DigiRL",
     "filtered_bc": "mira_jax.recipes.objectives.filtered_bc:FilteredBC",
+    "prefix_bc": "mira_jax.recipes.objectives.prefix_bc:PrefixBC",
     "webrl_code": "mira_jax.recipes.objectives.webrl_code:WebRLCode",
 }
 """`recipe.objective` of the actor to module and class, imported on first use.
@@ -18,7 +20,9 @@ OBJECTIVES = {
                    lambda_: 0 the Monte-Carlo advantage
     kl             -min( exp(A / beta), max_weight ) log pi, A as in mira         value, potential
     awr            -min( exp((G - V) / beta), max_weight ) log pi                 value
+    digirl         -log pi per token, on the better steps of surprising episodes  value
     filtered_bc    -log pi per token, on the best episodes only                   nothing
+    prefix_bc      -log pi per token, up to the last subgoal of each episode      nothing; needs milestones
     webrl_code     as in WebRL's released code, which differs from its paper      log_prob, value
 
 log pi(a|s) is the sum over the response's tokens, its end token included. Advantages are used as they are: not centred,

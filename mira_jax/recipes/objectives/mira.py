@@ -23,20 +23,22 @@ WebRL's objective (arXiv 2411.02337: the actor's loss is its eq. 6, the advantag
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mira_jax.config import Fraction, Positive
+from mira_jax.config import Fraction, NonNegative, Positive
 from mira_jax.data.steps import step_examples
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
-from mira_jax.recipes.labels import StepLabels, column, read_labels
-from mira_jax.rl.advantages import doubly_robust, outcome_rewards
+from mira_jax.recipes.labels import StepLabels, column, mean_of_milestones, milestone_head, read_labels
+from mira_jax.rl.advantages import doubly_robust, outcome_rewards, returns
 from mira_jax.rl.objectives import squared_log_ratio
 from mira_jax.rl.shaping import AtEnd, shaped_rewards
+from mira_jax.training.log_probs import sum_by_step
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.side_tables import SideTable
@@ -55,7 +57,22 @@ class Mira:
     shaping_discount: Fraction = 1.0
     """Discount factor of P(s_{t+1}) in the shaped reward. Set it to gamma for potential-based shaping in the strict sense."""
     at_end: AtEnd = "hold"
-    """Shaping of the last step. hold: the last step is not shaped. zero: the potential after the end is 0."""
+    """Shaping of the last step. hold: the last step is not shaped. zero: the potential after the end is 0. reached: it is the
+    share of the subgoals that were done."""
+    potential: Literal["critic", "milestones", "ordered", "count"] = "critic"
+    """P(s). critic: the column potential, as in the paper. milestones: the mean of the columns milestone_1, milestone_2, ..., that is
+    the expected share of subgoals done at the end. ordered, count: from the labels, the share of subgoals that are done in order,
+    or in any order."""
+    shaped_returns: bool = False
+    """Whether the Monte-Carlo part counts the shaping too: G_t - V(s_t) + alpha [ P(s_T) - P(s_t) ], with P(s_T) as in `at_end`."""
+    normalize: bool = False
+    """Divide the advantages by their root mean square over the steps trained on."""
+    per_token: bool = False
+    """Divide the log ratio by the number of response tokens."""
+    only_useful: bool = False
+    """Leave out the steps of a failure after its last subgoal in order."""
+    negative_weight: NonNegative = 1.0
+    """Weight of the loss of steps with a negative advantage."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "mira"
@@ -67,18 +84,42 @@ class Mira:
         """Columns: `reference_log_prob` and `advantage`."""
         labels = read_labels(reader)
         reference = column(labels, tables, "log_prob")
-        return policies.prepare(labels, reference=reference, advantages=self.advantages(labels, tables))
+        keep = labels.sound & (labels.before_last_milestone | (not self.only_useful))
+        advantages = self.advantages(labels, tables)
+        if self.normalize:
+            advantages = advantages / max(float(np.sqrt(np.mean(np.square(advantages[keep])))), 1e-8)
+        return policies.prepare(labels, reference=reference, advantages=advantages, keep=keep)
 
     def advantages(self, labels: StepLabels, tables: Sequence[SideTable]) -> np.ndarray:
         """float32 [N]: A_t of each step, by 5 and 6 in the module docstring."""
         values = column(labels, tables, "value")
         rewards = shaped = outcome_rewards(labels.success, labels.last)
         if self.alpha:
-            potentials = column(labels, tables, "potential")
-            shaped = shaped_rewards(rewards, potentials, labels.last, self.alpha, self.shaping_discount, self.at_end)
-        return doubly_robust(rewards, shaped, values, labels.last, self.lambda_, self.gamma)
+            potentials = self.potentials(labels, tables)
+            final = np.nan_to_num(labels.final_count)
+            shaped = shaped_rewards(rewards, potentials, labels.last, self.alpha, self.shaping_discount, self.at_end, final)
+        advantages = doubly_robust(rewards, shaped, values, labels.last, self.lambda_, self.gamma)
+        if self.alpha and self.shaped_returns:
+            advantages = advantages + (1 - self.lambda_) * returns(shaped - rewards, labels.last)
+        return advantages
+
+    def potentials(self, labels: StepLabels, tables: Sequence[SideTable]) -> np.ndarray:
+        """float32 [N]: P(s_t) by the source that `potential` names."""
+        if self.potential == "critic":
+            return column(labels, tables, "potential")
+        if self.potential == "milestones":
+            heads = [milestone_head(j) for j in range(labels.reached.shape[1])]
+            return mean_of_milestones(labels, {head: column(labels, tables, head) for head in heads})
+        return np.nan_to_num(labels.ordered if self.potential == "ordered" else labels.count)
 
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
         log_prob = policies.step_log_probs(model, batch)
-        loss = squared_log_ratio(log_prob, batch["reference_log_prob"], batch["advantage"], self.beta)
+        scale = response_tokens(batch) if self.per_token else 1.0
+        loss = squared_log_ratio(log_prob / scale, batch["reference_log_prob"] / scale, batch["advantage"], self.beta)
+        loss = jnp.where(batch["advantage"] < 0, self.negative_weight, 1.0) * loss
         return policies.mean_over_steps(loss, batch), policies.metrics(log_prob, batch)
+
+
+def response_tokens(batch: dict[str, jax.Array]) -> jax.Array:
+    """BxS: the number of response tokens of each step, at least 1."""
+    return jnp.maximum(sum_by_step(batch["response_mask"], batch), 1.0)

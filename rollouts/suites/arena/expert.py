@@ -1,10 +1,11 @@
 """The arena's expert: converts the moves of a task into actions on the observed page."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from mira_arena.tasks.habits import HABITS
+from mira_arena.tasks.habits import DRAWN_EACH_TIME, HABITS
 from mira_arena.tasks.moves import Move
 from mira_arena.tasks.templates import Instance
 from mira_jax.errors import UserError
@@ -16,8 +17,30 @@ _ELEMENT = re.compile(r'<(?P<tag>[a-z]+) id="(?P<handle>[^"]*)"(?P<attributes>[^
 _UNKNOWN = "N/A"
 
 
-def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int) -> frozenset[str]:
-    """Draws the habits of one episode, each independently, from (task, seed, attempt).
+@dataclasses.dataclass(frozen=True)
+class Habits:
+    """The bad habits of one episode, each drawn independently, most of them once."""
+
+    chances: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Habit to its probability."""
+    key: str = ""
+    """Determines the draws."""
+
+    @property
+    def drawn(self) -> frozenset[str]:
+        """The habits that the whole episode has."""
+        return frozenset(name for name in self.chances if name not in DRAWN_EACH_TIME and self._draw(name))
+
+    def mistaken(self, habit: str, move: int) -> bool:
+        """Whether a habit that is drawn at each move occurs at that one."""
+        return self._draw(habit, f" {move}")
+
+    def _draw(self, name: str, place: str = "") -> bool:
+        return Random(f"{name} {self.key}{place}").random() < self.chances.get(name, 0)
+
+
+def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int) -> Habits:
+    """The habits of one episode, from (task, seed, attempt).
 
     Raises:
         UserError: an unknown habit, or a probability outside [0, 1].
@@ -27,7 +50,7 @@ def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int
             raise UserError(f"policy.habits: {name!r} is none of {', '.join(HABITS)}")
         if not 0 <= probability <= 1:
             raise UserError(f"policy.habits: {name} is {probability}, which is no probability")
-    return frozenset(name for name, chance in habits.items() if Random(f"{name} {task.id} {task.seed} {seed} {attempt}").random() < chance)
+    return Habits(habits, f"{task.id} {task.seed} {seed} {attempt}")
 
 
 class ArenaExpert:
@@ -36,9 +59,10 @@ class ArenaExpert:
     It supports integer and name handles. A move whose element is missing is skipped.
     """
 
-    def __init__(self, instance: Instance, habits: frozenset[str] = frozenset()):
-        self.habits = habits
-        self._moves = [move for move in instance.draft.moves if not move.habit or move.habit not in habits]
+    def __init__(self, instance: Instance, habits: Habits | None = None):
+        self._drawn = habits or Habits()
+        self.habits = self._drawn.drawn
+        self._moves = [move for move in instance.draft.moves if not move.habit or move.habit not in self.habits]
         self._lists = instance.lists()
         self._next = 0
 
@@ -65,6 +89,9 @@ class ArenaExpert:
         if move.kind == "open":
             return self._open(move, page)
         handle = page.handle(move.element)
+        if move.mistake and self._drawn.mistaken(move.mistake, self._next):
+            is_item = self._lists[move.mistake]
+            handle = page.first(lambda name: is_item(name) and name != move.element) or handle
         if handle is None:
             return None
         if move.kind == "search":
@@ -107,8 +134,8 @@ class _Reader:
         return match[1] if match else None
 
     def first(self, wanted: Callable[[str], bool]) -> str | None:
-        """Returns the first link whose name is wanted."""
-        links = [match for match in self._found if match["tag"] == "a"]
+        """Returns the first link or button whose name is wanted."""
+        links = [match for match in self._found if match["tag"] in ("a", "button")]
         return next((match["handle"] for match in links if wanted(match["handle"]) or wanted(self._content(match))), None)
 
     def offers(self, handle: str, option: str) -> bool:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from mira_arena.sites.registry import APPLICATIONS
-from mira_arena.tasks import atlas, code, forum, several, shop, shop_admin
+from mira_arena.tasks import atlas, code, forum, several, shop, shop_admin, tours
 from mira_arena.tasks.habits import HABITS, LISTS
 from mira_arena.tasks.registry import TEMPLATES
 
-PACKAGES = (shop, shop_admin, forum, code, atlas, several)
+PACKAGES = (shop, shop_admin, forum, code, atlas, tours, several)
 
 
 def test_no_two_templates_share_a_name():
@@ -31,7 +31,8 @@ def test_every_application_says_what_its_lists_hold():
 
 
 @pytest.mark.parametrize(
-    ("package", "application"), [("shop", "shop"), ("shop_admin", "shop"), ("forum", "forum"), ("code", "code"), ("atlas", "atlas")]
+    ("package", "application"),
+    [("shop", "shop"), ("shop_admin", "shop"), ("forum", "forum"), ("code", "code"), ("atlas", "atlas"), ("tours", "tours")],
 )
 def test_a_task_loads_no_application_but_its_own(package, application):
     """A fresh process makes an instance and its sites."""

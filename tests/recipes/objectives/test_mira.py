@@ -22,6 +22,42 @@ def test_the_advantage_and_its_ablations_by_hand():
     np.testing.assert_allclose(advantage(at_end="zero"), [0.345, 0.41, 0.1 - 0.105, -0.255, -0.2 - 0.06], atol=1e-6)
 
 
+def test_potentials_from_the_labels_by_hand():
+    """The success does its three subgoals one after another; the failure does the first of two. V as above; alpha 0.3."""
+    one_step = np.array([0.1 + 0.1, 0.3 + 0.1, 0.1, -0.2 + 0.15, -0.2])
+    monte_carlo = np.array([0.5, 0.4, 0.1, -0.4, -0.2])
+    tables = [table(log_prob=LOG_PROBS, value=VALUES)]
+    for potential in ("count", "ordered"):
+        made = prepare(tables, potential=potential).columns["advantage"]
+        np.testing.assert_allclose(made, 0.5 * one_step + 0.5 * monte_carlo, atol=1e-6)
+    # P after the end is 1 and 1/2: the last step of the success gains a third, that of the failure nothing.
+    made = prepare(tables, potential="count", at_end="reached", lambda_=1).columns["advantage"]
+    np.testing.assert_allclose(made, one_step + np.array([0, 0, 0.1, 0, 0]), atol=1e-6)
+    # With shaped returns the Monte-Carlo part gains 0.3 (P(s_T) - P(s_t)): 1, 2/3, 1/3 of a success, 1/2 and 0 of the failure.
+    made = prepare(tables, potential="count", at_end="reached", lambda_=0, shaped_returns=True).columns["advantage"]
+    np.testing.assert_allclose(made, monte_carlo + np.array([0.3, 0.2, 0.1, 0.15, 0.0]), atol=1e-6)
+
+
+def test_the_potential_of_milestone_heads_by_hand():
+    heads = {"milestone_1": [0.8, 1, 1, 0.6, 1], "milestone_2": [0.5, 0.7, 1, 0.2, 0.1], "milestone_3": [0.2, 0.4, 0.6, 0.9, 0.9]}
+    tables = [table(log_prob=LOG_PROBS, value=VALUES, **{name: np.array(column) for name, column in heads.items()})]
+    potentials = np.array([0.5, 0.7, 2.6 / 3, 0.4, 0.55])  # the failure has two subgoals: its third head does not count
+    shaping = np.array([0.2, 2.6 / 3 - 0.7, 1 - 2.6 / 3, 0.15, 0.5 - 0.55])
+    made = prepare(tables, potential="milestones", at_end="reached", lambda_=1, alpha=1).columns["advantage"]
+    np.testing.assert_allclose(made, np.array([0.1, 0.3, 0.1, -0.2, -0.2]) + shaping, atol=1e-6)
+    made = prepare(tables, potential="milestones", at_end="reached", lambda_=0, alpha=1, shaped_returns=True).columns["advantage"]
+    final = np.array([1, 1, 1, 0.5, 0.5])
+    np.testing.assert_allclose(made, np.array([0.5, 0.4, 0.1, -0.4, -0.2]) + final - potentials, atol=1e-6)
+
+
+def test_advantages_are_normalized_over_the_steps_trained_on():
+    a = np.array([0.345, 0.41, 0.1, -0.255, -0.2])
+    np.testing.assert_allclose(advantage(normalize=True), a / np.sqrt(np.mean(a**2)), atol=1e-5)
+    prepared = prepare([ALL], normalize=True, only_useful=True)  # the last step of the failure reaches no subgoal
+    assert prepared.keep.tolist() == [True, True, True, True, False]
+    np.testing.assert_allclose(prepared.columns["advantage"][:4], a[:4] / np.sqrt(np.mean(a[:4] ** 2)), atol=1e-5)
+
+
 def test_the_advantages_are_described():
     prepared = prepare([ALL])
     a = np.array([0.345, 0.41, 0.1, -0.255, -0.2])
@@ -43,6 +79,13 @@ def test_it_reads_log_prob_value_and_potential_if_it_shapes():
 def test_the_loss_of_a_packed_batch_is_that_of_its_steps(policy, scored, reader, examples):
     batch = Batch(actor(beta=0.5), policy, reader, examples, scored)
     assert batch.loss == pytest.approx(np.mean((0.5 * 1.0 - batch.advantage) ** 2), rel=2e-4)
+
+
+def test_the_log_ratio_may_be_per_token_and_negatives_weigh_less(policy, scored, reader, examples):
+    batch = Batch(actor(beta=0.5, per_token=True, negative_weight=0.25), policy, reader, examples, scored)
+    weight = np.where(batch.advantage < 0, 0.25, 1.0)
+    assert 0 < (batch.advantage < 0).sum() < len(weight)
+    assert batch.loss == pytest.approx(np.mean(weight * (0.5 * 1.0 / batch.tokens - batch.advantage) ** 2), rel=2e-4)
 
 
 def test_mira_raises_what_was_better_than_expected_and_lowers_what_was_worse(config, policy, scored, reader, examples):

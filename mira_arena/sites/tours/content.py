@@ -1,0 +1,29 @@
+"""Content of the tour agency, drawn from a seed: the offers for each leg of a tour."""
+
+import dataclasses
+import functools
+from random import Random
+
+from mira_arena.sites.tours import vocabulary
+
+MAX_LEGS = 10
+OFFERS = 3
+"""Number of offers for a leg."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TourContent:
+    seed: int
+    legs: tuple[tuple[str, ...], ...]
+    """Offers of each leg, in page order. No two offers of an agency share a noun."""
+    names: frozenset[str]
+    """Names of all offers."""
+
+
+@functools.lru_cache(maxsize=256)
+def make_content(seed: int) -> TourContent:
+    random = Random(f"tours {seed}")
+    nouns = random.sample(vocabulary.NOUNS, MAX_LEGS * OFFERS)
+    offers = [f"{random.choice(vocabulary.ADJECTIVES)} {noun}" for noun in nouns]
+    legs = tuple(tuple(offers[leg * OFFERS : (leg + 1) * OFFERS]) for leg in range(MAX_LEGS))
+    return TourContent(seed, legs, frozenset(offers))
