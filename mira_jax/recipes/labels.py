@@ -174,7 +174,7 @@ def _milestones(trajectory: Trajectory | None, count: int) -> _Milestones:
         ordered=ordered_shares(times, count)[:-1],
         before_last=before_last_milestone(times, count, trajectory.success),
         done=done_before(milestones_TxK),
-        reached=milestones_TxK.any(axis=0),
+        reached=np.asarray(milestones_TxK.any(axis=0)),
     )
 
 

@@ -85,7 +85,7 @@ def _potential_quality(labels: StepLabels, potential: np.ndarray) -> dict[str, A
 def _broken_auroc(labels: StepLabels, potential: np.ndarray, scored: np.ndarray) -> float | None:
     """The mean over numbers of steps taken, weighted by pairs."""
     done = labels.done
-    overtaken = (np.maximum.accumulate(done[:, ::-1], axis=1)[:, ::-1] & ~done).any(axis=1)
+    overtaken = np.asarray((np.maximum.accumulate(done[:, ::-1], axis=1)[:, ::-1] & ~done).any(axis=1))
     total = weight = 0.0
     for number in np.unique(labels.numbers[scored]):
         here = scored & (labels.numbers == number)
