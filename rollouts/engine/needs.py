@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Collection
 
 from playwright.async_api import BrowserContext
 
@@ -36,7 +37,7 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
             found.ok("suite", f"{config.suite.name}: {len(tasks)} tasks")
             if config.policy.kind == "expert":
                 suite.expert(tasks[0], config.policy.habits)
-    browser = _Browser(config.browser, suite.hosts if suite is not None else frozenset())
+    browser = _Browser(config.browser)
     if config.policy.kind == "endpoint":
         _policy_needs(config.policy, found)
     if config.pool == "ray":
@@ -98,19 +99,21 @@ async def _ask_cluster(address: str) -> str:
 class _Browser:
     """One browser for all questions, started by the first that needs it and closed with the stack of the questions."""
 
-    def __init__(self, config: BrowserConfig, hosts: frozenset[str]):
-        self._config, self._hosts = dataclasses.replace(config, contexts=CONTEXTS), hosts
+    def __init__(self, config: BrowserConfig):
+        self._config = dataclasses.replace(config, contexts=CONTEXTS)
         self._lock = asyncio.Lock()
         self._pool: BrowserPool | None = None
 
-    async def new_context(self, stack: contextlib.AsyncExitStack) -> BrowserContext:
+    async def new_context(self, stack: contextlib.AsyncExitStack, hosts: Collection[str] = ()) -> BrowserContext:
         async with self._lock:
             if self._pool is None:
-                self._pool = await stack.enter_async_context(BrowserPool(self._config, self._hosts))
+                self._pool = await stack.enter_async_context(BrowserPool(self._config))
         try:
-            return await self._pool.context()
+            context = await self._pool.context()
         except InfraError as error:
             raise UserError(str(error)) from None
+        self._pool.allow(context, hosts)
+        return context
 
     async def ask(self, stack: contextlib.AsyncExitStack) -> str:
         await self.new_context(stack)

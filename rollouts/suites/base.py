@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from playwright.async_api import BrowserContext
@@ -113,8 +113,8 @@ class Suite(Protocol):
         ...
 
 
-NewContext = Callable[[contextlib.AsyncExitStack], Awaitable[BrowserContext]]
-"""Opens a browser context that can reach the suite's sites, and is closed with the stack. Raises UserError."""
+NewContext = Callable[[contextlib.AsyncExitStack, Collection[str]], Awaitable[BrowserContext]]
+"""Opens a browser context that can reach the given `host:port`, and is closed with the stack. Raises UserError."""
 
 
 @runtime_checkable

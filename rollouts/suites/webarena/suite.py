@@ -163,7 +163,7 @@ class WebArenaLiteSuite:
             if name == SHOP_API:
                 await Helpers(self.sites, pair).log_in()
             else:
-                await Logins(self.sites, {name: pair}).sign_in(name, await new_context(stack))
+                await Logins(self.sites, {name: pair}).sign_in(name, await new_context(stack, self.hosts))
         except (InfraError, Error) as error:
             raise ConfigError(f"suite.options.accounts.{name}", f"no login: {first_line(error)}") from None
         return f"logged in, with the account in {account.user}"
