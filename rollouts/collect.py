@@ -49,6 +49,7 @@ def _compared_settings(settings: CollectConfig) -> dict[str, Any]:
     return {
         "suite": settings.suite,
         "observation": settings.observation,
+        "browser.driver": settings.browser.driver,
         "policy.habits": policy.habits,
         "policy.prompt": policy.prompt,
         "limits.horizon": limits.horizon,

@@ -24,3 +24,9 @@ class EndpointError(InfraError):
 
 class WorkerError(InfraError):
     part = "worker"
+
+
+class UnsupportedError(InfraError):
+    """A page needs something of a browser that the driver `asgi` does not have."""
+
+    part = "driver asgi"

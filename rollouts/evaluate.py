@@ -102,6 +102,8 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
         before = config.load(EvaluateConfig, path)
         changed = [name for name in ("suite", "split", "templates", "episodes", "attempts", "seed", "policy", "observation", "limits")
                    if not config.same(_identity(getattr(before, name)), _identity(getattr(settings, name)))]  # fmt: skip
+        if before.browser.driver != settings.browser.driver:
+            changed.append("browser.driver")
         if changed:
             raise UserError(f"{folder}: holds an evaluation with other settings ({', '.join(changed)}); choose another folder")
     elif any(entry.is_file() and entry != path for entry in folder.rglob("[!.]*")):

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from playwright.async_api import BrowserContext, Error
+from playwright.async_api import Error
 
 from mira_jax.config import Count, Positive
 from mira_jax.errors import first_line
@@ -21,10 +21,9 @@ from rollouts.stuck import StuckRule, loop_start
 from rollouts.suites import Session, Suite
 from rollouts.suites.base import to_address, to_placeholder
 from rollouts.web.actions import EXIT, ParseError, parse
-from rollouts.web.browser import BrowserPool
-from rollouts.web.executor import ActionError, Executor
+from rollouts.web.drivers import Driver, Pages
 from rollouts.web.observation import Observation, ObservationConfig, sanitize
-from rollouts.web.tabs import Tabs
+from rollouts.web.refusals import ActionError
 
 Result = TypeVar("Result")
 SITE_SECONDS = 120.0
@@ -52,22 +51,23 @@ class LimitConfig:
 
 
 async def run_episode(
-    suite: Suite, task: Task, attempt: int, policy: AgentFactory, browsers: BrowserPool, observation: ObservationConfig, limits: LimitConfig
+    suite: Suite, task: Task, attempt: int, policy: AgentFactory, driver: Driver, observation: ObservationConfig, limits: LimitConfig
 ) -> Trajectory:
-    """Runs one episode in its own browser context and session, and closes both.
+    """Runs one episode in its own context and session, and closes both.
 
     Raises:
         InfraError: browser, site or endpoint failed. The episode says nothing about the policy.
     """
-    context = await browsers.context()
+    context = await driver.context()
     try:
         session = await _site(suite.open(task, context), "opening the sites")
         try:
-            return await _Episode(session, attempt, policy, browsers, observation, limits).run(context)
+            pages = driver.pages(context, session.hosts, observation)
+            return await _Episode(session, attempt, policy, pages, driver.config.screenshots, limits).run()
         finally:
             await _site(session.close(), "closing the sites", CLOSE_SECONDS)
     finally:
-        await browsers.close(context)
+        await driver.close(context)
 
 
 def failed_episode(task: Task, attempt: int, policy: AgentFactory, error: InfraError) -> Trajectory:
@@ -89,22 +89,18 @@ class _Episode:
         session: Session,
         attempt: int,
         policy: AgentFactory,
-        browsers: BrowserPool,
-        observation: ObservationConfig,
+        pages: Pages,
+        screenshots: bool,
         limits: LimitConfig,
     ):
         self.session, self.task, self.attempt, self.policy = session, session.task, attempt, policy
-        self.browsers, self.observation_config, self.limits = browsers, observation, limits
+        self.pages, self.screenshots, self.limits = pages, screenshots, limits
 
-    async def run(self, context: BrowserContext) -> Trajectory:
+    async def run(self) -> Trajectory:
         agent = self.policy.agent(self.task, self.attempt)
-        self.tabs = Tabs(context, self.browsers.config, self.observation_config)
-        executor = Executor(self.tabs)
         started = time.perf_counter()
-        addresses = [to_address(url, self.session.addresses) for url in self.task.start_url.split(PAGES)]
-        self.browsers.allow(context, self.session.hosts)
-        await self.tabs.open(addresses, self.session.hosts)
-        observation = await self.tabs.observe()
+        await self.pages.open([to_address(url, self.session.addresses) for url in self.task.start_url.split(PAGES)])
+        observation = await self.pages.observe()
         page = await self._page(observation)
         browser_seconds = time.perf_counter() - started
 
@@ -121,10 +117,10 @@ class _Episode:
                 answer, status = action.argument, Status.FINISHED
             elif action is not None:
                 try:
-                    await executor.perform(action, observation)
+                    await self.pages.perform(action, observation)
                 except ActionError as refusal:
                     error = str(refusal)
-                observation = await self.tabs.observe()
+                observation = await self.pages.observe()
                 page = await self._page(observation)
             state = await _site(self.session.state(), "reading the sites' state")
             browser_seconds += time.perf_counter() - answered
@@ -148,8 +144,7 @@ class _Episode:
             )
             browser_seconds = 0.0
             status = status or self._ended(steps)
-        front = self.tabs.page if self.tabs.count else None
-        evidence = await _site(self.session.evidence(page, answer, front), "gathering the evidence")
+        evidence = await _site(self.session.evidence(page, answer, self.pages.front), "gathering the evidence")
         trajectory = Trajectory(
             id=uuid.uuid4().hex,
             task=self.task,
@@ -168,7 +163,7 @@ class _Episode:
         return trajectory
 
     async def _page(self, observation: Observation) -> Page:
-        picture = await self.tabs.screenshot() if self.browsers.config.screenshots else None
+        picture = await self.pages.screenshot() if self.screenshots else None
         return Page(url=to_placeholder(observation.url, self.session.addresses), observation=observation.text, screenshot=picture)
 
     def _ended(self, steps: Sequence[Step]) -> Status | None:

@@ -13,7 +13,7 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.agents.policy import EndpointPolicy, PolicyConfig
 from rollouts.engine.pool import RolloutConfig
-from rollouts.engine.worker import SuiteConfig
+from rollouts.engine.worker import SuiteConfig, check_driver
 from rollouts.errors import InfraError
 from rollouts.llm.endpoint import Endpoint
 from rollouts.llm.probe import ask_completion, quick
@@ -40,12 +40,15 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
     browser = _Browser(config.browser)
     if config.policy.kind == "endpoint":
         _policy_needs(config.policy, found)
+    if suite is not None:
+        with found.attempt("browser.driver"):
+            check_driver(config, suite)
     if config.pool == "ray":
         with found.attempt("pool"):
             extras.require("ray")
         if config.ray.address:
             found.ask("ray.address", lambda _: _ask_cluster(config.ray.address), config.ray.address)
-    else:
+    elif config.browser.driver == "chromium":
         with found.attempt("browser.executable"):
             find_executables(config.browser.executable)
             found.ask("browser", browser.ask, config.browser)

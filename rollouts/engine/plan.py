@@ -7,6 +7,7 @@ from pathlib import Path
 from mira_jax.trajectories.shards import Spool
 from rollouts.agents.policy import make_policy
 from rollouts.engine.pool import LOST, RolloutConfig, lost_episodes
+from rollouts.engine.worker import check_driver
 from rollouts.suites import make_suite
 from rollouts.web.browser import find_executables
 
@@ -18,6 +19,7 @@ def plan(config: RolloutConfig, folder: Path) -> str:
         UserError: a config that a run would refuse at its start.
     """
     suite = make_suite(config.suite.name, **config.suite.options)
+    check_driver(config, suite)
     tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     templates = collections.Counter(task.template for task in tasks)
     sites = collections.Counter(site for task in tasks for site in task.sites)
@@ -45,6 +47,8 @@ def plan(config: RolloutConfig, folder: Path) -> str:
 
 def _browser(config: RolloutConfig) -> str:
     contexts = config.browser.contexts
+    if config.browser.driver == "asgi":
+        return f"none: the driver asgi, {contexts} episodes at once"
     if config.pool == "ray":
         return f"{config.ray.workers or 'as many Ray workers as there is room for'}, {contexts} episodes at once in each"
     found = find_executables(config.browser.executable)[0] or "Playwright's own, if it was downloaded"

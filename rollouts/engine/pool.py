@@ -22,7 +22,7 @@ from rollouts.agents.policy import AgentFactory, make_policy
 from rollouts.analysis.evaluation import LOST
 from rollouts.engine.episode import LimitConfig, failed_episode
 from rollouts.engine.ray_pool import RayConfig, ray_workers
-from rollouts.engine.worker import Slots, WorkerConfig, ignore_abandoned_calls, work
+from rollouts.engine.worker import Slots, WorkerConfig, check_driver, ignore_abandoned_calls, work
 from rollouts.errors import InfraError
 from rollouts.suites import Suite, make_suite
 from rollouts.text import sanitize
@@ -90,6 +90,7 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: not a folder; choose another out")
     suite = make_suite(config.suite.name, **config.suite.options)
+    check_driver(config, suite)
     tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     policy = make_policy(config.policy, suite)
     specs = [(task, attempt) for attempt in range(config.attempts) for task in tasks]

@@ -9,13 +9,15 @@ from typing import Annotated, Any, Protocol
 
 from playwright.async_api import Error
 
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.records import Task, Trajectory
 from rollouts.agents.policy import AgentFactory, PolicyConfig
 from rollouts.engine.episode import LimitConfig, run_episode
 from rollouts.errors import InfraError
 from rollouts.suites import OPTIONS, Suite
-from rollouts.web.browser import BrowserConfig, BrowserPool
+from rollouts.suites.base import InProcess
+from rollouts.web.browser import BrowserConfig
+from rollouts.web.drivers import Driver, drive
 from rollouts.web.observation import ObservationConfig
 from rollouts.web.playwright_errors import is_driver_gone
 
@@ -68,8 +70,8 @@ class Slots(Protocol):
 class Worker:
     """The slots of this process: one per browser context."""
 
-    def __init__(self, config: WorkerConfig, suite: Suite, policy: AgentFactory, browsers: BrowserPool):
-        self.config, self.suite, self.policy, self.browsers = config, suite, policy, browsers
+    def __init__(self, config: WorkerConfig, suite: Suite, policy: AgentFactory, driver: Driver):
+        self.config, self.suite, self.policy, self.driver = config, suite, policy, driver
         self.count = config.browser.contexts
 
     @contextlib.asynccontextmanager
@@ -78,7 +80,7 @@ class Worker:
         yield self
 
     async def run(self, task: Task, attempt: int, seconds: float) -> Trajectory:
-        episode = run_episode(self.suite, task, attempt, self.policy, self.browsers, self.config.observation, self.config.limits)
+        episode = run_episode(self.suite, task, attempt, self.policy, self.driver, self.config.observation, self.config.limits)
         try:
             return await asyncio.wait_for(episode, seconds)
         except (InfraError, TimeoutError, UserError):
@@ -92,12 +94,21 @@ class Worker:
 @contextlib.asynccontextmanager
 async def work(config: WorkerConfig, suite: Suite, policy: AgentFactory) -> AsyncIterator[Worker]:
     """Starts the sites and the browser of this process, and stops them. Raises UserError if one of them does not start."""
+    check_driver(config, suite)
     await suite.start()
     try:
-        async with BrowserPool(config.browser, suite.hosts) as browsers:
-            yield Worker(config, suite, policy, browsers)
+        async with drive(config.browser, suite.hosts, suite.sites() if isinstance(suite, InProcess) else None) as driver:
+            yield Worker(config, suite, policy, driver)
     finally:
         await suite.stop()
+
+
+def check_driver(config: WorkerConfig, suite: Suite) -> None:
+    """Raises UserError if the configured driver does not support the suite."""
+    if config.browser.driver == "asgi" and not isinstance(suite, InProcess):
+        raise ConfigError(
+            "browser.driver", f"asgi serves only suites whose applications run in this process, and {suite.name} is none; set chromium"
+        )
 
 
 def ignore_abandoned_calls(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import SPLITS
+from rollouts.web.asgi.sites import Sites
 
 _INSTANCES_PER_SEED = 10_000
 _MAX_SEED = 10**8
@@ -123,6 +124,17 @@ class CheckedSuite(Protocol):
 
     def needs(self, found: Needs, new_context: NewContext | None) -> None:
         """Adds checks, and one question for each service. `new_context` is None if episodes are only labelled, without their sites."""
+
+
+@runtime_checkable
+class InProcess(Protocol):
+    """What a suite has in addition if its applications run in the process of the engine: `browser.driver=asgi` can serve it.
+
+    Its `open` calls nothing of `context` but `add_cookies`.
+    """
+
+    def sites(self) -> Sites:
+        """Returns the applications, and the counterparts of their scripts. Available after `start`."""
         ...
 
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Awaitable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta
 from playwright.async_api import Browser, BrowserContext, Error, Playwright, async_playwright
@@ -64,6 +64,9 @@ ENVIRONMENT_PREFIXES = ("LC_", "XDG_", "FONTCONFIG_", "PLAYWRIGHT_BROWSERS_", "P
 
 @dataclasses.dataclass(frozen=True)
 class BrowserConfig:
+    driver: Literal["chromium", "asgi"] = "chromium"
+    """chromium: a real browser. asgi: interprets the pages of the suite's applications in this process, without a browser. It is faster,
+    and serves only suites whose pages are rendered by the server, such as the arena."""
     executable: str | None = None
     """Path of a Chromium. Default: chromium-headless-shell or chromium on PATH, else Playwright's own."""
     contexts: Count = 4
@@ -93,6 +96,8 @@ class BrowserConfig:
     def __post_init__(self) -> None:
         if self.screenshots and not self.draw:
             raise ConfigError("screenshots", "needs $.draw: a page that is not painted has no picture")
+        if self.screenshots and self.driver == "asgi":
+            raise ConfigError("screenshots", "needs $.driver=chromium: the driver asgi paints no pages")
 
 
 async def bounded(awaitable: Awaitable[Result], seconds: float, what: str) -> Result:

@@ -8,12 +8,12 @@ from playwright.async_api import Page
 
 from mira_jax.trajectories.records import Action
 from rollouts.errors import BrowserError
-from rollouts.text import sanitize
-from rollouts.web import actions
+from rollouts.web import actions, refusals
 from rollouts.web.browser import bounded
 from rollouts.web.observation import ELEMENTS_KEY, Element, Observation
 from rollouts.web.options import Option, choose
 from rollouts.web.playwright_errors import is_closed, is_left
+from rollouts.web.refusals import ActionError
 from rollouts.web.tabs import Tabs
 
 WAIT_SECONDS = 1.0
@@ -84,15 +84,6 @@ _CHOOSE = (
 _SCROLL = "(share) => window.scrollBy({top: share * window.innerHeight, behavior: 'instant'})"
 
 
-_NEVER_TEXT = frozenset({"a", "button", "select", "checkbox", "radio"})
-"""Elements that text can't be typed into. They are refused before the click that starts typing, which would follow the link or press
-the button."""
-
-
-class ActionError(Exception):
-    """The action can't be performed on this page. The message is shown to the policy."""
-
-
 class Executor:
     """Performs actions on the tabs of one episode."""
 
@@ -110,9 +101,9 @@ class Executor:
             ActionError: the page does not allow the action. The infrastructure is intact.
             BrowserError, SiteError: the infrastructure failed.
         """
-        element = self._element(action.element, observation) if action.element is not None else None
+        element = refusals.find(action.element, observation) if action.element is not None else None
         if element is not None and self.tabs.page is not self.tabs.observed:
-            raise ActionError(f'"{element.handle}" is no longer on the page')
+            raise refusals.refuse("gone", element)
         self.tabs.mark()
         refusal = None
         try:
@@ -122,14 +113,6 @@ class Executor:
         problem = await self.tabs.settle()
         if refusal or problem:
             raise refusal or ActionError(problem)
-
-    def _element(self, handle: str, observation: Observation) -> Element:
-        element = observation.element(handle)
-        if element is not None:
-            return element
-        near = observation.nearest(handle)
-        hint = "; the nearest are " + ", ".join(f'"{name}"' for name in near) if near else ""
-        raise ActionError(f'no element "{sanitize(handle)[:60]}" on this page{hint}')
 
     async def _do(self, action: Action, element: Element | None) -> None:
         page, name = self.tabs.page, action.name
@@ -155,7 +138,7 @@ class Executor:
             try:
                 self.tabs.switch(int(argument))
             except (ValueError, IndexError):
-                raise ActionError(f'no tab "{sanitize(argument)[:20]}"; the tabs are 0 to {self.tabs.count - 1}') from None
+                raise refusals.no_tab(argument, self.tabs.count) from None
         elif name == "Wait":
             await asyncio.sleep(WAIT_SECONDS)
         elif name == actions.GO_BACKWARD:
@@ -176,8 +159,8 @@ class Executor:
             await self._call(mouse.click(x, y, button="right" if how == "Right Click" else "left"), "clicking")
 
     async def _type(self, page: Page, element: Element, text: str) -> None:
-        if element.tag in _NEVER_TEXT:
-            raise ActionError(f'"{element.handle}" takes no text')
+        if element.tag in refusals.NEVER_TEXT:
+            raise refusals.no_text(element)
         await self._point(page, element, "Click")
         how = await self._ask_of(_SELECT_TEXT, element)
         if how.get("set"):
@@ -192,7 +175,7 @@ class Executor:
         try:
             choice = choose([Option(*option) for option in options], text)
         except ValueError as refusal:
-            raise ActionError(f'"{element.handle}" {refusal}') from None
+            raise refusals.no_option(element, refusal) from None
         await self._ask_of(_LOCATE, element)
         self._check(await self._ask(_CHOOSE, [element.index, choice.place]), element)
 
@@ -202,7 +185,7 @@ class Executor:
     async def _history(self, backward: bool) -> None:
         earlier, later = await self.tabs.history()
         if not (earlier if backward else later):
-            raise ActionError(f"there is no {'earlier' if backward else 'later'} page")
+            raise refusals.no_page(backward)
         await self.tabs.move(-1 if backward else 1)
 
     async def _ask(self, script: str, argument: Any) -> dict[str, Any]:
@@ -227,23 +210,5 @@ class Executor:
             raise
 
     def _check(self, answer: dict[str, Any], element: Element) -> None:
-        problem = answer.get("problem")
-        if problem is None:
-            return
-        handle = f'"{element.handle}"'
-        cover = f'<{answer.get("tag")}> "{sanitize(str(answer.get("by", ""))).strip()}"'.removesuffix(' ""')
-        raise ActionError(
-            {
-                "gone": f"{handle} is no longer on the page",
-                "disabled": f"{handle} is disabled",
-                "invisible": f"{handle} has no place on the page where it could be clicked",
-                "covered": f"{handle} is covered by {cover}; close that first",
-                "unreached": f"{handle} takes no clicks now",
-                "turned": f"{handle} is in a turned or mirrored frame, where no point can be found to click",
-                "no focus": f"{handle} can't have the keyboard's focus",
-                "readonly": f"{handle} is read-only",
-                "not text": f"{handle} takes no text",
-                "format": f"{handle} takes a {answer.get('type')} value, such as the ones it shows",
-                "no select": f"{handle} is not a select; click it instead",
-            }[problem]
-        )
+        if "problem" in answer:
+            raise refusals.refuse(answer["problem"], element, answer)

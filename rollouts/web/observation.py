@@ -120,7 +120,11 @@ def read(data: str, config: ObservationConfig, notices: Sequence[str] = ()) -> O
     Raises:
         ValueError: `data` does not have the form of the script's result.
     """
-    raw = _decode(data)
+    return read_page(_decode(data), config, notices)
+
+
+def read_page(raw: dict[str, Any], config: ObservationConfig, notices: Sequence[str] = ()) -> Observation:
+    """As `read`, of the decoded result of the page script."""
     try:
         return _build(raw, config, notices)
     except (KeyError, IndexError, TypeError, AttributeError) as error:

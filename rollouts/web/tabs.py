@@ -10,6 +10,7 @@ from playwright.async_api import BrowserContext, Dialog, Download, Error, Page
 from mira_jax.errors import first_line
 from rollouts.errors import BrowserError, SiteError
 from rollouts.text import sanitize
+from rollouts.web import refusals
 from rollouts.web.browser import BrowserConfig, bounded
 from rollouts.web.fence import accepts, is_inside
 from rollouts.web.neterrors import BROKEN_OFF, DOWN, describe
@@ -113,7 +114,7 @@ class Tabs:
         problem = None
         if (watch.unreachable or watch.url) not in ("", "about:blank") and not is_inside(watch.unreachable or watch.url, self.hosts):
             await self._leave_page(watch)
-            problem = "that leads outside of the task's sites, which can't be opened from here"
+            problem = refusals.OUTSIDE
         await self._check(watch)
         return problem
 
@@ -135,9 +136,7 @@ class Tabs:
             BrowserError, SiteError: the page can't be read, a navigation never finished, or the site is down.
         """
         notices, self.notices = self.notices, []
-        if self.count > 1:
-            others = ", ".join(str(index) for index in range(self.count) if index != self._front)
-            notices.append(f"tab {self._front} is in front; other tabs: {others}")
+        notices += refusals.tab_notice(self._front, self.count)
         seconds, began = self.config.call_seconds, time.monotonic()
         deadline, patience = began + self.config.load_seconds, began + self.config.settle_seconds
         restless = f"no page has stayed in the last {self.config.load_seconds:g} s: each leads to another"

@@ -44,6 +44,8 @@ def test_a_dry_run_counts_what_is_there_and_what_was_lost(tmp_path, capsys):
     assert "3 are there, 5 to run, 1 of them lost before" in capsys.readouterr().out
     assert run(tmp_path / "out", "seed=1") == 2
     assert "failed   out: " in (shown := capsys.readouterr().out) and "holds an evaluation with other settings (seed)" in shown
+    assert run(tmp_path / "out", "browser.driver=asgi") == 2
+    assert "holds an evaluation with other settings (browser.driver)" in capsys.readouterr().out
     assert tree(tmp_path) == before
 
 
@@ -55,6 +57,7 @@ def test_a_dry_run_lists_all_that_a_run_would_refuse(tmp_path, capsys):
     begins += ["failed   policy.endpoint.base_url: http://127.0.0.1:1/v1/models: cannot reach", "1 ok, 1 missing, 3 failed"]
     assert [line.startswith(begin) for line, begin in zip(lines, begins, strict=True)] == [True] * 6, lines
     for setting, message in (
+        ("browser={driver: asgi, screenshots: true}", "--set: browser.screenshots: needs browser.driver=chromium"),
         ("policy.endpoint.prompt_price=-1", "--set: policy.endpoint.prompt_price: -1.0; it must be at least 0"),
         ("policy.endpoint.response_price=.nan", "--set: policy.endpoint.response_price: nan; it must be at least 0"),
     ):

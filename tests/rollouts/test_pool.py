@@ -292,6 +292,8 @@ def test_episodes_of_another_way_are_not_mixed_nor_taken_for_these(use, tmp_path
     assert run("episodes=3", "limits.tries=2", "policy={kind: expert, seed: 1}") == 0
     assert len(ShardReader(tmp_path / "out")) == 5
     capsys.readouterr()
+    assert run("episodes=3", "browser.driver=asgi") == 2
+    assert "asgi serves only suites whose applications run in this process" in capsys.readouterr().err
     assert run("episodes=3", "policy={kind: expert, habits: {lazy: 1.0}}", "observation.handles=integer") == 2
     assert "holds episodes collected with other settings (observation, policy.habits)" in capsys.readouterr().err
     assert len(ShardReader(tmp_path / "out")) == 5

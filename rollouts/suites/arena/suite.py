@@ -24,8 +24,10 @@ from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
 from rollouts.suites.arena.expert import ArenaExpert, draw_habits
+from rollouts.suites.arena.widgets import SCRIPTS
 from rollouts.suites.base import NewContext, take_turns, to_address
 from rollouts.suites.server import LocalServer
+from rollouts.web.asgi.sites import Sites
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,10 @@ class ArenaSuite:
         if new_context and self._port:
             for place in range(len(self.apps)):
                 found.port("suite.options.port", "127.0.0.1", self._port + place)
+
+    def sites(self) -> Sites:
+        """See `rollouts.suites.base.InProcess`."""
+        return Sites({server.host: self.apps[name] for name, server in self._servers.items()}, SCRIPTS)
 
     async def reset(self) -> None:
         return None
