@@ -6,7 +6,7 @@ from pathlib import Path
 from mira_jax.errors import UserError
 
 MODULES = {
-    "train": ("flax", "grain", "h11", "jax", "jaxtyping", "optax", "orbax.checkpoint", "prometheus_client", "tensorboardX"),
+    "train": ("absl", "flax", "grain", "h11", "jax", "jaxtyping", "optax", "orbax.checkpoint", "prometheus_client", "tensorboardX"),
     "ray": ("ray",),
     "miniwob": ("miniwob",),
 }

@@ -1,16 +1,18 @@
-"""Atomic writing of files and folders, strict JSON, exclusive locks on folders, and timestamps."""
+"""Atomic writing of files and folders, strict JSON, checksums, exclusive locks, and timestamps."""
 
 import contextlib
 import datetime
 import errno
 import fcntl
+import functools
+import hashlib
 import json
 import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,59 @@ def parse_json(data: bytes | str) -> Any:
         return json.loads(data, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file in hexadecimal. A process reads the file only once, unless the file changes. Raises OSError."""
+    found = os.stat(path)
+    # The kernel sets the time of the last change of a file, ctime, and no program can set it back.
+    return _sha256(os.path.realpath(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=65_536)
+def _sha256(path: str, *identity: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def lock(path: str | Path, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds an exclusive flock on the file `path`, which exists only meanwhile. So do folders that are created for it and stay empty.
+
+    Args:
+        wait: called if another process holds the lock, before waiting for it.
+
+    Raises:
+        OSError: the file cannot be created, or the file system has no locks.
+        UserError: the path is a URL.
+    """
+    path = Path(path)
+    _require_local(path)
+    made = [place for place in path.parents if not place.exists()]
+    with contextlib.ExitStack() as held:
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file = held.enter_context(open(path, "ab"))
+            except FileNotFoundError:
+                continue  # the last holder has just removed the folder
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # If the last holder has removed the file, a lock on it protects nothing.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    break
+            held.pop_all().close()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for place in made:
+                    place.rmdir()
 
 
 @contextlib.contextmanager

@@ -10,8 +10,6 @@ or in model.json would change the model, and no other check would detect it.
 
 import contextlib
 import errno
-import functools
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mira_jax.errors import UserError
-from mira_jax.files import parse_json, to_json, write_atomically
+from mira_jax.files import parse_json, sha256, to_json, write_atomically
 
 DIGESTS = "run_files.json"
 MAX_JSON_BYTES = 100_000_000
@@ -57,27 +55,16 @@ def digests_of(folder: str | Path, names: Iterable[str]) -> Iterator[None]:
     folder = Path(folder)
     (folder / DIGESTS).unlink(missing_ok=True)
     yield
-    write_atomically(folder / DIGESTS, to_json({name: _sha256(folder / name) for name in sorted(names)}, indent=1).encode())
+    write_atomically(folder / DIGESTS, to_json({name: sha256(folder / name) for name in sorted(names)}, indent=1).encode())
 
 
 def _compare(path: Path) -> None:
     digests = read_json(path.parent / DIGESTS)
-    if path.name in digests and digests[path.name] != _sha256(path):
+    if path.name in digests and digests[path.name] != sha256(path):
         raise UserError(
             f"{path}: was damaged or changed after the run wrote it: its SHA-256 is not the one in {DIGESTS}; restore a copy, "
             f"or, if the change was intended, remove {DIGESTS}"
         )
-
-
-def _sha256(path: Path) -> str:
-    found = path.stat()
-    return _sha256_of(path.resolve(), found.st_size, found.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _sha256_of(path: Path, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_pointer(path: str | Path) -> None:

@@ -16,17 +16,19 @@ changed. A table of another model or of other episodes is never replaced.
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from mira_jax import commands, host_memory
 from mira_jax import config as configs
 from mira_jax.config import Count, Natural
-from mira_jax.data.steps import tokenize
+from mira_jax.data.cache import cache_folder
+from mira_jax.data.episodes import Episodes
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 from mira_jax.models.precision import Precision, use_precision
@@ -39,7 +41,7 @@ from mira_jax.training.load import checkpoint_id, load_config, load_model, weigh
 from mira_jax.training.optimizer import DType
 from mira_jax.training.run_folder import CONFIG, DATA
 from mira_jax.trajectories.prompts import PromptConfig
-from mira_jax.trajectories.records import Status
+from mira_jax.trajectories.records import Evidence, Page, Status, Step, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import Provenance, SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
@@ -65,6 +67,9 @@ class ScoreConfig:
     """Rows per batch."""
     row_length: Natural = 0
     """Tokens per row. 0: as many as the longest step needs."""
+    cache: str | None = None
+    """Folder of the token cache, which the stages on the same episodes share. Default: `token_cache` next to `out`. '': none, the
+    tokens are in memory."""
     dtype: DType = "float32"
     """Dtype of activations. Set this, `param_dtype` and `precision` to the values in `model` of the run that will read the table."""
     param_dtype: DType = "float32"
@@ -83,11 +88,18 @@ def main(config: ScoreConfig) -> None:
 
 def _score_all(config: ScoreConfig) -> None:
     reader = ShardReader(config.episodes)
-    keys = _keys(reader)
-    if config.policy:
-        _write("policy.npz", [config.policy], False, reader, keys, config)
+    tables = [_Table(Path(config.out) / "policy.npz", [config.policy], critic=False)] if config.policy else []
     if critics := _critics(config):
-        _write("critic.npz", critics, True, reader, keys, config)
+        tables.append(_Table(Path(config.out) / "critic.npz", critics, critic=True))
+    models = [pair for table in tables for pair in zip(table.folders, table.made_by(config), strict=True)]
+    cache = cache_folder(config.cache, config.out)
+    episodes: dict[tuple[PromptConfig, str], Episodes] = {}
+    for folder, made in models:
+        if (made.prompt, made.tokenizer) not in episodes:
+            episodes[made.prompt, made.tokenizer] = Episodes(reader, made.prompt, Tokenizer(folder), cache=cache)
+    steps = _Steps(reader)
+    for table in tables:
+        _write(table, reader, episodes, steps, config)
 
 
 def _check(config: ScoreConfig) -> None:
@@ -103,42 +115,78 @@ def _critics(config: ScoreConfig) -> list[str]:
     return list(config.critic or [])
 
 
-def _keys(reader: ShardReader) -> list[tuple[str, int] | None]:
-    """(trajectory id, step) for each entry of the step index. None for steps of infrastructure errors, which are not scored."""
-    keys: list[tuple[str, int] | None] = []
-    for trajectory in reader:
-        sound = trajectory.status is not Status.INFRA_ERROR
-        keys += [(trajectory.id, number) if sound else None for number in range(len(trajectory.steps))]
-    if not any(keys):
-        raise UserError(f"{', '.join(map(str, reader.folders))}: no steps to score")
-    return keys
+class _Steps:
+    """The steps of all episodes, without their pages and responses. Read once, at the first use."""
+
+    def __init__(self, reader: ShardReader):
+        self._reader = reader
+        self._bare: list[Trajectory] = []
+
+    def read(self, episodes: Iterable[Trajectory]) -> list[Trajectory]:
+        """Reads the episodes at the first call. Raises UserError if there are no steps to score."""
+        if not self._bare:
+            self._bare = [_bare(trajectory) for trajectory in episodes]
+            if not any(self.keys(())):
+                raise UserError(f"{', '.join(map(str, self._reader.folders))}: no steps to score")
+        return self._bare
+
+    def keys(self, episodes: Iterable[Trajectory]) -> list[tuple[str, int] | None]:
+        """(trajectory id, step) for each entry of the step index. None for steps of infrastructure errors, which are not scored."""
+        keys: list[tuple[str, int] | None] = []
+        for trajectory in self._bare or self.read(episodes):
+            sound = trajectory.status is not Status.INFRA_ERROR
+            keys += [(trajectory.id, number) if sound else None for number in range(len(trajectory.steps))]
+        return keys
+
+
+def _bare(trajectory: Trajectory) -> Trajectory:
+    nothing = Page(url="", observation="")
+    steps = tuple(Step(index=step.index, page=nothing, response="", milestones=step.milestones) for step in trajectory.steps)
+    return msgspec.structs.replace(trajectory, steps=steps, evidence=Evidence())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """A side table to write: its models, each with other columns."""
+
+    path: Path
+    folders: Sequence[str]
+    critic: bool
+
+    def made_by(self, config: ScoreConfig) -> list[Provenance]:
+        """The present state of each model. Raises UserError if one is missing, or a head is not of one critic or of one per fold."""
+        made_by = [_provenance(folder, self.critic, config) for folder in self.folders]
+        _check_heads(self.folders, made_by)
+        return made_by
 
 
 def _write(
-    name: str, folders: Sequence[str], critic: bool, reader: ShardReader, keys: list[tuple[str, int] | None], config: ScoreConfig
+    table: _Table, reader: ShardReader, episodes: Mapping[tuple[PromptConfig, str], Episodes], steps: _Steps, config: ScoreConfig
 ) -> None:
     """Scores with each model and writes all columns to one table, unless the existing table is current."""
-    path = Path(config.out) / name
-    made_by = [_provenance(folder, critic, config) for folder in folders]
-    _check_heads(folders, made_by)
+    path, made_by = table.path, table.made_by(config)
     if path.exists():
-        stale = _stale(SideTable.read(path), made_by, keys, reader.sha256)
+        # The examples are not needed yet, and perhaps not at all.
+        stale = _stale(SideTable.read(path), made_by, steps.keys(reader), reader.sha256)
         if not stale:
             print(f"{path}: complete")
             return
         print(f"{path}: {stale}; scored anew")
     values: dict[str, np.ndarray] = {}
-    for folder, made in zip(folders, made_by, strict=True):
-        for column, scores in _score(folder, made, reader, config).items():
+    for folder, made in zip(table.folders, made_by, strict=True):
+        for column, scores in _score(folder, made, episodes[made.prompt, made.tokenizer], steps, config).items():
             values[column] = np.where(np.isnan(scores), values[column], scores) if column in values else scores
-    if made_by != [_provenance(folder, critic, config) for folder in folders]:
-        raise UserError(f"{', '.join(folders)}: a new checkpoint was saved meanwhile; run the same command again once training is over")
-    quality = _quality(reader, made_by, values) if critic else {}
+    if made_by != table.made_by(config):
+        raise UserError(
+            f"{', '.join(table.folders)}: a new checkpoint was saved meanwhile; run the same command again once training is over"
+        )
+    quality = _quality(steps.read(reader), reader.sha256, made_by, values) if table.critic else {}
+    keys = steps.keys(reader)
     sound = np.array([key is not None for key in keys])
     values = {name: column[sound] for name, column in values.items()}
     scored = [key for key in keys if key]
-    ids, steps = [key[0] for key in scored], np.array([key[1] for key in scored])
-    SideTable(ids, steps, values, made_by, reader.sha256, quality=quality).write(path)
+    ids, numbers = [key[0] for key in scored], np.array([key[1] for key in scored])
+    SideTable(ids, numbers, values, made_by, reader.sha256, quality=quality).write(path)
     print(f"{path}: {len(scored):,} steps; {_describe(values)}")
     if quality:
         write_atomically(path.with_suffix(".json"), to_json(quality).encode())
@@ -182,7 +230,7 @@ def _stale(found: SideTable, made_by: Sequence[Provenance], keys: Sequence[tuple
     if other_models and not same:
         raise UserError(f"{found.source}: made by {', '.join(other_models)}; choose another out")
     if not found.made_by:
-        return "does not record which models computed it (it was written by an older version)"
+        return "does not say what made it, as tables of older versions"
     if not same:
         return "stale: " + ("; ".join(filter(None, differences)) or "made by another number of models")
     if set(found.shards) != set(shards) or set(zip(found.ids, found.steps.tolist(), strict=True)) != wanted:
@@ -208,26 +256,29 @@ def _check_heads(folders: Sequence[str], made_by: Sequence[Provenance]) -> None:
         raise ConfigError("critic", f"{makers[-1][0]} and another both have the head {column}; name one critic per head, or one per fold")
 
 
-def _score(folder: str, made: Provenance, reader: ShardReader, config: ScoreConfig) -> dict[str, np.ndarray]:
+def _score(folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig) -> dict[str, np.ndarray]:
     model, _ = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
-    examples = tokenize(reader, made.prompt, Tokenizer(folder))
+    trajectories = steps.read(episodes)  # the same iteration makes the examples
+    examples = episodes.examples
     if made.columns == POLICY_COLUMNS:
         return score_policy(model, examples, row_length=config.row_length, rows=config.rows)
     which = None
     if made.fold:
         number, _, folds = made.fold.partition(" of ")
-        fold_of_record = [fold_of(task_key(trajectory.task), int(folds)) for trajectory in reader]
+        fold_of_record = [fold_of(task_key(trajectory.task), int(folds)) for trajectory in trajectories]
         which = np.array(fold_of_record, int)[examples.episode] == int(number)
     return score_critic(model, examples, row_length=config.row_length, rows=config.rows, which=which)
 
 
-def _quality(reader: ShardReader, made_by: Sequence[Provenance], values: dict[str, np.ndarray]) -> dict[str, Any]:
+def _quality(
+    trajectories: Sequence[Trajectory], shards: Sequence[str], made_by: Sequence[Provenance], values: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """{} if episodes are not labelled. Says which columns are of critics that were trained on episodes that they scored."""
-    if any(trajectory.outcome is None and trajectory.status is not Status.INFRA_ERROR for trajectory in reader):
+    if any(trajectory.outcome is None and trajectory.status is not Status.INFRA_ERROR for trajectory in trajectories):
         return {}
-    quality = critic_quality(read_labels(reader), values)
+    quality = critic_quality(read_labels(trajectories), values)
     for made in made_by:
-        if not made.fold and trained_on(made.checkpoint) & set(reader.sha256):
+        if not made.fold and trained_on(made.checkpoint) & set(shards):
             for name in ({"milestones"} if "milestone_1" in made.columns else set()) | {*made.columns} & set(quality):
                 quality[name]["weak"] = "it scored episodes that it was trained on; train critics on folds of the tasks (recipe.folds)"
     return quality

@@ -5,14 +5,17 @@
 If a run is killed, the same command resumes from the last checkpoint and gives the same numbers.
 """
 
+import contextlib
 import dataclasses
 import sys
 from typing import Annotated, Any, TextIO
 
 from mira_jax import commands, host_memory
 from mira_jax.config import Count, Natural, Positive
+from mira_jax.data.cache import cache_folder
+from mira_jax.data.episodes import Episodes
 from mira_jax.data.packing import Share
-from mira_jax.data.pipeline import DataConfig, batches_of
+from mira_jax.data.pipeline import Batches, DataConfig
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.model_files import digests_of
 from mira_jax.models.config import PRESETS
@@ -112,14 +115,16 @@ def _train(config: TrainConfig) -> int:
         tokenizer, tokenizer_files = setup.open_tokenizer(config.tokenizer, config.init_from, run.path, reader, config.seed)
         tables = [SideTable.read(path) for path in config.data.side_tables]
         _check_tables(config, tables, reader, tokenizer)
-        prepared = recipe.prepare(reader, tables)
-        packed = setup.pack_data(
-            config.data, reader, tokenizer, recipe.examples, prepared.keep, prepared.columns, recipe.reads_responses, prepared.held_out,
-            epochs=config.epochs, updates=config.updates, seed=config.seed,
-        )  # fmt: skip
         model = setup.describe_model(config.model, config.init_from, recipe.heads, tokenizer, config.seed, config.lora)
         lora = lora_run(run.path, config.lora, config.init_from) if config.lora else None
         origin = model_fingerprint(config.init_from) if config.init_from else None
+        cache = cache_folder(config.data.cache, config.out)
+        episodes = Episodes(reader, config.data.prompt, tokenizer, recipe.examples, cache)
+        prepared = recipe.prepare(episodes, tables)
+        packed = setup.pack_data(
+            config.data, episodes.examples, prepared.keep, prepared.columns, recipe.reads_responses, prepared.held_out,
+            epochs=config.epochs, updates=config.updates, seed=config.seed,
+        )  # fmt: skip
         layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate, config.data.row_length)
         _say(setup.describe(packed, model, prepared.summary))
 
@@ -150,7 +155,7 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
     abstract = abstract_state(model.skeleton.params, optimizer)
     checkpoints = Checkpoints(run.path, config.checkpoint.keep)
     rows, at_once = layout.rows(config.data.rows, parts), config.data.rows // parts
-    data = batches_of(Share(packed.train, rows))
+    data = Batches(Share(packed.train, rows))
     step = checkpoints.latest or 0
     params, frozen = model.skeleton.split(model.make_params(layout)) if model.skeleton.frozen or not step else (None, {})
     if step:
@@ -177,7 +182,7 @@ def _fit(config: TrainConfig, run: RunFolder, recipe: Recipe, packed: setup.Pack
 
     if not step:
         update = check_first(update, config.model.dtype, _say)
-    with layout.active():
+    with layout.active(), contextlib.closing(data):
         result = loop.train(
             state,
             step,

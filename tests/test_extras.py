@@ -43,7 +43,7 @@ def test_the_rollout_side_needs_nothing_of_the_training_side(name, tmp_path):
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(name, tmp_path):
     done = without(TRAINING, name, folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: flax, grain, h11, jax, ") and done.stderr.endswith(
+    assert done.stderr.startswith("error: absl, flax, grain, h11, jax, ") and done.stderr.endswith(
         "not installed; pip install 'mira-jax[train]'\n"
     )
 

@@ -1,14 +1,17 @@
 """Files written whole, strict JSON, and one writer in a folder."""
 
+import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 
 import pytest
 
+from mira_jax import files
 from mira_jax.errors import UserError
-from mira_jax.files import parse_json, partial_folder, publish, read_json, sole_writer, to_json, write_atomically
+from mira_jax.files import lock, parse_json, partial_folder, publish, read_json, sha256, sole_writer, to_json, write_atomically
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, {"a": [1.5, math.nan]}, (math.inf, "x")])
@@ -70,3 +73,76 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="not empty"), partial_folder(out) as partial:
         publish(partial, out)
     assert (out / "a").read_text() == "1" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_is_hashed_once_unless_it_changes(tmp_path, monkeypatch):
+    reads = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(files.hashlib, "file_digest", lambda file, name: reads.append(file.name) or digest(file, name))
+    path, link = tmp_path / "a", tmp_path / "link"
+    path.write_bytes(b"one")
+    link.symlink_to(path)
+    assert sha256(path) == sha256(str(path)) == sha256(link) == hashlib.sha256(b"one").hexdigest()
+    assert len(reads) == 1
+    times = path.stat()
+    while path.stat().st_ctime_ns == times.st_ctime_ns:
+        path.write_bytes(b"two")
+    # The same size and the same modification time, as after `cp -p` of a damaged copy.
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_mtime_ns == times.st_mtime_ns
+    assert sha256(path) == hashlib.sha256(b"two").hexdigest() and len(reads) == 2
+
+
+HOLDER = """
+import sys
+from mira_jax.files import lock
+with lock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_lock_is_waited_for_and_ends_with_its_process(tmp_path):
+    path = tmp_path / "folder" / "a.lock"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, path], **pipes) as process:
+        assert process.stdout.readline() == "held\n"
+        waits = []
+
+        def wait():
+            waits.append(process.poll())
+            process.kill()
+
+        with lock(path, wait):
+            assert waits == [None] and path.exists()
+    with lock(path, lambda: waits.append("again")):
+        assert path.exists()
+    assert waits == [None] and not path.exists()
+
+
+def test_a_lock_leaves_no_empty_folders_of_its_own(tmp_path):
+    with lock(tmp_path / "a" / "b" / "c.lock"):
+        pass
+    assert not list(tmp_path.iterdir())
+    with lock(tmp_path / "a" / "b" / "c.lock"):
+        (tmp_path / "a" / "kept").write_text("")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
+
+
+COUNTER = """
+import sys
+from pathlib import Path
+from mira_jax.files import lock
+number = Path(sys.argv[2])
+for _ in range(200):
+    with lock(sys.argv[1]):
+        number.write_text(str(int(number.read_text()) + 1))
+"""
+
+
+def test_a_lock_is_held_by_one_process_at_a_time(tmp_path):
+    (tmp_path / "number").write_text("0")
+    arguments = [sys.executable, "-c", COUNTER, tmp_path / "folder" / "a.lock", tmp_path / "number"]
+    processes = [subprocess.Popen(arguments) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert (tmp_path / "number").read_text() == "600"

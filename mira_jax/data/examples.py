@@ -8,15 +8,20 @@ Shapes: N steps in the reader, E examples, M turns in all examples.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
+
+TOKEN_DTYPE = "<i4"
+"""On disk."""
 
 
 class Turn(NamedTuple):
@@ -66,6 +71,17 @@ class Examples:
     """int32 [N]: the record that each step belongs to."""
     task: np.ndarray
     """int32 [N]: the first record of the step's task. Equal for episodes of the same task (id and seed)."""
+    file: Path | None = None
+    """The file that `tokens` is mapped from (see `map_tokens`), None if `tokens` is in memory. Pickled, mapped examples contain
+    the path in place of the tokens."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return state if self.file is None else state | {"tokens": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tokens = state["tokens"] if state["file"] is None else map_tokens(state["file"])
+        self.__dict__.update(state, tokens=tokens)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -104,10 +120,29 @@ class Examples:
         turns = (self.turn_start,)
         if len(self) != self.steps:
             turns += (self.turn_stop, self.turn_step, self.first_turn)
-        digest = hashlib.sha256()
-        for array in (self.tokens, self.starts, *turns, *more):
+        digest = self._tokens_hash.copy()
+        for array in (self.starts, *turns, *more):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
+
+    @property
+    def tokens_sha256(self) -> str:
+        """SHA-256 of the tokens as little-endian int32."""
+        return self._tokens_hash.hexdigest()
+
+    @functools.cached_property
+    def _tokens_hash(self) -> Any:
+        if self.file is None:
+            return hashlib.sha256(np.ascontiguousarray(self.tokens).data)
+        # Reading the file does not add its pages to the memory of this process, as reading the map would.
+        with open(self.file, "rb") as file:
+            return hashlib.file_digest(file, "sha256")
+
+
+def map_tokens(path: Path) -> np.ndarray:
+    """int32: the tokens of a file of the token cache. Pages are read when they are accessed. Raises OSError."""
+    # An empty file cannot be mapped.
+    return np.memmap(path, TOKEN_DTYPE, "r").view(np.ndarray) if path.stat().st_size else np.zeros(0, np.int32)
 
 
 def one_per_step(

@@ -19,6 +19,7 @@ R are the maxima over the plan, so shapes are constant within a run. A step is a
     COLUMN               BxS    float32  each column of `Prepared.columns`; 0 where masked
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -97,9 +98,12 @@ class PackedBatches(Sequence[Batch]):
             raise UserError("data: no steps to train on")
         self.steps = self._steps_of(chosen)
         """Indices of the packed steps, without the dropped ones."""
-        self._rows: list[np.ndarray] = []
+        self._order = np.zeros(0, np.int64)
+        """The examples of all rows, row after row."""
+        self._row_ends = np.zeros(1, np.int64)
+        """Row i is `_order[_row_ends[i] : _row_ends[i + 1]]`."""
         self._first_row = [0]
-        """The rows of batch k are `_rows[_first_row[k] : _first_row[k + 1]]`."""
+        """The rows of batch k are numbers `_first_row[k]` to `_first_row[k + 1] - 1`."""
         self.epoch_ends: list[int] = []
         """For each whole epoch, the number of batches up to its end."""
         limit = None
@@ -113,9 +117,9 @@ class PackedBatches(Sequence[Batch]):
                 whole = len(self) - (self.epoch_ends[-2] if epoch > 1 else 0)
                 limit = len(self) - whole + max(1, round(whole * (epochs - epoch + 1)))
         self._first_row = self._first_row[: limit + 1]
-        self.steps_per_row = max(int(self._turns_E[row].sum()) for row in self._rows)
+        self.steps_per_row = int(self._sum_rows(self._turns_E).max())
         responses_E = examples.sum_turns((examples.turn_stop - examples.turn_start) * self._packs_M)
-        most = max(int(responses_E[row].sum()) for row in self._rows) if reads_responses else 0
+        most = int(self._sum_rows(responses_E).max()) if reads_responses else 0
         self.responses_per_row = -(-most // ROUND_RESPONSES) * ROUND_RESPONSES
 
     def _lengths(self) -> np.ndarray:
@@ -131,12 +135,14 @@ class PackedBatches(Sequence[Batch]):
     def _plan_epoch(self, chosen: np.ndarray, lengths: np.ndarray, seed: int, epoch: int, shuffle: bool) -> None:
         generator = np.random.default_rng([seed, epoch])
         order = generator.permutation(len(chosen)) if shuffle else np.arange(len(chosen))
-        rows = [chosen[order[row]] for row in first_fit(lengths[order], self.row_length)]
+        rows = list(first_fit(lengths[order], self.row_length))
         if shuffle:
             rows = [rows[index] for index in generator.permutation(len(rows))]
         batches = -(-len(rows) // self.rows)
         sizes = [len(part) for part in np.array_split(np.arange(len(rows)), batches)]
-        self._rows += rows
+        flat = np.fromiter(itertools.chain.from_iterable(rows), np.int64, len(chosen))
+        self._order = np.concatenate([self._order, chosen[order[flat]]])
+        self._row_ends = np.concatenate([self._row_ends, self._row_ends[-1] + np.cumsum([len(row) for row in rows])])
         self._first_row += (self._first_row[-1] + np.cumsum(sizes)).tolist()
         self.epoch_ends.append(len(self))
 
@@ -146,11 +152,16 @@ class PackedBatches(Sequence[Batch]):
     @property
     def packed_steps(self) -> int:
         """Number of steps in all batches. A step is counted each time it occurs."""
-        return sum(int(self._turns_E[row].sum()) for row in self._rows[: self._first_row[-1]])
+        return int(self._turns_E[self._order[: self._row_ends[self._first_row[-1]]]].sum())
+
+    def _sum_rows(self, values_E: np.ndarray) -> np.ndarray:
+        """Sums a quantity of each example over the examples of each row."""
+        return np.add.reduceat(values_E[self._order], self._row_ends[:-1])
 
     def row_examples(self, batch: int) -> list[np.ndarray]:
         """The examples of each non-empty row of a batch."""
-        return self._rows[self._first_row[batch] : self._first_row[batch + 1]]
+        ends = self._row_ends[self._first_row[batch] : self._first_row[batch + 1] + 1].tolist()
+        return [self._order[start:stop] for start, stop in itertools.pairwise(ends)]
 
     def __getitem__(self, batch: int) -> Batch:
         if not 0 <= batch < len(self):

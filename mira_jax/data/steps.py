@@ -1,7 +1,9 @@
 """Converts episodes to examples. By default each step is an example: its prompt and response as tokens."""
 
-import functools
-from collections.abc import Iterator, Sequence
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,44 +23,68 @@ def tokenize(
     *,
     progress: bool = True,
 ) -> Examples:
-    """Reads every episode once and makes its examples, by default with `step_examples`. Deterministic.
+    """Reads every episode once and makes its examples, in memory, by default with `step_examples`. Deterministic.
 
     Raises:
         UserError: see `step_examples`.
     """
-    examples_of = examples_of or step_examples
-    encoder = _Memo(tokenizer)
-    tasks: dict[tuple[str, int], int] = {}
-    parts: list[np.ndarray] = []
-    lengths, turn_counts, turns, usable, successful, episode, task = [], [], [], [], [], [], []
-    for record, trajectory in enumerate(track(reader, "tokenize", "episodes", len(reader), shown=progress)):
-        count, before = len(trajectory.steps), len(usable)
+    builder = ExamplesBuilder(prompt, tokenizer, examples_of or step_examples)
+    for trajectory in track(reader, "tokenize", "episodes", len(reader), shown=progress):
+        builder.add(trajectory)
+    return builder.build()
+
+
+class ExamplesBuilder:
+    """Makes the examples of one episode after another."""
+
+    def __init__(
+        self, prompt: PromptConfig, tokenizer: Tokenizer, examples_of: ExamplesOf, write: Callable[[np.ndarray], Any] | None = None
+    ):
+        """`write` is called with the tokens of each example, int32, which are then not kept. Default: they are kept in memory."""
+        self._parts: list[np.ndarray] = []
+        self._prompt, self._encoder, self._examples_of = prompt, _Memo(tokenizer), examples_of
+        self._write = write or self._parts.append
+        self._tasks: dict[tuple[str, int], int] = {}
+        self._records = 0
+        self._lengths, self._turn_counts = array("q"), array("q")
+        self._turn_step, self._turn_start, self._turn_stop = array("q"), array("i"), array("i")
+        self._usable, self._successful, self._episode, self._task = array("b"), array("b"), array("i"), array("i")
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Makes the examples of the next episode. Raises UserError: see `step_examples`."""
+        record, count, before = self._records, len(trajectory.steps), len(self._usable)
         sound = trajectory.status is not Status.INFRA_ERROR
-        made = examples_of(trajectory, prompt, encoder) if sound else (Example([], [Turn(step, 0, 0)]) for step in range(count))
-        for example in made:
+        empty = (Example([], [Turn(step, 0, 0)]) for step in range(count))
+        for example in self._examples_of(trajectory, self._prompt, self._encoder) if sound else empty:
             if not example.turns or example.turns[-1].stop != len(example.tokens):
                 raise ValueError(f"trajectory {trajectory.id}: an example has no turns, or tokens after its last response")
-            parts.append(np.asarray(example.tokens, np.int32))
-            lengths.append(len(example.tokens))
-            turn_counts.append(len(example.turns))
-            turns += [(before + step, start, stop) for step, start, stop in example.turns]
-        usable += [sound] * count
-        successful += [trajectory.success] * count
-        episode += [record] * count
-        task += [tasks.setdefault((trajectory.task.id, trajectory.task.seed), record)] * count
-    turns_Mx3 = np.array(turns, np.int64).reshape(-1, 3)
-    return Examples(
-        tokens=np.concatenate(parts) if parts else np.zeros(0, np.int32),
-        starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        first_turn=np.concatenate([[0], np.cumsum(turn_counts, dtype=np.int64)]),
-        turn_step=turns_Mx3[:, 0].copy(),
-        turn_start=turns_Mx3[:, 1].astype(np.int32),
-        turn_stop=turns_Mx3[:, 2].astype(np.int32),
-        usable=np.array(usable, bool),
-        successful=np.array(successful, bool),
-        episode=np.array(episode, np.int32),
-        task=np.array(task, np.int32),
-    )
+            self._write(np.asarray(example.tokens, np.int32))
+            self._lengths.append(len(example.tokens))
+            self._turn_counts.append(len(example.turns))
+            for step, start, stop in example.turns:
+                self._turn_step.append(before + step)
+                self._turn_start.append(start)
+                self._turn_stop.append(stop)
+        self._usable.extend([sound] * count)
+        self._successful.extend([trajectory.success] * count)
+        self._episode.extend([record] * count)
+        self._task.extend([self._tasks.setdefault((trajectory.task.id, trajectory.task.seed), record)] * count)
+        self._records += 1
+
+    def build(self) -> Examples:
+        """The examples of all episodes added, without tokens if these were written."""
+        return Examples(
+            tokens=np.concatenate(self._parts) if self._parts else np.zeros(0, np.int32),
+            starts=np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]),
+            first_turn=np.concatenate([[0], np.cumsum(self._turn_counts, dtype=np.int64)]),
+            turn_step=np.array(self._turn_step, np.int64),
+            turn_start=np.array(self._turn_start, np.int32),
+            turn_stop=np.array(self._turn_stop, np.int32),
+            usable=np.array(self._usable, bool),
+            successful=np.array(self._successful, bool),
+            episode=np.array(self._episode, np.int32),
+            task=np.array(self._task, np.int32),
+        )
 
 
 def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Tokenizer) -> Iterator[Example]:
@@ -111,11 +137,23 @@ def _cause(policy: Policy, prompt: PromptConfig, tokenizer: Tokenizer) -> str:
 
 
 class _Memo:
-    """A tokenizer with a cache: consecutive steps share their history, and pages repeat."""
+    """A tokenizer that remembers recent texts: consecutive steps share their history, and pages repeat."""
 
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        self.encode = functools.lru_cache(maxsize=100_000)(tokenizer.encode)
+    def __init__(self, tokenizer: Tokenizer, most: int = 16 * 2**20):
+        """`most`: the number of tokens, of 4 bytes each, and of texts to remember."""
+        self._tokenizer, self._room = tokenizer, most
+        self._recent: OrderedDict[str, array] = OrderedDict()
+
+    def encode(self, text: str) -> list[int]:
+        if (known := self._recent.get(text)) is not None:
+            self._recent.move_to_end(text)
+            return known.tolist()
+        tokens = self._tokenizer.encode(text)
+        self._recent[text] = array("i", tokens)
+        self._room -= len(tokens) + 1
+        while self._room < 0:
+            self._room += len(self._recent.popitem(last=False)[1]) + 1
+        return tokens
 
     def __getattr__(self, name: str):
         return getattr(self._tokenizer, name)

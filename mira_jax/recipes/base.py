@@ -8,11 +8,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from mira_jax.data.episodes import Episodes
 from mira_jax.data.examples import Example
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Trajectory
-from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -49,11 +49,12 @@ class Recipe(Protocol):
         """
         ...
 
-    def prepare(self, reader: ShardReader, tables: Sequence[SideTable]) -> Prepared:
+    def prepare(self, reader: Episodes, tables: Sequence[SideTable]) -> Prepared:
         """Computes the per-step columns and selects the steps, in NumPy, once at the start.
 
         The method has access to all episodes, so a column may compare the attempts at one task (`StepLabels.task`) or depend
-        on the position of the step in its episode (`StepLabels.numbers`).
+        on the position of the step in its episode (`StepLabels.numbers`). Iterate over the reader at most once: each iteration
+        decodes all records.
 
         Raises:
             UserError: the data lacks something that the recipe needs, such as labels or a column of a side table.

@@ -27,7 +27,7 @@ CONFIG = "config.yaml"
 COMPLETE = "complete.json"
 DATA = "data.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-FREE = ("out", "checkpoint", "log_every", "mesh", "distributed")
+FREE = ("out", "checkpoint", "log_every", "mesh", "distributed", "data.workers", "data.cache")
 """Keys that may change when a run is resumed, because they do not affect the results."""
 PLACES = ("data.folders", "data.side_tables", "tokenizer.path")
 """Keys whose paths may change when a run is resumed. Their content is compared instead."""

@@ -11,10 +11,10 @@ import numpy as np
 
 from mira_jax import config as configs
 from mira_jax.config import Count
-from mira_jax.data.examples import ExamplesOf
+from mira_jax.data.examples import Examples
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.pipeline import DataConfig, split
-from mira_jax.data.steps import choose, corpus, tokenize
+from mira_jax.data.steps import choose, corpus
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config, Preset
@@ -107,9 +107,7 @@ class Packed:
 
 def pack_data(
     config: DataConfig,
-    reader: Sequence[Trajectory],
-    tokenizer: Tokenizer,
-    examples_of: ExamplesOf,
+    examples: Examples,
     keep: np.ndarray,
     columns: dict[str, np.ndarray],
     reads_responses: bool,
@@ -119,9 +117,7 @@ def pack_data(
     updates: int | None,
     seed: int,
 ) -> Packed:
-    """Makes all examples and plans all batches. `examples_of` is the recipe's method; `keep`, `columns` and `held_out` are as in its
-    `Prepared`."""
-    examples = tokenize(reader, config.prompt, tokenizer, examples_of)
+    """Plans all batches. `keep`, `columns` and `held_out` are as in `Prepared`, for the steps of `examples`."""
     steps = choose(examples, keep, config.only)
     for name, column in columns.items():
         if not np.isfinite(column[steps]).all():

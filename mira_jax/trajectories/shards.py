@@ -18,7 +18,7 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]: compiled, without type stubs
 
 from mira_jax.errors import UserError
-from mira_jax.files import PART, now, publish, temporary_name, write_atomically
+from mira_jax.files import PART, now, publish, sha256, temporary_name, write_atomically
 from mira_jax.trajectories.records import FORMAT, Trajectory, decode, encode
 
 SPOOL = "spool"
@@ -138,7 +138,7 @@ def write_shard(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
             raise OSError(errno.ENOSPC, "the shard came out short")
         sidecar = Sidecar(
             format=FORMAT, count=len(keys), keys=tuple(keys), ids=tuple(ids), fingerprints=tuple(fingerprints), steps=tuple(steps),
-            sha256=_sha256(temporary), created=now(),
+            sha256=sha256(temporary), created=now(),
         )  # fmt: skip
         publish(temporary, path)
         write_atomically(_sidecar_path(path), json.dumps(msgspec.to_builtins(sidecar), indent=1).encode())
@@ -296,7 +296,7 @@ def _twice(one: Path, other: Path, what: str) -> UserError:
 
 
 def _verify(path: Path, sidecar: Sidecar) -> None:
-    if _sha256(path) != sidecar.sha256:
+    if sha256(path) != sidecar.sha256:
         raise UserError(
             f"{path}: the shard is cut short or altered: its checksum differs from {_sidecar_path(path).name}; "
             "copy both again, or move both out of the folder and make its episodes again"
@@ -324,8 +324,3 @@ def _count(path: Path) -> int:
         return reader.num_records()
     finally:
         reader.close()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mira_jax.data.examples import Examples, one_per_step
 from mira_jax.data.packing import PackedBatches, Share, first_fit
-from mira_jax.data.pipeline import batches_of, split
+from mira_jax.data.pipeline import Batches, split
 from mira_jax.errors import UserError
 
 
@@ -110,12 +110,12 @@ def test_a_step_longer_than_a_row_is_refused_or_counted():
 
 def test_the_iterator_goes_on_from_its_state():
     packed = PackedBatches(examples([(3, 2)] * 12), np.arange(12), {}, row_length=4, rows=2, epochs=3)
-    iterator = batches_of(packed)
+    iterator = Batches(packed)
     for _ in range(5):
         next(iterator)
     state = iterator.get_state()
     rest = [batch["step_id"].tolist() for batch in iterator]
-    again = batches_of(packed)
+    again = Batches(packed)
     again.set_state(state)
     assert [batch["step_id"].tolist() for batch in again] == rest
     assert len(rest) == len(packed) - 5
@@ -123,7 +123,7 @@ def test_the_iterator_goes_on_from_its_state():
 
 def test_processes_share_the_rows_of_a_batch():
     packed = PackedBatches(examples([(3, 2)] * 12), np.arange(12), {}, row_length=4, rows=4)
-    parts = [next(batches_of(Share(packed, rows)))["step_id"] for rows in ([0, 2], [1, 3])]
+    parts = [next(Batches(Share(packed, rows)))["step_id"] for rows in ([0, 2], [1, 3])]
     whole = packed[0]["step_id"]
     assert np.array_equal(parts[0], whole[[0, 2]]) and np.array_equal(parts[1], whole[[1, 3]])
 

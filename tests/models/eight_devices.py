@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mira_jax.data.pipeline import batches_of
+from mira_jax.data.pipeline import Batches
 from mira_jax.models import attention, sequence
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
@@ -123,12 +123,12 @@ def shares() -> dict[str, float]:
     params = init_params(lambda rngs: build(rngs=rngs), 0, None, places)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(folder, keep=1)
-        data = batches_of([{}])
+        data = Batches([{}])
         next(data)
         checkpoints.save(1, TrainState(params, {}, jnp.ones((), jnp.int32)), data)
         checkpoints.close()
         abstract = restored_on.abstract(TrainState(bones.params, {}, jax.ShapeDtypeStruct((), jnp.int32)))
-        restored = Checkpoints(folder, keep=1).restore(abstract, batches_of([{}])).params
+        restored = Checkpoints(folder, keep=1).restore(abstract, Batches([{}])).params
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(params))
     return {"made": share(params), "while made": program.temp_size_in_bytes / whole, "restored": share(restored)}
 

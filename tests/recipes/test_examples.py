@@ -54,8 +54,8 @@ def tokenizer(tokenizer_path):
 
 def pack(recipe, reader, tokenizer, prepared, **keys):
     config = DataConfig(prompt=PROMPT, row_length=1024, rows=16, **keys)
-    arguments = (recipe.examples, prepared.keep, prepared.columns, recipe.reads_responses)
-    return pack_data(config, reader, tokenizer, *arguments, epochs=1, updates=None, seed=0).train
+    examples = tokenize(reader, PROMPT, tokenizer, recipe.examples, progress=False)
+    return pack_data(config, examples, prepared.keep, prepared.columns, recipe.reads_responses, epochs=1, updates=None, seed=0).train
 
 
 def episodes_in_tokens(reader, tokenizer):

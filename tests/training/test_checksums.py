@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mira_jax.data.pipeline import batches_of
+from mira_jax.data.pipeline import Batches
 from mira_jax.errors import UserError
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.weights import shapes
@@ -33,7 +33,7 @@ def state(step: int) -> TrainState:
 
 
 def position(step: int):
-    data = batches_of([{}] * 4)
+    data = Batches([{}] * 4)
     for _ in range(step):
         next(data)
     return data

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mira_jax.data.pipeline import batches_of
+from mira_jax.data.pipeline import Batches
 from mira_jax.errors import UserError
 from mira_jax.train import TrainConfig
 from mira_jax.training.checkpoint import Checkpoints, latest_checkpoint
@@ -45,7 +45,7 @@ def test_a_checkpoint_that_can_not_be_written_is_one_message_and_leaves_nothing(
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
         with pytest.raises(UserError, match=r"could not write .*File too large"), RunFolder(tmp_path / "new", None).writing():
-            checkpoints.save(1, state, batches_of([{}]))
+            checkpoints.save(1, state, Batches([{}]))
             checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -57,9 +57,10 @@ def test_a_run_leaves_what_the_others_read(folder):
 
 
 def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_run(folder):
+    """Also with other numbers of workers, and without the token cache."""
     out = folder / "disturbed"
 
-    process = start(folder, "disturbed")
+    process = start(folder, "disturbed", "data.workers=1")
     try:
         wait_for(lambda: any(step >= 7 for step in checkpoint_steps(out)), process)
     finally:
@@ -68,7 +69,7 @@ def test_killed_stopped_and_started_again_it_has_the_losses_of_an_undisturbed_ru
     assert not (out / "complete.json").exists()
 
     killed = (out / "metrics.jsonl").stat().st_ino
-    process = start(folder, "disturbed")
+    process = start(folder, "disturbed", "data.workers=2", "data.cache=''")
     wait_for(lambda: (out / "metrics.jsonl").stat().st_ino != killed and losses(out)[-1][0] > 9, process)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
