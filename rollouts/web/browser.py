@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Awaitable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from msgspec import Meta
 from playwright.async_api import Browser, BrowserContext, Error, Playwright, async_playwright
@@ -148,7 +148,7 @@ class BrowserPool:
         self._browser: Browser | None = None
         self._lock = asyncio.Lock()
 
-    async def __aenter__(self) -> "BrowserPool":
+    async def __aenter__(self) -> Self:
         """Raises UserError if there is no browser, or it does not start."""
         try:
             for fence in self._fences:
