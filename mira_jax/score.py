@@ -230,7 +230,7 @@ def _stale(found: SideTable, made_by: Sequence[Provenance], keys: Sequence[tuple
     if other_models and not same:
         raise UserError(f"{found.source}: made by {', '.join(other_models)}; choose another out")
     if not found.made_by:
-        return "does not say what made it, as tables of older versions"
+        return "does not record which models computed it (it was written by an older version)"
     if not same:
         return "stale: " + ("; ".join(filter(None, differences)) or "made by another number of models")
     if set(found.shards) != set(shards) or set(zip(found.ids, found.steps.tolist(), strict=True)) != wanted:
