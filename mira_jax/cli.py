@@ -34,7 +34,7 @@ COMMANDS = {
     "collect": Entry("rollouts.collect", "attempt tasks in a browser and write the episodes as shards"),
     "label": Entry("rollouts.label", "decide outcome and milestones of collected episodes"),
     "train": Entry("mira_jax.train", "train a policy or a critic", "train"),
-    "score": Entry("mira_jax.score", "compute log-probs, V and P of every step", "train"),
+    "score": Entry("mira_jax.score", "compute log-probs, V and P of every step, and judge episodes by an ORM", "train"),
     "serve": Entry("mira_jax.serve", "serve a policy as an OpenAI-compatible endpoint", "train"),
     "evaluate": Entry("rollouts.evaluate", "measure a policy on held-out tasks"),
     "compare": Entry("rollouts.compare", "compare two evaluations task by task, or two methods over seeds"),

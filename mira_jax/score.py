@@ -1,12 +1,16 @@
-"""Scores every step of recorded episodes: reference log-probabilities, V(s) and P(s).
+"""Scores recorded episodes: reference log-probabilities, V(s) and P(s) of every step, and the probability of success of every episode.
 
     mira score --set episodes=[runs/demo/rollouts] --policy runs/demo/sft --critic runs/demo/critic --out runs/demo/scores
 
-The command writes side tables, which the training of the actor reads:
+    mira score --set episodes=[runs/demo/rollouts] --orm runs/demo/orm --out runs/demo/scores
+
+The command writes side tables. The training of the actor reads the first two:
 
     OUT/policy.npz   log_prob (nats, end token included), token_count
     OUT/critic.npz   value, potential, milestone_1, ...: one column for each head of the critics
     OUT/critic.json  what the critics are worth, if the episodes are labelled (`mira_jax.recipes.quality`)
+    OUT/orm.npz      success_probability, one row per episode, for its last step
+    OUT/orm.json     agreement of the ORM with the rules, if the episodes are labelled (`mira_jax.recipes.agreement`)
 
 A table records its inputs: weights, prompt, tokenizer, dtype and shards. An existing table is kept if all of these are
 unchanged, so an interrupted command can be resumed. It is recomputed if the model in the same folder or the episodes have
@@ -18,7 +22,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import msgspec
@@ -29,13 +33,16 @@ from mira_jax import config as configs
 from mira_jax.config import Count, Natural
 from mira_jax.data.cache import cache_folder
 from mira_jax.data.episodes import Episodes
+from mira_jax.data.outcomes import outcome_examples
+from mira_jax.data.steps import step_examples
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 from mira_jax.models.precision import Precision, use_precision
 from mira_jax.needs import Needs
+from mira_jax.recipes import agreement
 from mira_jax.recipes.labels import fold_of, read_labels, task_key
 from mira_jax.recipes.quality import critic_quality, describe
-from mira_jax.recipes.scoring import score_critic, score_policy
+from mira_jax.recipes.scoring import score_critic, score_orm, score_policy
 from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
 from mira_jax.training.optimizer import DType
@@ -47,6 +54,10 @@ from mira_jax.trajectories.side_tables import Provenance, SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 POLICY_COLUMNS = ("log_prob", "token_count")
+ORM_COLUMNS = ("success_probability",)
+Kind = Literal["policy", "critic", "orm"]
+Keys = list[tuple[str, int] | None]
+"""(trajectory id, step) for each entry of the step index. None for steps without a row in the table."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -59,6 +70,8 @@ class ScoreConfig:
     critic: str | list[str] | None = None
     """A critic's run, or several runs with different heads, for example one for the value and one for the potential. Of critics that
     were trained on folds of the tasks, name those of all folds."""
+    orm: str | list[str] | None = None
+    """A run of the recipe orm or its export. Of runs that were trained on folds of the tasks, name those of all folds."""
     out: str = ""
     """The folder that the tables are written to."""
     prompt: PromptConfig | None = None
@@ -88,31 +101,41 @@ def main(config: ScoreConfig) -> None:
 
 def _score_all(config: ScoreConfig) -> None:
     reader = ShardReader(config.episodes)
-    tables = [_Table(Path(config.out) / "policy.npz", [config.policy], critic=False)] if config.policy else []
-    if critics := _critics(config):
-        tables.append(_Table(Path(config.out) / "critic.npz", critics, critic=True))
-    models = [pair for table in tables for pair in zip(table.folders, table.made_by(config), strict=True)]
+    tables = [_Table(kind, Path(config.out) / f"{kind}.npz", folders) for kind, folders in _models(config).items() if folders]
+    models = [(table.kind, *pair) for table in tables for pair in zip(table.folders, table.made_by(config), strict=True)]
     cache = cache_folder(config.cache, config.out)
-    episodes: dict[tuple[PromptConfig, str], Episodes] = {}
-    for folder, made in models:
-        if (made.prompt, made.tokenizer) not in episodes:
-            episodes[made.prompt, made.tokenizer] = Episodes(reader, made.prompt, Tokenizer(folder), cache=cache)
+    episodes: dict[Inputs, Episodes] = {}
+    for kind, folder, made in models:
+        if _inputs(kind, made) not in episodes:
+            examples_of = outcome_examples if kind == "orm" else step_examples
+            episodes[_inputs(kind, made)] = Episodes(reader, made.prompt, Tokenizer(folder), examples_of, cache)
     steps = _Steps(reader)
     for table in tables:
         _write(table, reader, episodes, steps, config)
 
 
+Inputs = tuple[bool, PromptConfig, str]
+"""What determines the examples of given episodes: whether they are those of an ORM, the prompt, the tokenizer."""
+
+
+def _inputs(kind: Kind, made: Provenance) -> Inputs:
+    return kind == "orm", made.prompt, made.tokenizer
+
+
 def _check(config: ScoreConfig) -> None:
     if Path(config.out).exists() and not Path(config.out).is_dir():
         raise ConfigError("out", f"{config.out} is not a folder; choose another")
-    if not config.policy and not config.critic:
-        raise ConfigError("policy", "name at least one model to score with, by policy or critic")
+    if not any(_models(config).values()):
+        raise ConfigError("policy", "name at least one model to score with, by policy, critic or orm")
 
 
-def _critics(config: ScoreConfig) -> list[str]:
-    if isinstance(config.critic, str):
-        return [config.critic]
-    return list(config.critic or [])
+def _models(config: ScoreConfig) -> dict[Kind, list[str]]:
+    """The models of each kind."""
+    return {"policy": _several(config.policy), "critic": _several(config.critic), "orm": _several(config.orm)}
+
+
+def _several(folders: str | list[str] | None) -> list[str]:
+    return list(filter(None, [folders] if isinstance(folders, str) else folders or []))
 
 
 class _Steps:
@@ -126,16 +149,16 @@ class _Steps:
         """Reads the episodes at the first call. Raises UserError if there are no steps to score."""
         if not self._bare:
             self._bare = [_bare(trajectory) for trajectory in episodes]
-            if not any(self.keys(())):
+            if not any(self.keys("policy", ())):
                 raise UserError(f"{', '.join(map(str, self._reader.folders))}: no steps to score")
         return self._bare
 
-    def keys(self, episodes: Iterable[Trajectory]) -> list[tuple[str, int] | None]:
-        """(trajectory id, step) for each entry of the step index. None for steps of infrastructure errors, which are not scored."""
-        keys: list[tuple[str, int] | None] = []
+    def keys(self, kind: Kind, episodes: Iterable[Trajectory]) -> Keys:
+        """The keys of the rows. Steps of infrastructure errors are not scored. An ORM scores an episode, at its last step."""
+        keys: Keys = []
         for trajectory in self._bare or self.read(episodes):
-            sound = trajectory.status is not Status.INFRA_ERROR
-            keys += [(trajectory.id, number) if sound else None for number in range(len(trajectory.steps))]
+            sound, count = trajectory.status is not Status.INFRA_ERROR, len(trajectory.steps)
+            keys += [(trajectory.id, step) if sound and (kind != "orm" or step == count - 1) else None for step in range(count)]
         return keys
 
 
@@ -149,59 +172,60 @@ def _bare(trajectory: Trajectory) -> Trajectory:
 class _Table:
     """A side table to write: its models, each with other columns."""
 
+    kind: Kind
     path: Path
     folders: Sequence[str]
-    critic: bool
 
     def made_by(self, config: ScoreConfig) -> list[Provenance]:
-        """The present state of each model. Raises UserError if one is missing, or a head is not of one critic or of one per fold."""
-        made_by = [_provenance(folder, self.critic, config) for folder in self.folders]
-        _check_heads(self.folders, made_by)
+        """The present state of each model. Raises UserError if one is missing, or a column is not of one model or of one per fold."""
+        made_by = [_provenance(folder, self.kind, config) for folder in self.folders]
+        _check_heads(self.kind, self.folders, made_by)
         return made_by
 
 
-def _write(
-    table: _Table, reader: ShardReader, episodes: Mapping[tuple[PromptConfig, str], Episodes], steps: _Steps, config: ScoreConfig
-) -> None:
+def _write(table: _Table, reader: ShardReader, episodes: Mapping[Inputs, Episodes], steps: _Steps, config: ScoreConfig) -> None:
     """Scores with each model and writes all columns to one table, unless the existing table is current."""
     path, made_by = table.path, table.made_by(config)
     if path.exists():
         # The examples are not needed yet, and perhaps not at all.
-        stale = _stale(SideTable.read(path), made_by, steps.keys(reader), reader.sha256)
+        stale = _stale(SideTable.read(path), made_by, steps.keys(table.kind, reader), reader.sha256)
         if not stale:
             print(f"{path}: complete")
             return
         print(f"{path}: {stale}; scored anew")
     values: dict[str, np.ndarray] = {}
     for folder, made in zip(table.folders, made_by, strict=True):
-        for column, scores in _score(folder, made, episodes[made.prompt, made.tokenizer], steps, config).items():
+        for column, scores in _score(table.kind, folder, made, episodes[_inputs(table.kind, made)], steps, config).items():
             values[column] = np.where(np.isnan(scores), values[column], scores) if column in values else scores
     if made_by != table.made_by(config):
         raise UserError(
             f"{', '.join(table.folders)}: a new checkpoint was saved meanwhile; run the same command again once training is over"
         )
-    quality = _quality(steps.read(reader), reader.sha256, made_by, values) if table.critic else {}
-    keys = steps.keys(reader)
+    quality = _quality(table.kind, steps.read(reader), reader.sha256, made_by, values)
+    keys = steps.keys(table.kind, reader)
     sound = np.array([key is not None for key in keys])
     values = {name: column[sound] for name, column in values.items()}
     scored = [key for key in keys if key]
     ids, numbers = [key[0] for key in scored], np.array([key[1] for key in scored])
     SideTable(ids, numbers, values, made_by, reader.sha256, quality=quality).write(path)
-    print(f"{path}: {len(scored):,} steps; {_describe(values)}")
+    print(f"{path}: {len(scored):,} {'episodes' if table.kind == 'orm' else 'steps'}; {_describe(values)}")
     if quality:
         write_atomically(path.with_suffix(".json"), to_json(quality).encode())
-        print("\n".join(describe(quality)))
+        print("\n".join(agreement.describe(quality[ORM_COLUMNS[0]]) if table.kind == "orm" else describe(quality)))
 
 
-def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
+def _provenance(folder: str, kind: Kind, config: ScoreConfig) -> Provenance:
     sizes, heads = load_config(folder)
-    if bool(heads) != critic:
-        raise ConfigError("critic" if critic else "policy", f"{folder} holds a {'critic' if heads else 'policy'}")
+    if bool(heads) != (kind == "critic"):
+        raise ConfigError(kind, f"{folder} holds a {'critic' if heads else 'policy'}")
+    recipe = (_section(folder, "recipe") or {}).get("name")
+    if kind == "orm" and recipe not in (None, "orm"):
+        raise ConfigError("orm", f"{folder} was trained by the recipe {recipe}; name a run of the recipe orm")
     tokenizer = Tokenizer(folder)
     tokenizer.fit(sizes.vocabulary_size, folder)
     fingerprint, base = weights_identity(folder)
     return Provenance(
-        columns=heads or POLICY_COLUMNS,
+        columns=heads or (ORM_COLUMNS if kind == "orm" else POLICY_COLUMNS),
         checkpoint=checkpoint_id(folder),
         fingerprint=fingerprint,
         base=base,
@@ -214,7 +238,7 @@ def _provenance(folder: str, critic: bool, config: ScoreConfig) -> Provenance:
     )
 
 
-def _stale(found: SideTable, made_by: Sequence[Provenance], keys: Sequence[tuple[str, int] | None], shards: Sequence[str]) -> str:
+def _stale(found: SideTable, made_by: Sequence[Provenance], keys: Keys, shards: Sequence[str]) -> str:
     """The reason why the table must be recomputed, or "" if it is current.
 
     Raises:
@@ -242,8 +266,9 @@ def _folder(checkpoint: str) -> str:
     return os.path.realpath(checkpoint.rpartition("@")[0] or checkpoint)
 
 
-def _check_heads(folders: Sequence[str], made_by: Sequence[Provenance]) -> None:
-    """Each head must come from one critic, or from one critic for each fold. Raises ConfigError."""
+def _check_heads(kind: Kind, folders: Sequence[str], made_by: Sequence[Provenance]) -> None:
+    """Each column must come from one model, or from one model for each fold. Raises ConfigError."""
+    word = "head" if kind == "critic" else "column"
     for column in sorted({column for made in made_by for column in made.columns}):
         makers = [(folder, made.fold) for folder, made in zip(folders, made_by, strict=True) if column in made.columns]
         folds = [fold for _, fold in makers]
@@ -252,36 +277,46 @@ def _check_heads(folders: Sequence[str], made_by: Sequence[Provenance]) -> None:
         if sorted(folds) == sorted(wanted):
             continue
         if missing := sorted(set(wanted) - set(folds)):
-            raise ConfigError("critic", f"the head {column} lacks the fold {', '.join(missing)}; train that critic and name it too")
-        raise ConfigError("critic", f"{makers[-1][0]} and another both have the head {column}; name one critic per head, or one per fold")
+            raise ConfigError(kind, f"the {word} {column} lacks the fold {', '.join(missing)}; train that {kind} and name it too")
+        raise ConfigError(kind, f"{makers[-1][0]} and another both have the {word} {column}; name one {kind} per {word}, or one per fold")
 
 
-def _score(folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig) -> dict[str, np.ndarray]:
+def _score(kind: Kind, folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig) -> dict[str, np.ndarray]:
     model, _ = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
     trajectories = steps.read(episodes)  # the same iteration makes the examples
     examples = episodes.examples
-    if made.columns == POLICY_COLUMNS:
+    if kind == "policy":
         return score_policy(model, examples, row_length=config.row_length, rows=config.rows)
     which = None
     if made.fold:
         number, _, folds = made.fold.partition(" of ")
         fold_of_record = [fold_of(task_key(trajectory.task), int(folds)) for trajectory in trajectories]
         which = np.array(fold_of_record, int)[examples.episode] == int(number)
-    return score_critic(model, examples, row_length=config.row_length, rows=config.rows, which=which)
+    score = score_orm if kind == "orm" else score_critic
+    return score(model, examples, row_length=config.row_length, rows=config.rows, which=which)
 
 
 def _quality(
-    trajectories: Sequence[Trajectory], shards: Sequence[str], made_by: Sequence[Provenance], values: dict[str, np.ndarray]
+    kind: Kind, trajectories: Sequence[Trajectory], shards: Sequence[str], made_by: Sequence[Provenance], values: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """{} if episodes are not labelled. Says which columns are of critics that were trained on episodes that they scored."""
-    if any(trajectory.outcome is None and trajectory.status is not Status.INFRA_ERROR for trajectory in trajectories):
+    """{} if episodes are not labelled. Says which columns are of models that were trained on episodes that they scored."""
+    labelled = all(trajectory.outcome is not None or trajectory.status is Status.INFRA_ERROR for trajectory in trajectories)
+    if kind == "policy" or not labelled:
         return {}
-    quality = critic_quality(read_labels(trajectories), values)
+    quality = _orm_quality(trajectories, values) if kind == "orm" else critic_quality(read_labels(trajectories), values)
     for made in made_by:
         if not made.fold and trained_on(made.checkpoint) & set(shards):
             for name in ({"milestones"} if "milestone_1" in made.columns else set()) | {*made.columns} & set(quality):
-                quality[name]["weak"] = "it scored episodes that it was trained on; train critics on folds of the tasks (recipe.folds)"
+                quality[name]["weak"] = f"it scored episodes that it was trained on; train {kind}s on folds of the tasks (recipe.folds)"
     return quality
+
+
+def _orm_quality(trajectories: Sequence[Trajectory], values: dict[str, np.ndarray]) -> dict[str, Any]:
+    (column,) = ORM_COLUMNS
+    episodes = [trajectory for trajectory in trajectories if trajectory.steps]
+    last = np.cumsum([len(trajectory.steps) for trajectory in episodes]) - 1
+    found = agreement.agreement(episodes, values[column][last])
+    return {column: found} if found else {}
 
 
 def trained_on(checkpoint: str) -> set[str]:
@@ -297,7 +332,7 @@ def _prompt(folder: str) -> PromptConfig:
 
 
 def _fold(folder: str) -> str:
-    """The fold that the critic of a run holds out, as in `Provenance.fold`."""
+    """The fold that a run holds out, as in `Provenance.fold`."""
     recipe = _section(folder, "recipe") or {}
     return f"{recipe.get('fold', 0)} of {recipe['folds']}" if recipe.get("folds") else ""
 
@@ -316,7 +351,7 @@ def _section(folder: str, *keys: str) -> dict[str, Any] | None:
 
 
 def _describe(columns: dict[str, np.ndarray]) -> str:
-    parts = [f"mean {name} {columns[name].mean():.3f}" for name in ("log_prob", "value", "potential") if name in columns]
+    parts = [f"mean {name} {columns[name].mean():.3f}" for name in ("log_prob", "value", "potential", *ORM_COLUMNS) if name in columns]
     if "log_prob" in columns:
         parts.append(f"median perplexity {np.median(perplexity(columns['log_prob'], columns['token_count'])):.3f}")
     return ", ".join(parts)
@@ -325,11 +360,11 @@ def _describe(columns: dict[str, np.ndarray]) -> str:
 def needs(config: ScoreConfig, found: Needs) -> None:
     for number, folder in enumerate(config.episodes):
         found.shards(f"episodes.{number}", folder)
-    for key, folders in (("policy", [config.policy]), ("critic", _critics(config))):
-        for folder in filter(None, folders):
-            if found.input(key, folder):
-                with found.attempt(key):
-                    _provenance(folder, key == "critic", config)
+    for kind, folders in _models(config).items():
+        for folder in folders:
+            if found.input(kind, folder):
+                with found.attempt(kind):
+                    _provenance(folder, kind, config)
     found.output("out", config.out)
     if config.out:
         with found.attempt():
@@ -337,7 +372,7 @@ def needs(config: ScoreConfig, found: Needs) -> None:
 
 
 REQUIRED = {"episodes": "name at least one folder of episodes", "out": "name a folder for the tables"}
-COMMAND = commands.Command("score", main, ScoreConfig, __doc__, flags=("policy", "critic", "out"), required=REQUIRED, needs=needs)
+COMMAND = commands.Command("score", main, ScoreConfig, __doc__, flags=("policy", "critic", "orm", "out"), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

@@ -1,6 +1,8 @@
 """Labels collected episodes: the outcome of each, and its milestones after every step. It needs no site and no browser.
 
 mira label --folder runs/demo/demonstrations --out runs/demo/demonstrations-labelled
+
+With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md). Milestones are always decided by rule.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.engine.needs import suite_needs
 from rollouts.engine.worker import SuiteConfig
+from rollouts.labels.judge import JudgeConfig, judge_needs, make_judge
 from rollouts.labels.outcome import label_folder
 from rollouts.suites import make_suite
 
@@ -25,13 +28,17 @@ class LabelConfig:
     """Output folder of the labelled episodes."""
     suite: SuiteConfig = dataclasses.field(default_factory=SuiteConfig)
     """The suite that the episodes were collected with."""
+    judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
+    """What decides the outcomes."""
     overwrite: bool = False
     """Replaces the contents of `out`."""
 
 
 def main(config: LabelConfig) -> int:
     suite = make_suite(config.suite.name, **config.suite.options)
-    if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, to_tree(config.suite)):
+    settings = to_tree(config.suite) | ({"judge": to_tree(config.judge)} if config.judge.kind != "rule" else {})
+    judge = make_judge(config.judge, suite)
+    if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge):
         print(f"{config.out}: labelled already")
         return 0
     labelled = ShardReader(config.out)
@@ -44,6 +51,7 @@ def needs(config: LabelConfig, found: Needs) -> None:
     found.shards("folder", config.folder)
     found.output("out", config.out)
     suite_needs(config.suite, found)
+    judge_needs(config.judge, found)
 
 
 REQUIRED = {

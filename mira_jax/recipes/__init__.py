@@ -16,6 +16,7 @@ from mira_jax.recipes.objectives import OBJECTIVES
 RECIPES: dict[str, str | dict[str, str]] = {
     "sft": "mira_jax.recipes.objectives.sft:SFT",
     "critic": "mira_jax.recipes.critic:CriticRecipe",
+    "orm": "mira_jax.recipes.orm:ORM",
     "actor": OBJECTIVES,
 }
 """`recipe.name` to module and class, imported on first use. If there are several objectives, `recipe.objective` selects one."""

@@ -33,6 +33,8 @@ class StepLabels:
     """bool [N]: false for trajectories that ended in an infrastructure error, which are no evidence about the policy."""
     success: np.ndarray
     """bool [N]: the outcome of the step's trajectory."""
+    by_rule: np.ndarray
+    """bool [N]: whether a rule decided that outcome."""
     progress: np.ndarray
     """float32 [N]: p* of the state before the step; NaN where the trajectory has no milestones."""
     ordered: np.ndarray
@@ -77,7 +79,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
     ids: list[str] = []
     tasks: dict[str, int] = {}
     templates: list[str] = []
-    numbers, task, last, sound, success = [], [], [], [], []
+    numbers, task, last, sound, success, by_rule = [], [], [], [], [], []
     milestones: list[_Milestones] = []
     for trajectory in reader:
         count = len(trajectory.steps)
@@ -96,6 +98,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
         last += [False] * (count - 1) + [True]
         sound += [is_sound] * count
         success += [trajectory.success] * count
+        by_rule += [trajectory.outcome is not None and trajectory.outcome.source == "rule"] * count
         milestones.append(_milestones(trajectory if is_sound else None, count))
     most = max((part.done.shape[1] for part in milestones), default=0)
     return StepLabels(
@@ -107,6 +110,7 @@ def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
         last=np.array(last, bool),
         sound=np.array(sound, bool),
         success=np.array(success, bool),
+        by_rule=np.array(by_rule, bool),
         progress=_joined([part.progress for part in milestones], np.float32),
         ordered=_joined([part.ordered for part in milestones], np.float32),
         before_last_milestone=_joined([part.before_last for part in milestones], bool),

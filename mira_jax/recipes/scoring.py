@@ -1,4 +1,4 @@
-"""Computes log pi(a|s), V(s) and P(s) for every step with a policy or a critic, in the order of the step index."""
+"""Computes log pi(a|s), V(s), P(s) for every step, and the probability of success of every episode, in the order of the step index."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +10,7 @@ from flax import nnx
 from mira_jax.data.examples import Examples
 from mira_jax.data.packing import PackedBatches
 from mira_jax.progress import track
-from mira_jax.training.log_probs import response_log_probs, sum_by_step
+from mira_jax.training.log_probs import answer_log_probs, response_log_probs, sum_by_step
 
 ROUND_LENGTH = 64
 
@@ -48,6 +48,23 @@ def score_critic(
     return _score(model, score, examples, row_length, rows, reads_responses=False, title="critic", which=which)
 
 
+def score_orm(
+    model: nnx.Module, examples: Examples, *, row_length: int = 0, rows: int = 8, which: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """`success_probability`, P(YES) / (P(YES) + P(NO)), at the last step of each episode; float32 [N], NaN elsewhere.
+
+    Args:
+        examples: made with `mira_jax.data.outcomes.outcome_examples`.
+        which: bool [N], the steps whose episodes to score. Default: all.
+    """
+
+    def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        yes_BxS, no_BxS = answer_log_probs(model, batch)
+        return {"success_probability": jax.nn.sigmoid(yes_BxS - no_BxS)}
+
+    return _score(model, score, examples, row_length, rows, reads_responses=True, title="orm", which=which)
+
+
 def _score(
     model: nnx.Module,
     score: Callable,
@@ -61,7 +78,8 @@ def _score(
     steps = np.flatnonzero(examples.usable if which is None else examples.usable & which)
     if not row_length:
         lengths = examples.prompt_lengths + (examples.response_lengths - 1 if reads_responses else 0)
-        row_length = -(-int(lengths[steps].max(initial=1)) // ROUND_LENGTH) * ROUND_LENGTH
+        longest = lengths[np.isin(examples.turn_step[examples.first_turn[1:] - 1], steps)].max(initial=1)
+        row_length = -(-int(longest) // ROUND_LENGTH) * ROUND_LENGTH
     packed = PackedBatches(examples, steps, {}, row_length=row_length, rows=rows, shuffle=False, reads_responses=reads_responses)
     graph, state = nnx.split(model)
     compiled = jax.jit(lambda state, batch: score(nnx.merge(graph, state), batch))

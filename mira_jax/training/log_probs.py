@@ -23,6 +23,17 @@ def response_log_probs(model, batch: Mapping[str, Array], chunk_logits: int = CH
     return token_log_probs(model, hidden_BxRxD, batch["response_targets"], chunk_logits) * batch["response_mask"]
 
 
+def answer_log_probs(model, batch: Mapping[str, Array]) -> tuple[Array, Array]:
+    """(log P(YES), log P(NO)) after the prompt of each example, BxS fp32 each, over the full vocabulary. Undefined where masked.
+
+    `batch` contains examples of `mira_jax.data.outcomes`, whose responses are the tokens of YES and of NO.
+    """
+    hidden_BxSxD = model(batch["tokens"], batch["positions"], batch["segment_ids"], index_BxR=batch["last_prompt_index"])
+    rows, steps = batch["last_prompt_index"].shape
+    answers_BxSx2 = batch["response_targets"][:, : 2 * steps].reshape(rows, steps, 2)
+    return token_log_probs(model, hidden_BxSxD, answers_BxSx2[..., 0]), token_log_probs(model, hidden_BxSxD, answers_BxSx2[..., 1])
+
+
 def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits: int = CHUNK_LOGITS) -> Array:
     """log softmax(logits(hidden))[target], BxR fp32, in chunks along R. The backward pass recomputes the logits of each chunk."""
 

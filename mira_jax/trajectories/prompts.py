@@ -91,13 +91,36 @@ def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConf
     form = _Compact if config.version == "compact" else _WebRL
     head, tail_head, tail = form.frame(intent, len(past), tokenizer)
     history = [form.round(index, turn, tokenizer) for index, turn in enumerate(past)]
+    return fit(head, history, tail_head, page, tail, config, tokenizer, intent)
+
+
+def fit(
+    head: list[int],
+    history: Sequence[list[int]],
+    tail_head: list[int],
+    page: str,
+    tail: list[int],
+    config: PromptConfig,
+    tokenizer: Tokenizer,
+    intent: str,
+) -> list[int]:
+    """Joins the parts in at most `config.max_tokens` tokens: removes the oldest parts of the history first, then cuts the page.
+
+    Args:
+        head, tail_head, tail: the tokens before the history, before the page, and after the page.
+        history: the tokens of each part of the history, oldest first.
+        intent: the instruction, for the message.
+
+    Raises:
+        UserError: the parts without history and page are longer than `config.max_tokens`.
+    """
     page_tokens = tokenizer.encode(page)
     notice, cut = tokenizer.encode(HISTORY_CUT), tokenizer.encode(PAGE_CUT)
     room = config.max_tokens - len(head) - len(tail_head) - len(tail)
     if room <= len(notice) + len(cut):
         raise UserError(f"prompt.max_tokens: {config.max_tokens} leaves no room for a page after the task {intent[:60]!r}")
 
-    lengths = [len(turn) for turn in history]
+    lengths = [len(part) for part in history]
     dropped = 0
     while dropped < len(history) and sum(lengths[dropped:]) + bool(dropped) * len(notice) + len(page_tokens) > room:
         dropped += 1
@@ -108,7 +131,8 @@ def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConf
     return [*head, *past_tokens, *tail_head, *page_tokens, *tail]
 
 
-def _feedback(error: str | None) -> str:
+def feedback(error: str | None) -> str:
+    """The line that shows a response's error to the model, "" without one."""
     return f"Error: {error}\n" if error else ""
 
 
@@ -127,7 +151,7 @@ class _WebRL:
         start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id, *tokenizer.encode("\n")]
         page = [*start, *tokenizer.encode(f"user\nRound {index}\n{OLD_PAGE}"), *end]
         response = [*start, *tokenizer.encode("model\n"), *tokenizer.encode(turn.response), *end]
-        return [*page, *response, *tokenizer.encode(_feedback(turn.error))]
+        return [*page, *response, *tokenizer.encode(feedback(turn.error))]
 
 
 class _Compact:
@@ -140,4 +164,4 @@ class _Compact:
 
     @staticmethod
     def round(index: int, turn: Round, tokenizer: Tokenizer) -> list[int]:
-        return [*tokenizer.encode(turn.response), *tokenizer.encode("\n"), *tokenizer.encode(_feedback(turn.error))]
+        return [*tokenizer.encode(turn.response), *tokenizer.encode("\n"), *tokenizer.encode(feedback(turn.error))]

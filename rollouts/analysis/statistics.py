@@ -9,10 +9,11 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from mira_jax.intervals import normal_quantile, wilson
 
 RATE_INTERVAL = "Wilson's score interval, with the effective number of tasks"
 """Method of `rate_interval`."""
@@ -52,19 +53,6 @@ def rate_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, n
     variance = ((x * x).sum(-1) + PRIOR_TASKS) / total - prior_mean**2
     effective = _effective(n, prior_mean * (1 - prior_mean), variance, level)
     return wilson(mean * n, n, level, np.where(((x == 0) | (x == 1)).all(-1), n, effective))
-
-
-def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95, effective: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval of a success probability, (low, high) in [0, 1].
-
-    With p = successes / n, z the normal quantile at (1 + level) / 2 and m = `effective` (n if None):
-    (p + z^2/2m +- z sqrt(p (1 - p) / m + z^2 / 4m^2)) / (1 + z^2/m)    (Wilson 1927).
-    """
-    p, m = np.asarray(successes, float) / n, np.asarray(n if effective is None else effective, float)
-    z = normal_quantile(level)
-    centre, scale = p + z * z / (2 * m), 1 + z * z / m
-    half = z * np.sqrt(p * (1 - p) / m + z * z / (4 * m * m))
-    return np.where(p == 0, 0.0, (centre - half) / scale), np.where(p == 1, 1.0, (centre + half) / scale)
 
 
 def difference_interval(differences: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -151,11 +139,6 @@ def pass_at_k(attempts: int, successes: int, k: int) -> float:
     if not 1 <= k <= attempts:
         raise ValueError(f"k = {k}: expected 1 to the number of attempts, {attempts}")
     return 1 - math.comb(attempts - successes, k) / math.comb(attempts, k)
-
-
-def normal_quantile(level: float) -> float:
-    """z with P(|Z| <= z) = level, Z standard normal."""
-    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 @functools.lru_cache(maxsize=256)

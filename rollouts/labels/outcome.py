@@ -1,8 +1,8 @@
-"""Labels recorded episodes by rule: the outcome, and the milestones after every step. It needs no site."""
+"""Labels recorded episodes: the outcome, by a judge, and the milestones after every step, by rule. It needs no site."""
 
 import contextlib
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,48 @@ from mira_jax import config
 from mira_jax.errors import UserError
 from mira_jax.files import PART, publish, sole_writer, write_atomically
 from mira_jax.progress import track
-from mira_jax.trajectories.records import Status, Trajectory
+from mira_jax.trajectories.records import Outcome, Status, Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
+from rollouts.labels.judge import OutcomeJudge, Rules
 from rollouts.suites import Suite
 
 PER_SHARD = 1024
+AT_ONCE = 64
+"""Number of episodes that are given to the judge at once."""
 SETTINGS = "label.yaml"
 """File with the settings with which a folder was labelled."""
 
 
 def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
-    """Returns the trajectory with its outcome, subgoals and milestones. An episode lost to an infrastructure error gets none of them."""
+    """Returns the trajectory with its outcome, subgoals and milestones, by the rules of the suite. An episode lost to an infrastructure
+    error gets none of them."""
+    (outcome,) = Rules(suite).outcomes([trajectory])
+    return _with_labels(trajectory, suite, outcome)
+
+
+def _with_labels(trajectory: Trajectory, suite: Suite, outcome: Outcome | None) -> Trajectory:
     if trajectory.status is Status.INFRA_ERROR:
         return msgspec.structs.replace(trajectory, outcome=None)
     subgoals, reached = suite.milestones(trajectory)
     if len(reached) != len(trajectory.steps) or any(len(row) != len(subgoals) for row in reached):
         raise ValueError(f"{trajectory.task.id}: the suite's milestones do not match the episode's steps and subgoals")
     steps = tuple(msgspec.structs.replace(step, milestones=row) for step, row in zip(trajectory.steps, reached, strict=True))
-    return msgspec.structs.replace(trajectory, subgoals=subgoals, steps=steps, outcome=suite.judge(trajectory))
+    return msgspec.structs.replace(trajectory, subgoals=subgoals, steps=steps, outcome=outcome)
 
 
-def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False, settings: Mapping[str, Any] | None = None) -> bool:
+def label_folder(
+    folder: Path,
+    out: Path,
+    suite: Suite,
+    overwrite: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    judge: OutcomeJudge | None = None,
+) -> bool:
     """Labels all packed episodes of `folder` into shards in `out`. The output appears atomically.
 
     Args:
-        settings: name and options of `suite`, written with the labels. Default: its name.
+        settings: name and options of `suite`, and those of `judge`, written with the labels. Default: the name of the suite.
+        judge: what decides the outcomes. Default: the rules of the suite.
 
     Returns:
         False if `out` already contains the labels of exactly these episodes with these settings. It is then left unchanged.
@@ -63,7 +80,7 @@ def label_folder(folder: Path, out: Path, suite: Suite, overwrite: bool = False,
     with sole_writer(temporary, f"labels of {out}"):
         _empty(temporary)
         try:
-            with contextlib.closing(_labelled(reader, suite)) as labelled:
+            with contextlib.closing(_labelled(reader, suite, judge or Rules(suite))) as labelled:
                 for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
                     count = min(PER_SHARD, len(reader) - start)
                     write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
@@ -89,13 +106,18 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def _labelled(reader: ShardReader, suite: Suite) -> Generator[Trajectory, None, None]:
-    for trajectory in track(map(reader.__getitem__, range(len(reader))), "labels", "episodes", len(reader)):
-        if trajectory.task.suite != suite.name:
-            raise UserError(
-                f"{trajectory.task.id}: an episode of the suite {trajectory.task.suite!r}, not of {suite.name!r}; set suite.name"
-            )
-        yield label(trajectory, suite)
+def _labelled(reader: ShardReader, suite: Suite, judge: OutcomeJudge) -> Generator[Trajectory, None, None]:
+    for trajectory, outcome in track(_judged(reader, suite, judge), "labels", "episodes", len(reader)):
+        yield _with_labels(trajectory, suite, outcome)
+
+
+def _judged(reader: ShardReader, suite: Suite, judge: OutcomeJudge) -> Iterator[tuple[Trajectory, Outcome | None]]:
+    for start in range(0, len(reader), AT_ONCE):
+        trajectories = [reader[index] for index in range(start, min(start + AT_ONCE, len(reader)))]
+        for task in (trajectory.task for trajectory in trajectories):
+            if task.suite != suite.name:
+                raise UserError(f"{task.id}: an episode of the suite {task.suite!r}, not of {suite.name!r}; set suite.name")
+        yield from zip(trajectories, judge.outcomes(trajectories), strict=True)
 
 
 def is_labelled(folder: Path, out: Path, settings: Mapping[str, Any]) -> bool:
@@ -116,5 +138,5 @@ def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> 
     if not path.exists():
         return "does not record the settings of its labels (it was written by an older version)"
     if not config.same(yaml.safe_load(path.read_text(encoding="utf-8")), dict(settings)):
-        return "was labelled with other settings of the suite"
+        return "was labelled with other settings of the suite or the judge"
     return ""

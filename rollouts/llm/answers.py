@@ -67,6 +67,16 @@ def answer(response: httpx.Response) -> Completion:
     return _read(response, lambda choice: choice["message"]["content"])
 
 
+def echoed(response: httpx.Response) -> list[list[float | None]]:
+    """Parses a response of /completions with `echo`: for each prompt, the log-probability of each of its tokens. Raises ValueError."""
+    try:
+        choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
+        lists = [choice["logprobs"]["token_logprobs"] for choice in choices]
+        return [[None if value is None else float(value) for value in values] for values in lists]
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__} {error}: no log-probabilities of the prompt in {response.text[:200]!r}") from None
+
+
 def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion:
     """Raises ValueError."""
     try:

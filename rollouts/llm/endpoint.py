@@ -2,12 +2,13 @@
 
 import asyncio
 import dataclasses
+import math
 import os
 import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import httpx
 
@@ -18,6 +19,7 @@ from rollouts.llm import answers
 from rollouts.llm.answers import Card, Completion
 from rollouts.text import scrub
 
+Answer = TypeVar("Answer")
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 403, 404})
 _INVALID = frozenset({400, 422})
@@ -189,7 +191,25 @@ class Endpoint:
         }
         return await self._send("chat/completions", body, answers.answer)
 
-    async def _send(self, path: str, body: Mapping[str, Any], read: Callable[[httpx.Response], Completion]) -> Completion:
+    async def last_log_probs(self, prompts: Sequence[Sequence[int]]) -> list[float]:
+        """The log-probability of the last token of each prompt, given the tokens before it, in nats, at temperature 1.
+
+        Nothing is sampled: the prompts are echoed with their log-probabilities.
+
+        Raises:
+            EndpointError: no usable response after all retries.
+            UserError: the endpoint rejects the key or the model, or does not report one log-probability per token.
+        """
+        ids = [list(prompt) for prompt in prompts]
+        body = {"model": self.model, "prompt": ids, "max_tokens": 0, "temperature": 1.0, "echo": True, "logprobs": 0}
+        found = await self._send("completions", body, answers.echoed)
+        last = [values[-1] if len(values) == len(prompt) else None for values, prompt in zip(found, ids, strict=False)]
+        numbers = [value for value in last if value is not None and math.isfinite(value)]
+        if len(numbers) < len(ids):
+            raise UserError(f"{self.config.base_url}: does not report the log-probability of each token of an echoed prompt")
+        return numbers
+
+    async def _send(self, path: str, body: Mapping[str, Any], read: Callable[[httpx.Response], Answer]) -> Answer:
         failure = ""
         for attempt in range(self.config.retries + 1):
             wait = 0.0
@@ -199,7 +219,8 @@ class Endpoint:
                     # The client's own timeout limits only the time between two reads, so a slow stream of bytes would never time out.
                     response = await asyncio.wait_for(self._open().post(path, json=body), self.config.timeout)
                 if response.status_code == 200:
-                    return self._without_key(read(response))
+                    found = read(response)
+                    return self._without_key(found) if isinstance(found, Completion) else found
                 failure = self._shown(answers.failure(response))
                 if response.status_code in _REFUSED:
                     raise UserError(f"{self.config.base_url}: {failure}")

@@ -10,7 +10,7 @@ from mira_jax.recipes import make_recipe, options_of, recipe_class
 from mira_jax.recipes.objectives import OBJECTIVES
 from tests.recipes.objectives.scored import Batch, actor
 
-SECTIONS = [{"name": "sft"}, {"name": "critic"}, *({"name": "actor", "objective": objective} for objective in OBJECTIVES)]
+SECTIONS = [{"name": "sft"}, {"name": "critic"}, {"name": "orm"}, *({"name": "actor", "objective": objective} for objective in OBJECTIVES)]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.get("objective", section["name"]))

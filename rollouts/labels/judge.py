@@ -1,0 +1,132 @@
+"""What decides the outcome of recorded episodes: the rules of their suite, or an outcome reward model (ORM) behind an endpoint."""
+
+import asyncio
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, Protocol
+
+from msgspec import Meta
+
+from mira_jax.errors import ConfigError, UserError
+from mira_jax.needs import Needs
+from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids
+from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.records import Outcome, Status, Trajectory
+from mira_jax.trajectories.tokenizer import Tokenizer
+from rollouts.errors import EndpointError
+from rollouts.llm.endpoint import Endpoint, EndpointConfig
+from rollouts.llm.probe import ask_completion, quick
+from rollouts.suites import Suite
+
+KEPT = "the episodes are kept, the same command judges them"
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    kind: Literal["rule", "orm"] = "rule"
+    """rule: the evaluators of the suite. orm: an outcome reward model, a run of the recipe orm that `endpoint` serves."""
+    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
+    """orm: the server of the model."""
+    tokenizer: str = ""
+    """orm: the folder of the model, for its tokenizer. Required."""
+    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    """orm: how an episode is turned into a prompt. Set this to `data.prompt` of the model's run."""
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """orm: an episode is a success if the probability P(YES) / (P(YES) + P(NO)) is at least this."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "orm" and not self.tokenizer:
+            raise ConfigError("tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
+
+
+class OutcomeJudge(Protocol):
+    def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
+        """Yields the outcome of each trajectory, in order. None after an infrastructure error, and where the judge gave no verdict."""
+        ...
+
+
+def make_judge(config: JudgeConfig, suite: Suite) -> OutcomeJudge:
+    """Raises UserError if the tokenizer cannot be read or used."""
+    return OutcomeRewardModel(config) if config.kind == "orm" else Rules(suite)
+
+
+def judge_needs(config: JudgeConfig, found: Needs) -> None:
+    """Adds what the judge needs: its tokenizer, its key, and an endpoint that answers."""
+    if config.kind != "orm":
+        return
+    found.variable("judge.endpoint.api_key_env", config.endpoint.api_key_env)
+    if found.input("judge.tokenizer", config.tokenizer):
+        with found.attempt("judge.tokenizer"):
+            answer_ids(Tokenizer(config.tokenizer))
+    found.ask("judge.endpoint", lambda _: _ask(config.endpoint), config.endpoint)
+
+
+async def _ask(config: EndpointConfig) -> str:
+    async with Endpoint(quick(config), "judge.endpoint") as endpoint:
+        return await ask_completion(endpoint, "ready")
+
+
+class Rules:
+    """The rules of a suite."""
+
+    def __init__(self, suite: Suite):
+        self._suite = suite
+
+    def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
+        for trajectory in trajectories:
+            yield None if trajectory.status is Status.INFRA_ERROR else self._suite.judge(trajectory)
+
+
+class OutcomeRewardModel:
+    """An ORM behind an endpoint. Must not be used from a running event loop."""
+
+    def __init__(self, config: JudgeConfig):
+        self.config = config
+        self._tokenizer = Tokenizer(config.tokenizer)
+        self._answers = answer_ids(self._tokenizer)
+
+    def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
+        """Yields outcomes with the source "orm" and the probability as score, also in words in `detail`.
+
+        All episodes are judged concurrently, up to `endpoint.concurrency` requests.
+
+        Raises:
+            ConfigError: the endpoint does not answer, serves a model whose context is too short, or reports no log-probabilities.
+        """
+        try:
+            yield from asyncio.run(self._judge(trajectories))
+        except ConfigError as error:
+            raise ConfigError(error.path, f"{error.problem}; {KEPT}") from None
+        except (EndpointError, UserError) as error:
+            raise ConfigError("judge", f"{error}; {KEPT}") from None
+
+    async def _judge(self, trajectories: Sequence[Trajectory]) -> list[Outcome | None]:
+        async with Endpoint(self.config.endpoint, "judge.endpoint") as endpoint:
+            self._check_length(endpoint)
+            return await asyncio.gather(*(self._outcome(endpoint, trajectory) for trajectory in trajectories))
+
+    def _check_length(self, endpoint: Endpoint) -> None:
+        longest, needed = endpoint.card.max_length, self.config.prompt.max_tokens + 1
+        if longest is not None and longest < needed:
+            raise ConfigError(
+                "judge.prompt.max_tokens",
+                f"prompts of {needed - 1} tokens and an answer take {needed}, but {endpoint.model} takes {longest}; serve it with room "
+                f"for {needed} (mira_jax.serve: --set max_length={needed})",
+            )
+
+    async def _outcome(self, endpoint: Endpoint, trajectory: Trajectory) -> Outcome | None:
+        if trajectory.status is Status.INFRA_ERROR:
+            return None
+        if not trajectory.steps:
+            return Outcome(success=False, score=0.0, source="orm", detail="no step was taken")
+        prompt = outcome_prompt_ids(trajectory, self.config.prompt, self._tokenizer)
+        yes, no = await endpoint.last_log_probs([[*prompt, answer] for answer in self._answers])
+        probability = 1 / (1 + math.exp(min(no - yes, 700.0)))
+        weights = f" ({endpoint.card.fingerprint[:12]})" if endpoint.card.fingerprint else ""
+        return Outcome(
+            success=probability >= self.config.threshold,
+            score=probability,
+            source="orm",
+            detail=f"P(YES) {probability:.6f}, threshold {self.config.threshold:g}, by {endpoint.model}{weights}",
+        )
