@@ -34,7 +34,7 @@ def agreement(episodes: Sequence[Trajectory], probability: np.ndarray) -> dict[s
     which = np.array(by_rule, bool) & np.array(sound, bool) & np.isfinite(probability)
     if not which.any():
         return {}
-    chosen = [episodes[index] for index in np.flatnonzero(which)]
+    chosen = [episode for episode, chosen in zip(episodes, which, strict=True) if chosen]
     truth = np.array([episode.success for episode in chosen])
     task = np.unique([task_key(episode.task) for episode in chosen], return_inverse=True)[1]
     p = probability[which]
