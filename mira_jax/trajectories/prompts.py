@@ -107,8 +107,10 @@ def fit(
     """Joins the parts in at most `config.max_tokens` tokens: removes the oldest parts of the history first, then cuts the page.
 
     Args:
-        head, tail_head, tail: the tokens before the history, before the page, and after the page.
+        head: the tokens before the history.
         history: the tokens of each part of the history, oldest first.
+        tail_head: the tokens before the page.
+        tail: the tokens after the page.
         intent: the instruction, for the message.
 
     Raises:
