@@ -38,6 +38,11 @@ class State:
         raise NotImplementedError
 
     @property
+    def version(self) -> int:
+        """Number of rows changed since the connection was opened. While it stays the same, so does the snapshot."""
+        return self._database.total_changes
+
+    @property
     def visit(self) -> Row:
         return self._row("SELECT * FROM visit")
 

@@ -14,6 +14,8 @@ class World:
         """`setup`: name of an application to the setup passed to its `make_state`."""
         self.seed, self._setup = seed, setup or {}
         self._states: dict[str, State] = {}
+        self._snapshots: dict[str, tuple[int, dict[str, Any]]] = {}
+        """The last snapshot of each application, and the version of its state then."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._states:
@@ -22,7 +24,13 @@ class World:
 
     def snapshot(self, names: Iterable[str]) -> dict[str, Any]:
         """Maps each application to its snapshot."""
-        return {name: self[name].snapshot() for name in names}
+        return {name: self._snapshot(name) for name in names}
+
+    def _snapshot(self, name: str) -> dict[str, Any]:
+        state: State = self[name]
+        if self._snapshots.get(name, (-1,))[0] != state.version:
+            self._snapshots[name] = state.version, state.snapshot()
+        return self._snapshots[name][1]
 
     def copy(self) -> "World":
         """An independent copy. Reading its pages does not change the original."""
@@ -34,6 +42,7 @@ class World:
         for state in self._states.values():
             state.close()
         self._states.clear()
+        self._snapshots.clear()
 
 
 Visits = dict[str, World]
