@@ -73,7 +73,7 @@ class Command:
             value = getattr(arguments, "flag_" + name)
             if value is not None:
                 overrides.append((f"{name}={value}", name.upper() if name in self.positional else _flag(name)))
-        return configs.gather(self.config_type, arguments.config or config, overrides)
+        return configs.gather(self.config_type, arguments.config or ([config] if config else []), overrides)
 
     def unset(self, settings: Any) -> list[tuple[str, str]]:
         """The required keys that are not set, and the remedy of each."""
@@ -81,7 +81,12 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         parser = _CommandParser(self.config_type, self.required, prog=f"mira {self.name}", description=self.description)
-        parser.add_argument("--config", metavar="YAML", help="config file with the keys that differ from the defaults")
+        parser.add_argument(
+            "--config",
+            metavar="YAML",
+            action="append",
+            help="config file with the keys that differ from the defaults; may be given several times, a later file takes precedence",
+        )
         parser.add_argument(
             "--set",
             metavar="KEY=VALUE",

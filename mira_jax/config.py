@@ -39,28 +39,19 @@ Level = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class Origins:
-    """The origin of each value of a config: `--set` or a flag, the file, or the defaults."""
+    """The origin of each value of a config: `--set` or a flag, a file, or the defaults."""
 
-    def __init__(self, config_type: type, path: str | Path | None, tree: Mapping[str, Any], overrides: Mapping[str, str]):
-        """`tree` is the content of the file at `path`. `overrides` maps keys to the flags that set them."""
-        self._config_type, self._path, self._tree, self._overrides = config_type, path, tree, overrides
+    def __init__(self, config_type: type, files: Sequence[tuple[str | Path, Mapping[str, Any]]], overrides: Mapping[str, str]):
+        """`files` are the paths and their contents, the last of which takes precedence. `overrides` maps keys to the flags that set
+        them."""
+        self._config_type, self._files, self._overrides = config_type, files, overrides
 
     def of(self, key: str) -> str:
         """The flag or the file that gave the value; "" for a default."""
         for given, flag in reversed(self._overrides.items()):
             if key == given or key.startswith(f"{given}.") or given.startswith(f"{key}."):
                 return flag
-        value: Any = self._tree
-        for part in key.split("."):
-            if isinstance(value, list) and part.isdigit() and int(part) < len(value):
-                value = value[int(part)]
-            elif isinstance(value, dict) and (part in value or (part.isdigit() and int(part) in value)):
-                value = value[part] if part in value else value[int(part)]
-            elif not isinstance(value, dict | list) and value is not None:
-                break
-            else:
-                return ""
-        return str(self._path)
+        return next((str(path) for path, tree in reversed(self._files) if _gives(tree, key)), "")
 
     def _knows(self, key: str) -> bool:
         """Whether `key` is a key of the config, or below one. A message about a group of keys is not about a single value."""
@@ -91,33 +82,41 @@ class Origins:
         return ConfigError(key, problem, origin=self.of(key)) if colon and self._knows(key) else error
 
 
-def load(config_type: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Builds a `config_type` from a YAML file and `KEY=VALUE` overrides, in which dots separate the levels.
+def load(config_type: type[Config], path: str | Path | Sequence[str | Path] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Builds a `config_type` from YAML files and `KEY=VALUE` overrides, in which dots separate the levels.
+
+    Args:
+        path: a file, or several; see `gather`.
 
     Raises:
         UserError: the file is missing, the YAML is invalid, a key is unknown (the nearest known key is named), or a value is
             wrong. The message names its origin: the file, `--set` or a default.
     """
-    tree, origins = gather(config_type, path, [(override, "--set") for override in overrides])
+    paths = [path] if isinstance(path, str | Path) else path or ()
+    tree, origins = gather(config_type, paths, [(override, "--set") for override in overrides])
     with origins.named():
         return build(config_type, tree)
 
 
-def gather(config_type: type, path: str | Path | None, overrides: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], Origins]:
-    """Merges the file and the overrides.
+def gather(config_type: type, paths: Sequence[str | Path], overrides: Sequence[tuple[str, str]] = ()) -> tuple[dict[str, Any], Origins]:
+    """Merges the files and the overrides.
 
     Args:
+        paths: each file takes precedence over those before it. Mappings are merged key by key; any other value, such as a list, is
+            replaced.
         overrides: pairs of `KEY=VALUE` and the flag that messages name for it.
     """
-    written = read(Path(path)) if path else {}
-    tree = _copy(written)
+    files = [(path, read(Path(path))) for path in paths]
+    tree: dict[str, Any] = {}
+    for _, written in files:
+        _merge(tree, written)
     flags: dict[str, str] = {}
     for override, flag in overrides:
         _set(tree, override)
         key = override.partition("=")[0]
         flags.pop(key, None)
         flags[key] = flag
-    return tree, Origins(config_type, path, written, flags)
+    return tree, Origins(config_type, files, flags)
 
 
 def build(config_type: type[Config], tree: dict[str, Any], source: str = "", prefix: str = "") -> Config:
@@ -193,6 +192,26 @@ def find(path: Path) -> Path:
     """`path` if it exists, otherwise the packaged file of that name, so that `configs/demo/sft.yaml` works in any folder."""
     packaged = Path(__file__).parent / path
     return packaged if not path.exists() and path.parts[:1] == ("configs",) and packaged.is_file() else path
+
+
+def _gives(tree: Any, key: str) -> bool:
+    """Whether the content of a file contains `key`, or a value in its place."""
+    for part in key.split("."):
+        if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+            tree = tree[int(part)]
+        elif isinstance(tree, dict) and (part in tree or (part.isdigit() and int(part) in tree)):
+            tree = tree[part] if part in tree else tree[int(part)]
+        else:
+            return not isinstance(tree, dict | list) and tree is not None
+    return True
+
+
+def _merge(tree: dict[Any, Any], other: Mapping[Any, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = _copy(value)
 
 
 def _copy(tree: Any) -> Any:

@@ -1,32 +1,32 @@
-"""Runs a list of commands, the stages, from end to end. Each stage is a process, and is skipped if it is complete.
+"""Runs phases from end to end: lists of commands, each a process, each skipped if it is complete.
 
     mira demo --set seed=1
-    mira phases --config my_phases.yaml
+    mira phases --config configs/phases/tours.yaml --dry-run
 
-If it is interrupted, the same command resumes. A run folder with other settings is renamed, never overwritten.
+`mira_jax.stages` describes the stages and their placeholders, and docs/phases.md the phases of MiRA. If it is interrupted, the same
+command resumes. A run folder with other settings is renamed, never overwritten.
 """
 
 import contextlib
 import ctypes
-import dataclasses
 import hashlib
+import importlib
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mira_jax import commands
+from mira_jax import commands, pruning
 from mira_jax import config as configs
-from mira_jax.config import Natural
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
+from mira_jax.stages import PhasesConfig, Stage, expand, fill_values, phase_stages, prunable_paths
 
 # doit and Snakemake were considered. Both run a graph of tasks in parallel, and rerun only the tasks whose inputs have changed;
 # Snakemake also submits to clusters. Here the stages are few and form one chain, and each command resumes its own work, so either
@@ -37,90 +37,91 @@ from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
-RECORDS = "stages"
-"""Folder, within that of the run, of the stages' records."""
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl(2)."""
-_SEED = re.compile(r"\{seeds\.([^{}]*)\}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Serve:
-    """A model that is served while a stage runs."""
-
-    model: str
-    """The run folder to serve."""
-    url: str
-    """The key of the command's config that is set to the server's address, which ends in /v1."""
-    name: str | None = None
-    """The key that is set to the checkpoint's name: its path relative to `out`, so that it is the same in any run folder."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One command. In `set` and `serve.model`, `{out}`, `{seed}` and `{seeds.NAME}` stand for the run's values."""
-
-    name: str
-    """Name of the stage, in messages, in its record and in its log."""
-    module: str
-    """The module of the command, which is run as `python -m MODULE`."""
-    about: str = ""
-    """Description, printed when the stage starts."""
-    config: str | None = None
-    """The config file of the command."""
-    set: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Keys of the command's config to values. `{out}`, `{seed}` and `{seeds.NAME}` are replaced by the values of the run."""
-    serve: Serve | None = None
-    """A model that is served while the stage runs."""
-    always: bool = False
-    """Runs the stage also if it is complete, for example a report that prints a table."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PhasesConfig:
-    stages: list[Stage]
-    """The commands, in order."""
-    out: str = "runs/demo"
-    """Folder of the run."""
-    seed: Natural = 0
-    """Replaces {seed} in the stages."""
-    seeds: dict[str, Natural] = dataclasses.field(default_factory=dict)
-    """Name to an offset. {seeds.NAME} in the stages is replaced by `seed` plus the offset."""
-    serve_config: str | None = None
-    """The config file of the server of `serve`, see `mira serve --help`."""
-
-    def __post_init__(self) -> None:
-        names = [stage.name for stage in self.stages]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ConfigError("stages", f"two stages have the same name, {twice}; give each its own")
-        for stage in self.stages:
-            for name in _SEED.findall(json.dumps([stage.set, stage.serve and stage.serve.model])):
-                if name not in self.seeds:
-                    raise ConfigError("stages", f"stage {stage.name} uses {{seeds.{name}}}, but seeds has no {name}; add it to seeds")
+RECORDS = "stages"
+"""Folder of the stages' records, in that of the run."""
 
 
 def main(config: PhasesConfig) -> int:
+    stages = expand(config)
+    if config.dry_run:
+        return dry_run(config, stages)
     out = Path(config.out)
-    fingerprint = _fingerprint(config)
+    if missing := missing_needs(config):
+        raise UserError("needs: " + "; ".join(missing))
+    fingerprint = _fingerprint(config, stages)
     with sole_writer(out, "a run of phases"):
         _move_other_run_aside(out, fingerprint)
-    records = out / RECORDS
     started = time.monotonic()
     with sole_writer(out, "a run of phases"), _sigterm_as_interrupt():
-        for number, stage in enumerate(config.stages, 1):
-            record = StageRecord(records / f"{stage.name}.json")
-            title = f"[{number}/{len(config.stages)}] {stage.name}"
+        for number, stage in enumerate(stages, 1):
+            record = _record(out, stage)
+            title = f"[{number}/{len(stages)}] {stage.name}"
             if record.complete and not stage.always:
                 _say(f"{title}: done before, {record.seconds / 60:.1f} min")
-                continue
-            _say(f"{title}: {stage.about}" if stage.about else title)
-            with record.timed(), _served(config, stage) as overrides:
-                _run(stage, config, overrides)
-            _say(f"{title}: {record.seconds / 60:.1f} min ({(time.monotonic() - started) / 60:.1f} min in all)")
-    minutes = {stage.name: StageRecord(records / f"{stage.name}.json").seconds / 60 for stage in config.stages}
+            else:
+                _say(f"{title}: {stage.about}" if stage.about else title)
+                with record.timed(), _served(config, stage) as overrides:
+                    _run(stage, overrides)
+                _say(f"{title}: {record.seconds / 60:.1f} min ({(time.monotonic() - started) / 60:.1f} min in all)")
+            if config.prune:
+                _prune(config, stages)
+    minutes = {stage.name: _record(out, stage).seconds / 60 for stage in stages}
     _say("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()) + f"; in all {sum(minutes.values()):.1f}")
     return 0
+
+
+def _record(out: Path, stage: Stage) -> "StageRecord":
+    return StageRecord(out / RECORDS / f"{stage.name}.json")
+
+
+def _prune(config: PhasesConfig, stages: Sequence[Stage]) -> None:
+    """Removes what is prunable of the phases that are complete."""
+    complete = {stage.name for stage in stages if _record(Path(config.out), stage).complete}
+    ahead = [stage for stage in stages if stage.name not in complete or stage.always]
+    for phase in range(1, config.phases + 1):
+        if all(stage.name in complete for stage in phase_stages(config, phase)):
+            for path, size in pruning.prune(config.out, prunable_paths(config, phase), ahead):
+                _say(f"pruned {path}: {size / 1e6:,.1f} MB")
+
+
+def dry_run(config: PhasesConfig, stages: Sequence[Stage]) -> int:
+    """Prints the stages, and what is missing to run them. Returns 1 if anything is missing."""
+    out, missing = Path(config.out), missing_needs(config)
+    for number, stage in enumerate(stages, 1):
+        done = (out / RECORDS / f"{stage.name}.json").exists() and _record(out, stage).complete
+        print(f"[{number}/{len(stages)}] {stage.name}: {'done' if done else 'to run'}" + (f"; {stage.about}" if stage.about else ""))
+        overrides = {stage.serve.url: "http://127.0.0.1:1/v1"} if stage.serve else {}
+        if stage.serve and stage.serve.name:
+            overrides[stage.serve.name] = stage.serve.model
+        print(f"    {shlex.join(_command(stage, overrides)[1:])}")
+        missing += [f"stage {stage.name}: {problem}" for problem in _problems(stage, overrides)]
+    print(f"{out}: {len(stages)} stages, {config.phases} phases; " + ("nothing is missing" if not missing else "missing:"))
+    for line in missing:
+        print(f"  {line}")
+    return 1 if missing else 0
+
+
+def _problems(stage: Stage, overrides: dict[str, Any]) -> Iterator[str]:
+    """Why the stage's command or config does not load."""
+    try:
+        command = importlib.import_module(stage.module).COMMAND
+        configs.load(command.config_type, stage.configs, [override(key, value) for key, value in (stage.set | overrides).items()])
+    except (UserError, ImportError) as error:
+        yield str(error)
+
+
+def missing_needs(config: PhasesConfig) -> list[str]:
+    """What the run needs and does not find, each with how to get it."""
+    missing = []
+    for name, advice in config.needs.items():
+        name = fill_values(name, config)
+        found = bool(os.environ.get(name[1:])) if name.startswith("$") else configs.find(Path(name)).exists()
+        if not found:
+            what = f"the environment variable {name[1:]} is not set" if name.startswith("$") else f"{name} does not exist"
+            missing.append(f"{what}: {advice}")
+    return missing
 
 
 class StageRecord:
@@ -145,22 +146,22 @@ class StageRecord:
             write_atomically(self._path, to_json({"seconds": self.seconds, "complete": self.complete}).encode())
 
 
-def _command(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> list[str]:
-    command = [sys.executable, "-m", stage.module]
-    if stage.config:
-        command += ["--config", stage.config]
-    for key, value in (stage.set | overrides).items():
-        command += ["--set", override(key, filled(value, config))]
-    return command
-
-
 def override(key: str, value: Any) -> str:
     """The argument of `--set` for a value of a stage."""
     return f"{key}={json.dumps(value)}"
 
 
-def _run(stage: Stage, config: PhasesConfig, overrides: dict[str, Any]) -> None:
-    command = _command(stage, config, overrides)
+def _command(stage: Stage, overrides: dict[str, Any]) -> list[str]:
+    command = [sys.executable, "-m", stage.module]
+    for path in stage.configs:
+        command += ["--config", path]
+    for key, value in (stage.set | overrides).items():
+        command += ["--set", override(key, value)]
+    return command
+
+
+def _run(stage: Stage, overrides: dict[str, Any]) -> None:
+    command = _command(stage, overrides)
     process = _start(command)
     try:
         code = process.wait()
@@ -210,10 +211,10 @@ def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
     ready.unlink(missing_ok=True)
     (out / "logs").mkdir(exist_ok=True)
     log = out / "logs" / f"serve-{stage.name}.log"
-    model = filled(stage.serve.model, config)
+    model = stage.serve.model
     command = [sys.executable, "-m", "mira_jax.serve", "--model", model, "--port", "0", "--set", f"ready_file={ready}"]
     if config.serve_config:
-        command += ["--config", config.serve_config]
+        command += ["--config", fill_values(config.serve_config, config)]
     with open(log, "w") as file:
         process = _start(command, stdout=file, stderr=file)
         try:
@@ -246,34 +247,19 @@ def _wait_or_kill(process: subprocess.Popen, seconds: float) -> None:
         process.wait()
 
 
-def filled(value: Any, config: PhasesConfig) -> Any:
-    """Replaces the placeholders in strings by the run's values, also inside lists and mappings. A string that is only a seed's
-    placeholder becomes a number."""
-    if isinstance(value, str):
-        numbers = {"{seed}": config.seed} | {f"{{seeds.{name}}}": config.seed + offset for name, offset in config.seeds.items()}
-        if value in numbers:
-            return numbers[value]
-        value = value.replace("{out}", config.out)
-        for text, number in numbers.items():
-            value = value.replace(text, str(number))
-        return value
-    if isinstance(value, list):
-        return [filled(item, config) for item in value]
-    if isinstance(value, dict):
-        return {key: filled(item, config) for key, item in value.items()}
-    return value
-
-
-def _fingerprint(config: PhasesConfig) -> str:
-    """Changes with the seed, the stages, and the text of every config they name."""
-    parts = [json.dumps({key: value for key, value in configs.to_tree(config).items() if key != "out"}, sort_keys=True)]
-    named = [(f"stage {stage.name}", stage.config) for stage in config.stages] + [("serve_config", config.serve_config)]
-    for where, path in named:
-        if path:
-            try:
-                parts.append(configs.find(Path(path)).read_text(encoding="utf-8", errors="surrogateescape"))
-            except OSError as error:
-                raise UserError(f"{where}: {path}: cannot read the config: {error.strerror}") from None
+def _fingerprint(config: PhasesConfig, stages: Sequence[Stage]) -> str:
+    """Changes with the seed, the stages of one phase, and the text of every config they name. It does not depend on the number of
+    phases, so a run can be resumed with more."""
+    free = ("out", "phases", "needs", "prune", "prunable", "dry_run")
+    parts = [json.dumps({key: value for key, value in configs.to_tree(config).items() if key not in free}, sort_keys=True)]
+    named = {path: f"stage {stage.name}" for stage in reversed(stages) for path in stage.configs}
+    if config.serve_config:
+        named[fill_values(config.serve_config, config)] = "serve_config"
+    for path, where in sorted(named.items()):
+        try:
+            parts.append(configs.find(Path(path)).read_text(encoding="utf-8", errors="surrogateescape"))
+        except OSError as error:
+            raise UserError(f"{where}: {path}: cannot read the config: {error.strerror}") from None
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -308,7 +294,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-COMMAND = commands.Command("phases", main, PhasesConfig, __doc__, flags=("out",))
+COMMAND = commands.Command("phases", main, PhasesConfig, __doc__, flags=("out", "prune", "dry_run"))
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

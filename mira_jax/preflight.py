@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mira_jax import cli, commands, needs, phases
+from mira_jax import cli, commands, needs, phases, stages
 from mira_jax import config as configs
 from mira_jax.commands import Command
 from mira_jax.config import Origins
@@ -66,7 +66,7 @@ def _check_command(name: str, argv: Sequence[str]) -> Needs:
         command = cli.load(name)
         tree, origins = command.gather(command.parser().parse_intermixed_args(argv), entry.config)
         settings = _check(command, tree, origins, found)
-        if isinstance(settings, phases.PhasesConfig):
+        if isinstance(settings, stages.PhasesConfig):
             _check_stages(settings, found)
     return found
 
@@ -86,12 +86,13 @@ def _check(command: Command, tree: dict[str, Any], origins: Origins, found: Need
     return settings
 
 
-def _check_stages(config: phases.PhasesConfig, found: Needs) -> None:
+def _check_stages(config: stages.PhasesConfig, found: Needs) -> None:
     """Adds the checks of each stage, with the stage's name before each key."""
     found.output("out", config.out)
+    found.checks += [Check("needs", "missing", missing) for missing in phases.missing_needs(config)]
     produced = [str(Path(config.out) / phases.RECORDS)]
     asked: list[tuple[str, Any]] = []
-    for stage in config.stages:
+    for stage in stages.expand(config):
         of_stage = Needs(produced, config.out)
         with of_stage.attempt():
             _check_stage(stage, config, of_stage)
@@ -103,28 +104,29 @@ def _check_stages(config: phases.PhasesConfig, found: Needs) -> None:
                 found.questions.append(dataclasses.replace(one, key=f"{stage.name}: {one.key}"))
 
 
-def _check_stage(stage: phases.Stage, config: phases.PhasesConfig, found: Needs) -> None:
+def _check_stage(stage: stages.Stage, config: stages.PhasesConfig, found: Needs) -> None:
     command = _command_of(stage.module)
-    values = phases.filled(stage.set, config)
+    values = dict(stage.set)
     served = ""
     if stage.serve:
         _check(*_server(stage.serve, config), found)
         # The address is known when the stage runs.
         values[stage.serve.url] = "http://127.0.0.1:1/v1"
         served = stage.serve.url.rpartition(".")[0]
-    _check(command, *_gather(command, stage.config, values), found)
+    _check(command, *_gather(command, stage.configs, values), found)
     found.questions = [one for one in found.questions if one.key != served]
 
 
-def _server(serve: phases.Serve, config: phases.PhasesConfig) -> tuple[Command, dict[str, Any], Origins]:
+def _server(serve: stages.Serve, config: stages.PhasesConfig) -> tuple[Command, dict[str, Any], Origins]:
     """The server of a stage. Its port is chosen when it starts."""
     command = _command_of("mira_jax.serve")
-    return command, *_gather(command, config.serve_config, {"model": phases.filled(serve.model, config), "port": 0})
+    given = [stages.fill_values(config.serve_config, config)] if config.serve_config else []
+    return command, *_gather(command, given, {"model": serve.model, "port": 0})
 
 
-def _gather(command: Command, config: str | None, values: Mapping[str, Any]) -> tuple[dict[str, Any], Origins]:
+def _gather(command: Command, paths: Sequence[str], values: Mapping[str, Any]) -> tuple[dict[str, Any], Origins]:
     overrides = [(phases.override(key, value), "set by the stage") for key, value in values.items()]
-    return configs.gather(command.config_type, config, overrides)
+    return configs.gather(command.config_type, paths, overrides)
 
 
 def _command_of(module: str) -> Command:

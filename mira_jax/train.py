@@ -106,6 +106,8 @@ def main(config: TrainConfig) -> int:
 def _train(config: TrainConfig) -> int:
     with processes.together():
         recipe = make_recipe(config.recipe)
+        if recipe.heads and config.data.selections:
+            raise ConfigError("data.selections", "critics learn from whole episodes; leave it out")
         config = dataclasses.replace(config, recipe=options_of(recipe), distributed=config.distributed.anywhere())
         run = RunFolder(config.out, config)
         if (ended := run.complete) and ends_at(run.path, ended["step"]):
@@ -120,9 +122,11 @@ def _train(config: TrainConfig) -> int:
         origin = model_fingerprint(config.init_from) if config.init_from else None
         cache = cache_folder(config.data.cache, config.out)
         episodes = Episodes(reader, config.data.prompt, tokenizer, recipe.examples, cache)
+        selections = [SideTable.read(path) for path in config.data.selections]
         prepared = recipe.prepare(episodes, tables)
+        keep = prepared.keep & side_tables.selected_steps(reader, selections)
         packed = setup.pack_data(
-            config.data, episodes.examples, prepared.keep, prepared.columns, recipe.reads_responses, prepared.held_out,
+            config.data, episodes.examples, keep, prepared.columns, recipe.reads_responses, prepared.held_out,
             epochs=config.epochs, updates=config.updates, seed=config.seed,
         )  # fmt: skip
         layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate, config.data.row_length)

@@ -16,20 +16,33 @@ from mira_jax.files import write_atomically
 from mira_jax.needs import Needs
 from rollouts.engine.needs import rollout_needs
 from rollouts.engine.pool import LOST, RolloutConfig, Tally, collect
+from rollouts.suites import task_list
 
 CONFIG = "collect.yaml"
+TASKS = "tasks.json"
+"""The list of tasks that a folder's episodes are of, if `tasks` names one."""
 UNTOKENISED = "steps have no token ids, because the endpoint returns none; training will tokenise their responses again"
 
 
 @dataclasses.dataclass(frozen=True)
 class CollectConfig(RolloutConfig):
-    pass
+    tasks: str = ""
+    """File of the tasks to attempt, by `mira propose-tasks` or `mira choose-tasks`, instead of drawing tasks by split, templates,
+    episodes and seed."""
 
 
 def main(settings: CollectConfig) -> int:
     folder = Path(settings.out)
     _same_collection(settings, folder)
-    tally = collect(settings, folder, begun=lambda: write_atomically(folder / CONFIG, config.to_yaml(settings).encode()))
+    given = task_list.read(settings.tasks, settings.suite.name) if settings.tasks else None
+    _same_tasks(given, folder)
+
+    def begun() -> None:
+        write_atomically(folder / CONFIG, config.to_yaml(settings).encode())
+        if given:
+            task_list.write(folder / TASKS, given.tasks, given.made_from)
+
+    tally = collect(settings, folder, begun, given.tasks if given else None)
     print(summary_line(tally, folder))
     return 0
 
@@ -42,6 +55,14 @@ def _same_collection(settings: CollectConfig, folder: Path) -> None:
         changed = [name for name in now if not config.same(config.to_tree(before[name]), config.to_tree(now[name]))]
         if changed:
             raise UserError(f"{folder}: holds episodes collected with other settings ({', '.join(changed)}); choose another folder")
+
+
+def _same_tasks(given: task_list.TaskList | None, folder: Path) -> None:
+    """Raises UserError if the folder's episodes are of another list of tasks."""
+    path = folder / TASKS
+    before = task_list.read(path) if path.exists() else None
+    if (folder / CONFIG).exists() and (before and before.tasks) != (given and given.tasks):
+        raise UserError(f"{folder}: holds episodes of other tasks (tasks); choose another folder")
 
 
 def _compared_settings(settings: CollectConfig) -> dict[str, Any]:

@@ -35,5 +35,7 @@ def main(config: StageConfig) -> None:
         raise
 
 
+COMMAND = commands.Command("stage", main, StageConfig, __doc__)
+
 if __name__ == "__main__":
-    sys.exit(commands.Command("stage", main, StageConfig, __doc__).run())
+    sys.exit(COMMAND.run())

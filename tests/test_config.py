@@ -32,6 +32,19 @@ def test_yaml_and_overrides(tmp_path):
     assert config.warm.schedule == "linear" and config.runs["a"].schedule == "cosine"
 
 
+def test_a_later_file_takes_precedence_key_by_key(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("out: a\noptimizer: {learning_rate: 0.5, schedule: cosine}\ntemplates: [a, b]\nruns: {a: {schedule: x}}\n")
+    second.write_text("optimizer: {learning_rate: 0.25}\ntemplates: [c]\nruns: {b: {schedule: y}}\n")
+    config = load(Example, [first, second], ["runs.c.schedule=z"])
+    assert (config.out, config.optimizer, config.templates) == ("a", Optimizer(0.25, "cosine"), ["c"])
+    assert {name: run.schedule for name, run in config.runs.items()} == {"a": "x", "b": "y", "c": "z"}
+    second.write_text("optimizer: {learning_rate: fast}\n")
+    with pytest.raises(UserError, match=r"second\.yaml: optimizer\.learning_rate"):
+        load(Example, [first, second])
+    assert load(Example, [second, first]).optimizer.learning_rate == 0.5
+
+
 def test_saved_configs_load_again(tmp_path):
     config = load(Example, None, ["out=somewhere"])
     (tmp_path / "c.yaml").write_text(to_yaml(config))

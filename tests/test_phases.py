@@ -1,5 +1,6 @@
 """The phases command: stages in order, complete ones skipped, other runs moved aside."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import yaml
 from mira_jax import phases
 from mira_jax.config import build, load
 from mira_jax.errors import UserError
-from mira_jax.phases import PhasesConfig
+from mira_jax.stages import PhasesConfig, expand
 
 
 def make_config(tmp_path, *stages, **fields):
@@ -117,7 +118,7 @@ def test_the_seeds_of_the_demo():
     """Those of the published runs: 100 + seed for exploration, the seed itself elsewhere."""
     for seed in (0, 1, 2):
         config = load(PhasesConfig, "configs/demo/phases.yaml", [f"seed={seed}"])
-        stages = {stage.name: phases.filled(stage.set, config) for stage in config.stages}
+        stages = {stage.name: stage.set for stage in expand(config)}
         assert {name: values["seed"] for name, values in stages.items() if "seed" in values} == {
             "demonstrate": seed, "sft": seed, "explore": 100 + seed, "critic": seed, "mira": seed, "filtered-bc": seed, "report": seed,
         }  # fmt: skip
@@ -193,3 +194,114 @@ def test_an_odd_record_of_a_stage_is_one_message_whose_remedy_works(tmp_path, te
     record.unlink()
     phases.main(config)
     assert log(tmp_path) == [" 0", " 0", " 0"]
+
+
+def make_phases(tmp_path, phases, **keys):
+    """Each phase writes its number into the log, and whom it follows."""
+    stages = {"module": "tests.phases_stage", "name": "work"}
+    return build(
+        PhasesConfig,
+        {
+            "out": str(tmp_path / "run"),
+            "stages": [{**stages, "name": "first", "set": {"log": "{out}/log", "note": "first"}}],
+            "carried": {"last": {"first": "none", "then": "{out}/phase-{phase}/data"}},
+            "each_phase": [{**stages, "set": {"log": "{out}/log", "note": "{phase} after {carried.last}"}}],
+            "after": [{**stages, "name": "end", "set": {"log": "{out}/log", "note": "end"}}],
+            "phases": phases,
+            **keys,
+        },
+    )
+
+
+def test_a_run_is_resumed_with_more_phases(tmp_path):
+    run = tmp_path / "run"
+    phases.main(make_phases(tmp_path, 1))
+    assert log(tmp_path) == ["first 0", "1 after none 0", "end 0"]
+    phases.main(make_phases(tmp_path, 3))
+    assert log(tmp_path)[3:] == [f"2 after {run}/phase-1/data 0", f"3 after {run}/phase-2/data 0", "end 0"]
+    phases.main(make_phases(tmp_path, 3))
+    assert len(log(tmp_path)) == 6 and (run / "stages" / "end-3.json").exists()
+
+
+def fill_phases(run, phases):
+    for phase in range(1, phases + 1):
+        for name in ("data/optimizer/1", "data/params/1", "rollouts/episode", "keep/1"):
+            path = run / f"phase-{phase}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x" * 1000)
+
+
+def left(run):
+    return sorted(path.relative_to(run).as_posix() for path in run.glob("phase-*/*/**/*") if path.is_file())
+
+
+PRUNABLE = ["{out}/phase-{phase}/rollouts", "{out}/phase-{phase}/*/optimizer"]
+
+
+def test_pruning_removes_what_no_stage_ahead_reads(tmp_path, capsys):
+    run = tmp_path / "run"
+    phases.main(make_phases(tmp_path, 1))
+    fill_phases(run, 3)
+    phases.main(make_phases(tmp_path, 2, prunable=PRUNABLE, prune=True))
+    said = capsys.readouterr().err
+    # Phase 3 is not part of this run.
+    assert left(run) == sorted(
+        [f"phase-{phase}/{name}" for phase in (1, 2) for name in ("data/params/1", "keep/1")]
+        + [f"phase-3/{name}" for name in ("data/optimizer/1", "data/params/1", "rollouts/episode", "keep/1")]
+    )
+    for phase in (1, 2):
+        assert f"pruned {run}/phase-{phase}/rollouts: 0.0 MB" in said and f"pruned {run}/phase-{phase}/data/optimizer: 0.0 MB" in said
+
+
+def test_pruning_keeps_what_a_stage_ahead_reads(tmp_path, capsys):
+    """The last stage fails, so it is still ahead: it names the data of phase 2, and a file inside the rollouts of phase 1."""
+    run, mended = tmp_path / "run", tmp_path / "mended"
+    end = {
+        "name": "end",
+        "module": "tests.phases_stage",
+        "set": {"log": "{out}/log", "fail_unless": str(mended), "note": "{carried.last}", "address": "{out}/phase-1/rollouts/episode"},
+    }
+    config = make_phases(tmp_path, 2, after=[end], prunable=PRUNABLE, prune=True)
+    with pytest.raises(UserError, match="stage end-2 failed"):
+        phases.main(config)
+    fill_phases(run, 2)
+    with pytest.raises(UserError, match="stage end-2 failed"):
+        phases.main(config)
+    assert {"phase-1/rollouts/episode", "phase-2/data/optimizer/1"} <= set(left(run))
+    assert not {"phase-2/rollouts/episode", "phase-1/data/optimizer/1"} & set(left(run))
+    mended.touch()
+    phases.main(config)
+    assert left(run) == [f"phase-{phase}/{name}" for phase in (1, 2) for name in ("data/params/1", "keep/1")]
+
+
+def test_pruning_never_leaves_the_run(tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis.tex").write_text("precious")
+    phases.main(make_phases(tmp_path, 1))
+    (run / "phase-1").mkdir()
+    (run / "phase-1" / "rollouts").symlink_to(outside)
+    (run / "phase-1" / "linked").symlink_to(outside)
+    phases.main(make_phases(tmp_path, 1, prunable=[*PRUNABLE, "{out}/phase-{phase}/linked/*"], prune=True))
+    assert (outside / "thesis.tex").read_text() == "precious"
+
+
+def test_a_dry_run_lists_stages_and_what_is_missing(tmp_path, capsys):
+    config = make_phases(tmp_path, 1, needs={str(tmp_path / "model"): "import it", "$SOME_KEY": "ask for one"})
+    with pytest.raises(UserError, match=r"needs: .*model does not exist: import it; the environment variable SOME_KEY is not set"):
+        phases.main(config)
+    assert phases.main(dataclasses.replace(config, dry_run=True)) == 1
+    shown = capsys.readouterr().out
+    assert "[2/3] work-1: to run" in shown and "tests.phases_stage --set" in shown
+    assert "model does not exist: import it" in shown and "SOME_KEY is not set: ask for one" in shown
+    assert not (tmp_path / "run").exists()
+    stages = [{"name": "a", "module": "tests.phases_stage", "set": {"lgo": "x"}}, {"name": "b", "module": "no.such"}]
+    bad = build(PhasesConfig, {"out": str(tmp_path / "run"), "stages": stages, "dry_run": True})
+    assert phases.main(bad) == 1
+    shown = capsys.readouterr().out
+    assert "stage a: --set: unknown key lgo; did you mean log?" in shown and "stage b: No module named 'no'" in shown
+    phases.main(make_phases(tmp_path, 1))
+    capsys.readouterr()
+    assert phases.main(make_phases(tmp_path, 2, dry_run=True)) == 0
+    shown = capsys.readouterr().out
+    assert "work-1: done" in shown and "work-2: to run" in shown and "nothing is missing" in shown

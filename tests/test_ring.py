@@ -7,7 +7,7 @@ import pytest
 from mira_jax import phases
 from mira_jax.config import load
 from mira_jax.models import huggingface
-from mira_jax.phases import PhasesConfig
+from mira_jax.stages import PhasesConfig
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader

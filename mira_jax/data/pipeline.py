@@ -26,6 +26,9 @@ class DataConfig:
     """Folders of shards."""
     side_tables: list[str] = dataclasses.field(default_factory=list)
     """Side tables written by `mira_jax.score`, for recipes that read them."""
+    selections: list[str] = dataclasses.field(default_factory=list)
+    """Selections of steps in these folders, written by `mira replay`, for a policy. Of the episodes that a selection contains, only the
+    selected steps are trained on. Advantages are computed before, from whole episodes."""
     accept_weak_critics: bool = False
     """Train on V or P even if `mira score` found them weak: no better than a baseline that sees only the template, or computed on
     episodes that the critic was trained on."""

@@ -29,7 +29,7 @@ DATA = "data.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 FREE = ("out", "checkpoint", "log_every", "mesh", "distributed", "data.workers", "data.cache")
 """Keys that may change when a run is resumed, because they do not affect the results."""
-PLACES = ("data.folders", "data.side_tables", "tokenizer.path")
+PLACES = ("data.folders", "data.side_tables", "data.selections", "tokenizer.path")
 """Keys whose paths may change when a run is resumed. Their content is compared instead."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from mira_jax.errors import UserError
 from mira_jax.files import now, write_atomically
 from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.shards import ShardReader
 
 REMEDY = "score these episodes again (`mira score`)"
 
@@ -168,3 +169,24 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
         for (one, made), (other, by) in itertools.combinations(makers, 2):
             if set(one.shards) & set(other.shards) and made.fingerprint != by.fingerprint and not _folds_of_one(made, by):
                 raise UserError(f"{one.source} and {other.source}: both have {column} of the same episodes, by different models; name one")
+
+
+def selected_steps(reader: ShardReader, selections: Sequence[SideTable]) -> np.ndarray:
+    """bool [N]: false for the steps that a selection leaves out (its column `keep` is 0). Steps of other episodes are true.
+
+    Raises:
+        UserError: a table is no selection, or was made from shards that are not read or have changed.
+    """
+    starts = dict(zip(reader.ids(), np.cumsum([0, *reader.steps_per_record[:-1]]).tolist(), strict=True)) if len(reader) else {}
+    keep_N = np.ones(int(reader.steps_per_record.sum()), bool)
+    for table in selections:
+        if "keep" not in table.columns:
+            raise UserError(f"{table.source}: no selection; make one with `mira replay`")
+        if set(table.shards) - set(reader.sha256):
+            raise UserError(
+                f"{table.source}: selects steps of shards that are not in the folders read here, or have changed since; "
+                "name the folder that it was written to, or make it again (`mira replay`)"
+            )
+        for name, step, keep in zip(table.ids, table.steps.tolist(), table.columns["keep"].tolist(), strict=True):
+            keep_N[starts[name] + step] = keep > 0
+    return keep_N

@@ -5,6 +5,8 @@ FIRST_SEED = {"train": 0, "validation": 10**15, "test": 2 * 10**15}
 """First seed of each split's range, for suites that generate their sites from a seed."""
 PAGES = " |AND| "
 """Separator between the addresses of a task that starts with several pages, as in WebArena."""
+WRITTEN = "written"
+"""The template of tasks that a model wrote."""
 
 
 def clean(text: str) -> str:

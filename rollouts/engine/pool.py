@@ -77,11 +77,12 @@ class Tally:
         return self.status[Status.INFRA_ERROR.value]
 
 
-def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lambda: None) -> Tally:
+def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lambda: None, tasks: Sequence[Task] | None = None) -> Tally:
     """Collects the episodes that are missing in `folder`, and packs them into shards.
 
     On interruption (Ctrl-C, SIGTERM) it closes browser and sites and raises KeyboardInterrupt. Finished episodes are kept.
-    `begun` is called just before the first episode, when policy, sites and browser are ready.
+    `begun` is called just before the first episode, when policy, sites and browser are ready. `tasks` replaces those that the config
+    draws.
 
     Raises:
         UserError: no browser, no endpoint, an unknown task template, a full disk, another process that collects into
@@ -91,7 +92,8 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
         raise UserError(f"{folder}: not a folder; choose another out")
     suite = make_suite(config.suite.name, **config.suite.options)
     check_driver(config, suite)
-    tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
+    if tasks is None:
+        tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     policy = make_policy(config.policy, suite)
     specs = [(task, attempt) for attempt in range(config.attempts) for task in tasks]
     with sole_writer(folder, "episodes"):

@@ -4,6 +4,7 @@ import json
 import sys
 import zipfile
 
+import msgspec
 import pytest
 
 from mira_jax.config import build
@@ -259,6 +260,23 @@ async def test_evidence_is_what_the_targets_select(options, shop, gitlab, browse
 
 def _trajectory(task, evidence):
     return Trajectory(id="a", task=task, policy=Policy(name="p"), status=Status.FINISHED, evidence=evidence)
+
+
+async def test_a_written_task_is_run_signed_in_and_has_no_outcome(options, shop, browser):
+    suite = WebArenaLiteSuite(**options(task(0, **ANSWER)))
+    like = suite.task("webarena_lite.0")
+    written = msgspec.structs.replace(like, id="webarena_lite.written.1", template="written", split="train", intent="Buy a lamp")
+    await suite.start()
+    context = await browser.context()
+    session = await suite.open(written, context)
+    assert session.task == written and session.hosts == {shop.host} and shop.logins == 1
+    evidence = await session.evidence(Page(url="__SHOPPING__/", observation=""), "done", await context.new_page())
+    assert evidence.answer == "done" and evidence.contents == ()
+    assert suite.judge(_trajectory(session.task, evidence)) is None
+    assert suite.milestones(_trajectory(session.task, evidence)) == ((), [])
+    with pytest.raises(UserError, match="no such task"):
+        await suite.open(msgspec.structs.replace(written, template="shopping"), context)
+    await browser.close(context)
 
 
 def test_a_whole_evaluation_is_told_in_both_ways(options, tmp_path, capsys):

@@ -17,7 +17,7 @@ from mira_arena.sites.server import COOKIE, serve
 from mira_arena.sites.world import Visits, World
 from mira_arena.tasks import milestones
 from mira_arena.tasks.registry import TEMPLATES, instance, task_id, webarena_task
-from mira_arena.tasks.templates import SUITE, Instance
+from mira_arena.tasks.templates import SUITE, Draft, Instance, example
 from mira_jax.config import Port
 from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
@@ -28,6 +28,9 @@ from rollouts.suites.arena.widgets import SCRIPTS
 from rollouts.suites.base import NewContext, take_turns, to_address
 from rollouts.suites.server import LocalServer
 from rollouts.web.asgi.sites import Sites
+
+_EXAMPLES = 100
+"""Number of sites that are tried for an example of a template."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,19 @@ class ArenaSuite:
     def sites(self) -> Sites:
         """See `rollouts.suites.base.InProcess`."""
         return Sites({server.host: self.apps[name] for name, server in self._servers.items()}, SCRIPTS)
+
+    def expert_steps(self, template: str) -> int:
+        """Number of steps in which the expert does an instance of the template."""
+        return len(self._draft(template).moves)
+
+    def related(self, template: str, split: str) -> list[str]:
+        """The templates of the split on the same sites, the template itself among them."""
+        sites = TEMPLATES[template].sites
+        return [name for name, other in TEMPLATES.items() if other.sites == sites and (split == "test" or not other.held_out)]
+
+    def _draft(self, template: str) -> Draft:
+        made = (example(TEMPLATES[template], seed) for seed in range(_EXAMPLES))
+        return next(filter(None, made))
 
     async def reset(self) -> None:
         return None

@@ -30,7 +30,7 @@ from rollouts.suites.judge import KEY as JUDGE
 from rollouts.suites.judge import ModelJudge, NoVerdict
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
 from rollouts.suites.webarena.login import FORMS, Logins
-from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, login_sites, placeholder, read_tasks, to_task
+from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, is_written, login_sites, placeholder, read_tasks, to_task, written_item
 from rollouts.text import scrub
 from rollouts.web.playwright_errors import is_crashed
 
@@ -180,15 +180,17 @@ class WebArenaLiteSuite:
         """Logs `context` in to the sites that the task names."""
         if not (self._logins and self._helpers):
             raise RuntimeError("start() comes before a session")
-        item = self._item(task.id)
+        item = self._item_of(task)
         for site in login_sites(item):
             await self._logins.sign_in(site, context)
         hosts = frozenset([*(_host(self.sites[site]) for site in {*task.sites, *login_sites(item)}), *self.options.hosts])
         return WebArenaSession(task, item["eval"], context, self.addresses, hosts, self._helpers, self.options.settle_seconds)
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
-        """Returns None if the judge model gave no verdict."""
-        item = self._item(trajectory.task.id)
+        """Returns None if the judge model gave no verdict, and for written tasks, which no rule evaluates."""
+        if is_written(trajectory.task):
+            return None
+        item = self._item_of(trajectory.task)
         try:
             return evaluators.evaluate(item["eval"], trajectory.evidence, item["intent"], self._judge)
         except NoVerdict as failure:
@@ -202,6 +204,9 @@ class WebArenaLiteSuite:
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> NoReturn:
         raise UserError("policy.kind: webarena_lite has no expert; choose endpoint, random or idle")
+
+    def _item_of(self, task: Task) -> dict[str, Any]:
+        return written_item(task, [site for site in task.sites if site in self._signable()]) if is_written(task) else self._item(task.id)
 
     def _item(self, task_id: str) -> dict[str, Any]:
         if task_id not in self._items:

@@ -4,12 +4,13 @@ import importlib.metadata
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task
+from mira_jax.trajectories.tasks import WRITTEN
 from rollouts.suites.webarena.helpers import is_call
 
 SUITE = "webarena_lite"
@@ -60,6 +61,27 @@ def to_task(task_id: str, item: Mapping[str, Any]) -> Task:
         start_url=item["start_url"],
         horizon=HORIZON,
     )
+
+
+def is_written(task: Task) -> bool:
+    """Whether a model wrote the task (`rollouts.curriculum.writer`), so that the benchmark does not contain it."""
+    return task.template == WRITTEN
+
+
+def written_item(task: Task, logins: Sequence[str]) -> dict[str, Any]:
+    """A written task in WebArena's JSON form. No rule evaluates it.
+
+    Args:
+        logins: the sites to log in to.
+    """
+    return {
+        "task_id": task.id,
+        "sites": list(task.sites),
+        "storage_state": f"./.auth/{'.'.join(logins)}_state.json" if logins else None,
+        "start_url": task.start_url,
+        "intent": task.intent,
+        "eval": {"eval_types": []},
+    }
 
 
 def login_sites(item: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,74 @@
+"""The phases that ship: every stage's config loads, on every kind of hardware."""
+
+import importlib
+import json
+
+import pytest
+
+from mira_jax import phases
+from mira_jax.config import load
+from mira_jax.stages import PhasesConfig, expand
+
+TWELVE = "configs/12b/phases.yaml"
+
+
+def stages(*paths, **sets):
+    config = load(PhasesConfig, list(paths), [f"{key}={value}" for key, value in sets.items()])
+    return config, {stage.name: stage for stage in expand(config)}
+
+
+def built(stage):
+    sets = stage.set | ({stage.serve.url: "http://127.0.0.1:1/v1"} if stage.serve else {})
+    command = importlib.import_module(stage.module).COMMAND
+    return load(command.config_type, stage.configs, [f"{key}={json.dumps(value)}" for key, value in sets.items()])
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [["configs/phases/tours.yaml"], [TWELVE], [TWELVE, "configs/12b/phases_141gb.yaml"], [TWELVE, "configs/12b/phases_pod.yaml"]],
+)
+def test_every_stage_loads(paths, capsys, tmp_path, monkeypatch):
+    config, made = stages(*paths, out=tmp_path / "run")
+    for name, stage in made.items():
+        assert list(phases._problems(stage, {stage.serve.url: "http://127.0.0.1:1/v1"} if stage.serve else {})) == [], name
+    for name in ("OPENAI_API_KEY", "WA_SHOPPING_USER"):
+        monkeypatch.delenv(name, raising=False)
+    missing = phases.missing_needs(config)
+    if paths[0] == TWELVE:
+        assert any("models/gemma-3-12b-it does not exist" in line for line in missing)
+        assert any("OPENAI_API_KEY is not set" in line for line in missing)
+    else:
+        assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("overlay", "row_length", "adapters", "rate", "param_dtype"),
+    [
+        ([], 16384, True, 2e-5, "bfloat16"),
+        (["configs/12b/phases_141gb.yaml"], 8192, False, 1e-6, "bfloat16"),
+        (["configs/12b/phases_pod.yaml"], 16384, False, 1e-6, "float32"),
+    ],
+)
+def test_the_settings_of_a_12b_run_agree_with_each_other(overlay, row_length, adapters, rate, param_dtype):
+    config, made = stages(TWELVE, *overlay)
+    assert config.phases == 6 and len(made) == 1 + 6 * 13
+    actor, explore, evaluate = built(made["actor-2"]), built(made["explore-2"]), built(made["evaluate-2"])
+    scores = [built(made[name]) for name in ("reference-2", "score-2", "score-trial-2")]
+    assert actor.data.row_length == row_length and (actor.lora is not None) is adapters
+    assert actor.optimizer.learning_rate == rate and actor.epochs == 1
+    assert (actor.recipe["alpha"], actor.recipe.get("lambda_")) == (0.3, 0.5)
+    # The policy reads in rollouts what it is trained on, and a prompt and its response fit a row.
+    for rollout in (explore, evaluate):
+        assert rollout.policy.prompt == actor.data.prompt
+        assert rollout.policy.prompt.max_tokens + rollout.policy.max_tokens <= row_length
+        assert rollout.limits.horizon == 30
+    assert (explore.policy.temperature, evaluate.policy.temperature, evaluate.episodes) == (1.0, 0.0, 165)
+    # Reference log-probs have the dtypes of the training.
+    assert {(score.dtype, score.param_dtype) for score in scores} == {(actor.model.dtype, actor.model.param_dtype)}
+    assert actor.model.param_dtype == param_dtype
+    # pi_ref is the policy of the previous phase, and rolled out this phase.
+    assert actor.init_from == explore.policy.tokenizer == made["explore-2"].serve.model == scores[0].policy == "runs/12b/phase-1/actor"
+    assert built(made["replay-3"]).episodes == ["runs/12b/phase-1/labelled", "runs/12b/phase-2/labelled"]
+    assert built(made["replay-3"]).most == 2.0
+    choose = built(made["choose-1"])
+    assert (choose.lowest, choose.highest, choose.count) == (0.05, 0.75, 500)
