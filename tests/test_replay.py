@@ -198,7 +198,7 @@ def test_a_policy_is_trained_on_the_selected_steps_and_those_of_this_phase(tmp_p
     }
     run("actor", ["current", "replay"], init_from=sft, recipe={"name": "actor", "objective": "filtered_bc", "percentile": 0}, data=data)
     current, replayed = (ShardReader(folders[name]) for name in ("current", "replay"))
-    keep, steps = given[0][4], int(current.steps_per_record.sum())
+    keep, steps = given[0][2], int(current.steps_per_record.sum())
     assert keep[:steps].all() and keep[steps:].sum() == int(0.25 * steps) < int(replayed.steps_per_record.sum())
     with pytest.raises(UserError, match="selects steps of shards that are not in the folders"):
         run("other", ["current"], init_from=sft, recipe={"name": "actor", "objective": "filtered_bc", "percentile": 0}, data=data)
