@@ -76,9 +76,10 @@ def main(config: ReplayConfig) -> int:
         if _exists(out, made_from):
             print(f"{out}: complete")
             return 0
-        selected = _select(reader, tables, current, config)
+        eligible = eligible_steps(reader, tables, config) if reader else np.zeros(0, bool)
+        selected = replay.limit(eligible, current, config.most, config.seed)
         with partial_folder(out) as partial:
-            counts = _write(partial, reader, tables, *selected)
+            counts = _write(partial, reader, tables, eligible, selected)
             write_atomically(partial / REPLAY, to_json({"made_from": made_from, "counts": counts}, indent=1).encode())
             publish(partial, out)
     print(
@@ -130,10 +131,12 @@ def _sound_steps(reader: ShardReader) -> int:
     return int(read_labels(reader).sound.sum())
 
 
-def _select(reader: ShardReader | None, tables: Sequence[SideTable], current: int, config: ReplayConfig) -> tuple[np.ndarray, np.ndarray]:
-    """(eligible, selected), bool [N] each."""
-    if reader is None:
-        return np.zeros(0, bool), np.zeros(0, bool)
+def eligible_steps(reader: ShardReader, tables: Sequence[SideTable], config: ReplayConfig) -> np.ndarray:
+    """bool [N]: the steps of successes whose perplexity is in the bounds, by default of the first success of each task.
+
+    Raises:
+        UserError: a table was made for other shards, or the tables are by different actors.
+    """
     check(tables, reader.sha256)
     if len({made.fingerprint for table in tables for made in table.made_by if "log_prob" in made.columns}) > 1:
         raise UserError("scores: the tables are by different actors; score all episodes with the current one (`mira score`)")
@@ -141,9 +144,7 @@ def _select(reader: ShardReader | None, tables: Sequence[SideTable], current: in
     log_prob, tokens = (column(labels, tables, name) for name in COLUMNS)
     perplexities = replay.perplexity(log_prob, np.maximum(tokens, 1))
     eligible = labels.sound & replay.keep_by_perplexity(labels.success, perplexities, config.lowest, config.highest)
-    if config.first_per_task:
-        eligible &= _of_first_success(labels)
-    return eligible, replay.limit(eligible, current, config.most, config.seed)
+    return eligible & _of_first_success(labels) if config.first_per_task else eligible
 
 
 def _of_first_success(labels: StepLabels) -> np.ndarray:

@@ -10,6 +10,7 @@ from mira_jax import replay, score, train
 from mira_jax.config import build
 from mira_jax.errors import UserError
 from mira_jax.replay import ReplayConfig
+from mira_jax.rl.replay import limit
 from mira_jax.score import ScoreConfig
 from mira_jax.train import TrainConfig
 from mira_jax.training import setup
@@ -109,20 +110,28 @@ def test_at_most_twice_the_steps_of_this_phase_drawn_without_bias(made):
     """Over many seeds, each eligible step is drawn equally often, whichever its phase: chi-square, 99.99th percentile."""
     write_shard(made / "one" / SHARD, synthetic.trajectories(3, seed=5, most_steps=2))
     room = 2 * sum(len(one.steps) for one in ShardReader(made / "one"))
-    eligible, drawn, runs = expected(made, True), collections.Counter(), 200
+    eligible, drawn, runs = expected(made, True), collections.Counter(), 400
     assert room < len(eligible)
-    reader, tables = ShardReader([made / "phase-1", made / "phase-2"]), [SideTable.read(made / "policy.npz")]
+    reader = ShardReader([made / "phase-1", made / "phase-2"])
     keys = [(one.id, step) for one in reader for step in range(len(one.steps))]
+    possible = replay.eligible_steps(reader, [SideTable.read(made / "policy.npz")], config(made))
+    assert {keys[j] for j in np.flatnonzero(possible)} == eligible
     for seed in range(runs):
-        _, selected = replay._select(reader, tables, room // 2, config(made, seed=seed))
+        selected = limit(possible, room // 2, seed=seed)
         assert selected.sum() == room
         drawn.update(keys[j] for j in np.flatnonzero(selected))
     share = room / len(eligible)
     assert set(drawn) == eligible
-    # Without replacement, each count is a binomial with variance runs * share * (1 - share).
-    square = sum((drawn[key] - runs * share) ** 2 for key in eligible) / (runs * share * (1 - share))
+    # Each count has the variance runs * share * (1 - share), and the counts sum to a constant. The sum of squares is then
+    # approximately chi-square with n - 1 degrees of freedom, after division by the variance times n / (n - 1).
     degrees = len(eligible) - 1
+    square = sum((drawn[key] - runs * share) ** 2 for key in eligible) / (runs * share * (1 - share)) * degrees / len(eligible)
     assert square < degrees + 3.72 * (2 * degrees) ** 0.5 + 10
+    # The mean number of draws of each phase, too, is its share of the eligible steps, within 4 standard errors.
+    first = {one.id for one in ShardReader(made / "phase-1")}
+    of_first = sum(name in first for name, _ in eligible) / len(eligible)
+    error = (of_first * (1 - of_first) / (runs * room)) ** 0.5
+    assert abs(sum(count for key, count in drawn.items() if key[0] in first) / (runs * room) - of_first) < 4 * error
     replay.main(config(made, current=[str(made / "one")], seed=1))
     first = selection(made)
     replay.main(config(made, current=[str(made / "one")], seed=1, out=str(made / "again")))
@@ -199,7 +208,8 @@ def test_a_policy_is_trained_on_the_selected_steps_and_those_of_this_phase(tmp_p
     run("actor", ["current", "replay"], init_from=sft, recipe={"name": "actor", "objective": "filtered_bc", "percentile": 0}, data=data)
     current, replayed = (ShardReader(folders[name]) for name in ("current", "replay"))
     keep, steps = given[0][2], int(current.steps_per_record.sum())
-    assert keep[:steps].all() and keep[steps:].sum() == int(0.25 * steps) < int(replayed.steps_per_record.sum())
+    succeeded = [trajectory.success for trajectory in current for _ in trajectory.steps]
+    assert keep[:steps].tolist() == succeeded and keep[steps:].sum() == int(0.25 * steps) < int(replayed.steps_per_record.sum())
     with pytest.raises(UserError, match="selects steps of shards that are not in the folders"):
         run("other", ["current"], init_from=sft, recipe={"name": "actor", "objective": "filtered_bc", "percentile": 0}, data=data)
     with pytest.raises(UserError, match=r"data\.selections: critics learn from whole episodes"):

@@ -10,7 +10,7 @@ from rollouts.suites.base import Suite
 
 
 @runtime_checkable
-class Templates(Protocol):
+class Templates(Suite, Protocol):
     """A suite that draws tasks from templates and knows how long they are."""
 
     def expert_steps(self, template: str) -> int:
@@ -74,13 +74,12 @@ def neighbour(template: str, known: Sequence[str], steps: dict[str, int], found:
 
 
 def propose(
-    suite: Suite, episodes: Sequence[Trajectory], count: int, split: str, seed: int, allowed: Sequence[str] | None, lowest: float
+    suite: Templates, episodes: Sequence[Trajectory], count: int, split: str, seed: int, allowed: Sequence[str] | None, lowest: float
 ) -> list[Task]:
     """New tasks: for each failed task in turn, in random order, another instance of its template and an instance of the template's
     neighbour, until there are `count`. No task that was attempted is proposed. Deterministic in the arguments.
 
     Args:
-        suite: a suite that is also a `Templates`.
         episodes: the labelled episodes so far.
         allowed: the templates to use. Default: all of the split.
         lowest: success rate below which the neighbour is the next easier template.
