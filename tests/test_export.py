@@ -31,11 +31,11 @@ def test_an_export_that_is_there_is_left_and_another_is_refused(tmp_path, capsys
     written = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     assert run(f"checkpoint={FIXTURE}", out) == 0 and "complete already" in capsys.readouterr().out
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
-    assert run(f"checkpoint={FIXTURE}", out, "dtype=bfloat16") == 2 and "is already there" in capsys.readouterr().err
+    assert run(f"checkpoint={FIXTURE}", out, "dtype=bfloat16") == 2 and "already exists" in capsys.readouterr().err
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][0, 0] += 1
     save_file(tensors, tmp_path / "out" / "model.safetensors")
-    assert run(f"checkpoint={FIXTURE}", out) == 2 and "is already there" in capsys.readouterr().err
+    assert run(f"checkpoint={FIXTURE}", out) == 2 and "already exists" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys):

@@ -49,7 +49,7 @@ def test_a_model_that_no_mesh_of_the_chips_holds_is_a_failure(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--topology", "v7x:4"], "topology: 'v7x:4' is of no known kind"),
+        (["--topology", "v7x:4"], "topology: 'v7x:4' is not a known kind of chip"),
         (["--topology", "h200:8", "--set", "mesh.tensor=3"], "there are 8"),
         (["--topology", "h200:16"], "8 rows at once can't be shared evenly by 16 chips"),
         (["--topology", "h200:8", "--preset", "13b"], "preset: '13b' is none of 270m"),

@@ -22,7 +22,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -155,7 +155,8 @@ class Entry:
         with contextlib.ExitStack() as opened:
             with self._errors():
                 partial = opened.enter_context(files.partial_folder(self.path))
-                file = opened.enter_context(open(partial / TOKENS, "wb"))
+                file = open(partial / TOKENS, "wb")  # noqa: SIM115, closing it may fail, as the rest of the data is written then
+            opened.callback(_close, file)
 
             def append(tokens: np.ndarray) -> None:
                 data = tokens.astype(TOKEN_DTYPE, copy=False).data
@@ -184,3 +185,9 @@ class Entry:
             raise UserError(
                 f"{self.path}: could not write the token cache ({error.strerror or error}); {files.remedy(error)}, or {REMEDY}"
             ) from None
+
+
+def _close(file: BinaryIO) -> None:
+    """Closes a file whose content no longer matters, because an error was raised or it is closed already."""
+    with contextlib.suppress(OSError):
+        file.close()

@@ -97,7 +97,7 @@ async def work(config: WorkerConfig, suite: Suite, policy: AgentFactory) -> Asyn
     check_driver(config, suite)
     await suite.start()
     try:
-        async with drive(config.browser, suite.hosts, suite.sites() if isinstance(suite, InProcess) else None) as driver:
+        async with drive(config.browser, suite.hosts, suite.in_process_sites() if isinstance(suite, InProcess) else None) as driver:
             yield Worker(config, suite, policy, driver)
     finally:
         await suite.stop()

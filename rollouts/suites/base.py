@@ -133,7 +133,7 @@ class InProcess(Protocol):
     Its `open` calls nothing of `context` but `add_cookies`.
     """
 
-    def sites(self) -> Sites:
+    def in_process_sites(self) -> Sites:
         """Returns the applications, and the counterparts of their scripts. Available after `start`."""
         ...
 

@@ -126,7 +126,7 @@ def test_names_of_multimodal_checkpoints_in_memory_are_read(tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     model = Gemma3(Gemma3Config(20, 8, 1, 2, 1, 4, 8), rngs=nnx.Rngs(0))
     huggingface.save(model, tmp_path / "out")
-    with pytest.raises(UserError, match="is already there"):
+    with pytest.raises(UserError, match="already exists"):
         huggingface.save(model, tmp_path / "out")
 
 

@@ -1,5 +1,6 @@
 """The driver `asgi` against Chromium: the same actions on the same small site give the same observations, addresses and errors."""
 
+import asyncio
 import html
 
 import pytest
@@ -175,8 +176,9 @@ async def chromium():
         yield driver
 
 
-async def play(driver, host, moves, observation):
-    """What the policy is shown, before the first move and after each."""
+async def play(driver, host, moves, observation, saved_after=0.0):
+    """What the policy is shown, before the first move and after each. Waits for `saved_after` seconds after each move
+    if the script goes back."""
     context = await driver.context()
     seen = []
     try:
@@ -191,6 +193,8 @@ async def play(driver, host, moves, observation):
                 error = None
             except ActionError as refusal:
                 error = str(refusal)
+            if saved_after and any(one[0] == "Go Backward" for one in moves):
+                await asyncio.sleep(saved_after)
             shown = await pages.observe()
             seen.append((move, error, shown.url.removeprefix(f"http://{host}"), shown))
         return seen
@@ -204,7 +208,8 @@ async def test_both_drivers_show_the_same(chromium, name):
     server = LocalServer(make_app())
     await server.start()
     try:
-        expected = await play(chromium, server.host, SCRIPTS[name], observation)
+        # Chromium saves what was entered for its history after up to a second.
+        expected = await play(chromium, server.host, SCRIPTS[name], observation, saved_after=1.2)
     finally:
         await server.stop()
     host = "127.0.0.1:1"

@@ -293,6 +293,9 @@ def test_episodes_of_another_way_are_not_mixed_nor_taken_for_these(use, tmp_path
     assert len(ShardReader(tmp_path / "out")) == 5
     capsys.readouterr()
     assert run("episodes=3", "browser.driver=asgi") == 2
+    assert "holds episodes collected with other settings (browser.driver)" in capsys.readouterr().err
+    elsewhere = ["--out", str(tmp_path / "elsewhere"), "--set", "browser.driver=asgi", "--set", "episodes=1"]
+    assert collect_command.COMMAND.run(elsewhere) == 2
     assert "asgi serves only suites whose applications run in this process" in capsys.readouterr().err
     assert run("episodes=3", "policy={kind: expert, habits: {lazy: 1.0}}", "observation.handles=integer") == 2
     assert "holds episodes collected with other settings (observation, policy.habits)" in capsys.readouterr().err

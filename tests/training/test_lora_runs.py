@@ -229,7 +229,7 @@ def test_adapters_are_exported_by_themselves(folder, tmp_path, capsys):
     assert export_to(out, folder / "adapted", "adapter=true") == 0 and "complete already" in capsys.readouterr().out
     assert export_to(out, folder / "base", "adapter=true") == 2 and "has no adapters; leave out adapter=true" in capsys.readouterr().err
     (out / "adapter_model.safetensors").write_bytes(b"")
-    assert export_to(out, folder / "adapted", "adapter=true") == 2 and "is already there" in capsys.readouterr().err
+    assert export_to(out, folder / "adapted", "adapter=true") == 2 and "already exists" in capsys.readouterr().err
 
 
 def test_a_critic_s_heads_are_trained_beside_the_adapters_of_its_trunk(folder):

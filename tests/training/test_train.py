@@ -208,7 +208,7 @@ def test_other_data_or_another_tokenizer_under_a_new_name_are_refused(folder, tm
     all_but_complete(folder, tmp_path / "run")
     synthetic.write_folder(tmp_path / "data", count=31, infra_every=6)
     assert run(folder, str(tmp_path / "run"), f"data.folders=[{tmp_path / 'data'}]") == 2
-    assert "the data are others than when" in capsys.readouterr().err
+    assert "use the same inputs as then" in capsys.readouterr().err
     (tmp_path / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes()[:-1])
     assert run(folder, str(tmp_path / "run"), f"tokenizer.path={tmp_path / 'tokenizer.model'}") == 2
     assert "tokenizer.model" in capsys.readouterr().err

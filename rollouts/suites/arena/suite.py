@@ -71,7 +71,7 @@ class ArenaSuite:
             for place in range(len(self.apps)):
                 found.port("suite.options.port", "127.0.0.1", self._port + place)
 
-    def sites(self) -> Sites:
+    def in_process_sites(self) -> Sites:
         """See `rollouts.suites.base.InProcess`."""
         return Sites({server.host: self.apps[name] for name, server in self._servers.items()}, SCRIPTS)
 
