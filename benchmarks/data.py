@@ -8,6 +8,7 @@ Times are wall-clock seconds from the opening of the shards; cpu is the processo
     cold, warm   without and with an entry in the token cache
     anonymous    memory of the process that is not backed by a file, at its peak (MB)
     mapped       memory of the process that is backed by files, at its peak: the kernel can drop it (MB)
+    workers      anonymous memory of all workers together, at its peak: mostly their imports (MB)
     waits        the share of the time that a step of `--step-seconds` waits for its batch
 """
 
@@ -82,19 +83,29 @@ def write_folder(folder: Path, steps: int) -> None:
 
 
 def memory() -> dict[str, int]:
-    """Bytes of anonymous and of file-mapped memory of this process."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {"anonymous": int(fields["RssAnon"].split()[0]) * 1024, "mapped": int(fields["RssFile"].split()[0]) * 1024}
+    """Bytes of anonymous and of file-mapped memory of this process, and of anonymous memory of its children."""
+    own = _status("self")
+    children = {child for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()}
+    return {"anonymous": own["RssAnon"], "mapped": own["RssFile"], "workers": sum(_status(child).get("RssAnon", 0) for child in children)}
+
+
+def _status(process: str) -> dict[str, int]:
+    """The sizes in /proc/PROCESS/status in bytes. {} if the process has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
 
 
 @contextlib.contextmanager
 def peaks() -> Iterator[dict[str, int]]:
-    """The highest values of `memory` in this context, sampled every 20 ms, less the anonymous memory at its beginning."""
+    """The highest values of `memory` in this context, sampled every 50 ms, less the anonymous memory at its beginning."""
     start, stop = memory(), threading.Event()
     found = dict.fromkeys(start, 0)
 
     def sample() -> None:
-        while not stop.wait(0.02):
+        while not stop.wait(0.05):
             for name, value in memory().items():
                 found[name] = max(found[name], value)
 
@@ -159,7 +170,7 @@ def main() -> None:
             print(f"wrote the shards in {time.perf_counter() - began:.0f} s")
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(f"{options.steps:,} steps, {size / 1e6:,.0f} MB of shards, rows of {options.row_length} tokens, {options.rows} per batch")
-        print(f"{'':22}{'first batch':>12}{'cpu':>8}{'anonymous':>11}{'mapped':>8}{'batches/s':>11}{'waits':>8}")
+        print(f"{'':22}{'first batch':>12}{'cpu':>8}{'anonymous':>11}{'mapped':>8}{'workers':>9}{'batches/s':>11}{'waits':>8}")
         cache = str(Path(temporary) / "cache")
         cases = [("cold, in memory", "", 0), ("cold", cache, 0), *((f"warm, {count} workers", cache, count) for count in options.workers)]
         for name, place, workers in cases:
@@ -168,7 +179,7 @@ def main() -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ)
             result = json.loads(done.stdout)
             speed = f"{result['batches_per_second']:11.1f}{result['waits']:8.1%}" if "waits" in result else ""
-            sizes = f"{result['anonymous']:11,.0f}{result['mapped']:8,.0f}"
+            sizes = f"{result['anonymous']:11,.0f}{result['mapped']:8,.0f}{result['workers']:9,.0f}"
             print(f"{name:22}{result['first_batch']:10.1f} s{result['cpu']:6.1f} s{sizes}{speed}", flush=True)
 
 
