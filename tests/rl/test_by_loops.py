@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_jax.rl import advantages, calibration, progress, replay
@@ -31,6 +31,7 @@ def flat(parts):
     return tuple(map(np.array, columns))
 
 
+@settings(deadline=None)
 @given(SEEDS, st.sampled_from([1.0, 0.9, 0.0]))
 def test_returns_and_what_follows(seed, gamma):
     parts = episodes(seed)
@@ -45,6 +46,7 @@ def test_returns_and_what_follows(seed, gamma):
     np.testing.assert_allclose(advantages.returns(rewards, last, gamma), expected, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.sampled_from([1.0, 0.9]), st.sampled_from(["hold", "zero", "reached"]))
 def test_shaped_rewards(seed, discount, at_end):
     parts = episodes(seed)
@@ -68,6 +70,7 @@ def test_shaping_by_the_potential_reached_by_hand():
     np.testing.assert_allclose(found, [0.12, 0.1], atol=1e-7)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.sampled_from([0.0, 0.5, 0.95, 1.0]))
 def test_digirl(seed, decay):
     parts = episodes(seed)
@@ -89,6 +92,7 @@ def test_digirl_by_hand():
     np.testing.assert_allclose(found, [0.4, 0.7, 1.0], atol=1e-6)
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_webrl_code(seed):
     """The outcome is the reward of every step, and the state after the last step is the last state."""
@@ -104,6 +108,7 @@ def test_webrl_code(seed):
     np.testing.assert_allclose(advantages.webrl_code(success, values, last), expected, rtol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=20), st.sampled_from([0.0, 50.0, 70.0, 100.0]))
 def test_worth_imitating(scores, percentile):
     """The percentile by sorting and linear interpolation."""
@@ -119,6 +124,7 @@ def test_worth_imitating(scores, percentile):
     assert advantages.worth_imitating(np.array(scores, float), percentile).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=6), st.booleans())
 def test_milestones_of_states(z, success):
     z_TxK = np.array(z)
@@ -132,6 +138,7 @@ def test_milestones_of_states(z, success):
     assert progress.before_last_milestone(times, steps, success).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 5)), min_size=1, max_size=30))
 def test_leave_one_out(rows):
     """A unit belongs to one group."""
@@ -143,6 +150,7 @@ def test_leave_one_out(rows):
     np.testing.assert_allclose(calibration.leave_one_out(np.array(y), np.array(group), np.array(unit)), expected)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=30))
 def test_measures_of_predictions(rows):
     p, y = [row[0] / 20 for row in rows], [row[1] for row in rows]
@@ -158,6 +166,7 @@ def test_measures_of_predictions(rows):
     assert calibration.reliability(np.array(p), np.array(y), 4) == [pytest.approx(point) for point in curve]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-8, 0), st.integers(1, 9), st.booleans()), min_size=1, max_size=20), st.integers(0, 10), SEEDS)
 def test_replay(rows, current, seed):
     log_probs, tokens, success = zip(*rows, strict=True)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
@@ -22,6 +22,7 @@ def test_certain_predictions_have_a_finite_likelihood():
     assert negative_log_likelihood(np.array([0.0, 1.0]), np.array([True, False])) == pytest.approx(-np.log(1e-6))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=60))
 def test_auroc_is_scipy_s(pairs):
     score, y = np.array([pair[0] / 8 for pair in pairs]), np.array([pair[1] for pair in pairs])

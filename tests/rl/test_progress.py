@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_jax.rl.progress import before_last_milestone, completion_times, done_before, ordered_shares, progress_labels
@@ -79,6 +79,7 @@ def by_the_formula(times, steps, success):
     return labels
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.lists(st.one_of(st.none(), st.integers(0, 11)), min_size=1, max_size=5), st.booleans())
 def test_labels_never_fall_and_agree_with_a_plain_loop(steps, first_steps, success):
     z_TxK = milestones(first_steps, steps)
@@ -111,6 +112,7 @@ def test_the_steps_after_the_last_subgoal_in_order_are_left_out():
     np.testing.assert_allclose(ordered_shares(times_K, 5), [0, 0, 1 / 3, 2 / 3, 2 / 3, 2 / 3], atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(0, 7)), min_size=1, max_size=5), st.integers(1, 8))
 def test_ordered_shares_are_progress_labels_at_the_milestones(first_steps, steps):
     """At each completion time of a failure the label is the share; between them it is never below."""
