@@ -305,9 +305,11 @@ def _quality(
         return {}
     quality = _orm_quality(trajectories, values) if kind == "orm" else critic_quality(read_labels(trajectories), values)
     for made in made_by:
-        if not made.fold and trained_on(made.checkpoint) & set(shards):
+        known = trained_on(made.checkpoint)
+        if not made.fold and (known is None or known & set(shards)):
+            seen = "it does not record which episodes it was trained on" if known is None else "it scored episodes that it was trained on"
             for name in ({"milestones"} if "milestone_1" in made.columns else set()) | {*made.columns} & set(quality):
-                quality[name]["weak"] = f"it scored episodes that it was trained on; train {kind}s on folds of the tasks (recipe.folds)"
+                quality[name]["weak"] = f"{seen}; train {kind}s on folds of the tasks (recipe.folds)"
     return quality
 
 
@@ -319,10 +321,11 @@ def _orm_quality(trajectories: Sequence[Trajectory], values: dict[str, np.ndarra
     return {column: found} if found else {}
 
 
-def trained_on(checkpoint: str) -> set[str]:
-    """SHA-256 of the shards that a run was trained on. Empty if it does not say."""
+def trained_on(checkpoint: str) -> set[str] | None:
+    """SHA-256 of the shards that a run was trained on. None if it does not record them, as older runs and exports."""
     path = Path(checkpoint.rpartition("@")[0] or checkpoint) / DATA
-    return set(read_json(path, "restore a copy").get("shards", [])) if path.exists() else set()
+    shards = read_json(path, "restore a copy").get("shards") if path.exists() else None
+    return None if shards is None else set(shards)
 
 
 def _prompt(folder: str) -> PromptConfig:

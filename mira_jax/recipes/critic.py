@@ -38,8 +38,8 @@ class CriticRecipe:
     potential_weight: float = 1.0
     """Weight of the potential's loss when both heads share a trunk."""
     milestones: Natural = 0
-    """Number of additional heads milestone_1, milestone_2, ..., for tasks of up to so many subgoals. Head j predicts the probability
-    that subgoal j will be done at the end of the episode. They learn from all episodes."""
+    """Number of additional heads milestone_1, milestone_2, ..., for tasks with at most this number of subgoals. Head j predicts the
+    probability that subgoal j will be done at the end of the episode. They learn from all episodes."""
     milestones_weight: float = 1.0
     """Weight of the milestone heads' loss, which is the mean over a task's subgoals."""
 

@@ -207,6 +207,13 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
     return result_N
 
 
+def require_milestones(labels: StepLabels, key: str) -> None:
+    """Raises UserError if a sound episode has no milestones. `key`: the option that needs them."""
+    without = np.flatnonzero(labels.sound & (labels.subgoals == 0))
+    if len(without):
+        raise UserError(f"{key}: needs milestones, and trajectory {labels.ids[without[0]]} has none; label its episodes (`mira label`)")
+
+
 def mean_of_milestones(labels: StepLabels, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """float32 [N]: the mean of the columns milestone_1 ... milestone_K over the K subgoals of each step's task."""
     most = labels.reached.shape[1]

@@ -1,4 +1,4 @@
-"""What critics are worth: their predictions against outcomes and milestones, beside baselines that see only the template.
+"""What critics are worth: their predictions compared with outcomes, milestones and baselines that see only the template.
 
 The predictions should be of tasks that the critic was not trained on (`recipe.folds` of the critic).
 """

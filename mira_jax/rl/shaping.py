@@ -31,24 +31,28 @@ def shaped_rewards(
 
         r'_t = r_t + alpha [ discount P(s_{t+1}) - P(s_t) ]
 
-    P(s_T), the potential of the final state, is never computed, because the policy takes no action there. `hold` leaves the
-    last step unshaped. `zero` takes P(s_T) = 0, so that with `discount` = gamma this is potential-based shaping in the strict
-    sense (Ng, Harada and Russell 1999): the shaping terms of an episode sum to -alpha P(s_0) for any actions.
+    A critic does not give P(s_T), the potential of the final state, because the policy takes no action there. `hold` leaves the
+    last step unshaped. `reached` takes P(s_T) from `final`. `zero` takes P(s_T) = 0, so that with `discount` = gamma this is
+    potential-based shaping in the strict sense (Ng, Harada and Russell 1999): the shaping terms of an episode sum to
+    -alpha P(s_0) for any actions.
 
     Args:
         rewards: r_t, 1 at the last step of a success and 0 elsewhere.
         potentials: P(s_t) in [0, 1].
         last: true at the end of an episode.
         alpha: 0 gives the rewards unchanged, which is WebRL's objective.
+        final: P(s_T) of each step's episode, for `reached`.
+
+    Raises:
+        ValueError: `at_end` is unknown, or is `reached` without `final`.
     """
+    if at_end not in ("hold", "zero", "reached") or (at_end == "reached" and final is None):
+        raise ValueError(f"at_end: {at_end!r} is unknown, or lacks the final potentials")
     rewards_N, potentials_N, last_N = np.asarray(rewards), np.asarray(potentials), np.asarray(last, bool)
-    bracket_N = discount * following(potentials_N, last_N) - potentials_N
+    next_N = following(potentials_N, last_N)
     if at_end == "reached":
-        assert final is not None
-        bracket_N = np.where(last_N, discount * np.asarray(final) - potentials_N, bracket_N)
-        return rewards_N + alpha * bracket_N
+        next_N = np.where(last_N, np.asarray(final), next_N)
+    bracket_N = discount * next_N - potentials_N
     if at_end == "hold":
         bracket_N = np.where(last_N, 0.0, bracket_N)
-    elif at_end != "zero":
-        raise ValueError(f"at_end: {at_end!r} is neither hold nor zero")
     return rewards_N + alpha * bracket_N

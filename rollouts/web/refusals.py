@@ -1,4 +1,4 @@
-"""What a policy is told about an action that its page does not allow. Both drivers say it in the same words."""
+"""The messages to a policy about an action that its page does not allow. Both drivers use them."""
 
 from collections.abc import Mapping
 from typing import Any

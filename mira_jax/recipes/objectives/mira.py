@@ -32,9 +32,10 @@ from flax import nnx
 
 from mira_jax.config import Fraction, NonNegative, Positive
 from mira_jax.data.steps import step_examples
+from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
-from mira_jax.recipes.labels import StepLabels, column, mean_of_milestones, milestone_head, read_labels
+from mira_jax.recipes.labels import StepLabels, column, mean_of_milestones, milestone_head, read_labels, require_milestones
 from mira_jax.rl.advantages import doubly_robust, outcome_rewards, returns
 from mira_jax.rl.objectives import squared_log_ratio
 from mira_jax.rl.shaping import AtEnd, shaped_rewards
@@ -80,9 +81,15 @@ class Mira:
     reads_responses: ClassVar[bool] = True
     examples = staticmethod(step_examples)
 
+    def __post_init__(self) -> None:
+        if self.potential == "ordered" and self.at_end == "reached":
+            raise UserError("recipe.at_end: reached counts subgoals in any order; set recipe.potential=count, or another at_end")
+
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `reference_log_prob` and `advantage`."""
         labels = read_labels(reader)
+        if self.only_useful:
+            require_milestones(labels, "recipe.only_useful")
         reference = column(labels, tables, "log_prob")
         keep = labels.sound & (labels.before_last_milestone | (not self.only_useful))
         advantages = self.advantages(labels, tables)
@@ -95,6 +102,8 @@ class Mira:
         values = column(labels, tables, "value")
         rewards = shaped = outcome_rewards(labels.success, labels.last)
         if self.alpha:
+            if self.potential != "critic" or self.at_end == "reached":
+                require_milestones(labels, "recipe.potential" if self.potential != "critic" else "recipe.at_end")
             potentials = self.potentials(labels, tables)
             final = np.nan_to_num(labels.final_count)
             shaped = shaped_rewards(rewards, potentials, labels.last, self.alpha, self.shaping_discount, self.at_end, final)

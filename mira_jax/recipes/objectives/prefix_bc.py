@@ -20,7 +20,7 @@ from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
-from mira_jax.recipes.labels import read_labels
+from mira_jax.recipes.labels import read_labels, require_milestones
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.side_tables import SideTable
@@ -37,6 +37,7 @@ class PrefixBC:
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `reference_log_prob` if the side tables contain it. Keeps the steps up to the last subgoal of each episode."""
         labels = read_labels(reader)
+        require_milestones(labels, "recipe.objective: prefix_bc")
         keep = labels.sound & labels.before_last_milestone
         if not keep.any():
             raise UserError(f"prefix_bc: none of the {labels.episodes} episodes reached a subgoal; there is nothing to imitate")

@@ -1,4 +1,5 @@
 import jax
+import msgspec
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from mira_jax.recipes import make_recipe
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.state import init_state, params_of, skeleton
 from mira_jax.training.step import cut, make_step
-from tests.recipes.objectives.scored import ALL, LOG_PROBS, POTENTIALS, VALUES, Batch, actor, advantage, prepare, table
+from tests.recipes.objectives.scored import ALL, EPISODES, LOG_PROBS, POTENTIALS, VALUES, Batch, actor, advantage, prepare, table
 
 
 def test_the_advantage_and_its_ablations_by_hand():
@@ -48,6 +49,16 @@ def test_the_potential_of_milestone_heads_by_hand():
     made = prepare(tables, potential="milestones", at_end="reached", lambda_=0, alpha=1, shaped_returns=True).columns["advantage"]
     final = np.array([1, 1, 1, 0.5, 0.5])
     np.testing.assert_allclose(made, np.array([0.5, 0.4, 0.1, -0.4, -0.2]) + final - potentials, atol=1e-6)
+
+
+def test_options_that_need_milestones_refuse_episodes_without_them():
+    bare = msgspec.structs.replace(EPISODES[1], steps=tuple(msgspec.structs.replace(s, milestones=()) for s in EPISODES[1].steps))
+    for options in ({"potential": "count"}, {"at_end": "reached"}, {"only_useful": True}, {"objective": "prefix_bc"}):
+        with pytest.raises(UserError, match="needs milestones, and trajectory episode-0-1 has none"):
+            actor(**options).prepare([EPISODES[0], bare], [ALL])
+    actor().prepare([EPISODES[0], bare], [ALL])
+    with pytest.raises(UserError, match=r"recipe\.at_end: reached counts subgoals in any order"):
+        actor(potential="ordered", at_end="reached")
 
 
 def test_advantages_are_normalized_over_the_steps_trained_on():
