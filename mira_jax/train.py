@@ -144,7 +144,8 @@ def _train(config: TrainConfig) -> int:
                     write_model_json(run.path, model.config, recipe.heads, lora)
         result = _fit(config, run, recipe, packed, model, layout)
         if not result.finished:
-            _say(f"stopped after update {result.step}, which is saved; resume with: {run.restart}")
+            saved = f"stopped after update {result.step}, which is saved" if result.step else "stopped before anything was saved"
+            _say(f"{saved}; resume with: {run.restart}")
             return 130
         if processes.first():
             run.finish(result.step, result.metrics, result.seconds)

@@ -75,13 +75,13 @@ def train(
     Raises:
         Diverged: a loss, a gradient norm, a parameter or a moment is not finite. The last checkpoint is older than this.
     """
-    stopping = config.patience is not None
-    if stopping and evaluate is None:
-        raise UserError("early_stopping: there is no holdout to measure; set data.holdout, or folds of the recipe")
-    lowest, best_step, worse = evaluate(state.params)[HOLDOUT_LOSS] if stopping and evaluate and step else math.inf, step, 0
+    early = None
+    if config.patience is not None:
+        if evaluate is None:
+            raise UserError("early_stopping: there is no holdout to measure; set data.holdout, or folds of the recipe")
+        early = _EarlyStopping(config.patience, evaluate(state.params)[HOLDOUT_LOSS] if step else math.inf, step)
     waiting: list[tuple[int, dict[str, jax.Array]]] = []
     last = writer.last if writer else {}
-    best = last
     began = since = time.monotonic()
     before = writer.seconds if writer else 0.0
 
@@ -120,30 +120,51 @@ def train(
         StopSignal() as stop,
         Progress("train", "updates", config.updates, step, shown=writer is not None) as bar,
     ):
-        while step < config.updates and not stop.asked(step) and not (stopping and worse >= config.patience):
+        while step < config.updates and not stop.asked(step) and not (early and early.over):
             state, values = update(state, place(next(data)))
             step += 1
             waiting.append((step, values))
             bar.update()
             evaluating = evaluate is not None and step in config.evaluate_at
-            saving = step % config.checkpoint_every == 0 and not stopping
+            saving = step % config.checkpoint_every == 0 and not early
             measured = evaluate(state.params) if evaluating else None
             if evaluating or saving or step % config.log_every == 0:
                 report(measured)
-            if stopping and measured:
-                worse = 0 if measured[HOLDOUT_LOSS] < lowest else worse + 1
-                if not worse:
-                    lowest, best_step, best, saving = measured[HOLDOUT_LOSS], step, dict(last), True
+            if early and measured:
+                saving = early.improved(measured[HOLDOUT_LOSS], step, last)
             if saving:
                 save()
         report()
-        finished = step >= config.updates or (stopping and worse >= config.patience)
-        if stopping:
-            step, last = best_step, best
+        finished = step >= config.updates or bool(early and early.over)
+        if early:
+            step, last = early.step, early.metrics or last
         else:
             save()
         checkpoints.close()
     return LoopResult(state, step, finished, last, before + time.monotonic() - began)
+
+
+@dataclasses.dataclass
+class _EarlyStopping:
+    """The update with the lowest holdout loss so far, and how many evaluations have passed since."""
+
+    patience: int
+    lowest: float
+    step: int
+    metrics: dict[str, float] | None = None
+    passed: int = 0
+
+    @property
+    def over(self) -> bool:
+        return self.passed >= self.patience
+
+    def improved(self, loss: float, step: int, metrics: dict[str, float]) -> bool:
+        """Counts an evaluation. Returns whether its loss is the lowest so far."""
+        if loss >= self.lowest:
+            self.passed += 1
+            return False
+        self.lowest, self.step, self.metrics, self.passed = loss, step, dict(metrics), 0
+        return True
 
 
 class Diverged(UserError):

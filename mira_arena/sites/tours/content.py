@@ -15,7 +15,7 @@ OFFERS = 3
 class TourContent:
     seed: int
     legs: tuple[tuple[str, ...], ...]
-    """Offers of each leg, in page order. No two offers of an agency share a noun."""
+    """Offers of each leg, in page order. An offer is a place. No two offers of an agency are the same."""
     names: frozenset[str]
     """Names of all offers."""
 
@@ -23,7 +23,6 @@ class TourContent:
 @functools.lru_cache(maxsize=256)
 def make_content(seed: int) -> TourContent:
     random = Random(f"tours {seed}")
-    nouns = random.sample(vocabulary.NOUNS, MAX_LEGS * OFFERS)
-    offers = [f"{random.choice(vocabulary.ADJECTIVES)} {noun}" for noun in nouns]
+    offers = random.sample(vocabulary.PLACES, MAX_LEGS * OFFERS)
     legs = tuple(tuple(offers[leg * OFFERS : (leg + 1) * OFFERS]) for leg in range(MAX_LEGS))
     return TourContent(seed, legs, frozenset(offers))

@@ -1,10 +1,6 @@
-"""Words that the names of offers are composed of. Each name is an adjective and a noun."""
+"""Places that tours offer."""
 
-ADJECTIVES = (
-    "amber", "bright", "calm", "deep", "early", "fair", "golden", "hidden", "iron", "jade", "kind", "little", "misty", "noble", "old",
-    "quiet", "royal", "silver", "tall", "upper", "velvet", "warm", "young", "zinc",
-)  # fmt: skip
-NOUNS = (
+PLACES = (
     "abbey", "arch", "bay", "beach", "bridge", "canal", "castle", "cave", "cliff", "coast", "dune", "falls", "farm", "ferry", "field",
     "forest", "fort", "garden", "gate", "grove", "harbor", "hill", "inn", "island", "lake", "lodge", "market", "meadow", "mill", "museum",
     "orchard", "palace", "park", "peak", "pier", "plaza", "pond", "quarry", "reef", "ridge", "river", "ruin", "shore", "spring", "square",

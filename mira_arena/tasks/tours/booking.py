@@ -22,7 +22,7 @@ def tour(random: Random, content: TourContent, *, legs: int) -> Draft:
     wanted = [random.choice(offers) for offers in content.legs[:legs]]
     listed = " ".join(f"leg {leg} {offer}" for leg, offer in enumerate(wanted, 1))
     return Draft(
-        values={"offers": ", ".join(f'"{offer}"' for offer in wanted)},
+        values={"legs": ", ".join(f"leg {leg} {offer}" for leg, offer in enumerate(wanted, 1))},
         evaluation=evaluation([html_target("__TOURS__/changes", "#changes", listed)]),
         milestones=tuple(done.in_snapshot(f'book "{offer}"', "tours", "booked", offer) for offer in wanted),
         moves=(*(Move("click", offer, mistake="takes_first_other") for offer in wanted), EXIT),
@@ -31,6 +31,6 @@ def tour(random: Random, content: TourContent, *, legs: int) -> Draft:
 
 
 TEMPLATES = tuple(
-    Template(f"tour_{legs}", ("tours",), "Book a tour of {{offers}}.", functools.partial(tour, legs=legs), held_out=legs in HELD_OUT_LEGS)
+    Template(f"tour_{legs}", ("tours",), "Book a tour: {{legs}}.", functools.partial(tour, legs=legs), held_out=legs in HELD_OUT_LEGS)
     for legs in sorted(LEGS + HELD_OUT_LEGS)
 )

@@ -17,6 +17,7 @@ import jax
 from flax import nnx
 
 from mira_jax.config import Positive
+from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import read_labels
@@ -36,11 +37,17 @@ class KL(Mira):
 
     objective: ClassVar[str] = "kl"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, unused in (("per_token", self.per_token), ("negative_weight", self.negative_weight != 1.0)):
+            if unused:
+                raise UserError(f"recipe.{key}: the objective kl does not use it; leave it out")
+
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `advantage`, and `reference_log_prob` if the side tables contain it."""
         labels = read_labels(reader)
-        reference = policies.reference_if_scored(labels, tables)
-        return policies.prepare(labels, reference=reference, advantages=self.advantages(labels, tables))
+        keep, advantages = self.kept(labels, tables)
+        return policies.prepare(labels, reference=policies.reference_if_scored(labels, tables), advantages=advantages, keep=keep)
 
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
         log_prob = policies.step_log_probs(model, batch)

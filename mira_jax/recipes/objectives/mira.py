@@ -88,14 +88,18 @@ class Mira:
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `reference_log_prob` and `advantage`."""
         labels = read_labels(reader)
+        keep, advantages = self.kept(labels, tables)
+        return policies.prepare(labels, reference=column(labels, tables, "log_prob"), advantages=advantages, keep=keep)
+
+    def kept(self, labels: StepLabels, tables: Sequence[SideTable]) -> tuple[np.ndarray, np.ndarray]:
+        """The steps to train on, bool [N], and the advantages, float32 [N], by `only_useful` and `normalize`."""
         if self.only_useful:
             require_milestones(labels, "recipe.only_useful")
-        reference = column(labels, tables, "log_prob")
         keep = labels.sound & (labels.before_last_milestone | (not self.only_useful))
         advantages = self.advantages(labels, tables)
         if self.normalize:
             advantages = advantages / max(float(np.sqrt(np.mean(np.square(advantages[keep])))), 1e-8)
-        return policies.prepare(labels, reference=reference, advantages=advantages, keep=keep)
+        return keep, advantages
 
     def advantages(self, labels: StepLabels, tables: Sequence[SideTable]) -> np.ndarray:
         """float32 [N]: A_t of each step, by 5 and 6 in the module docstring."""
