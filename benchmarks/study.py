@@ -24,18 +24,19 @@ from scipy import stats
 CONFIGS = "configs/study"
 METHODS = sorted(path.stem for path in Path(CONFIGS, "methods").glob("*.yaml"))
 SFT = "sft"
+CACHE = "runs/study/compiled"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("--out", default="runs/study/rare", help="folder of the study")
-    parser.add_argument("--habit", type=float, default=0.5, help="share of wrong choices in the demonstrations")
+    parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--methods", nargs="+", choices=[SFT, *METHODS], default=[SFT, *METHODS])
     parser.add_argument("--split", choices=["validation", "test"], default="test")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds at once, each on its own core")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of seed.yaml, such as a smaller number of episodes")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of seed.yaml")
     arguments = parser.parse_args()
     if arguments.action == "run":
         run(arguments)
@@ -45,7 +46,7 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
-    phases(0, "policy", out, [f"values.habit={arguments.habit}"], cores=None)
+    phases(0, "policy", out, [f"values.mistakes={arguments.mistakes}"], cores=None)
     seeds: queue.SimpleQueue[int] = queue.SimpleQueue()
     for seed in arguments.seeds:
         seeds.put(seed)
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
                 return
             folder, policy = out / f"seed-{seed}", f"values.policy={out}/{SFT}"
             try:
-                phases(seed, "seed", folder, [policy, *arguments.set], {core})
+                phases(seed, "seed", folder, [policy, f"values.critic={out}/first-critic", *arguments.set], {core})
                 for method in arguments.methods:
                     values = [policy, f"values.data={folder}", f"values.method={method}", f"values.split={arguments.split}"]
                     name = "baseline" if method == SFT else "method"
@@ -82,8 +83,11 @@ def phases(seed: int, name: str, out: Path, values: list[str], cores: set[int] |
     command = [sys.executable, "-m", "mira_jax.phases", "--config", f"{CONFIGS}/{name}.yaml", "--out", str(out), "--set", f"seed={seed}"]
     command += itertools.chain.from_iterable(("--set", value) for value in values)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Every stage is a process, so programs are compiled once and kept.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(CACHE).resolve()), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
     with open(f"{out}.log", "a") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log, preexec_fn=cores and (lambda: os.sched_setaffinity(0, cores)))
+        pinned = cores and (lambda: os.sched_setaffinity(0, cores))
+        subprocess.run(command, check=True, stdout=log, stderr=log, preexec_fn=pinned, env={**os.environ, **cache})
     print(f"{out}: complete", flush=True)
 
 

@@ -108,6 +108,8 @@ def _train(config: TrainConfig) -> int:
         recipe = make_recipe(config.recipe)
         if recipe.heads and config.data.selections:
             raise ConfigError("data.selections", "critics learn from whole episodes; leave it out")
+        if config.data.prompt.subgoals and not recipe.heads:
+            raise ConfigError("data.prompt.subgoals", "only critics may see which subgoals are done; leave it out")
         config = dataclasses.replace(config, recipe=options_of(recipe), distributed=config.distributed.anywhere())
         run = RunFolder(config.out, config)
         if (ended := run.complete) and ends_at(run.path, ended["step"]):

@@ -1,5 +1,6 @@
 """Converts episodes to examples. By default each step is an example: its prompt and response as tokens."""
 
+import dataclasses
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from mira_jax.data.examples import Example, Examples, ExamplesOf, Turn
 from mira_jax.errors import UserError
 from mira_jax.progress import track
-from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, response_ids, token_problem
+from mira_jax.trajectories.prompts import PromptConfig, Round, checklist, prompt_hash, prompt_ids, response_ids, token_problem
 from mira_jax.trajectories.records import Policy, Status, Step, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -94,16 +95,25 @@ def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Token
     from text.
 
     Raises:
-        UserError: a prompt differs from the one that the policy read, or a response's tokens do not match its text.
+        UserError: a prompt differs from the one that the policy read, a response's tokens do not match its text, or `prompt.subgoals` is
+            set and the episode has no milestones.
     """
     past: list[Round] = []
+    done = np.zeros(len(trajectory.subgoals), bool)
+    if prompt.subgoals and not len(done):
+        raise UserError(f"prompt.subgoals: trajectory {trajectory.id} has no milestones; label its episodes (`mira label`)")
+    as_read = dataclasses.replace(prompt, subgoals=False)
     for number, step in enumerate(trajectory.steps):
-        prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, prompt, tokenizer)
+        prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, as_read, tokenizer)
         if step.prompt_hash and step.prompt_hash != prompt_hash(prompt_tokens):
             raise UserError(
                 f"trajectory {trajectory.id}: the prompt of step {step.index} is not the one that the policy read: "
                 + _cause(trajectory.policy, prompt, tokenizer)
             )
+        if prompt.subgoals:
+            page = checklist(trajectory.subgoals, done.tolist(), prompt) + step.page.observation
+            prompt_tokens = prompt_ids(trajectory.task.intent, past, page, prompt, tokenizer)
+            done |= np.array(step.milestones, bool)
         tokens = [*prompt_tokens, *_response(trajectory, step, tokenizer)]
         yield Example(tokens, [Turn(number, len(prompt_tokens), len(tokens))])
         past.append(Round(step.response, step.error))

@@ -14,7 +14,7 @@ import numpy as np
 
 from mira_jax.config import Count
 from mira_jax.errors import UserError
-from mira_jax.trajectories.records import Step
+from mira_jax.trajectories.records import Step, Subgoal
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 OLD_PAGE = "** Simplified html **"
@@ -28,6 +28,9 @@ class PromptConfig:
     """webrl: one chat turn per round, as in WebRL's data. compact: the same content with few marks, for small models."""
     max_tokens: Count = 16_384
     """Maximum number of tokens in a prompt. Older rounds are removed first, then the page is cut."""
+    subgoals: bool = False
+    """For critics: the subgoals are listed before the page, with a mark for each that is done, as the labels say. A policy does not
+    know this in a rollout, so no policy may have such prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +95,14 @@ def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConf
     head, tail_head, tail = form.frame(intent, len(past), tokenizer)
     history = [form.round(index, turn, tokenizer) for index, turn in enumerate(past)]
     return fit(head, history, tail_head, page, tail, config, tokenizer, intent)
+
+
+def checklist(subgoals: Sequence[Subgoal], done: Sequence[bool], config: PromptConfig) -> str:
+    """The lines that show which subgoals are done: one line each, or, in compact prompts, the numbers of those that are done."""
+    if config.version == "compact":
+        numbers = " ".join(str(number) for number, one in enumerate(done, 1) if one)
+        return f"done: {numbers or 'none'} of {len(done)}\n"
+    return "".join(f"[{'x' if one else ' '}] {subgoal.text}\n" for subgoal, one in zip(subgoals, done, strict=True))
 
 
 def fit(

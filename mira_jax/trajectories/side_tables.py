@@ -144,7 +144,7 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
 
     Args:
         shards: SHA-256 of every shard that will be read. The tables of each column together must cover all of them.
-        prompt: the prompt that the numbers must have been computed with. Default: any.
+        prompt: the prompt that the numbers must have been computed with, except that critics may see subgoals. Default: any.
         tokenizer: SHA-256 of the tokenizer that they must have been computed with. Default: any.
 
     Raises:
@@ -154,7 +154,8 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
         if not table.made_by:
             raise UserError(f"{table.source}: does not record which models computed it (it was written by an older version); {REMEDY}")
         for made in table.made_by:
-            wanted = dataclasses.replace(made, prompt=prompt or made.prompt, tokenizer=tokenizer or made.tokenizer)
+            own = dataclasses.replace(prompt, subgoals=made.prompt.subgoals) if prompt else made.prompt
+            wanted = dataclasses.replace(made, prompt=own, tokenizer=tokenizer or made.tokenizer)
             if difference := made.difference(wanted):
                 raise UserError(f"{table.source}: computed with other settings than are used here ({difference}); {REMEDY}")
     by_column: dict[str, list[tuple[SideTable, Provenance]]] = {}

@@ -54,6 +54,8 @@ class PolicyConfig:
             object.__setattr__(self, "kind", "endpoint" if self.tokenizer else "expert")
         if self.kind == "endpoint" and not self.tokenizer:
             raise ConfigError("tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
+        if self.prompt.subgoals:
+            raise ConfigError("prompt.subgoals", "only critics may see which subgoals are done; leave it out")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Step examples are what a rollout reads and writes."""
 
+import dataclasses
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from mira_jax.data.pipeline import split
 from mira_jax.data.steps import choose, corpus, tokenize
 from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import PromptConfig, prompt_hash, prompt_ids, response_ids, rounds, token_problem
+from mira_jax.trajectories.records import Subgoal
 from mira_jax.trajectories.shards import ShardReader, StepIndex
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
@@ -74,6 +77,33 @@ def test_a_response_is_what_was_drawn_not_what_its_text_would_be_in_tokens(token
         assert examples.response(j).tolist() == list(step.token_ids)
         assert examples.response(j).tolist() != response_ids(step.response, tokenizer)
         assert tokenizer.decode(examples.response(j)) == step.response
+
+
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [
+        ("compact", ["done: none of 2", "done: 1 of 2", "done: 1 of 2"]),
+        ("webrl", ["[ ] find\n[ ] buy", "[x] find\n[ ] buy", "[x] find\n[ ] buy"]),
+    ],
+)
+def test_a_critic_sees_which_subgoals_were_done_before_the_step(tokenizer, version, lines):
+    """What a policy read is still compared, and what a subgoal says at a step does not depend on that step."""
+    prompt = PromptConfig(version=version, max_tokens=1000)
+    episode = drawn(tokenizer, prompt)
+    done = [(True, False), (False, False), (True, True)]
+    steps = [msgspec.structs.replace(step, milestones=z) for step, z in zip(episode.steps, done, strict=True)]
+    episode = msgspec.structs.replace(episode, subgoals=(Subgoal(text="find", check=""), Subgoal(text="buy", check="")), steps=tuple(steps))
+    examples = tokenize([episode], dataclasses.replace(prompt, subgoals=True), tokenizer, progress=False)
+    for j, text in enumerate(lines):
+        page = f"{text}\n{episode.steps[j].page.observation}"
+        assert examples.prompt(j).tolist() == prompt_ids(episode.task.intent, rounds(episode.steps[:j]), page, prompt, tokenizer)
+    altered = msgspec.structs.replace(steps[1], prompt_hash="0" * 32)
+    with pytest.raises(UserError, match="not the one that the policy read"):
+        tokenize(
+            [msgspec.structs.replace(episode, steps=(steps[0], altered, steps[2]))], dataclasses.replace(prompt, subgoals=True), tokenizer
+        )
+    with pytest.raises(UserError, match="label its episodes"):
+        tokenize([msgspec.structs.replace(episode, subgoals=())], dataclasses.replace(prompt, subgoals=True), tokenizer)
 
 
 def test_a_prompt_that_the_policy_did_not_read_is_an_error_that_names_the_cause(tokenizer, tmp_path):

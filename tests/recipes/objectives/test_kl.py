@@ -22,3 +22,13 @@ def test_the_loss_of_a_packed_batch_is_that_of_its_steps(policy, scored, reader,
     batch = Batch(actor(objective="kl", beta=0.5, max_weight=bound), policy, reader, examples, scored)
     weights = np.minimum(np.exp(batch.advantage / 0.5), bound or np.inf)
     assert batch.loss == pytest.approx(-np.mean(weights * batch.log_prob), rel=2e-4)
+
+
+def test_normalised_advantages_have_a_root_mean_square_of_one():
+    assert np.sqrt(np.mean(np.square(advantage(objective="kl", normalize=True)))) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("option", [{"per_token": True}, {"negative_weight": 0.5}])
+def test_options_that_it_does_not_use_are_refused(option):
+    with pytest.raises(UserError, match=f"recipe.{next(iter(option))}"):
+        actor(objective="kl", **option)
