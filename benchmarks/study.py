@@ -108,7 +108,7 @@ def read(arguments: argparse.Namespace, method: str) -> dict[str, np.ndarray]:
         folder = Path(arguments.out, f"seed-{seed}", arguments.split, method, "evaluation")
         summary = json.loads((folder / "summary.json").read_text())
         (of_method,) = summary["methods"].values()
-        for template, rate in of_method["templates"].items():
+        for template, rate in of_method["per_template"].items():
             found.setdefault(template, []).append(rate["mean"])
     return {template: np.array(values) for template, values in found.items()}
 

@@ -25,6 +25,7 @@ from mira_jax.models.sharding import MeshConfig
 from mira_jax.needs import LEAST_SPACE, Needs
 from mira_jax.recipes import DEFAULT_OBJECTIVE, RECIPES, make_recipe, options_of
 from mira_jax.recipes.base import Recipe
+from mira_jax.recipes.quality import weak_columns
 from mira_jax.schema import Options
 from mira_jax.training import loop, processes, setup
 from mira_jax.training.checkpoint import CheckpointConfig, Checkpoints, ends_at
@@ -126,6 +127,7 @@ def _train(config: TrainConfig) -> int:
         episodes = Episodes(reader, config.data.prompt, tokenizer, recipe.examples, cache)
         selections = [SideTable.read(path) for path in config.data.selections]
         prepared = recipe.prepare(episodes, tables)
+        _refuse_weak(config, tables)
         keep = prepared.keep & side_tables.selected_steps(reader, selections)
         packed = setup.pack_data(
             config.data, episodes.examples, keep, prepared.columns, recipe.reads_responses, prepared.held_out,
@@ -220,16 +222,16 @@ def _say(text: str, to: TextIO | None = None) -> None:
         print(text, file=to or sys.stderr)
 
 
+def _refuse_weak(config: TrainConfig, tables: list[SideTable]) -> None:
+    """Raises UserError if the recipe has read a column of a critic that is weak."""
+    for table in tables if not config.data.accept_weak_critics else ():
+        for name, reason in weak_columns(table.quality, table.used).items():
+            raise UserError(f"{table.source}: {name}: {reason}. Improve the critic, leave it out, or set data.accept_weak_critics=true")
+
+
 def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardReader, tokenizer: Tokenizer) -> None:
     """Refuses side tables that were computed with settings other than those of this run. Raises UserError."""
     side_tables.check(tables, reader.sha256, config.data.prompt, tokenizer.sha256)
-    for table in tables:
-        for name, measures in {} if config.data.accept_weak_critics else table.quality.items():
-            if measures["weak"]:
-                raise UserError(
-                    f"{table.source}: {name}: {measures['weak']}. Improve the critic, leave the table out, "
-                    "or set data.accept_weak_critics=true"
-                )
     references = [(table, made) for table in tables for made in table.made_by if "log_prob" in made.columns]
     if not references:
         return

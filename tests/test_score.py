@@ -267,6 +267,8 @@ def test_a_critic_that_scored_its_own_training_data_is_refused(folder, scores):
     with pytest.raises(UserError, match=r"critic\.npz: value: it scored episodes .*or set data\.accept_weak_critics=true"):
         run(folder, "weak", recipe=ACTOR, init_from=str(folder / "sft"), data=tables)
     assert not (folder / "weak").exists()
+    # A method that does not read the critic is not refused.
+    run(folder, "unread", recipe={"name": "actor", "objective": "filtered_bc"}, init_from=str(folder / "sft"), data=tables)
 
 
 def test_folds_out_of_range_are_refused():

@@ -193,6 +193,7 @@ def column(labels: StepLabels, tables: Sequence[SideTable], name: str) -> np.nda
         raise UserError(f"data.side_tables: none has a column {name}; make one with `mira score`")
     values: dict[tuple[str, int], float] = {}
     for table in having:
+        table.used.add(name)
         values.update(zip(zip(table.ids, table.steps.tolist(), strict=True), table.columns[name].tolist(), strict=True))
     sources = ", ".join(table.source for table in having)
     result_N = np.zeros(len(labels), np.float32)

@@ -3,7 +3,7 @@
 The predictions should be of tasks that the critic was not trained on (`recipe.folds` of the critic).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ def critic_quality(labels: StepLabels, columns: Mapping[str, np.ndarray]) -> dic
     it does not beat in NLL, or is empty.
 
     potential, milestones: P against the share of subgoals that are done, at the last states of failures: mean absolute error,
-    correlation, and the error of a constant. `broken_auroc`: how well a low P tells states in which a subgoal was passed over (a
-    later one is done) from those in which none was, among states with the same number of steps taken.
+    correlation, and the error of a constant. `concordance`: of two states of the same template, with the same number of steps
+    taken and different numbers of subgoals done, how often the one with more has the higher P. 0.5 is a clock.
 
     Args:
         columns: float [N] each, NaN where a step was not scored.
@@ -38,6 +38,12 @@ def critic_quality(labels: StepLabels, columns: Mapping[str, np.ndarray]) -> dic
         if labels.subgoals[labels.sound].any():
             found[name] = _potential_quality(labels, potential)
     return found
+
+
+def weak_columns(quality: Mapping[str, Mapping[str, Any]], columns: Collection[str]) -> dict[str, str]:
+    """What is weak of `quality` (see `critic_quality`) among the columns of a side table, each with the reason."""
+    measured = {"milestones" if name.startswith("milestone_") else name for name in columns}
+    return {name: measures["weak"] for name, measures in quality.items() if measures["weak"] and name in measured}
 
 
 def _value_quality(labels: StepLabels, value: np.ndarray) -> dict[str, Any]:
@@ -75,24 +81,25 @@ def _potential_quality(labels: StepLabels, potential: np.ndarray) -> dict[str, A
             "mean": _rounded(float(p.mean())),
             "true_mean": _rounded(float(share.mean())),
         }
-    found["broken_auroc"] = _broken_auroc(labels, potential, scored)
+    found["concordance"] = _concordance(labels, potential, scored)
     found["weak"] = ""
     if ends.any() and found["mae"] >= found["mae_of_constant"]:
         found["weak"] = f"at the last states of failures it is {found['mae']} from the share done, a constant {found['mae_of_constant']}"
     return found
 
 
-def _broken_auroc(labels: StepLabels, potential: np.ndarray, scored: np.ndarray) -> float | None:
-    """The mean over numbers of steps taken, weighted by pairs."""
-    done = labels.done
-    overtaken = np.asarray((np.maximum.accumulate(done[:, ::-1], axis=1)[:, ::-1] & ~done).any(axis=1))
+def _concordance(labels: StepLabels, potential: np.ndarray, scored: np.ndarray) -> float | None:
+    templates = np.unique(np.array(labels.templates, object).astype(str), return_inverse=True)[1][labels.task]
+    done = labels.done.sum(axis=1)
+    groups = np.unique(np.stack([templates, labels.numbers], axis=1)[scored], axis=0)
     total = weight = 0.0
-    for number in np.unique(labels.numbers[scored]):
-        here = scored & (labels.numbers == number)
-        broken = overtaken[here]
-        pairs = float(broken.sum()) * float((~broken).sum())
-        if pairs:
-            total += pairs * auroc(-potential[here], broken)
+    for template, number in groups:
+        here = scored & (templates == template) & (labels.numbers == number)
+        for count in np.unique(done[here])[:-1]:
+            rest = here & (done >= count)
+            more = done[rest] > count
+            pairs = float(more.sum()) * float((~more).sum())
+            total += pairs * auroc(potential[rest], more)
             weight += pairs
     return _rounded(total / weight) if weight else None
 
@@ -111,9 +118,10 @@ def describe(quality: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name in ("potential", "milestones"):
         if (row := quality.get(name)) and row["failures"]:
             correlation = "" if row["correlation"] is None else f", correlation {row['correlation']:.2f}"
-            broken = "" if row["broken_auroc"] is None else f"; broken from intact states: AUROC {row['broken_auroc']:.2f}"
+            share = row["concordance"]
+            order = "" if share is None else f"; states with more done have a higher P in {100 * share:.0f} % of pairs"
             lines.append(
                 f"P ({name}) at the last states of {row['failures']} failures: {row['mean']:.2f} where {row['true_mean']:.2f} is done, "
-                f"error {row['mae']:.3f} (constant {row['mae_of_constant']:.3f}){correlation}{broken}"
+                f"error {row['mae']:.3f} (constant {row['mae_of_constant']:.3f}){correlation}{order}"
             )
     return lines + [f"weak: {name}: {row['weak']}" for name, row in quality.items() if row["weak"]]

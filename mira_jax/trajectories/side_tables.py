@@ -97,6 +97,8 @@ class SideTable:
         for name, column in self.columns.items():
             if column.shape != (len(self.ids),):
                 raise ValueError(f"column {name}: shape {column.shape}, expected ({len(self.ids)},)")
+        self.used: set[str] = set()
+        """The columns that a recipe has read."""
         self._rows = {key: row for row, key in enumerate(zip(self.ids, self.steps.tolist(), strict=True))}
         if len(self._rows) != len(self.ids):
             raise ValueError("two rows have the same trajectory id and step")

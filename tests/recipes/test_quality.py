@@ -31,7 +31,7 @@ def test_a_potential_that_is_a_clock_is_weak():
     assert clock["correlation"] is None
 
 
-def test_states_in_which_a_subgoal_was_passed_over_are_told_from_others():
+def test_a_state_with_more_subgoals_done_than_another_at_the_same_time_should_have_a_higher_potential():
     """Episodes that miss their first subgoal and do the second, against those that do both."""
 
     def passing(item):
@@ -42,8 +42,9 @@ def test_states_in_which_a_subgoal_was_passed_over_are_told_from_others():
 
     labels = read_labels([passing(item) if number % 2 else item for number, item in enumerate(EPISODES)])
     broken = np.array([number % 2 for number in range(40) for _ in range(3)], bool)
-    assert critic_quality(labels, {"potential": np.where(broken, 0.1, 0.6)})["potential"]["broken_auroc"] == 1
-    assert critic_quality(labels, {"potential": np.full(len(labels), 0.3)})["potential"]["broken_auroc"] == 0.5
+    assert critic_quality(labels, {"potential": np.where(broken, 0.1, 0.6)})["potential"]["concordance"] == 1
+    assert critic_quality(labels, {"potential": np.full(len(labels), 0.3)})["potential"]["concordance"] == 0.5
+    assert critic_quality(labels, {"potential": np.where(broken, 0.6, 0.1)})["potential"]["concordance"] == 0
 
 
 def test_unlabelled_steps_and_missing_scores_are_left_out():
