@@ -10,7 +10,7 @@ DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.p
 # Tests that depend on the versions of Python and JAX, for test-newest.
 NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py test_ring.py)
 
-.PHONY: demo test test-device test-peers test-lowest test-newest test-ray bench-peers lint docs setup clean
+.PHONY: demo test test-device test-peers test-lowest test-newest test-ray bench-peers reproduce reproduce-quick lint docs setup clean
 
 demo: setup
 	$(BIN)/mira demo $(if $(SEED),--set seed=$(SEED))
@@ -68,6 +68,16 @@ bench-peers:
 	.venv-tunix/bin/python -m pip install --quiet --disable-pip-version-check google-tunix==0.1.7
 	$(PYTHON) -m venv .venv-browsergym
 	.venv-browsergym/bin/python -m pip install --quiet --disable-pip-version-check browsergym-miniwob==0.14.3
+
+# The comparison of methods of docs/results.md: hours. A part of it in half an hour: reproduce-quick. Both go on where they stopped.
+reproduce: setup
+	$(BIN)/python benchmarks/study.py run
+	$(BIN)/python benchmarks/study.py table
+
+QUICK := --out runs/study/quick --seeds 1 2 --methods sft prefix_bc webrl mira_milestones
+reproduce-quick: setup
+	$(BIN)/python benchmarks/study.py run $(QUICK)
+	$(BIN)/python benchmarks/study.py table $(QUICK)
 
 setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh $(EXTRAS)

@@ -2,12 +2,15 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 
 from mira_jax import phases
 from mira_jax.config import load
+from mira_jax.recipes import make_recipe
 from mira_jax.stages import PhasesConfig, expand
+from mira_jax.train import TrainConfig
 
 TWELVE = "configs/12b/phases.yaml"
 
@@ -27,7 +30,7 @@ def built(stage):
     "paths",
     [["configs/phases/tours.yaml"], [TWELVE], [TWELVE, "configs/12b/phases_141gb.yaml"], [TWELVE, "configs/12b/phases_pod.yaml"]],
 )
-def test_every_stage_loads(paths, capsys, tmp_path, monkeypatch):
+def test_every_stage_loads(paths, tmp_path, monkeypatch):
     config, made = stages(*paths, out=tmp_path / "run")
     for name, stage in made.items():
         assert list(phases._problems(stage, {stage.serve.url: "http://127.0.0.1:1/v1"} if stage.serve else {})) == [], name
@@ -39,6 +42,28 @@ def test_every_stage_loads(paths, capsys, tmp_path, monkeypatch):
         assert any("OPENAI_API_KEY is not set" in line for line in missing)
     else:
         assert missing == []
+
+
+METHODS = sorted(path.stem for path in Path("configs/study/methods").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", ["policy", "seed", "baseline"])
+def test_every_stage_of_the_study_loads(name, tmp_path):
+    for stage in stages(f"configs/study/{name}.yaml", out=tmp_path)[1].values():
+        built(stage)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_the_study_has_a_recipe(method, tmp_path):
+    """It differs from the others in its recipe and its epochs alone, and reads what the policy read in rollouts."""
+    _, made = stages("configs/study/method.yaml", out=tmp_path, **{"values.method": method})
+    actor, evaluate = built(made["actor"]), built(made["evaluate"])
+    explore = built(stages("configs/study/seed.yaml", out=tmp_path)[1]["explore"])
+    assert actor.data.prompt == evaluate.policy.prompt == explore.policy.prompt
+    make_recipe(actor.recipe)
+    plain = load(TrainConfig, ["configs/study/actor.yaml"])
+    differing = [key for key in ("optimizer", "model", "lora", "checkpoint") if getattr(actor, key) != getattr(plain, key)]
+    assert not differing
 
 
 @pytest.mark.parametrize(
