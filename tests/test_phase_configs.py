@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mira_jax import phases
 from mira_jax.config import load
@@ -56,12 +57,16 @@ def test_every_stage_of_the_study_loads(name, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_of_the_study_has_a_recipe(method, tmp_path):
     """It differs from the others in its recipe and its epochs alone, and reads what the policy read in rollouts."""
-    _, made = stages("configs/study/method.yaml", out=tmp_path, **{"values.method": method})
+    _, made = stages("configs/study/method.yaml", out=tmp_path, **{"values.config": f"configs/study/methods/{method}.yaml"})
     actor, evaluate = built(made["actor"]), built(made["evaluate"])
     explore = built(stages("configs/study/seed.yaml", out=tmp_path)[1]["explore"])
     assert actor.data.prompt == evaluate.policy.prompt == explore.policy.prompt
     make_recipe(actor.recipe)
     plain = load(TrainConfig, ["configs/study/actor.yaml"])
+    search = yaml.safe_load(Path("configs/study/search.yaml").read_text())
+    assert len(search[method]) == 4
+    for setting in search[method]:
+        make_recipe(actor.recipe | {key: value for key, value in setting.items() if key != "epochs"})
     differing = [key for key in ("optimizer", "model", "lora", "checkpoint") if getattr(actor, key) != getattr(plain, key)]
     assert not differing
 
