@@ -1,4 +1,4 @@
-"""Phases in miniature: two phases of configs/phases/tours.yaml, every stage a process, in real Chromium."""
+"""Phases in miniature: the policy of the study, and two phases of configs/phases/tours.yaml, every stage a process."""
 
 import dataclasses
 import json
@@ -15,35 +15,43 @@ from mira_jax.trajectories.side_tables import SideTable
 from rollouts.suites import task_list
 
 SIZES = {"width": 32, "layers": 2, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64}
+POLICY = {
+    "demonstrate-first": {"episodes": 8},
+    "first": {"updates": 12, "model.sizes": SIZES},
+    "demonstrate": {"episodes": 8},
+    "sft": {"updates": 2},
+    "first-critic": {"updates": 2},
+}
 SMALL = {
-    # All legs are booked right, so that even so short an SFT leaves some successes to the data that stand in for rollouts.
-    "demonstrate": {"episodes": 8, "policy.habits": {"takes_first_other": 0.1}},
-    "sft": {"updates": 12, "model.sizes": SIZES},
-    "evaluate-sft": {"episodes": 3, "limits.horizon": 2},
+    "evaluate-sft": {"episodes": 4, "limits.horizon": 2},
+    # So young a policy succeeds at nothing: an expert with a bad habit explores in its place, and needs no server.
     "explore": {"episodes": 8, "policy.kind": "expert", "policy.habits": {"takes_first_other": 0.1}},
     "replay": {"highest": 1e9},
-    "critic-0": {"updates": 2},
-    "critic-1": {"updates": 2},
-    "actor": {"updates": 2},
-    "evaluate": {"episodes": 3, "limits.horizon": 2},
-    "propose": {"count": 6},
+    "critic-0": {"epochs": 1, "early_stopping.every": 1},
+    "critic-1": {"epochs": 1, "early_stopping.every": 1},
+    "actor": {"epochs": 1},
+    "evaluate": {"episodes": 4, "limits.horizon": 2},
+    "propose": {"count": 8},
     "choose": {"lowest": 0.0, "highest": 1.0, "count": 4},
 }
+
+
+def small(stages, settings):
+    assert set(settings) & {stage.name for stage in stages}
+    return [
+        dataclasses.replace(stage, set=stage.set | settings.get(stage.name, {}), serve=None if stage.name == "explore" else stage.serve)
+        for stage in stages
+    ]
 
 
 @pytest.mark.ring
 @pytest.mark.timeout(1200)
 def test_two_phases_in_miniature(tmp_path, capfd):
-    tours = load(PhasesConfig, "configs/phases/tours.yaml", [f"out={tmp_path / 'run'}", "phases=2", "prune=true", "seed=3"])
-
-    def small(stages):
-        # So young a policy succeeds at nothing: an expert with a bad habit explores in its place, and needs no server.
-        return [
-            dataclasses.replace(stage, set=stage.set | SMALL.get(stage.name, {}), serve=None if stage.name == "explore" else stage.serve)
-            for stage in stages
-        ]
-
-    config = dataclasses.replace(tours, stages=small(tours.stages), each_phase=small(tours.each_phase))
+    policy = load(PhasesConfig, "configs/study/policy.yaml", [f"out={tmp_path / 'policy'}", "seed=3"])
+    phases.main(dataclasses.replace(policy, stages=small(policy.stages, POLICY)))
+    values = [f"values.policy={tmp_path}/policy/sft", f"values.critic={tmp_path}/policy/first-critic"]
+    tours = load(PhasesConfig, "configs/phases/tours.yaml", [f"out={tmp_path / 'run'}", "phases=2", "prune=true", "seed=3", *values])
+    config = dataclasses.replace(tours, stages=small(tours.stages, SMALL), each_phase=small(tours.each_phase, SMALL))
     assert set(SMALL) <= {stage.name for stage in [*config.stages, *config.each_phase]}
     phases.main(config)
     run = tmp_path / "run"
@@ -65,7 +73,7 @@ def test_two_phases_in_miniature(tmp_path, capfd):
     # pi_ref of phase 2 is the actor of phase 1.
     (reference,) = SideTable.read(run / "phase-2" / "reference" / "policy.npz").made_by
     assert reference.checkpoint.startswith(f"{run}/phase-1/actor@")
-    assert np.isfinite(SideTable.read(run / "phase-2" / "scores" / "critic.npz").columns["potential"]).all()
+    assert np.isfinite(SideTable.read(run / "phase-2" / "scores" / "critic.npz").columns["milestone_10"]).all()
     # Pruned: what no stage reads any more. The policies are whole.
     assert not list(run.glob("phase-*/rollouts")) and not list(run.glob("phase-*/*/checkpoints/*/optimizer"))
     assert all(list(run.glob(f"phase-{phase}/actor/checkpoints/*/params")) for phase in (1, 2))

@@ -255,7 +255,7 @@ def test_the_entry_says_what_it_was_made_from(folder, tokenizer, tmp_path):
     (entry,) = entries(tmp_path)
     made_from = json.loads((entry / MADE_FROM).read_text())["made_from"]
     assert made_from["shards"] == list(ShardReader(folder).sha256)
-    assert made_from["prompt"] == {"version": "compact", "max_tokens": 200}
+    assert made_from["prompt"] == {"version": "compact", "max_tokens": 200, "subgoals": False}
     assert made_from["tokenizer"]["sha256"] == tokenizer.sha256
     assert made_from["examples"] == "mira_jax.data.steps.step_examples"
     assert Entry(tmp_path, inputs(made_from["shards"], PROMPT, tokenizer, step_examples)).path == entry
