@@ -47,7 +47,7 @@ from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
 from mira_jax.training.optimizer import DType
 from mira_jax.training.run_folder import CONFIG, DATA
-from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Evidence, Page, Status, Step, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import Provenance, SideTable
@@ -224,12 +224,15 @@ def _provenance(folder: str, kind: Kind, config: ScoreConfig) -> Provenance:
     tokenizer = Tokenizer(folder)
     tokenizer.fit(sizes.vocabulary_size, folder)
     fingerprint, base = weights_identity(folder)
+    prompt = config.prompt or _prompt(folder)
+    if kind != "critic":
+        refuse_subgoals(prompt, "prompt")
     return Provenance(
         columns=heads or (ORM_COLUMNS if kind == "orm" else POLICY_COLUMNS),
         checkpoint=checkpoint_id(folder),
         fingerprint=fingerprint,
         base=base,
-        prompt=config.prompt or _prompt(folder),
+        prompt=prompt,
         tokenizer=tokenizer.sha256,
         dtype=config.dtype,
         param_dtype=config.param_dtype,

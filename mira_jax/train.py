@@ -40,6 +40,7 @@ from mira_jax.training.setup import ModelConfig, TokenizerConfig
 from mira_jax.training.state import TrainState, abstract_state, init_state
 from mira_jax.training.step import Metrics, cut, make_evaluation, make_step
 from mira_jax.trajectories import side_tables
+from mira_jax.trajectories.prompts import refuse_subgoals
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
@@ -109,8 +110,8 @@ def _train(config: TrainConfig) -> int:
         recipe = make_recipe(config.recipe)
         if recipe.heads and config.data.selections:
             raise ConfigError("data.selections", "critics learn from whole episodes; leave it out")
-        if config.data.prompt.subgoals and not recipe.heads:
-            raise ConfigError("data.prompt.subgoals", "only critics may see which subgoals are done; leave it out")
+        if not recipe.heads:
+            refuse_subgoals(config.data.prompt, "data.prompt")
         config = dataclasses.replace(config, recipe=options_of(recipe), distributed=config.distributed.anywhere())
         run = RunFolder(config.out, config)
         if (ended := run.complete) and ends_at(run.path, ended["step"]):

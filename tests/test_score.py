@@ -241,6 +241,22 @@ def test_each_step_is_scored_by_the_critic_that_has_not_seen_its_task(folder, fo
     assert "V: NLL" in capsys.readouterr().out
 
 
+def test_a_critic_that_sees_subgoals_serves_an_actor_that_does_not(folder, scores, tmp_path):
+    seeing = {"version": "compact", "max_tokens": 200, "subgoals": True}
+    run(folder, "seeing", recipe={"name": "critic", "heads": ["value"]}, init_from=str(folder / "sft"), data={"prompt": seeing})
+    score.main(config(folder, critic=str(folder / "seeing"), out=str(tmp_path)))
+    (made,) = SideTable.read(tmp_path / "critic.npz").made_by
+    assert made.prompt == PromptConfig(**seeing)
+    tables = [str(scores / "policy.npz"), str(tmp_path / "critic.npz")]
+    data = {"side_tables": tables, "accept_weak_critics": True}
+    actor = {"recipe": {"name": "actor", "alpha": 0}, "init_from": str(folder / "sft")}
+    run(folder, "actor-of-seeing", **actor, data=data)
+    with pytest.raises(UserError, match=r"data\.prompt\.subgoals: only critics"):
+        run(folder, "cheat", **actor, data=data | {"prompt": seeing})
+    with pytest.raises(UserError, match=r"prompt\.subgoals: only critics"):
+        score.main(config(folder, policy=str(folder / "sft"), prompt=seeing, out=str(tmp_path / "cheat")))
+
+
 def test_a_fold_s_critic_holds_out_that_fold(folder, fold_critics):
     trained = [json.loads(Path(run, "data.json").read_text()) for run in fold_critics]
     metrics = [json.loads(line) for line in Path(fold_critics[0], "metrics.jsonl").read_text().splitlines()]

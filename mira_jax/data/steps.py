@@ -96,12 +96,12 @@ def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Token
 
     Raises:
         UserError: a prompt differs from the one that the policy read, a response's tokens do not match its text, or `prompt.subgoals` is
-            set and the episode has no milestones.
+            set and the episode lacks milestones.
     """
     past: list[Round] = []
     done = np.zeros(len(trajectory.subgoals), bool)
-    if prompt.subgoals and not len(done):
-        raise UserError(f"prompt.subgoals: trajectory {trajectory.id} has no milestones; label its episodes (`mira label`)")
+    if prompt.subgoals and any(len(step.milestones) != len(done) or not len(done) for step in trajectory.steps):
+        raise UserError(f"prompt.subgoals: trajectory {trajectory.id} lacks milestones; label its episodes (`mira label`)")
     as_read = dataclasses.replace(prompt, subgoals=False)
     for number, step in enumerate(trajectory.steps):
         prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, as_read, tokenizer)

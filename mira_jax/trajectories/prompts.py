@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from mira_jax.config import Count
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.records import Step, Subgoal
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -95,6 +95,12 @@ def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConf
     head, tail_head, tail = form.frame(intent, len(past), tokenizer)
     history = [form.round(index, turn, tokenizer) for index, turn in enumerate(past)]
     return fit(head, history, tail_head, page, tail, config, tokenizer, intent)
+
+
+def refuse_subgoals(config: PromptConfig, key: str) -> None:
+    """Raises ConfigError if prompts that no critic reads would show which subgoals are done. `key`: the key of `config`."""
+    if config.subgoals:
+        raise ConfigError(f"{key}.subgoals", "only critics may see which subgoals are done; leave it out")
 
 
 def checklist(subgoals: Sequence[Subgoal], done: Sequence[bool], config: PromptConfig) -> str:

@@ -156,8 +156,9 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
         if not table.made_by:
             raise UserError(f"{table.source}: does not record which models computed it (it was written by an older version); {REMEDY}")
         for made in table.made_by:
-            own = dataclasses.replace(prompt, subgoals=made.prompt.subgoals) if prompt else made.prompt
-            wanted = dataclasses.replace(made, prompt=own, tokenizer=tokenizer or made.tokenizer)
+            wanted = dataclasses.replace(made, prompt=prompt or made.prompt, tokenizer=tokenizer or made.tokenizer)
+            if "log_prob" not in made.columns:  # critics may see subgoals
+                wanted = dataclasses.replace(wanted, prompt=dataclasses.replace(wanted.prompt, subgoals=made.prompt.subgoals))
             if difference := made.difference(wanted):
                 raise UserError(f"{table.source}: computed with other settings than are used here ({difference}); {REMEDY}")
     by_column: dict[str, list[tuple[SideTable, Provenance]]] = {}

@@ -11,7 +11,7 @@ from msgspec import Meta
 from mira_jax.config import Count, Fraction, Natural, NonNegative
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories import records
-from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, token_problem
+from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_hash, prompt_ids, refuse_subgoals, token_problem
 from mira_jax.trajectories.records import Action, Task, TokenCounts, episode_key
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.errors import EndpointError
@@ -54,8 +54,7 @@ class PolicyConfig:
             object.__setattr__(self, "kind", "endpoint" if self.tokenizer else "expert")
         if self.kind == "endpoint" and not self.tokenizer:
             raise ConfigError("tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
-        if self.prompt.subgoals:
-            raise ConfigError("prompt.subgoals", "only critics may see which subgoals are done; leave it out")
+        refuse_subgoals(self.prompt, "prompt")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from msgspec import Meta
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.needs import Needs
 from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids
-from mira_jax.trajectories.prompts import PromptConfig
+from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Outcome, Status, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.errors import EndpointError
@@ -38,6 +38,7 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         if self.kind == "orm" and not self.tokenizer:
             raise ConfigError("tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
+        refuse_subgoals(self.prompt, "prompt")
 
 
 class OutcomeJudge(Protocol):

@@ -102,8 +102,10 @@ def test_a_critic_sees_which_subgoals_were_done_before_the_step(tokenizer, versi
         tokenize(
             [msgspec.structs.replace(episode, steps=(steps[0], altered, steps[2]))], dataclasses.replace(prompt, subgoals=True), tokenizer
         )
-    with pytest.raises(UserError, match="label its episodes"):
-        tokenize([msgspec.structs.replace(episode, subgoals=())], dataclasses.replace(prompt, subgoals=True), tokenizer)
+    unlabelled = msgspec.structs.replace(steps[1], milestones=())
+    for without in ({"subgoals": ()}, {"steps": (steps[0], unlabelled, steps[2])}):
+        with pytest.raises(UserError, match="label its episodes"):
+            tokenize([msgspec.structs.replace(episode, **without)], dataclasses.replace(prompt, subgoals=True), tokenizer)
 
 
 def test_a_prompt_that_the_policy_did_not_read_is_an_error_that_names_the_cause(tokenizer, tmp_path):

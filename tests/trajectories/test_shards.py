@@ -128,6 +128,18 @@ def test_tables_that_do_not_fit_what_is_read_are_named():
             check(tables, shards, MADE.prompt, MADE.tokenizer)
 
 
+def test_a_critic_may_have_seen_subgoals_and_a_policy_not():
+    seen = dataclasses.replace(MADE, prompt=dataclasses.replace(MADE.prompt, subgoals=True))
+    for columns, accepted in ((("value",), True), (("log_prob", "token_count"), False)):
+        made = dataclasses.replace(seen, columns=columns)
+        table = SideTable(["a"], np.array([0]), dict.fromkeys(columns, np.array([0.1])), [made], ["s1"], "t")
+        if accepted:
+            check([table], ["s1"], MADE.prompt, MADE.tokenizer)
+        else:
+            with pytest.raises(UserError, match=r"prompt\.subgoals"):
+                check([table], ["s1"], MADE.prompt, MADE.tokenizer)
+
+
 def test_a_newer_format_is_refused():
     record = msgspec.to_builtins(episode(0)) | {"format": FORMAT + 1}
     with pytest.raises(UserError, match=f"format {FORMAT + 1} is newer than {FORMAT}"):

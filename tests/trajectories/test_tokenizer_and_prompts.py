@@ -1,12 +1,16 @@
 """The tokenizer, and the prompt that rollouts and training share."""
 
+import functools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.prompts import HISTORY_CUT, PAGE_CUT, PromptConfig, Round, prompt_ids, response_ids
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
+from rollouts.agents.policy import PolicyConfig
+from rollouts.labels.judge import JudgeConfig
 
 TEXTS = [
     'Buy 2 of "blue lamp" with coupon "spring sale".',
@@ -126,3 +130,9 @@ def test_missing_and_damaged_tokenizers_are_named(tmp_path):
         (tmp_path / "tokenizer.model").write_bytes(content)
         with pytest.raises(UserError, match="not a SentencePiece model"):
             Tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("config", [PolicyConfig, functools.partial(JudgeConfig, kind="orm", tokenizer="t")])
+def test_no_policy_and_no_judge_sees_which_subgoals_are_done(config):
+    with pytest.raises(ConfigError, match=r"prompt\.subgoals: only critics"):
+        config(prompt=PromptConfig(subgoals=True))
