@@ -69,7 +69,7 @@ bench-peers:
 	$(PYTHON) -m venv .venv-browsergym
 	.venv-browsergym/bin/python -m pip install --quiet --disable-pip-version-check browsergym-miniwob==0.14.3
 
-# The comparison of methods of docs/results.md: hours. A part of it in half an hour: reproduce-quick. Both go on where they stopped.
+# The comparison of methods of docs/results.md, which takes hours, and a part of it. Both go on where they stopped.
 reproduce: setup
 	$(BIN)/python benchmarks/study.py run
 	$(BIN)/python benchmarks/study.py table

@@ -5,13 +5,13 @@
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
 
 `run` trains the SFT policy (configs/study/policy.yaml), and for each seed what the methods share (seed.yaml) and each method (method.yaml
-with methods/NAME.yaml). Each seed runs on one core, as many at once as --jobs. `search` does the same for every setting of every method,
+with methods/NAME.yaml). Each runs on one core, as many at once as --jobs. `search` does the same for every setting of every method,
 on seeds of its own.
 """
 
 import argparse
+import collections
 import itertools
-import json
 import os
 import queue
 import subprocess
@@ -24,6 +24,10 @@ from typing import Any
 import numpy as np
 import yaml
 from scipy import stats
+
+from rollouts.analysis import statistics
+from rollouts.analysis.evaluation import Evaluation
+from rollouts.analysis.paired import Paired, compare_tasks, over_seeds
 
 CONFIGS = Path("configs/study")
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
@@ -41,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for search")
     parser.add_argument("--methods", nargs="+", choices=[SFT, *METHODS], default=[SFT, *METHODS])
     parser.add_argument("--against", nargs="+", default=[REFERENCE], help="table: the methods that all others are compared with")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds at once, each on its own core")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, each on its own core")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of seed.yaml")
     arguments = parser.parse_args()
     if arguments.action == "table":
@@ -61,8 +65,9 @@ def main() -> None:
         return lambda core: phases("seed", out / f"seed-{seed}", seed, shared, core, arguments.set)
 
     def evaluate(seed: int, method: str, path: Path) -> Callable[[int], None]:
-        values = {"policy": f"{out}/{SFT}", "data": f"{out}/seed-{seed}", "name": method, "config": str(path), "split": split}
-        name = "baseline" if method == SFT else "method"
+        values, name = {"policy": f"{out}/{SFT}", "name": method, "split": split}, "baseline"
+        if method != SFT:
+            values, name = values | {"data": f"{out}/seed-{seed}", "config": str(path)}, "method"
         return lambda core: phases(name, out / f"seed-{seed}" / folder / method, seed, values, core)
 
     in_parallel([prepare(seed) for seed in seeds], arguments.jobs)
@@ -125,66 +130,77 @@ def phases(name: str, out: Path, seed: int, values: Mapping[str, Any], core: int
     print(f"{out}: complete", flush=True)
 
 
-def rates(out: Path, seeds: Iterable[int], folder: str, method: str) -> dict[str, np.ndarray]:
-    """Success rate by template, one value per seed, and their mean as `all`."""
-    found: dict[str, list[float]] = {}
-    for seed in seeds:
-        summary = json.loads((out / f"seed-{seed}" / folder / method / "evaluation" / "summary.json").read_text())
-        (of_method,) = summary["methods"].values()
-        for template, rate in of_method["per_template"].items():
-            found.setdefault(template, []).append(rate["mean"])
-    ordered = sorted(found, key=lambda name: (len(name), name))
-    by_template = {template: np.array(found[template]) for template in ordered}
-    return {**by_template, "all": np.mean(list(by_template.values()), axis=0)}
+ALL = "all"
+
+
+def evaluations(out: Path, seeds: Iterable[int], folder: str, method: str) -> dict[int, Evaluation]:
+    return {seed: Evaluation(method, out / f"seed-{seed}" / folder / method / "evaluation") for seed in seeds}
 
 
 def print_search(out: Path, seeds: Sequence[int], methods: Iterable[str]) -> None:
-    found = {method: float(rates(out, seeds, "search", method)["all"].mean()) for method in methods}
+    """Prints the success rate of every setting, those of a method together, the best first."""
+    found = {method: float(np.mean(rates(evaluations(out, seeds, "search", method))[ALL])) for method in methods}
     for method, rate in sorted(found.items(), key=lambda item: (item[0].rpartition("-")[0], -item[1])):
         print(f"{method:24} {100 * rate:5.1f} %")
 
 
 def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequence[str]) -> None:
-    of_method = {method: rates(out, seeds, "test", method) for method in methods}
-    templates = list(next(iter(of_method.values())))
-    print(f"success in % over {len(seeds)} seeds, with Student's 95 % intervals\n")
+    """Prints success rates by template, and each method minus those in `against`, paired by task."""
+    of_method = {method: evaluations(out, seeds, "test", method) for method in methods}
+    rows = {method: rates(of_seed) for method, of_seed in of_method.items()}
+    templates = sorted(next(iter(rows.values())), key=lambda name: (name == ALL, len(name), name))
+    print(f"success in % over {len(seeds)} seeds, with {statistics.SEED_INTERVAL}, 95 %\n")
     print("| method | " + " | ".join(templates) + " |\n" + "|---" * (len(templates) + 1) + "|")
-    for method, by_template in sorted(of_method.items(), key=lambda item: -item[1]["all"].mean()):
-        print(f"| {method} | " + " | ".join(interval(by_template[template]) for template in templates) + " |")
+    for method, row in sorted(rows.items(), key=lambda item: -np.mean(item[1][ALL])):
+        print(f"| {method} | " + " | ".join(interval(row[template]) for template in templates) + " |")
+    if len(seeds) < 2:
+        return
     for reference in against:
         others = [method for method in methods if method != reference]
-        differences = {method: of_method[method]["all"] - of_method[reference]["all"] for method in others}
-        p_values = {method: stats.ttest_1samp(values, 0).pvalue for method, values in differences.items()}
-        adjusted = holm(p_values)
+        pairs = {other: {seed: compare_tasks(of_method[reference][seed], of_method[other][seed]) for seed in seeds} for other in others}
+        rows = {other: differences(pairs[other].values()) for other in others}
+        p_values = {other: float(stats.ttest_1samp(rows[other][ALL], 0).pvalue) for other in others}
+        adjusted = statistics.holm(p_values)
         print(f"\n| minus {reference} | " + " | ".join(templates) + " | p (paired t) | Holm | p (sign flip) |")
         print("|---" * (len(templates) + 4) + "|")
-        for method in others:
-            cells = [interval(of_method[method][template] - of_method[reference][template]) for template in templates]
-            p = f"{p_values[method]:.2g} | {adjusted[method]:.2g} | {sign_flip(differences[method]):.2g}"
-            print(f"| {method} | " + " | ".join(cells) + f" | {p} |")
-    spread = np.mean([np.std(values["all"], ddof=1) for values in of_method.values()])
-    print(f"\nstandard deviation over seeds: {100 * spread:.1f} points on average over methods")
+        for other in others:
+            cells = " | ".join(interval(rows[other][template]) for template in templates)
+            flipped = over_seeds(pairs[other], (reference, other)).p_value
+            print(f"| {other} | {cells} | {p_values[other]:.2g} | {adjusted[other]:.2g} | {flipped:.2g} |")
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p values."""
-    ordered = sorted(p_values, key=lambda name: p_values[name])
-    steps = [min(1.0, (len(ordered) - rank) * p_values[name]) for rank, name in enumerate(ordered)]
-    return dict(zip(ordered, np.maximum.accumulate(steps).tolist(), strict=True))
+def rates(of_seed: Mapping[int, Evaluation]) -> dict[str, list[float]]:
+    """Success rate by template and of all tasks, one value per seed."""
+    found = collections.defaultdict(list)
+    for evaluation in of_seed.values():
+        for template, values in by_template((one.template, one.success) for one in evaluation.judged).items():
+            found[template].append(float(np.mean(values)))
+    return found
 
 
-def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p value of the mean over all assignments of signs."""
-    signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
-    return float(np.mean(np.abs(signs @ differences) >= abs(differences.sum()) - 1e-12))
+def differences(pairs: Iterable[Paired]) -> dict[str, list[float]]:
+    """Mean difference over the tasks of a template, and over all tasks, one value per seed."""
+    found = collections.defaultdict(list)
+    for pair in pairs:
+        tasks = [*pair.wins, *pair.losses, *pair.ties]
+        for template, values in by_template((task.template, float(task.difference)) for task in tasks).items():
+            found[template].append(float(np.mean(values)))
+    return found
 
 
-def interval(values: np.ndarray) -> str:
-    """Mean and Student's 95 % interval over seeds, in percent."""
-    if len(values) < 2:
-        return f"{100 * values.mean():.1f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{100 * values.mean():.1f} ± {100 * half:.1f}"
+def by_template(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    """Values by template, and all of them."""
+    found = collections.defaultdict(list)
+    for template, value in values:
+        found[template].append(value)
+        found[ALL].append(value)
+    return found
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and half the width of Student's 95 % interval, in percent."""
+    bounds = statistics.t_interval(values) if len(values) > 1 else None
+    return f"{100 * np.mean(values):.1f}" + (f" ± {50 * (bounds[1] - bounds[0]):.1f}" if bounds else "")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ coverage.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -115,6 +115,14 @@ def sign_flip(differences: Sequence[Fraction]) -> float:
     # chances[i] is of the sum 2 i - total.
     sums = np.abs(2 * np.arange(len(chances)) - sum(steps))
     return min(1.0, float(chances[sums >= observed].sum()))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's (1979) adjusted p values of several comparisons: the i-th smallest of m is multiplied by m - i + 1, and is at least the
+    one before it."""
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    steps = [min(1.0, (len(ordered) - rank) * p_values[name]) for rank, name in enumerate(ordered)]
+    return dict(zip(ordered, np.maximum.accumulate(steps).tolist(), strict=True))
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:

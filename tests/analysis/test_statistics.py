@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollouts.analysis import statistics
-from rollouts.analysis.statistics import difference_interval, rate_interval, sign_flip
+from rollouts.analysis.statistics import difference_interval, holm, rate_interval, sign_flip
 
 
 def whole(wins, losses, ties):
@@ -228,3 +228,9 @@ def test_pass_at_k_by_hand():
 def test_impossible_numbers_are_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_holm_of_a_worked_case():
+    """4 x .005, 3 x .01, then 2 x .03 = .06, and 1 x .04, which must not be below the .06 before it."""
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}
