@@ -80,34 +80,6 @@ def train(
         if evaluate is None:
             raise UserError("early_stopping: there is no holdout to measure; set data.holdout, or folds of the recipe")
         early = _EarlyStopping(config.patience, evaluate(state.params)[HOLDOUT_LOSS] if step else math.inf, step)
-    waiting: list[tuple[int, dict[str, jax.Array]]] = []
-    last = writer.last if writer else {}
-    began = since = time.monotonic()
-    before = writer.seconds if writer else 0.0
-
-    def report(extra: dict[str, float] | None = None) -> None:
-        nonlocal since, last
-        fetched = [(number, {name: float(value) for name, value in values.items()}) for number, values in jax.device_get(waiting)]
-        waiting.clear()
-        if not fetched:
-            return
-        now = time.monotonic()
-        speed = sum(values["tokens"] for _, values in fetched) / max(now - since, 1e-9)
-        since = now
-        for number, values in fetched:
-            values |= {"tokens_per_second": round(speed, 1), "seconds": round(before + now - began, 3)}
-            if extra and number == fetched[-1][0]:
-                values |= extra
-            if writer:
-                writer.write(number, values)
-            last = values
-        if writer:
-            writer.flush()
-        for number, values in fetched:
-            for name, value in values.items():
-                if name.rpartition("/")[2] in FINITE and not math.isfinite(value):
-                    raise _diverged(number, f"{name} is {value}", checkpoints)
-        bar.note(f"loss {last['loss']:.4f}, {speed:,.0f} tokens/s")
 
     def save() -> None:
         # The metrics are from before the update, so the new parameters need their own check.
@@ -120,28 +92,77 @@ def train(
         StopSignal() as stop,
         Progress("train", "updates", config.updates, step, shown=writer is not None) as bar,
     ):
+        metrics = _Metrics(writer, bar, checkpoints)
         while step < config.updates and not stop.asked(step) and not (early and early.over):
             state, values = update(state, place(next(data)))
             step += 1
-            waiting.append((step, values))
-            bar.update()
+            metrics.add(step, values)
             evaluating = evaluate is not None and step in config.evaluate_at
             saving = step % config.checkpoint_every == 0 and not early
             measured = evaluate(state.params) if evaluating else None
             if evaluating or saving or step % config.log_every == 0:
-                report(measured)
+                metrics.fetch(measured)
             if early and measured:
-                saving = early.improved(measured[HOLDOUT_LOSS], step, last)
+                saving = early.improved(measured[HOLDOUT_LOSS], step, metrics.last)
             if saving:
                 save()
-        report()
+        metrics.fetch()
         finished = step >= config.updates or bool(early and early.over)
-        if early:
-            step, last = early.step, early.metrics or last
-        else:
+        if not early:
             save()
         checkpoints.close()
-    return LoopResult(state, step, finished, last, before + time.monotonic() - began)
+    last = (early and early.metrics) or metrics.last
+    return LoopResult(state, early.step if early else step, finished, last, metrics.seconds)
+
+
+class _Metrics:
+    """The metrics of updates: fetched from the device, checked, and written."""
+
+    def __init__(self, writer: MetricsWriter | None, bar: Progress, checkpoints: Checkpoints):
+        self._writer, self._bar, self._checkpoints = writer, bar, checkpoints
+        self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
+        self._began = self._since = time.monotonic()
+        self._before = writer.seconds if writer else 0.0
+        self.last = writer.last if writer else {}
+        """Metrics of the last update fetched, also if another process of the same run applied it."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, including earlier processes of the same run."""
+        return self._before + time.monotonic() - self._began
+
+    def add(self, step: int, values: dict[str, jax.Array]) -> None:
+        """Adds the metrics of an update, which are on the device."""
+        self._waiting.append((step, values))
+        self._bar.update()
+
+    def fetch(self, extra: dict[str, float] | None = None) -> None:
+        """Fetches the metrics of all updates since the last fetch. `extra` is added to those of the last update.
+
+        Raises:
+            Diverged: a loss or a gradient norm is not finite.
+        """
+        fetched = [(step, {name: float(value) for name, value in values.items()}) for step, values in jax.device_get(self._waiting)]
+        self._waiting.clear()
+        if not fetched:
+            return
+        now = time.monotonic()
+        speed = sum(values["tokens"] for _, values in fetched) / max(now - self._since, 1e-9)
+        self._since = now
+        for step, values in fetched:
+            values |= {"tokens_per_second": round(speed, 1), "seconds": round(self._before + now - self._began, 3)}
+            if extra and step == fetched[-1][0]:
+                values |= extra
+            if self._writer:
+                self._writer.write(step, values)
+            self.last = values
+        if self._writer:
+            self._writer.flush()
+        for step, values in fetched:
+            for name, value in values.items():
+                if name.rpartition("/")[2] in FINITE and not math.isfinite(value):
+                    raise _diverged(step, f"{name} is {value}", self._checkpoints)
+        self._bar.note(f"loss {self.last['loss']:.4f}, {speed:,.0f} tokens/s")
 
 
 @dataclasses.dataclass
