@@ -33,6 +33,7 @@ NonNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 ProperFraction = Annotated[float, Meta(ge=0, lt=1)]
+OpenFraction = Annotated[float, Meta(gt=0, lt=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Level = Annotated[float, Meta(gt=0, lt=1)]
 """The level of a confidence interval."""

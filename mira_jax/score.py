@@ -17,6 +17,7 @@ unchanged, so an interrupted command can be resumed. It is recomputed if the mod
 changed. A table of another model or of other episodes is never replaced.
 """
 
+import collections
 import dataclasses
 import os
 import sys
@@ -69,7 +70,8 @@ class ScoreConfig:
     """A run of `mira_jax.train` or a Hugging Face folder. It is the reference policy of the actor's objective."""
     critic: str | list[str] | None = None
     """A critic's run, or several runs with different heads, for example one for the value and one for the potential. Of critics that
-    were trained on folds of the tasks, name those of all folds."""
+    were trained on folds of the tasks, name those of all folds. Several runs with the same head, as many for each fold, are an
+    ensemble: the column is their mean."""
     orm: str | list[str] | None = None
     """A run of the recipe orm or its export. Of runs that were trained on folds of the tasks, name those of all folds."""
     out: str = ""
@@ -177,7 +179,7 @@ class _Table:
     folders: Sequence[str]
 
     def made_by(self, config: ScoreConfig) -> list[Provenance]:
-        """The present state of each model. Raises UserError if one is missing, or a column is not of one model or of one per fold."""
+        """The present state of each model. Raises UserError if one is missing, or a column has more models for one fold than another."""
         made_by = [_provenance(folder, self.kind, config) for folder in self.folders]
         _check_heads(self.kind, self.folders, made_by)
         return made_by
@@ -193,10 +195,11 @@ def _write(table: _Table, reader: ShardReader, episodes: Mapping[Inputs, Episode
             print(f"{path}: complete")
             return
         print(f"{path}: {stale}; scored anew")
-    values: dict[str, np.ndarray] = {}
+    scores: dict[str, list[np.ndarray]] = {}
     for folder, made in zip(table.folders, made_by, strict=True):
-        for column, scores in _score(table.kind, folder, made, episodes[_inputs(table.kind, made)], steps, config).items():
-            values[column] = np.where(np.isnan(scores), values[column], scores) if column in values else scores
+        for column, scored in _score(table.kind, folder, made, episodes[_inputs(table.kind, made)], steps, config).items():
+            scores.setdefault(column, []).append(scored)
+    values = {column: _mean_of_scored(several) for column, several in scores.items()}
     if made_by != table.made_by(config):
         raise UserError(
             f"{', '.join(table.folders)}: a new checkpoint was saved meanwhile; run the same command again once training is over"
@@ -269,19 +272,30 @@ def _folder(checkpoint: str) -> str:
     return os.path.realpath(checkpoint.rpartition("@")[0] or checkpoint)
 
 
+def _mean_of_scored(several: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 [N]: the mean over the models that scored a step, NaN where none did."""
+    counts_N = np.sum([np.isfinite(scores) for scores in several], axis=0)
+    sums_N = np.sum([np.nan_to_num(scores) for scores in several], axis=0)
+    return np.where(counts_N, sums_N / np.maximum(counts_N, 1), np.nan).astype(np.float32)
+
+
 def _check_heads(kind: Kind, folders: Sequence[str], made_by: Sequence[Provenance]) -> None:
-    """Each column must come from one model, or from one model for each fold. Raises ConfigError."""
+    """Each column must come from as many different models for each fold. Raises ConfigError."""
     word = "head" if kind == "critic" else "column"
     for column in sorted({column for made in made_by for column in made.columns}):
-        makers = [(folder, made.fold) for folder, made in zip(folders, made_by, strict=True) if column in made.columns]
-        folds = [fold for _, fold in makers]
-        total = folds[0].partition(" of ")[2]
+        makers = [(folder, made) for folder, made in zip(folders, made_by, strict=True) if column in made.columns]
+        weights = [(made.fingerprint, made.base) for _, made in makers]
+        same = [folder for number, (folder, _) in enumerate(makers) if weights[number] in weights[:number]]
+        if same:
+            raise ConfigError(kind, f"{same[0]}: another {kind} has the same weights; name each once")
+        folds = collections.Counter(made.fold for _, made in makers)
+        totals = {fold.partition(" of ")[2] for fold in folds}
+        if len(totals) > 1:
+            raise ConfigError(kind, f"the {word} {column} is of {kind}s with different folds: {', '.join(fold or 'none' for fold in sorted(folds))}")
+        total = totals.pop()
         wanted = [f"{number} of {total}" for number in range(int(total))] if total else [""]
-        if sorted(folds) == sorted(wanted):
-            continue
-        if missing := sorted(set(wanted) - set(folds)):
+        if missing := [fold for fold in wanted if folds[fold] < max(folds.values())]:
             raise ConfigError(kind, f"the {word} {column} lacks the fold {', '.join(missing)}; train that {kind} and name it too")
-        raise ConfigError(kind, f"{makers[-1][0]} and another both have the {word} {column}; name one {kind} per {word}, or one per fold")
 
 
 def _score(kind: Kind, folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig) -> dict[str, np.ndarray]:

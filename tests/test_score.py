@@ -22,7 +22,7 @@ from mira_jax.training.load import load_model
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader, StepIndex, write_shard
-from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.side_tables import SideTable, check
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
 
@@ -174,7 +174,7 @@ def test_models_are_not_mixed_up(folder, tmp_path):
         score.main(config(folder, policy=str(folder / "critic"), out=str(tmp_path)))
     with pytest.raises(UserError, match="holds a policy"):
         score.main(config(folder, critic=str(folder / "sft"), out=str(tmp_path)))
-    with pytest.raises(UserError, match="both have the head potential"):
+    with pytest.raises(UserError, match="another critic has the same weights; name each once"):
         score.main(config(folder, critic=[str(folder / "critic")] * 2, out=str(tmp_path)))
     assert not list(tmp_path.iterdir())
 
@@ -241,6 +241,27 @@ def test_each_step_is_scored_by_the_critic_that_has_not_seen_its_task(folder, fo
     assert "V: NLL" in capsys.readouterr().out
 
 
+def test_an_ensemble_is_the_mean_of_its_critics(folder, tmp_path):
+    def critic(name, **recipe):
+        run(folder, name, recipe={"name": "critic", "heads": ["value"], **recipe}, init_from=str(folder / "sft"), seed=len(name))
+        return str(folder / name)
+
+    def scored(name, critics):
+        score.main(config(folder, critic=critics, out=str(tmp_path / name)))
+        return SideTable.read(tmp_path / name / "critic.npz")
+
+    one, other = critic("member"), critic("other-member")
+    both, alone = scored("both", [one, other]), [scored(name, [run]).columns["value"] for name, run in (("one", one), ("other", other))]
+    assert not np.allclose(*alone)
+    np.testing.assert_allclose(both.columns["value"], (alone[0] + alone[1]) / 2, rtol=1e-5)
+    check([both], both.shards)
+    score.main(config(folder, critic=[one, other], out=str(tmp_path / "both")))  # the table is kept
+    with pytest.raises(UserError, match="the head value is of critics with different folds: none, 0 of 2"):
+        scored("mixed", [one, critic("half", folds=2)])
+    with pytest.raises(UserError, match="lacks the fold 1 of 2"):
+        scored("uneven", [critic("half-again", folds=2), str(folder / "half"), critic("second-half", folds=2, fold=1)])
+
+
 def test_a_critic_that_sees_subgoals_serves_an_actor_that_does_not(folder, scores, tmp_path):
     seeing = {"version": "compact", "max_tokens": 200, "subgoals": True}
     run(folder, "seeing", recipe={"name": "critic", "heads": ["value"]}, init_from=str(folder / "sft"), data={"prompt": seeing})
@@ -268,7 +289,7 @@ def test_a_fold_s_critic_holds_out_that_fold(folder, fold_critics):
     ("critics", "message"),
     [
         ((0,), "critic: the head milestone_1 lacks the fold 1 of 2; train that critic and name it too"),
-        ((0, 1, 1), "another both have the head milestone_1; name one critic per head, or one per fold"),
+        ((0, 1, 1), "another critic has the same weights; name each once"),
     ],
 )
 def test_folds_must_be_complete(folder, fold_critics, tmp_path, critics, message):

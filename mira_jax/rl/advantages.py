@@ -26,6 +26,23 @@ def returns(rewards: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], gamm
     return returns_N.astype(np.float32)
 
 
+def td_returns(
+    rewards: Float[np.ndarray, " N"], values: Float[np.ndarray, " N"], last: Bool[np.ndarray, " N"], lambda_: float, gamma: float = 1.0
+) -> Float[np.ndarray, " N"]:
+    """The lambda-return (Sutton and Barto 2018, eq. 12.2), the target of TD(lambda), by its recursion:
+
+        G_t = r_t + gamma [ (1 - lambda) V(s_{t+1}) + lambda G_{t+1} ],   r_t alone at the last step
+
+    lambda = 1 gives the Monte-Carlo return, lambda = 0 the one-step target.
+    """
+    rewards_N, values_N, last_N = np.asarray(rewards, np.float64), np.asarray(values, np.float64), np.asarray(last, bool)
+    returns_N = np.empty_like(rewards_N)
+    for t in range(len(rewards_N) - 1, -1, -1):
+        after = 0.0 if last_N[t] else (1 - lambda_) * values_N[t + 1] + lambda_ * returns_N[t + 1]
+        returns_N[t] = rewards_N[t] + gamma * after
+    return returns_N.astype(np.float32)
+
+
 def doubly_robust(
     rewards: Float[np.ndarray, " N"],
     shaped: Float[np.ndarray, " N"],

@@ -82,6 +82,23 @@ def outcome_cross_entropy(logits: Float[Array, "*S"], success: Float[Array, "*S"
     return jax.nn.softplus(logits) - success * logits
 
 
+def expectile_cross_entropy(logits: Float[Array, "*S"], target: Float[Array, "*S"], expectile: float = 0.5) -> Float[Array, "*S"]:
+    """The loss of a V that is an expectile e of its target, a probability in [0, 1], as in IQL (Kostrikov et al. 2021,
+    arXiv 2110.06169, eq. 5), with the cross-entropy in place of the squared error:
+
+        L = 2 |e - 1(target < V)| [ H(target, V) - H(target) ],   H(target, V) = -target log V - (1 - target) log(1 - V)
+
+    The minimum is where the mean of |e - 1(target < V)| (target - V) is 0, as for the squared error. For outcomes 0 and 1 with a mean of
+    p it is e p / (e p + (1 - e) (1 - p)). With e = 0.5 this is H(target, V), the constant H(target) left in.
+    """
+    loss = outcome_cross_entropy(logits, target)
+    if expectile == 0.5:
+        return loss
+    entropy = jax.scipy.special.entr(target) + jax.scipy.special.entr(1 - target)
+    above = jax.lax.stop_gradient(target > jax.nn.sigmoid(logits))
+    return 2 * jnp.where(above, expectile, 1 - expectile) * (loss - entropy)
+
+
 def progress_squared_error(logits: Float[Array, "*S"], progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """L_P = ( P(s) - p* )^2, P = sigmoid(logits) (MiRA)."""
     return jnp.square(jax.nn.sigmoid(logits) - progress)

@@ -171,6 +171,8 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
         if set(shards) - {shard for table, _ in makers for shard in table.shards}:
             raise UserError(f"{sources}: {column} was not computed on these shards, or they have changed since; {REMEDY}")
         for (one, made), (other, by) in itertools.combinations(makers, 2):
+            if one is other:  # an ensemble: `mira score` computed their mean
+                continue
             if set(one.shards) & set(other.shards) and made.fingerprint != by.fingerprint and not _folds_of_one(made, by):
                 raise UserError(f"{one.source} and {other.source}: both have {column} of the same episodes, by different models; name one")
 

@@ -47,6 +47,24 @@ def test_returns_and_what_follows(seed, gamma):
 
 
 @settings(deadline=None)
+@given(SEEDS, st.sampled_from([1.0, 0.7, 0.0]), st.sampled_from([1.0, 0.9]))
+def test_td_returns(seed, lambda_, gamma):
+    """The definition: the n-step returns, with the weights (1 - lambda) lambda^(n-1), and the rest of the weight on the whole return."""
+    parts = episodes(seed)
+    success, values, _, _, last = flat(parts)
+    rewards = advantages.outcome_rewards(success, last)
+    expected = []
+    for won, own, _, _ in parts:
+        length = len(own)
+        for t in range(length):
+            bootstrapped = [gamma**n * own[t + n] for n in range(1, length - t)]  # the true reward comes with the last step only
+            weights = [(1 - lambda_) * lambda_ ** (n - 1) for n in range(1, length - t)]
+            whole = gamma ** (length - 1 - t) * float(won)
+            expected.append(np.dot(weights, bootstrapped) + (1 - sum(weights)) * whole)
+    np.testing.assert_allclose(advantages.td_returns(rewards, values, last, lambda_, gamma), expected, atol=1e-6)
+
+
+@settings(deadline=None)
 @given(SEEDS, st.sampled_from([1.0, 0.9]), st.sampled_from(["hold", "zero", "reached"]))
 def test_shaped_rewards(seed, discount, at_end):
     parts = episodes(seed)

@@ -20,6 +20,7 @@ LOSSES = {
     "weighted_likelihood": (lambda x: objectives.weighted_likelihood(x, ADVANTAGE, 0.5, 4.0), LOG_PROB),
     "exponential_weights": (lambda x: objectives.exponential_weights(x, 0.5, 4.0), ADVANTAGE),
     "outcome_cross_entropy": (lambda x: objectives.outcome_cross_entropy(x, OUTCOMES), np.linspace(-4, 4, 6)),
+    "expectile_cross_entropy": (lambda x: objectives.expectile_cross_entropy(x, PROGRESS, 0.8), np.linspace(-4, 4, 6)),
     "progress_squared_error": (lambda x: objectives.progress_squared_error(x, PROGRESS), np.linspace(-4, 4, 6)),
 }
 

@@ -112,3 +112,28 @@ def test_webrl_code_sends_no_gradient_to_negatives_and_a_finite_one_at_the_refer
     gradient = np.asarray(jax.grad(total)(jnp.array([-1.0, -2.0])))
     # At the reference smooth_l1 has slope -1, and beta cancels: -1 / (3 tokens).
     np.testing.assert_allclose(gradient, [-1 / 3, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("expectile", [0.1, 0.5, 0.8])
+def test_the_expectile_of_outcomes_is_the_minimum(expectile):
+    """Of successes with the probability .3, the expectile by its formula, and the gradient on either side."""
+    outcomes = jnp.array([1.0] * 3 + [0.0] * 7)
+    best = expectile * 0.3 / (expectile * 0.3 + (1 - expectile) * 0.7)
+    gradient = jax.grad(lambda logit: objectives.expectile_cross_entropy(jnp.full(10, logit), outcomes, expectile).sum())
+    at = float(jax.scipy.special.logit(best))
+    assert float(gradient(at)) == pytest.approx(0, abs=1e-5)
+    assert float(gradient(at - 0.1)) < -1e-3 < 1e-3 < float(gradient(at + 0.1))
+
+
+def test_an_expectile_of_soft_targets_balances_the_weighted_errors():
+    """IQL's condition: the sum of |e - 1(target < V)| (target - V) is 0. Also, a target that is met costs nothing."""
+    targets, expectile = np.array([0.1, 0.2, 0.9]), 0.8
+    logits = np.linspace(-4, 4, 4001)
+    values = 1 / (1 + np.exp(-logits))
+    losses = [float(objectives.expectile_cross_entropy(jnp.full(3, logit), jnp.array(targets), expectile).sum()) for logit in logits[::40]]
+    errors = [(np.where(targets < v, 1 - expectile, expectile) * (targets - v)).sum() for v in values[::40]]
+    assert abs(int(np.argmin(losses)) - int(np.argmin(np.abs(errors)))) <= 1
+    met = objectives.expectile_cross_entropy(jax.scipy.special.logit(jnp.array(targets)), jnp.array(targets), expectile)
+    np.testing.assert_allclose(met, 0, atol=1e-6)
+    hard = objectives.expectile_cross_entropy(jnp.array([2.0, -2.0]), jnp.array([0.0, 1.0]), expectile)
+    np.testing.assert_allclose(hard, 2 * np.log1p(np.exp(2.0)) * np.array([0.2, 0.8]), rtol=1e-5)

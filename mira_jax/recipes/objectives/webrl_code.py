@@ -4,17 +4,18 @@
     ratio = (log pi - log pi_ref) / n,  n the response tokens of all steps with A > 0 in the batch
     L_t   = smooth_l1(beta ratio - A_t) / beta  where A_t > 0, else 0;  beta by `rl.objectives.webrl_code`
 
-The outcome is copied to every step as its reward r_t, and G_t is their discounted sum. With optimizer.accumulate n counts the
+The outcome is copied to every step as its reward r_t, and G_t is their discounted sum. V is the minimum of two heads. With optimizer.accumulate n counts the
 tokens of one part, not of the whole batch. The loss is the mean over steps.
 
-Reads the columns log_prob and value.
+Reads the columns log_prob, value and, unless value_heads is 1, second_value.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
+import numpy as np
 from flax import nnx
 
 from mira_jax.config import Fraction
@@ -33,6 +34,8 @@ from mira_jax.trajectories.side_tables import SideTable
 class WebRLCode:
     gamma: Fraction = 0.9
     """Discount factor of the copied rewards."""
+    value_heads: Literal[1, 2] = 2
+    """2: V is the smaller of the columns value and second_value, as in that code. 1: the column value."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "webrl_code"
@@ -44,6 +47,8 @@ class WebRLCode:
         """Columns: `reference_log_prob` and `advantage`, which is +1 or -0.6."""
         labels = read_labels(reader)
         reference, values = column(labels, tables, "log_prob"), column(labels, tables, "value")
+        if self.value_heads == 2:
+            values = np.minimum(values, column(labels, tables, "second_value"))
         advantage = advantages.webrl_code(labels.success, values, labels.last, self.gamma)
         return policies.prepare(labels, reference=reference, advantages=advantage)
 
