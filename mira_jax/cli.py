@@ -37,6 +37,7 @@ COMMANDS = {
     "label": Entry("rollouts.label", "decide outcome and milestones of collected episodes"),
     "train": Entry("mira_jax.train", "train a policy or a critic", "train"),
     "score": Entry("mira_jax.score", "compute log-probs, V and P of every step, and judge episodes by an ORM", "train"),
+    "diagnose": Entry("mira_jax.diagnose", "measure how training changed a policy: ratios, room to move, KL, entropy", "train"),
     "replay": Entry("mira_jax.replay", "select successful steps of earlier phases to train on again", "train"),
     "serve": Entry("mira_jax.serve", "serve a policy as an OpenAI-compatible endpoint", "train"),
     "evaluate": Entry("rollouts.evaluate", "measure a policy on held-out tasks"),

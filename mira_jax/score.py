@@ -291,7 +291,9 @@ def _check_heads(kind: Kind, folders: Sequence[str], made_by: Sequence[Provenanc
         folds = collections.Counter(made.fold for _, made in makers)
         totals = {fold.partition(" of ")[2] for fold in folds}
         if len(totals) > 1:
-            raise ConfigError(kind, f"the {word} {column} is of {kind}s with different folds: {', '.join(fold or 'none' for fold in sorted(folds))}")
+            raise ConfigError(
+                kind, f"the {word} {column} is of {kind}s with different folds: {', '.join(fold or 'none' for fold in sorted(folds))}"
+            )
         total = totals.pop()
         wanted = [f"{number} of {total}" for number in range(int(total))] if total else [""]
         if missing := [fold for fold in wanted if folds[fold] < max(folds.values())]:

@@ -17,6 +17,7 @@ NAMES = (
     "train",
     "score",
     "replay",
+    "diagnose",
     "propose-tasks",
     "choose-tasks",
     "serve",

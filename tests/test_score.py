@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mira_jax import score, train
+from mira_jax import diagnose, score, train
 from mira_jax.config import build
 from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
@@ -19,6 +19,7 @@ from mira_jax.recipes.scoring import score_critic
 from mira_jax.score import ScoreConfig
 from mira_jax.train import TrainConfig
 from mira_jax.training.load import load_model
+from mira_jax.trajectories import diagnostics
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader, StepIndex, write_shard
@@ -92,6 +93,32 @@ def test_an_actor_starts_where_its_reference_is(folder, scores):
     first = next(line for line in updates if "log_ratio" in line)
     assert 0 <= first["log_ratio_squared"] < 1e-5**2
     assert first["moved_up"] == first["moved_down"] == 0
+
+
+def test_the_diagnostics_of_an_actor_are_those_of_its_tables(folder, scores, tmp_path, capsys):
+    tables = [str(scores / "policy.npz"), str(scores / "critic.npz")]
+    data = {"side_tables": tables, "accept_weak_critics": True}
+    run(folder, "diagnosed", recipe=ACTOR, init_from=str(folder / "sft"), data=data, updates=6)
+    assert diagnose.COMMAND.run([str(folder / "diagnosed")]) == 0
+    score.main(config(folder, policy=str(folder / "diagnosed"), out=str(tmp_path)))
+    before, after = (SideTable.read(path).columns["log_prob"] for path in (scores / "policy.npz", tmp_path / "policy.npz"))
+    found = diagnostics.read(folder / "diagnosed")
+    assert (found.update, found.steps) == (6, len(before))
+    assert found.kl == pytest.approx((before - after).mean(), abs=1e-3) and abs(found.kl) > 1e-4
+    groups = [*found.log_ratio.values()]
+    assert sum(group.steps for group in groups) == sum(sum(group.counts) for group in groups) == len(before)
+    assert sum(group.steps * group.mean for group in groups) / len(before) == pytest.approx((after - before).mean(), abs=1e-3)
+    assert 0 < found.entropy < np.log(320)
+    assert found.room == 1  # a policy after two updates gives long responses some 100 nats
+    assert "log pi - log pi_ref, successes: mean" in capsys.readouterr().out
+    for name, message in (("sft", "was trained by the recipe sft"), ("nothing", "no run of `mira train`")):
+        assert diagnose.COMMAND.run([str(folder / name)]) == 2
+        assert message in capsys.readouterr().err
+    shutil.copytree(folder / "diagnosed", tmp_path / "moved")
+    made = json.loads((tmp_path / "moved" / "data.json").read_text())
+    (tmp_path / "moved" / "data.json").write_text(json.dumps(made | {"init_from": "0" * 64}))
+    assert diagnose.COMMAND.run([str(tmp_path / "moved")]) == 2
+    assert "the weights have changed since" in capsys.readouterr().err
 
 
 def test_a_table_that_is_there_is_kept(folder, scores, capsys):

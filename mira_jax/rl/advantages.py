@@ -106,6 +106,18 @@ def digirl(
     return (weight_N * rewards_N[end_N] + (1 - weight_N) * one_step_N).astype(np.float32)
 
 
+def room_to_rise(advantages: Float[np.ndarray, " N"], reference_log_probs: Float[np.ndarray, " N"], beta: float) -> float:
+    """The share of the rise that MiRA's loss asks for and that probabilities allow:
+
+        sum min(A / beta, -log pi_ref) / sum A / beta,   over the steps with A > 0
+
+    The loss is least where log pi = log pi_ref + A / beta, and log pi is at most 0. 1 if no step has A > 0.
+    """
+    asked_N = np.maximum(np.asarray(advantages, np.float64), 0) / beta
+    allowed_N = np.minimum(asked_N, -np.asarray(reference_log_probs, np.float64))
+    return float(allowed_N.sum() / asked_N.sum()) if asked_N.any() else 1.0
+
+
 def worth_imitating(returns_of_episodes: Float[np.ndarray, " E"], percentile: float = 70.0) -> Bool[np.ndarray, " E"]:
     """Filtered behaviour cloning: the episodes at or above a percentile of return (WebRL, table 4: the 70th).
 

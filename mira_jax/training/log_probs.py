@@ -4,7 +4,7 @@ Shapes: B rows, T tokens, R response tokens in a row, S steps in a row, D width,
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def answer_log_probs(model, batch: Mapping[str, Array]) -> tuple[Array, Array]:
 
 
 def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits: int = CHUNK_LOGITS) -> Array:
-    """log softmax(logits(hidden))[target], BxR fp32, in chunks along R. The backward pass recomputes the logits of each chunk."""
+    """log softmax(logits(hidden))[target], BxR fp32. The backward pass recomputes the logits of each chunk."""
 
     def chunk(hidden_BxCxD: Array, targets_BxC: Array) -> Array:
         logits_BxCxV = model.logits(hidden_BxCxD)
@@ -44,10 +44,25 @@ def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits
         chosen_BxC = jnp.sum(jnp.where(is_target_BxCxV, logits_BxCxV, 0.0), axis=-1)
         return chosen_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 
-    batch, count = targets_BxR.shape
+    return _in_chunks(model, chunk, (hidden_BxRxD, targets_BxR), chunk_logits)
+
+
+def token_entropies(model, hidden_BxRxD: Array, chunk_logits: int = CHUNK_LOGITS) -> Array:
+    """Entropy of softmax(logits(hidden)) in nats, BxR fp32."""
+
+    def chunk(hidden_BxCxD: Array) -> Array:
+        log_probs_BxCxV = jax.nn.log_softmax(model.logits(hidden_BxCxD))
+        return -jnp.sum(jnp.exp(log_probs_BxCxV) * log_probs_BxCxV, axis=-1)
+
+    return _in_chunks(model, chunk, (hidden_BxRxD,), chunk_logits)
+
+
+def _in_chunks(model, chunk: Callable[..., Array], arrays: tuple[Array, ...], chunk_logits: int) -> Array:
+    """`chunk` of arrays BxR..., in chunks along R such that at most `chunk_logits` logits are held at once. The result is BxR."""
+    batch, count = arrays[0].shape[:2]
     size = max(1, chunk_logits * _logit_shards() // (batch * model.config.vocabulary_size))
     if count <= size:
-        return chunk(hidden_BxRxD, targets_BxR)
+        return chunk(*arrays)
     chunks = -(-count // size)
     padding = chunks * size - count
 
@@ -55,8 +70,8 @@ def token_log_probs(model, hidden_BxRxD: Array, targets_BxR: Array, chunk_logits
         x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
         return jnp.moveaxis(x.reshape(batch, chunks, size, *x.shape[2:]), 1, 0)
 
-    log_probs = jax.lax.map(jax.checkpoint(lambda parts: chunk(*parts)), (cut(hidden_BxRxD), cut(targets_BxR)))
-    return jnp.moveaxis(log_probs, 0, 1).reshape(batch, chunks * size)[:, :count]
+    values = jax.lax.map(jax.checkpoint(lambda parts: chunk(*parts)), tuple(map(cut, arrays)))
+    return jnp.moveaxis(values, 0, 1).reshape(batch, chunks * size)[:, :count]
 
 
 def _logit_shards() -> int:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mira_jax.errors import UserError
-from mira_jax.trajectories import side_tables
+from mira_jax.trajectories import diagnostics, side_tables
+from mira_jax.trajectories.diagnostics import Diagnostics
 from mira_jax.trajectories.records import Policy, Seconds, Status, Task, TokenCounts, Trajectory
 from mira_jax.trajectories.shards import ShardReader, Spool
 from mira_jax.trajectories.side_tables import SideTable
@@ -120,15 +121,16 @@ def read_episodes(trajectories: Sequence[Trajectory], source: Path) -> list[Epis
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The metrics of one training run."""
+    """The metrics of one training run, and its diagnostics if `mira diagnose` measured them."""
 
     name: str
     curves: dict[str, list[tuple[float, float]]]
     """Metric to (step, value) pairs, ordered by step. Values are finite."""
+    diagnostics: Diagnostics | None = None
 
 
 def read_run(name: str, folder: str | Path) -> Run:
-    """Reads `folder/metrics.jsonl`. If a resumed run wrote a step twice, the later line is used.
+    """Reads `folder/metrics.jsonl` and `folder/diagnostics.json`. If a resumed run wrote a step twice, the later line is used.
 
     Raises:
         UserError: the file is missing, or a line other than the last is not JSON (the last may be truncated).
@@ -151,7 +153,8 @@ def read_run(name: str, folder: str | Path) -> Run:
         for metric, value in row.items():
             if metric not in ("step", "time") and _is_number(value):
                 points.setdefault(metric, {})[row["step"]] = float(value)
-    return Run(name, {metric: sorted(by_step.items()) for metric, by_step in points.items()})
+    curves = {metric: sorted(by_step.items()) for metric, by_step in points.items()}
+    return Run(name, curves, diagnostics.read(folder))
 
 
 def read_stages(path: str | Path) -> dict[str, float]:

@@ -1,11 +1,13 @@
 """Renders the report as one self-contained HTML page."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
+from mira_jax.trajectories.diagnostics import Distribution
 from mira_jax.trajectories.summary import Comparison, Method, p_value
 from rollouts.analysis.evaluation import Evaluation, Run
 from rollouts.analysis.failures import Failure
@@ -96,7 +98,7 @@ def _frame(
         "any_progress": any(method.milestones for method in methods.values()),
         "outcome_kinds": OUTCOMES,
         "statuses": sorted({status for method in methods.values() for status in method.status}),
-        "training": [(run.name, _curves(run, options.metrics)) for run in runs],
+        "training": [(run.name, [*_curves(run, options.metrics), *_distributions(run)]) for run in runs],
         "total_minutes": sum(minutes.values()),
         "charts": _charts(findings, series, minutes, pair_kinds),
     }
@@ -210,13 +212,39 @@ def _outcomes(method: Method) -> dict[str, int]:
     return {"solved": solved} | {name.replace("_", " "): number for name, number in method.failures.items()}
 
 
-def _curves(run: Run, wanted: Sequence[str]) -> list[tuple[str, bool, Markup]]:
-    """(name, whether it includes a held-out curve, chart) of each metric: those in `wanted`, else the first few, losses first."""
+Figure = tuple[str, Sequence[str], Markup]
+"""A chart of a training run: its name, the names of its two lines if it has two, and the chart."""
+
+
+def _curves(run: Run, wanted: Sequence[str]) -> list[Figure]:
+    """One chart of each metric: those in `wanted`, else the first few, losses first."""
     names = [name for name in wanted if name in run.curves]
     if not wanted:
         several = (name for name, points in run.curves.items() if len(points) > 1 and not name.startswith(HOLDOUT))
         names = sorted(several, key=_rank)[:METRICS_SHOWN]
-    return [(_metric_words(name), HOLDOUT + name in run.curves, _curve(run, name)) for name in names]
+    both = ("training", "holdout")
+    return [(_metric_words(name), both if HOLDOUT + name in run.curves else (), _curve(run, name)) for name in names]
+
+
+def _distributions(run: Run) -> list[Figure]:
+    """Charts of the diagnostics: the distributions of advantages and of log ratios."""
+    if not run.diagnostics:
+        return []
+    after = f"after update {run.diagnostics.update}"
+    rows = [
+        ("Advantages, by outcome", "Advantage", run.diagnostics.advantage),
+        (f"Log ratio {after}, by outcome", "log pi - log pi_ref (nats)", run.diagnostics.log_ratio),
+        (f"Log ratio {after}, by the advantage's sign", "log pi - log pi_ref (nats)", run.diagnostics.log_ratio_by_sign),
+    ]
+    return [(words, tuple(groups), _histogram(f"{run.name}: {words}", x_name, groups)) for words, x_name, groups in rows if groups]
+
+
+def _histogram(title: str, x_name: str, groups: Mapping[str, Distribution]) -> Markup:
+    lines = []
+    for place, (name, row) in enumerate(groups.items()):
+        centres = [(low + high) / 2 for low, high in itertools.pairwise(row.edges)]
+        lines.append((place, name, [(at, 100 * count / max(row.steps, 1)) for at, count in zip(centres, row.counts, strict=True)]))
+    return charts.lines(title, lines, x_name, "Steps (%)", width=270, height=200, from_zero=True)
 
 
 def _curve(run: Run, metric: str) -> Markup:

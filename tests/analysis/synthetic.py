@@ -5,9 +5,12 @@ import math
 import random
 import struct
 import zlib
+from pathlib import Path
 
 from msgspec.structs import replace
 
+from mira_jax.trajectories import diagnostics
+from mira_jax.trajectories.diagnostics import Diagnostics, Distribution
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import (
     Action,
@@ -206,3 +209,14 @@ def png(width=8, height=8):
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
+
+
+def write_diagnostics(folder: str | Path) -> Diagnostics:
+    """Diagnostics of a run of 150 updates, without a distribution by sign, and without a step of a success."""
+    edges = [-1.0, 0.0, 1.0, 2.0]
+    none = Distribution(steps=0, mean=None, quantiles=None, edges=edges, counts=[0, 0, 0])
+    some = Distribution(steps=10, mean=0.4, quantiles=[-0.5, 0.0, 0.4, 0.8, 1.4], edges=edges, counts=[2, 6, 2])
+    rows = {"successes": none, "failures": some}
+    found = Diagnostics(update=150, steps=10, kl=0.1, entropy=0.2, reference_entropy=0.3, log_ratio=rows, advantage=rows, room=0.5)
+    diagnostics.write(folder, found)
+    return found

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mira_jax.errors import UserError
+from mira_jax.trajectories import diagnostics
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import Spool
 from rollouts.analysis.evaluation import EPISODES, LOST, Evaluation, read_episodes, read_run, read_stages
@@ -114,6 +115,16 @@ def test_metrics_of_a_killed_and_resumed_run(tmp_path):
     assert read_run("r", tmp_path).curves == {"loss": [(1, 3.0), (2, 2.5)]}
     (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2, "loss": 1}\n')
     with pytest.raises(UserError, match="line 1"):
+        read_run("r", tmp_path)
+
+
+def test_the_diagnostics_of_a_run_are_read_with_its_metrics(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert read_run("r", tmp_path).diagnostics is None
+    written = synthetic.write_diagnostics(tmp_path)
+    assert read_run("r", tmp_path).diagnostics == written
+    (tmp_path / diagnostics.FILE).write_text('{"update": 2}')
+    with pytest.raises(UserError, match=r"not the diagnostics of a run: .*missing required field .*; write it again with `mira diagnose "):
         read_run("r", tmp_path)
 
 

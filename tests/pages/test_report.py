@@ -28,6 +28,7 @@ def written(tmp_path_factory):
     synthetic.write_evaluation(root / "other", synthetic.evaluation("other", 0.5, 3, 4))
     for run in ("sft", "actor"):
         synthetic.write_run(root / "runs" / run, steps=150)
+    synthetic.write_diagnostics(root / "runs" / "actor")
     (root / "summary-of-phases.json").write_text(json.dumps({"minutes": {"sft": 3.25, "actor": 1.5}}))
     tree = {
         "title": "One phase on the shop",
@@ -75,6 +76,17 @@ async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
         assert said == []
         assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
         assert sum(url.startswith("file:") for url in asked) == 1
+
+
+async def test_distributions_of_a_diagnosed_run_are_drawn(written):
+    root, _ = written
+    async with opened(root / "report.html") as (page, _, _):
+        captions = await page.locator("#training figcaption").all_inner_texts()
+        assert [text for text in captions if "by outcome" in text] == [
+            "Advantages, by outcome\n successes  failures",
+            "Log ratio after update 150, by outcome\n successes  failures",
+        ]
+        assert await page.locator('#training svg[aria-label="actor: Advantages, by outcome"] path.curve').count() == 2
 
 
 async def test_episodes_open_step_by_step_and_tabs_follow_keys(written):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mira_jax.rl.advantages import doubly_robust, outcome_rewards, returns, webrl_code, worth_imitating
+from mira_jax.rl.advantages import doubly_robust, outcome_rewards, returns, room_to_rise, webrl_code, worth_imitating
 from mira_jax.rl.shaping import following, shaped_rewards
 
 # Two episodes side by side: three steps that succeed, two that fail.
@@ -115,3 +115,10 @@ def test_filtered_cloning_keeps_the_best_of_graded_returns():
     np.testing.assert_array_equal(worth_imitating(np.arange(11.0)), np.arange(11) >= 7)
     assert worth_imitating(np.ones(4)).all()
     assert not worth_imitating(np.zeros(4)).any()
+
+
+def test_room_to_rise_by_hand():
+    """A / beta asks for 2, 1 and 4 nats; log pi_ref leaves 0.5, 3 and 1. The negative step asks for no rise."""
+    room = room_to_rise(np.array([0.2, 0.1, -0.3, 0.4]), np.array([-0.5, -3.0, -2.0, -1.0]), beta=0.1)
+    assert room == pytest.approx((0.5 + 1 + 1) / 7)
+    assert room_to_rise(np.array([-1.0, 0.0]), np.array([-1.0, -1.0]), 0.1) == 1

@@ -7,6 +7,7 @@ import optax
 import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
+from scipy import stats
 
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.steps import tokenize
@@ -15,7 +16,7 @@ from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sharding import AXES
 from mira_jax.recipes.objectives.sft import SFT
 from mira_jax.training.layout import Layout
-from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_log_probs
+from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_entropies, token_log_probs
 from mira_jax.training.state import abstract_state, init_params, init_state, params_of, skeleton
 from mira_jax.training.step import cut, make_step
 from mira_jax.trajectories.prompts import PromptConfig
@@ -97,6 +98,13 @@ def test_chunks_give_the_same_log_probs_and_gradients(model):
         values.append((token_log_probs(model, hidden, targets, chunk_logits), jax.grad(total)(hidden)))
     np.testing.assert_allclose(values[0][0], values[1][0], atol=1e-5)
     np.testing.assert_allclose(values[0][1], values[1][1], atol=1e-5)
+
+
+def test_entropies_are_scipy_s_in_any_chunks(model):
+    hidden = jax.random.normal(jax.random.key(0), (2, 7, CONFIG.width))
+    expected = stats.entropy(np.asarray(jax.nn.softmax(model.logits(hidden)), np.float64), axis=-1)
+    for chunk_logits in (2**28, 2 * CONFIG.vocabulary_size * 3):
+        np.testing.assert_allclose(token_entropies(model, hidden, chunk_logits), expected, rtol=1e-4)
 
 
 def test_devices_that_share_the_rows_share_the_chunks(model):

@@ -4,8 +4,8 @@
     ratio = (log pi - log pi_ref) / n,  n the response tokens of all steps with A > 0 in the batch
     L_t   = smooth_l1(beta ratio - A_t) / beta  where A_t > 0, else 0;  beta by `rl.objectives.webrl_code`
 
-The outcome is copied to every step as its reward r_t, and G_t is their discounted sum. V is the minimum of two heads. With optimizer.accumulate n counts the
-tokens of one part, not of the whole batch. The loss is the mean over steps.
+The outcome is copied to every step as its reward r_t, and G_t is their discounted sum. V is the minimum of two heads. With
+optimizer.accumulate n counts the tokens of one part, not of the whole batch. The loss is the mean over steps.
 
 Reads the columns log_prob, value and, unless value_heads is 1, second_value.
 """
