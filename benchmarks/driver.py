@@ -19,7 +19,8 @@ import time
 
 from mira_arena.sites.registry import APPLICATIONS
 from mira_arena.tasks.registry import TEMPLATES
-from rollouts.agents.policy import PolicyConfig, make_policy
+from rollouts.agents.base import PolicyConfig
+from rollouts.agents.policy import make_policy
 from rollouts.engine.worker import WorkerConfig, work
 from rollouts.suites import make_suite
 from rollouts.web.browser import BrowserConfig

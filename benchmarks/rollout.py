@@ -41,7 +41,8 @@ from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.shards import SPOOL, ShardReader
 from mira_jax.trajectories.tasks import PAGES
-from rollouts.agents.policy import Agent, AgentFactory, PolicyConfig, Reply, make_policy
+from rollouts.agents.base import Agent, AgentFactory, PolicyConfig, Reply
+from rollouts.agents.policy import make_policy
 from rollouts.engine.pool import RolloutConfig, Tally, collect
 from rollouts.engine.worker import SuiteConfig
 from rollouts.suites import Suite, make_suite

@@ -73,6 +73,7 @@ def _compared_settings(settings: CollectConfig) -> dict[str, Any]:
         "browser.driver": settings.browser.driver,
         "policy.habits": policy.habits,
         "policy.prompt": policy.prompt,
+        "policy.chat": policy.chat,
         "limits.horizon": limits.horizon,
         "limits.stuck_after": limits.stuck_after,
         "limits.parse_failures": limits.parse_failures,

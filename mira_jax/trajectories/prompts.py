@@ -14,6 +14,7 @@ import numpy as np
 
 from mira_jax.config import Count
 from mira_jax.errors import ConfigError, UserError
+from mira_jax.trajectories.instructions import INSTRUCTIONS
 from mira_jax.trajectories.records import Step, Subgoal
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -24,8 +25,9 @@ HISTORY_CUT = "[earlier rounds left out]\n"
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    version: Literal["webrl", "compact"] = "webrl"
-    """webrl: one chat turn per round, as in WebRL's data. compact: the same content with few marks, for small models."""
+    version: Literal["webrl", "compact", "instructed"] = "webrl"
+    """webrl: one chat turn per round, as in WebRL's data. compact: the same content with few marks, for small models. instructed: Gemma's
+    own chat format, with instructions that explain pages and actions, for models that were not trained on them."""
     max_tokens: Count = 16_384
     """Maximum number of tokens in a prompt. Older rounds are removed first, then the page is cut."""
     subgoals: bool = False
@@ -91,10 +93,38 @@ def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConf
     Raises:
         UserError: the task with its marks is longer than `config.max_tokens`.
     """
-    form = _Compact if config.version == "compact" else _WebRL
+    form = _FORMS[config.version]
     head, tail_head, tail = form.frame(intent, len(past), tokenizer)
     history = [form.round(index, turn, tokenizer) for index, turn in enumerate(past)]
     return fit(head, history, tail_head, page, tail, config, tokenizer, intent)
+
+
+def chat_messages(intent: str, past: Sequence[Round], page: str, max_characters: int) -> list[dict[str, str]]:
+    """The prompt of the step after `past` as messages with role and content, for models behind a chat API: the instructions as the
+    system's message, then turns of user and assistant in alternation, which chat templates demand. With Gemma's chat template, the text is
+    that of `PromptConfig.version` "instructed".
+
+    Args:
+        max_characters: of all messages. The oldest rounds are left out first, then the page is cut.
+
+    Raises:
+        UserError: the instructions and the task are longer than `max_characters`.
+    """
+    opening = f"Task: {intent}\n\n"
+    room = max_characters - len(INSTRUCTIONS) - len(opening) - len(HISTORY_CUT) - len(PAGE_CUT) - 32
+    if room <= 0:
+        raise UserError(f"max_characters: {max_characters} leaves no room for a page after the task {intent[:60]!r}")
+    sizes = [len(turn.response) + len(feedback(turn.error)) + len(OLD_PAGE) + 32 for turn in past]
+    first = next((first for first in range(len(past)) if sum(sizes[first:]) + len(page) <= room), len(past))
+    if len(page) > room - sum(sizes[first:]):
+        page = page[: room - sum(sizes[first:])] + PAGE_CUT
+    messages = [{"role": "system", "content": INSTRUCTIONS}]
+    user = opening + (HISTORY_CUT if first else "")
+    for index, turn in enumerate(past[first:], first):
+        messages.append({"role": "user", "content": f"{user}Round {index}\n{OLD_PAGE}"})
+        messages.append({"role": "assistant", "content": turn.response})
+        user = feedback(turn.error)
+    return [*messages, {"role": "user", "content": f"{user}Round {len(past)}\n{page}"}]
 
 
 def refuse_subgoals(config: PromptConfig, key: str) -> None:
@@ -184,3 +214,23 @@ class _Compact:
     @staticmethod
     def round(index: int, turn: Round, tokenizer: Tokenizer) -> list[int]:
         return [*tokenizer.encode(turn.response), *tokenizer.encode("\n"), *tokenizer.encode(feedback(turn.error))]
+
+
+class _Instructed:
+    """Gemma's chat format: turns of user and model in alternation, the first one with the instructions."""
+
+    @staticmethod
+    def frame(intent: str, count: int, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
+        start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id, *tokenizer.encode("\n")]
+        head = [tokenizer.bos_id, *start, *tokenizer.encode(f"user\n{INSTRUCTIONS}\n\nTask: {intent}\n\n")]
+        return head, tokenizer.encode(f"Round {count}\n"), [*end, *start, *tokenizer.encode("model\n")]
+
+    @staticmethod
+    def round(index: int, turn: Round, tokenizer: Tokenizer) -> list[int]:
+        start, end = [tokenizer.start_of_turn_id], [tokenizer.end_of_turn_id, *tokenizer.encode("\n")]
+        page = [*tokenizer.encode(f"Round {index}\n{OLD_PAGE}"), *end]
+        response = [*start, *tokenizer.encode("model\n"), *tokenizer.encode(turn.response), *end]
+        return [*page, *response, *start, *tokenizer.encode("user\n"), *tokenizer.encode(feedback(turn.error))]
+
+
+_FORMS = {"webrl": _WebRL, "compact": _Compact, "instructed": _Instructed}

@@ -9,7 +9,8 @@ from mira_jax.errors import UserError
 
 FORMAT = 2
 """Format of the records written by this version. Format 2 adds the sampled token ids, their log-probabilities, the sampling
-settings, and hashes of prompt, tokenizer and weights. Records of format 1 can be read; missing fields have their defaults."""
+settings, and hashes of prompt, tokenizer and weights. Records of format 1 can be read; missing fields have their defaults. A field that
+older readers may ignore is added without a new number."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ class Subgoal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """A parsed response, in the grammar of `rollouts.web.actions`."""
+    """A parsed response, in the grammar of `mira_jax.trajectories.actions`."""
 
     name: str
     argument: str | None = None
@@ -96,6 +97,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     page: Page
     response: str
     """The complete text of the policy, without its end token."""
+    reasoning: str = ""
+    """What a chat model thought before the response. It is no part of later prompts, and nothing is trained on it."""
     cut: bool = False
     """Whether the response was cut at its token limit. It then has no end token."""
     action: Action | None = None

@@ -12,15 +12,15 @@ from playwright.async_api import Error
 from mira_jax.config import Count, Positive
 from mira_jax.errors import first_line
 from mira_jax.files import now
+from mira_jax.trajectories.actions import EXIT, ParseError, parse
 from mira_jax.trajectories.prompts import rounds
 from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory, encode
 from mira_jax.trajectories.tasks import PAGES
-from rollouts.agents.policy import AgentFactory
+from rollouts.agents.base import AgentFactory
 from rollouts.errors import InfraError, SiteError
 from rollouts.stuck import StuckRule, loop_start
 from rollouts.suites import Session, Suite
 from rollouts.suites.base import to_address, to_placeholder
-from rollouts.web.actions import EXIT, ParseError, parse
 from rollouts.web.drivers import Driver, Pages
 from rollouts.web.observation import Observation, ObservationConfig, sanitize
 from rollouts.web.refusals import ActionError
@@ -100,8 +100,7 @@ class _Episode:
         agent = self.policy.agent(self.task, self.attempt)
         started = time.perf_counter()
         await self.pages.open([to_address(url, self.session.addresses) for url in self.task.start_url.split(PAGES)])
-        observation = await self.pages.observe()
-        page = await self._page(observation)
+        observation, page = await self._observe()
         browser_seconds = time.perf_counter() - started
 
         steps: list[Step] = []
@@ -120,8 +119,7 @@ class _Episode:
                     await self.pages.perform(action, observation)
                 except ActionError as refusal:
                     error = str(refusal)
-                observation = await self.pages.observe()
-                page = await self._page(observation)
+                observation, page = await self._observe()
             state = await _site(self.session.state(), "reading the sites' state")
             browser_seconds += time.perf_counter() - answered
             steps.append(
@@ -129,6 +127,7 @@ class _Episode:
                     index=len(steps),
                     page=shown,
                     response=reply.text,
+                    reasoning=reply.reasoning,
                     cut=reply.cut,
                     action=action,
                     error=error,
@@ -162,9 +161,13 @@ class _Episode:
             raise SiteError(f"the sites' state or evidence cannot be stored in a record: {error}") from error
         return trajectory
 
-    async def _page(self, observation: Observation) -> Page:
-        picture = await self.pages.screenshot() if self.screenshots else None
-        return Page(url=to_placeholder(observation.url, self.session.addresses), observation=observation.text, screenshot=picture)
+    async def _observe(self) -> tuple[Observation, Page]:
+        """The page as the policy sees it, and its record."""
+        observation = await self.pages.observe()
+        if self.screenshots:
+            observation = dataclasses.replace(observation, screenshot=await self.pages.screenshot())
+        url = to_placeholder(observation.url, self.session.addresses)
+        return observation, Page(url=url, observation=observation.text, screenshot=observation.screenshot)
 
     def _ended(self, steps: Sequence[Step]) -> Status | None:
         failures = self.limits.parse_failures

@@ -11,12 +11,13 @@ from mira_jax import extras
 from mira_jax.errors import ConfigError, UserError, first_line
 from mira_jax.needs import Needs
 from mira_jax.trajectories.tokenizer import Tokenizer
-from rollouts.agents.policy import EndpointPolicy, PolicyConfig
+from rollouts.agents.base import PolicyConfig
+from rollouts.agents.completion import EndpointPolicy
 from rollouts.engine.pool import RolloutConfig
 from rollouts.engine.worker import SuiteConfig, check_driver
 from rollouts.errors import InfraError
 from rollouts.llm.endpoint import Endpoint
-from rollouts.llm.probe import ask_completion, quick
+from rollouts.llm.probe import ask_chat, ask_completion, quick
 from rollouts.suites import Suite, make_suite
 from rollouts.suites.base import CheckedSuite
 from rollouts.web.browser import BrowserConfig, BrowserPool, find_executables
@@ -40,6 +41,9 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
     browser = _Browser(config.browser)
     if config.policy.kind == "endpoint":
         _policy_needs(config.policy, found)
+    if config.policy.kind == "chat":
+        found.variable(f"{KEY}.api_key_env", config.policy.endpoint.api_key_env)
+        found.ask(KEY, lambda _: ask_chat(config.policy.endpoint, KEY), config.policy.endpoint)
     if suite is not None:
         with found.attempt("browser.driver"):
             check_driver(config, suite)

@@ -28,7 +28,7 @@ def plan(config: RolloutConfig, folder: Path) -> str:
     lost = _begun(wanted, {episode.key for episode in lost_episodes(folder / LOST)})
     width = max(map(len, templates))
     policy = make_policy(config.policy, suite).record.name
-    if config.policy.kind == "endpoint":
+    if config.policy.kind in ("endpoint", "chat"):
         endpoint = config.policy.endpoint
         policy += f" at {endpoint.base_url}, model {endpoint.model or 'the first that it lists'}, temperature {config.policy.temperature:g}"
     browser = _browser(config)

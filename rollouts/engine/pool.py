@@ -18,7 +18,8 @@ from mira_jax.progress import Progress
 from mira_jax.trajectories import records
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
-from rollouts.agents.policy import AgentFactory, make_policy
+from rollouts.agents.base import AgentFactory
+from rollouts.agents.policy import make_policy
 from rollouts.analysis.evaluation import LOST
 from rollouts.engine.episode import LimitConfig, failed_episode
 from rollouts.engine.ray_pool import RayConfig, ray_workers

@@ -11,7 +11,7 @@ from playwright.async_api import Error
 
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.records import Task, Trajectory
-from rollouts.agents.policy import AgentFactory, PolicyConfig
+from rollouts.agents.base import AgentFactory, PolicyConfig
 from rollouts.engine.episode import LimitConfig, run_episode
 from rollouts.errors import InfraError
 from rollouts.suites import OPTIONS, Suite
@@ -41,6 +41,10 @@ class WorkerConfig:
     observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
     browser: BrowserConfig = dataclasses.field(default_factory=BrowserConfig)
     limits: LimitConfig = dataclasses.field(default_factory=LimitConfig)
+
+    def __post_init__(self) -> None:
+        if self.policy.kind == "chat" and self.policy.chat.images and not self.browser.screenshots:
+            raise ConfigError("policy.chat.images", "needs the pictures of the pages; set browser.screenshots=true")
 
 
 class Slot(Protocol):

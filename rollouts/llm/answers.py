@@ -40,6 +40,8 @@ class Completion:
     """One per token, under the distribution that it was sampled from: `sampling_logprobs` of mira_jax.serve."""
     fingerprint: str = ""
     """`system_fingerprint`."""
+    reasoning: str = ""
+    """What a chat model thought before its answer: `reasoning_content` (vLLM, DeepSeek) or `reasoning` (OpenRouter, newer vLLM)."""
 
 
 def read_cards(response: httpx.Response) -> list[Card]:
@@ -63,8 +65,25 @@ def completion(response: httpx.Response) -> Completion:
 
 
 def answer(response: httpx.Response) -> Completion:
-    """Parses a response of /chat/completions. Raises ValueError."""
-    return _read(response, lambda choice: choice["message"]["content"])
+    """Parses a response of /chat/completions. A model that only thought, called a tool or refused has the content null: its text is
+    empty. Raises ValueError."""
+    found = _read(response, lambda choice: _content(choice["message"]))
+    message = response.json()["choices"][0]["message"]
+    thoughts = next((text for key in ("reasoning_content", "reasoning") if isinstance(text := message.get(key), str)), "")
+    return dataclasses.replace(found, reasoning=_encodable(thoughts))
+
+
+def _content(message: dict[str, Any]) -> str:
+    """Some servers send a list of parts."""
+    content = message["content"]
+    if content is None:
+        return ""
+    return "".join(part["text"] for part in content if part.get("type") == "text") if isinstance(content, list) else content
+
+
+def _encodable(text: str) -> str:
+    """JSON can contain an unpaired surrogate, which can't be encoded as UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def echoed(response: httpx.Response) -> list[list[float | None]]:
@@ -94,8 +113,7 @@ def _read(response: httpx.Response, text_of: Callable[[Any], Any]) -> Completion
         prompt_ids = _ids(choice.get("prompt_token_ids") or tree.get("prompt_token_ids"))
         ids = _ids(choice.get("token_ids"))
         return Completion(
-            # JSON can contain an unpaired surrogate, which can't be encoded as UTF-8.
-            text=text.encode("utf-8", "replace").decode(),
+            text=_encodable(text),
             log_prob=sum(log_probs) if log_probs and all(map(math.isfinite, log_probs)) else None,
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             tokens=tokens,

@@ -51,6 +51,11 @@ class EndpointConfig:
     """Meaning of the endpoint's `logprobs`, if it does not report it as mira_jax.serve does. raw: under the model at temperature 1
     (vLLM's default, OpenAI). processed: under the sampling distribution (vLLM with --logprobs-mode processed_logprobs).
     unknown: log-probabilities are kept only if both are equal."""
+    body: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields to set in the body of every request, for example {reasoning_effort: low}. null leaves a field out: some models refuse
+    `temperature` or `seed`."""
+    rename: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Fields to send under another name, for example {max_tokens: max_completion_tokens}."""
     prompt_price: NonNegative = 0.0
     """USD per million prompt tokens, for the cost of an evaluation."""
     response_price: NonNegative = 0.0
@@ -65,6 +70,8 @@ class EndpointConfig:
             raise ConfigError("base_url", "holds a user name or password; put the key into a variable and name it in $.api_key_env")
         if url.query or url.fragment:
             raise ConfigError("base_url", "ends in ?... or #...; put the key into a variable and name it in $.api_key_env")
+        if named := {"api_key", "authorization", "key"} & {name.lower() for name in self.body}:
+            raise ConfigError("body", f"names {named.pop()}; keys are read from the variable that $.api_key_env names")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):
             raise ConfigError("api_key_env", "is not the name of an environment variable; give the name, not the key itself")
 
@@ -176,8 +183,11 @@ class Endpoint:
         # Greedy decoding does not sample. The probability of its token is 1, which vLLM does not report.
         return raw, found.log_probs if self.config.log_probs == "processed" and temperature > 0 else None
 
-    async def chat(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, temperature: float, seed: int) -> Completion:
-        """Returns the answer to a conversation, without its log-probability.
+    async def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, max_tokens: int, temperature: float, seed: int, top_p: float = 1.0
+    ) -> Completion:
+        """Returns the answer to a conversation, without its log-probability. top_p is sent unless it is 1, which is the default of chat
+        APIs.
 
         Raises:
             EndpointError, UserError: as for `complete`.
@@ -188,6 +198,7 @@ class Endpoint:
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
+            **({"top_p": top_p} if top_p != 1 else {}),
         }
         return await self._send("chat/completions", body, answers.answer)
 
@@ -210,7 +221,7 @@ class Endpoint:
         return numbers
 
     async def _send(self, path: str, body: Mapping[str, Any], read: Callable[[httpx.Response], Answer]) -> Answer:
-        failure = ""
+        failure, body = "", self._body(body)
         for attempt in range(self.config.retries + 1):
             wait = 0.0
             try:
@@ -238,6 +249,12 @@ class Endpoint:
             if attempt < self.config.retries:
                 await asyncio.sleep(wait or self._delay(attempt))
         raise EndpointError(f"{self.config.base_url}: no answer after {self.config.retries + 1} requests; the last: {failure}")
+
+    def _body(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body by `body` and `rename` of the config."""
+        renamed = {self.config.rename.get(name, name): value for name, value in body.items()} | self.config.body
+        left_out = {name for name, value in self.config.body.items() if value is None}
+        return {name: value for name, value in renamed.items() if name not in left_out}
 
     def _headers(self) -> dict[str, str]:
         name = self.config.api_key_env

@@ -6,9 +6,10 @@ from typing import Any
 
 from playwright.async_api import Page
 
+from mira_jax.trajectories import actions
 from mira_jax.trajectories.records import Action
 from rollouts.errors import BrowserError
-from rollouts.web import actions, refusals
+from rollouts.web import refusals
 from rollouts.web.browser import bounded
 from rollouts.web.observation import ELEMENTS_KEY, Element, Observation
 from rollouts.web.options import Option, choose

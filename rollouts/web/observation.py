@@ -94,6 +94,8 @@ class Observation:
     elements: tuple[Element, ...] = ()
     status: int = 0
     """HTTP status of the page. 0 if unknown."""
+    screenshot: bytes | None = None
+    """JPEG of the page, if screenshots are recorded."""
 
     def element(self, handle: str) -> Element | None:
         """Returns the element with that handle. Upper case and repeated spaces are tolerated."""

@@ -8,7 +8,8 @@ from mira_arena.sites.code.content import make_content as make_code
 from mira_arena.sites.forum.content import make_content as make_forum
 from mira_arena.tasks.registry import TEMPLATES, instance
 from mira_jax.trajectories.records import Action
-from rollouts.agents.policy import PolicyConfig, make_policy
+from rollouts.agents.base import PolicyConfig
+from rollouts.agents.policy import make_policy
 from rollouts.engine.episode import LimitConfig, run_episode
 from rollouts.errors import UnsupportedError
 from rollouts.suites.arena.suite import ArenaSuite

@@ -42,7 +42,9 @@ async def test_a_chat_is_asked_for_by_messages():
         serving(answer(tree=silent), answer(tree=said)) as (url, asked),
         Endpoint(EndpointConfig(base_url=url, backoff=0.01)) as endpoint,
     ):
+        empty = await endpoint.chat(messages, max_tokens=9, temperature=0.0, seed=3)
         reply = await endpoint.chat(messages, max_tokens=9, temperature=0.0, seed=3)
+        assert empty.text == ""  # a model that only thought or refused
     assert reply.text == "correct" and reply.tokens == 2 and reply.log_prob is None
     assert asked == [{"model": "small", "messages": messages, "max_tokens": 9, "temperature": 0.0, "seed": 3, "key": None}] * 2
 

@@ -9,7 +9,8 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.prompts import PromptConfig, prompt_ids
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
-from rollouts.agents.policy import EndpointPolicy, PolicyConfig, step_seed
+from rollouts.agents.base import PolicyConfig, step_seed
+from rollouts.agents.completion import EndpointPolicy
 from rollouts.errors import EndpointError
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.web.observation import Observation

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from mira_jax.config import build
 from mira_jax.errors import UserError
+from mira_jax.trajectories.actions import EXIT, format_action
 from mira_jax.trajectories.records import Action, Evidence, Outcome, Subgoal, Task
 from rollouts.engine.pool import RolloutConfig
-from rollouts.web.actions import EXIT, format_action
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.executor import ActionError, Executor
 from rollouts.web.observation import ObservationConfig

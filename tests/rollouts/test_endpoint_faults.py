@@ -10,7 +10,8 @@ import pytest
 from mira_jax.trajectories.records import episode_key
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.tokenizer import train_tokenizer
-from rollouts.agents.policy import make_policy, step_seed
+from rollouts.agents.base import step_seed
+from rollouts.agents.policy import make_policy
 from rollouts.engine.pool import LOST, collect, lost_episodes
 from rollouts.labels.outcome import label
 from tests.rollouts.sites import BROWSER, CountingSuite, config

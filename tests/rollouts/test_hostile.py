@@ -10,10 +10,10 @@ import pytest_asyncio
 
 import rollouts.engine.pool
 from mira_jax.config import build
+from mira_jax.trajectories.actions import ParseError, parse
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.engine.pool import LOST, RolloutConfig, collect, lost_episodes
-from rollouts.web.actions import ParseError, parse
 from rollouts.web.browser import BrowserPool
 from rollouts.web.observation import ObservationConfig
 from tests.rollouts.sites import NAMES, QUICK, CountingSession, CountingSuite, Look, Site

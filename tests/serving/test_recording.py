@@ -9,7 +9,8 @@ import pytest
 from mira_jax.data.steps import tokenize
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids
 from mira_jax.trajectories.records import Page, Status, Step, Task, Trajectory
-from rollouts.agents.policy import EndpointPolicy, PolicyConfig
+from rollouts.agents.base import PolicyConfig
+from rollouts.agents.completion import EndpointPolicy
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.web.observation import Observation
 

@@ -3,12 +3,12 @@
 import httpx
 
 from mira_arena.sites.server import COOKIE
+from mira_jax.trajectories import actions
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Page, Policy, Status, Step, Task, Trajectory
 from mira_jax.trajectories.tasks import PAGES
 from rollouts.suites.arena.suite import ArenaSession, ArenaSuite
 from rollouts.suites.base import ScriptedPolicy, to_address, to_placeholder
-from rollouts.web import actions
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from rollouts.web.executor import ActionError, Executor
 from rollouts.web.observation import ObservationConfig

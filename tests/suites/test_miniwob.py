@@ -7,6 +7,7 @@ import pytest
 
 from mira_jax.config import load
 from mira_jax.errors import UserError
+from mira_jax.trajectories.actions import format_action
 from mira_jax.trajectories.records import Action, Policy, Status, Step, Trajectory
 from mira_jax.trajectories.records import Page as SeenPage
 from mira_jax.trajectories.shards import ShardReader
@@ -16,7 +17,6 @@ from rollouts.suites import make_suite
 from rollouts.suites.base import to_address
 from rollouts.suites.miniwob.expert import SCRIPTS
 from rollouts.suites.miniwob.suite import INSTRUCTION
-from rollouts.web.actions import format_action
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from tests.suites.driving import play
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.prompts import HISTORY_CUT, PAGE_CUT, PromptConfig, Round, prompt_ids, response_ids
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
-from rollouts.agents.policy import PolicyConfig
+from rollouts.agents.base import PolicyConfig
 from rollouts.labels.judge import JudgeConfig
 
 TEXTS = [

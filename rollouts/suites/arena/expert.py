@@ -9,9 +9,9 @@ from mira_arena.tasks.habits import DRAWN_EACH_TIME, HABITS
 from mira_arena.tasks.moves import Move
 from mira_arena.tasks.templates import Instance
 from mira_jax.errors import UserError
+from mira_jax.trajectories.actions import EXIT, format_action
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Task
-from rollouts.web.actions import EXIT, format_action
 
 _ELEMENT = re.compile(r'<(?P<tag>[a-z]+) id="(?P<handle>[^"]*)"(?P<attributes>[^>]*)>')
 _UNKNOWN = "N/A"

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from mira_jax.errors import UserError
+from mira_jax.trajectories.actions import EXIT, format_action
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Task
-from rollouts.web.actions import EXIT, format_action
 from rollouts.web.observation import escape
 
 _ELEMENT = re.compile(r'<(?P<tag>[a-z0-9-]+) id="(?P<handle>[^"]*)"[^>]*>(?P<text>[^<\n]*)')

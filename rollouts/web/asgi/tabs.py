@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from mira_jax.trajectories import actions
 from mira_jax.trajectories.records import Action
 from rollouts.errors import UnsupportedError
-from rollouts.web import actions, refusals
+from rollouts.web import refusals
 from rollouts.web.asgi import forms
 from rollouts.web.asgi.dom import Element, cut
 from rollouts.web.asgi.page import Page, Request

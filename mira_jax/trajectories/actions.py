@@ -21,30 +21,35 @@ REQUIRED, OPTIONAL, ABSENT = "required", "optional", "absent"
 
 @dataclasses.dataclass(frozen=True)
 class ActionForm:
-    """Which of the two arguments an action takes."""
+    """What an action does, and which of the two arguments it takes."""
 
+    about: str
+    """For models that have not been trained on the grammar."""
     element: str = ABSENT
     argument: str = ABSENT
+    example: str | None = None
+    """An argument, for the example."""
 
 
 FORMS = {
-    "Click": ActionForm(element=REQUIRED),
-    "Right Click": ActionForm(element=REQUIRED),
-    "Hover": ActionForm(element=REQUIRED),
-    "Type": ActionForm(element=REQUIRED, argument=REQUIRED),
-    "Search": ActionForm(element=REQUIRED, argument=REQUIRED),
-    "Select Dropdown Option": ActionForm(element=REQUIRED, argument=REQUIRED),
-    "Press Enter": ActionForm(element=OPTIONAL),
-    "Scroll Up": ActionForm(),
-    "Scroll Down": ActionForm(),
-    "Switch Tab": ActionForm(argument=REQUIRED),
-    "Wait": ActionForm(),
-    GO_BACKWARD: ActionForm(),
-    GO_FORWARD: ActionForm(),
+    "Click": ActionForm("clicks an element", element=REQUIRED),
+    "Right Click": ActionForm("clicks it with the right button", element=REQUIRED),
+    "Hover": ActionForm("moves the pointer onto it", element=REQUIRED),
+    "Type": ActionForm("replaces the text in a field", element=REQUIRED, argument=REQUIRED, example="blue lamp"),
+    "Search": ActionForm("replaces the text in a field and presses Enter", element=REQUIRED, argument=REQUIRED, example="blue lamp"),
+    "Select Dropdown Option": ActionForm("chooses an option of a select", element=REQUIRED, argument=REQUIRED, example="price"),
+    "Press Enter": ActionForm("presses Enter in an element, or without one in the page", element=OPTIONAL),
+    "Scroll Up": ActionForm("scrolls up by a screen"),
+    "Scroll Down": ActionForm("scrolls down by a screen"),
+    "Switch Tab": ActionForm("goes to the tab with this number", argument=REQUIRED, example="2"),
+    "Wait": ActionForm("waits a moment for the page to change"),
+    GO_BACKWARD: ActionForm("goes back to the previous page"),
+    GO_FORWARD: ActionForm("goes forward again"),
 }
-"""The actions of `do(action=..., argument=..., element=...)`."""
+"""The actions of `do(action=..., argument=..., element=...)`. The parser and the instructions both use this table."""
 
 PARAMETERS = {"do": ("action", "argument", "element"), EXIT: ("message",), "go_backward": (), "go_forward": ()}
+EXAMPLE_ELEMENT = "7"
 MAX_LENGTH = 20_000
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "/": "/"}
 _NAMES = {name.lower(): name for name in FORMS}
@@ -102,6 +107,16 @@ def format_action(action: Action) -> str:
     if action.element is not None:
         parts.append(f"element={quote(action.element)}")
     return f"do({', '.join(parts)})"
+
+
+def examples() -> list[tuple[str, str]]:
+    """One call of each action, with what it does."""
+    calls = []
+    for name, form in FORMS.items():
+        action = Action(name=name, argument=form.example, element=None if form.element == ABSENT else EXAMPLE_ELEMENT)
+        calls.append((format_action(action), form.about))
+    end = "ends the task, with the answer if it asks for one, else with an empty text"
+    return [*calls, (format_action(Action(name=EXIT, argument="42")), end)]
 
 
 def quote(text: str) -> str:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mira_jax.trajectories.actions import ABSENT, EXIT, FORMS, OPTIONAL, REQUIRED, ActionForm, ParseError, format_action, parse
 from mira_jax.trajectories.records import Action
-from rollouts.web.actions import ABSENT, EXIT, FORMS, OPTIONAL, REQUIRED, ActionForm, ParseError, format_action, parse
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def is_read_or_refused(text):
         assert 0 < len(str(refusal)) < 400
     else:
         assert action.name == EXIT or action.name in FORMS
-        form = ActionForm(argument=REQUIRED) if action.name == EXIT else FORMS[action.name]
+        form = ActionForm("", argument=REQUIRED) if action.name == EXIT else FORMS[action.name]
         for value, rule in ((action.element, form.element), (action.argument, form.argument)):
             assert rule == OPTIONAL or (value is None) == (rule == ABSENT)
         assert parse(format_action(action)) == action
