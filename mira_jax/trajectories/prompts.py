@@ -113,7 +113,9 @@ def chat_messages(intent: str, past: Sequence[Round], page: str, max_characters:
     opening = f"Task: {intent}\n\n"
     room = max_characters - len(INSTRUCTIONS) - len(opening) - len(HISTORY_CUT) - len(PAGE_CUT) - 32
     if room <= 0:
-        raise UserError(f"max_characters: {max_characters} leaves no room for a page after the task {intent[:60]!r}")
+        raise ConfigError(
+            "policy.chat.max_characters", f"{max_characters} leaves no room for a page after instructions and the task {intent[:60]!r}"
+        )
     sizes = [len(turn.response) + len(feedback(turn.error)) + len(OLD_PAGE) + 32 for turn in past]
     first = next((first for first in range(len(past)) if sum(sizes[first:]) + len(page) <= room), len(past))
     if len(page) > room - sum(sizes[first:]):

@@ -97,6 +97,8 @@ class Endpoint:
         self._next_start = 0.0
         self._secrets: tuple[str, ...] = ()
         self._unsupported: set[str] = set()
+        self._chatted = False
+        """Whether a chat request was answered."""
 
     async def __aenter__(self) -> "Endpoint":
         self._client = httpx.AsyncClient(
@@ -190,7 +192,8 @@ class Endpoint:
         APIs.
 
         Raises:
-            EndpointError, UserError: as for `complete`.
+            EndpointError: no usable response after all retries, or the request is refused although others were not.
+            UserError: the endpoint rejects the key, the model, or the first request.
         """
         body = {
             "model": self.model,
@@ -200,7 +203,17 @@ class Endpoint:
             "seed": seed,
             **({"top_p": top_p} if top_p != 1 else {}),
         }
-        return await self._send("chat/completions", body, answers.answer)
+        try:
+            found = await self._send("chat/completions", body, answers.answer)
+        except _InvalidRequest as error:
+            if self._chatted:
+                raise
+            raise UserError(
+                f"{self.config.base_url}: {error}; if the API names a field of the request, rename it or leave it out with "
+                f"{self.key}.rename and {self.key}.body"
+            ) from None
+        self._chatted = True
+        return found
 
     async def last_log_probs(self, prompts: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability of the last token of each prompt, given the tokens before it, in nats, at temperature 1.

@@ -27,6 +27,7 @@ class StepView:
 
     number: int
     response: str
+    reasoning: str
     error: str | None
     url: str
     observation: str
@@ -181,6 +182,7 @@ def _step_view(
     return StepView(
         number=place + 1,
         response=_shown(step.response, characters),
+        reasoning=_shown(step.reasoning, characters),
         error=step.error and _shown(step.error, characters),
         url=_shown(step.page.url, 400),
         observation=visible(step.page.observation[:characters]),

@@ -12,6 +12,7 @@ from mira_jax.trajectories.records import Task
 from rollouts.agents.base import ChatConfig, PolicyConfig
 from rollouts.agents.chat import ChatPolicy, split_answer
 from rollouts.collect import CollectConfig
+from rollouts.errors import EndpointError
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.web.observation import Observation
 from tests.llm.endpoints import answer, serving
@@ -70,7 +71,7 @@ def test_the_oldest_rounds_are_left_out_and_then_the_page_is_cut():
         assert [message["role"] for message in messages[1:]] == ["user", "assistant"] * (len(messages) // 2 - 1) + ["user"]
     cut = chat_messages("press", past, "p" * 5000, 2300)
     assert len(cut) == 2 and cut[-1]["content"].endswith("p\n[page cut]") and sum(len(one["content"]) for one in cut) <= 2300
-    with pytest.raises(UserError, match="leaves no room for a page after the task 'press'"):
+    with pytest.raises(ConfigError, match=r"policy\.chat\.max_characters: 1500 leaves no room .* the task 'press'"):
         chat_messages("press", [], "p", 1500)
 
 
@@ -134,3 +135,18 @@ async def test_the_screenshot_is_sent_if_asked_for():
 def test_what_a_chat_policy_does_not_use_is_refused(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         PolicyConfig(kind="chat", **settings)
+
+
+async def test_a_refused_request_ends_the_run_if_none_was_answered_before():
+    refusal = answer(400, {"error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."}})
+    long = answer(400, {"error": {"message": "This model's maximum context length is 8192 tokens."}})
+    page = Observation(text="", url="u", title="")
+    async with (
+        serving(refusal, answer(tree=said(CLICK)), long) as (url, _),
+        ChatPolicy(PolicyConfig(kind="chat", endpoint=EndpointConfig(base_url=url, retries=0))) as policy,
+    ):
+        with pytest.raises(UserError, match=r"'max_completion_tokens'\.; if the API names a field .*policy\.endpoint\.rename"):
+            await policy.agent(TASK, 0).respond([], page)
+        await policy.agent(TASK, 0).respond([], page)
+        with pytest.raises(EndpointError, match="maximum context length"):
+            await policy.agent(TASK, 0).respond([], page)

@@ -209,7 +209,11 @@ async def test_hostile_text_is_inert_and_shown_as_text(tmp_path):
     plain = synthetic.trajectory(synthetic.task("t", 1), "m", 4, Status.HORIZON, False)
     steps = [
         synthetic.replace(
-            step, page=Page(url=everything, observation=everything, screenshot=synthetic.png()), response=everything, error=everything
+            step,
+            page=Page(url=everything, observation=everything, screenshot=synthetic.png()),
+            response=everything,
+            reasoning=everything,
+            error=everything,
         )
         for step in plain.steps
     ]

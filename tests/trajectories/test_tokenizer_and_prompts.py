@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_jax.errors import ConfigError, UserError
-from mira_jax.trajectories.prompts import HISTORY_CUT, PAGE_CUT, PromptConfig, Round, prompt_ids, response_ids
+from mira_jax.trajectories.prompts import HISTORY_CUT, PAGE_CUT, PromptConfig, Round, chat_messages, prompt_ids, response_ids
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
 from rollouts.agents.base import PolicyConfig
 from rollouts.labels.judge import JudgeConfig
@@ -80,6 +80,18 @@ def test_compact_prompt_spelled_out(tokenizer):
     assert tokenizer.decode_with_marks(ids) == "<bos>Buy it\ngo\n<start_of_turn><a><end_of_turn>"
 
 
+def test_an_instructed_prompt_is_gemma_s_chat_of_the_messages(tokenizer):
+    """The text that a chat template makes of the messages which a chat policy sends. `encode_chat` is tested against transformers."""
+    past = [Round("go()", "unknown call"), Round("go_backward()"), Round('do(action="Wait")')]
+    for rounds in ([], past[:1], past):
+        ids = prompt_ids("Buy it", rounds, '<a id="x">', PromptConfig("instructed"), tokenizer)
+        chat = tokenizer.encode_chat(chat_messages("Buy it", rounds, '<a id="x">', 10_000))
+        assert tokenizer.decode_with_marks(ids) == tokenizer.decode_with_marks(chat)
+    whole = prompt_ids("Buy it", past, "page", PromptConfig("instructed"), tokenizer)
+    shorter = tokenizer.decode(prompt_ids("Buy it", past, "page", PromptConfig("instructed", len(whole) - 1), tokenizer))
+    assert f"Task: Buy it\n\n{HISTORY_CUT}Round 1\n" in shorter and "Round 0" not in shorter
+
+
 def test_response_ends_with_the_end_of_turn(tokenizer):
     assert response_ids("go", tokenizer) == [*tokenizer.encode("go"), tokenizer.end_of_turn_id]
 
@@ -93,8 +105,8 @@ def test_a_response_that_was_cut_has_no_end_token(tokenizer):
 @given(
     rounds=st.lists(st.text("ab ", min_size=1, max_size=30), max_size=8),
     page=st.text("xyz <>", max_size=300),
-    limit=st.integers(60, 300),
-    version=st.sampled_from(["webrl", "compact"]),
+    limit=st.integers(60, 2000),
+    version=st.sampled_from(["webrl", "compact", "instructed"]),
 )
 def test_prompts_keep_within_the_limit(tokenizer, rounds, page, limit, version):
     config = PromptConfig(version, limit)
