@@ -3,6 +3,7 @@
     python benchmarks/study.py run              # 8 seeds, all methods, on the test tasks
     python benchmarks/study.py table            # success rates by template, and comparisons over seeds
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
+    python benchmarks/study.py power            # the power of the comparison, before it is run
 
 `run` trains the SFT policy (configs/study/policy.yaml), and for each seed what the methods share (seed.yaml) and each method (method.yaml
 with methods/NAME.yaml). Each runs on one core, as many at once as --jobs. `search` does the same for every setting of every method,
@@ -39,7 +40,7 @@ REFERENCE = "webrl"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "search"])
+    parser.add_argument("action", choices=["run", "table", "search", "power"])
     parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
     parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for search")
@@ -48,6 +49,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, each on its own core")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of seed.yaml")
     arguments = parser.parse_args()
+    if arguments.action == "power":
+        print_power(len(arguments.seeds or range(1, 9)), len(arguments.methods) - 1)
+        return
     if arguments.action == "table":
         table(arguments.out, arguments.methods, arguments.seeds or range(1, 9), arguments.against)
         return
@@ -131,6 +135,8 @@ def phases(name: str, out: Path, seed: int, values: Mapping[str, Any], core: int
 
 
 ALL = "all"
+EFFECTS, DEVIATIONS = (5, 8, 15, 30), (3, 5, 8)
+"""Differences of success, and their standard deviations over seeds, in percentage points."""
 
 
 def evaluations(out: Path, seeds: Iterable[int], folder: str, method: str) -> dict[int, Evaluation]:
@@ -167,6 +173,15 @@ def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequ
             cells = " | ".join(interval(rows[other][template]) for template in templates)
             flipped = over_seeds(pairs[other], (reference, other)).p_value
             print(f"| {other} | {cells} | {p_values[other]:.2g} | {adjusted[other]:.2g} | {flipped:.2g} |")
+
+
+def print_power(seeds: int, comparisons: int) -> None:
+    """Prints the probability that a paired t test over seeds finds a difference, at p < .01 and at Holm's strictest level."""
+    print(f"| {seeds} seeds | " + " | ".join(f"{effect} points" for effect in EFFECTS) + " |\n" + "|---" * (len(EFFECTS) + 1) + "|")
+    for deviation, level in itertools.product(DEVIATIONS, (0.01, 0.01 / comparisons)):
+        drawn = np.random.default_rng(0).normal(0, deviation, (100_000, seeds))
+        cells = [f"{np.mean(stats.ttest_1samp(drawn + effect, 0, axis=1).pvalue < level):.2f}" for effect in EFFECTS]
+        print(f"| differences of seeds vary by {deviation} points (sd), p < {level:.3g} | " + " | ".join(cells) + " |")
 
 
 def rates(of_seed: Mapping[int, Evaluation]) -> dict[str, list[float]]:

@@ -248,8 +248,8 @@ def _wait_or_kill(process: subprocess.Popen, seconds: float) -> None:
 
 
 def _fingerprint(config: PhasesConfig, stages: Sequence[Stage]) -> str:
-    """Changes with the seed, the stages of one phase, and the text of every config they name. It does not depend on the number of
-    phases, so a run can be resumed with more."""
+    """Changes with the seed, the stages of one phase, and the content of every config they name, comments aside. It does not depend on
+    the number of phases, so a run can be resumed with more."""
     free = ("out", "phases", "needs", "prune", "prunable", "dry_run")
     parts = [json.dumps({key: value for key, value in configs.to_tree(config).items() if key not in free}, sort_keys=True)]
     named = {path: f"stage {stage.name}" for stage in reversed(stages) for path in stage.configs}
@@ -257,9 +257,9 @@ def _fingerprint(config: PhasesConfig, stages: Sequence[Stage]) -> str:
         named[fill_values(config.serve_config, config)] = "serve_config"
     for path, where in sorted(named.items()):
         try:
-            parts.append(configs.find(Path(path)).read_text(encoding="utf-8", errors="surrogateescape"))
-        except OSError as error:
-            raise UserError(f"{where}: {path}: cannot read the config: {error.strerror}") from None
+            parts.append(json.dumps(configs.read(Path(path)), sort_keys=True, default=str))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 

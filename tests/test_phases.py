@@ -58,6 +58,18 @@ def test_a_run_with_other_settings_is_moved_aside(tmp_path):
     assert log(tmp_path) == [" 2"] and (tmp_path / "run-1" / "log").read_text() == " 1\n"
 
 
+def test_a_comment_in_a_stage_s_config_is_no_other_setting(tmp_path):
+    (tmp_path / "a.yaml").write_text("note: one\n")
+    config = make_config(tmp_path, {"name": "a", "config": str(tmp_path / "a.yaml")})
+    phases.main(config)
+    (tmp_path / "a.yaml").write_text("# why\nnote:   one\n")
+    phases.main(config)
+    assert log(tmp_path) == ["one 0"] and not (tmp_path / "run-1").exists()
+    (tmp_path / "a.yaml").write_text("note: two\n")
+    phases.main(config)
+    assert log(tmp_path) == ["two 0"] and (tmp_path / "run-1").exists()
+
+
 def test_a_strangers_folder_is_left_alone(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
