@@ -13,12 +13,12 @@ from mira_jax.trajectories.records import Page, Policy, Status, Trajectory
 from rollouts import evaluate
 from rollouts.errors import SiteError
 from rollouts.suites import make_suite
+from rollouts.suites.login import Logins
 from rollouts.suites.webarena.__main__ import WebArenaReportConfig
 from rollouts.suites.webarena.__main__ import main as tell
 from rollouts.suites.webarena.helpers import Helpers, is_call
-from rollouts.suites.webarena.login import Logins
 from rollouts.suites.webarena.report import tables
-from rollouts.suites.webarena.suite import WebArenaLiteSuite
+from rollouts.suites.webarena.suite import FORMS, WebArenaLiteSuite
 from rollouts.suites.webarena.tasks import MEMBER, login_sites, read_tasks, to_task
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from tests.suites.webarena_sites import FakeSite, target, task
@@ -162,7 +162,7 @@ async def test_sites_are_reset_and_must_answer(options, tmp_path):
 
 async def test_a_login_is_kept_and_renewed_when_it_has_expired(shop, gitlab, browser):
     addresses = {"shopping": shop.address, "gitlab": gitlab.address}
-    logins = Logins(addresses, dict.fromkeys(addresses, ("ann", "pass")))
+    logins = Logins(addresses, dict.fromkeys(addresses, ("ann", "pass")), FORMS)
 
     async def signed_in():
         context = await browser.context()
@@ -181,7 +181,7 @@ async def test_a_login_is_kept_and_renewed_when_it_has_expired(shop, gitlab, bro
     shop.sessions.clear()
     assert await signed_in() == ["Page /account"] * 2 and logins.renewed == {"shopping": 2, "gitlab": 1}
     assert (shop.logins, gitlab.logins) == (2, 1)
-    wrong = Logins(addresses, {"shopping": ("ann", "other")})
+    wrong = Logins(addresses, {"shopping": ("ann", "other")}, FORMS)
     with pytest.raises(SiteError, match="shopping: not signed in after the login; check the account"):
         await wrong.sign_in("shopping", await browser.context())
 

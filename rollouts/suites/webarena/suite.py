@@ -5,14 +5,11 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
-import httpx
 from playwright.async_api import BrowserContext, Error
 from playwright.async_api import Page as BrowserPage
 
@@ -24,28 +21,24 @@ from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task
 from rollouts.errors import BrowserError, InfraError, SiteError
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.llm.probe import ask_chat
-from rollouts.suites import evaluators
+from rollouts.suites import evaluators, external
 from rollouts.suites.base import NewContext, spread, to_address
 from rollouts.suites.judge import KEY as JUDGE
 from rollouts.suites.judge import ModelJudge, NoVerdict
+from rollouts.suites.login import LoginForm, Logins
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
-from rollouts.suites.webarena.login import FORMS, Logins
 from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, is_written, login_sites, placeholder, read_tasks, to_task, written_item
-from rollouts.text import scrub
 from rollouts.web.playwright_errors import is_crashed
 
+FORMS = {
+    "shopping": LoginForm("/customer/account/login/", "login[username]", "login[password]", "/wishlist/"),
+    "shopping_admin": LoginForm("", "login[username]", "login[password]", "/dashboard"),
+    "reddit": LoginForm("/login", "_username", "_password", "/user/{user}/account"),
+    "gitlab": LoginForm("/users/sign_in", "user[login]", "user[password]", "/-/profile"),
+}
 SHOP_API = "shopping_site_admin"
 log = logging.getLogger(__name__)
 _LOCATOR_SECONDS = 10.0
-_PORTS = {"http": 80, "https": 443}
-
-
-@dataclasses.dataclass(frozen=True)
-class AccountConfig:
-    user: str = ""
-    """Environment variable that contains the user name."""
-    password: str = ""
-    """Environment variable that contains the password."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +49,7 @@ class WebArenaOptions:
     """Site to base URL."""
     hosts: list[str] = dataclasses.field(default_factory=list)
     """Additional `host:port` that pages need, for example the map's tile server."""
-    accounts: dict[str, AccountConfig] = dataclasses.field(default_factory=dict)
+    accounts: dict[str, external.AccountConfig] = dataclasses.field(default_factory=dict)
     """Site to account. `shopping_site_admin` is the account for the shop's web API, which evaluates some tasks."""
     reset: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     """Site to the command, run without a shell, that resets it to its initial state once at the start of a run."""
@@ -89,7 +82,7 @@ class WebArenaLiteSuite:
     def __init__(self, judge: evaluators.Judge | None = None, /, **options: Any):
         """`options`: the fields of `WebArenaOptions`. `judge` takes precedence over theirs. Raises UserError."""
         self.options = config.build(WebArenaOptions, options, prefix="suite.options.")
-        self.sites = {site: _address(site, url) for site, url in self.options.sites.items()}
+        self.sites = {site: external.address(site, url) for site, url in self.options.sites.items()}
         self.addresses = {placeholder(site): url for site, url in self.sites.items()}
         self._judge = judge or (ModelJudge(self.options.judge) if self.options.judge else None)
         self._logins: Logins | None = None
@@ -102,7 +95,7 @@ class WebArenaLiteSuite:
 
     @property
     def hosts(self) -> frozenset[str]:
-        return frozenset([*map(_host, self.sites.values()), *self.options.hosts])
+        return frozenset([*map(external.host_of, self.sites.values()), *self.options.hosts])
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
         """Returns tasks in the benchmark's order. The templates are the sites, and `several_sites`.
@@ -133,9 +126,9 @@ class WebArenaLiteSuite:
             UserError: a reset fails, or a site does not answer.
         """
         limit = asyncio.get_running_loop().time() + self.options.reset_seconds
-        await asyncio.gather(*[_reset(site, command, limit) for site, command in self.options.reset.items()])
+        await asyncio.gather(*[external.reset(site, command, limit) for site, command in self.options.reset.items()])
         patient = bool(self.options.reset)
-        await asyncio.gather(*[_wait_for(site, url, limit if patient else 0.0) for site, url in self.sites.items()])
+        await asyncio.gather(*[external.wait_for(site, url, limit if patient else 0.0) for site, url in self.sites.items()])
 
     def needs(self, found: Needs, new_context: NewContext | None) -> None:
         judge = self.options.judge
@@ -148,30 +141,33 @@ class WebArenaLiteSuite:
             if not shutil.which(command[0]):
                 found.missing(f"suite.options.reset.{site}", f"{command[0]}: no such program; install it, or give its path")
         for site, url in self.sites.items():
-            found.ask(f"suite.options.sites.{site}", functools.partial(_ask_site, site, url), url)
+            found.ask(f"suite.options.sites.{site}", functools.partial(external.ask_site, site, url), url)
         for name, account in self.options.accounts.items():
-            unset = _unset(name, account)
+            unset = external.unset(name, account)
             for error in unset:
                 found.failed(error)
             if not unset and ("shopping" if name == SHOP_API else name) in self.sites:
                 found.ask(f"suite.options.accounts.{name}", functools.partial(self._ask_account, name, account, new_context), account)
 
-    async def _ask_account(self, name: str, account: AccountConfig, new_context: NewContext, stack: contextlib.AsyncExitStack) -> str:
+    async def _ask_account(
+        self, name: str, account: external.AccountConfig, new_context: NewContext, stack: contextlib.AsyncExitStack
+    ) -> str:
         """Logs in to a site, or to the shop's web API. Raises UserError."""
-        pair = _account(name, account)
+        pair = external.read_account(name, account)
         try:
             if name == SHOP_API:
                 await Helpers(self.sites, pair).log_in()
             else:
-                await Logins(self.sites, {name: pair}).sign_in(name, await new_context(stack, self.hosts))
+                await Logins(self.sites, {name: pair}, FORMS).sign_in(name, await new_context(stack, self.hosts))
         except (InfraError, Error) as error:
             raise ConfigError(f"suite.options.accounts.{name}", f"no login: {first_line(error)}") from None
         return f"logged in, with the account in {account.user}"
 
     async def start(self) -> None:
-        self._logins = Logins(self.sites, {site: _account(site, self.options.accounts[site]) for site in FORMS if site in self._signable()})
+        accounts = {site: external.read_account(site, self.options.accounts[site]) for site in FORMS if site in self._signable()}
+        self._logins = Logins(self.sites, accounts, FORMS)
         api = self.options.accounts.get(SHOP_API)
-        self._helpers = Helpers(self.sites, _account(SHOP_API, api) if api else None)
+        self._helpers = Helpers(self.sites, external.read_account(SHOP_API, api) if api else None)
 
     async def stop(self) -> None:
         return None
@@ -183,7 +179,7 @@ class WebArenaLiteSuite:
         item = self._item_of(task)
         for site in login_sites(item):
             await self._logins.sign_in(site, context)
-        hosts = frozenset([*(_host(self.sites[site]) for site in {*task.sites, *login_sites(item)}), *self.options.hosts])
+        hosts = frozenset([*(external.host_of(self.sites[site]) for site in {*task.sites, *login_sites(item)}), *self.options.hosts])
         return WebArenaSession(task, item["eval"], context, self.addresses, hosts, self._helpers, self.options.settle_seconds)
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
@@ -233,7 +229,7 @@ class WebArenaLiteSuite:
             ConfigError(f"suite.options.{key}", f"not set, and {len(missing[key])} of the tasks need it, the first {missing[key][0]}")
             for key in sorted(missing)
         ]
-        raise_all([*errors, *(error for name, account in self.options.accounts.items() for error in _unset(name, account))])
+        raise_all([*errors, *(error for name, account in self.options.accounts.items() for error in external.unset(name, account))])
 
 
 class WebArenaSession:
@@ -306,77 +302,3 @@ class WebArenaSession:
 
 def _targets(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return evaluation["program_html"] if "program_html" in evaluation["eval_types"] else ()
-
-
-def _address(site: str, url: str) -> str:
-    """Normalises a URL as browsers do, without a trailing slash. Raises UserError."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in _PORTS or parts.query or parts.fragment or not re.fullmatch(r"[\w.-]+(?::\d*)?", parts.netloc):
-            raise ValueError
-        return f"{parts.scheme}://{_host(url)}{parts.path.rstrip('/')}"
-    except ValueError:
-        raise UserError(f"suite.options.sites.{site}: {scrub(url)!r} is not an address such as http://127.0.0.1:7770") from None
-
-
-def _host(url: str) -> str:
-    parts = urlsplit(url)
-    return str(parts.hostname) + (f":{parts.port}" if parts.port not in (None, _PORTS[parts.scheme]) else "")
-
-
-def _account(name: str, account: AccountConfig) -> tuple[str, str]:
-    """Returns user name and password. Raises UserError."""
-    raise_all(_unset(name, account))
-    return os.environ[account.user], os.environ[account.password]
-
-
-def _unset(name: str, account: AccountConfig) -> list[UserError]:
-    return [
-        ConfigError(f"suite.options.accounts.{name}", f"the environment variable {variable} is not set")
-        for variable in (account.user, account.password)
-        if not os.environ.get(variable)
-    ]
-
-
-async def _reset(site: str, command: Sequence[str], limit: float) -> None:
-    """Runs a site's reset command. Raises UserError."""
-    try:
-        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
-    except OSError as error:
-        raise UserError(f"suite.options.reset.{site}: {command[0]}: {error.strerror}") from None
-    try:
-        async with asyncio.timeout_at(limit):
-            status = await process.wait()
-    except TimeoutError:
-        raise UserError(f"suite.options.reset.{site}: the command was not done within reset_seconds") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if status:
-        raise UserError(f"suite.options.reset.{site}: {command[0]} ended with status {status}")
-
-
-async def _ask_site(site: str, url: str, _: object) -> str:
-    """Requests the site's first page. Raises UserError."""
-    await _wait_for(site, url, 0.0)
-    return f"{url} answers"
-
-
-async def _wait_for(site: str, url: str, limit: float) -> None:
-    """Polls the site until it answers, at least once. Raises UserError."""
-    async with httpx.AsyncClient(timeout=10.0, follow_redirects=True) as client:
-        while True:
-            try:
-                response = await client.get(url)
-                failure = f"HTTP {response.status_code}"
-                if response.status_code < 500:
-                    return
-            except httpx.HTTPError as error:
-                failure = type(error).__name__
-            if asyncio.get_running_loop().time() >= limit:
-                raise ConfigError(
-                    f"suite.options.sites.{site}", f"{url} does not answer ({failure}); start the site, or correct its address"
-                )
-            await asyncio.sleep(1.0)

@@ -1,4 +1,4 @@
-"""Logs episodes in to WebArena's sites, in their browser context. A valid login is reused, and an expired one renewed."""
+"""Logs episodes in to sites by their forms, in their browser context. A valid login is reused, and an expired one renewed."""
 
 import asyncio
 import collections
@@ -20,18 +20,13 @@ class LoginForm:
     """Location of a site's login form, and the names of its fields."""
 
     path: str
+    """Path of the page with the form."""
     user: str
+    """Name of the field for the user."""
     password: str
+    """Name of the field for the password."""
     probe: str
-    """A page that shows the form, or redirects to it, if nobody is signed in."""
-
-
-FORMS = {
-    "shopping": LoginForm("/customer/account/login/", "login[username]", "login[password]", "/wishlist/"),
-    "shopping_admin": LoginForm("", "login[username]", "login[password]", "/dashboard"),
-    "reddit": LoginForm("/login", "_username", "_password", "/user/{user}/account"),
-    "gitlab": LoginForm("/users/sign_in", "user[login]", "user[password]", "/-/profile"),
-}
+    """Path of a page that shows the form, or redirects to it, if nobody is signed in. {user} stands for the user name."""
 
 
 class Logins:
@@ -40,10 +35,11 @@ class Logins:
     Args:
         addresses: site to address.
         accounts: site to user name and password.
+        forms: site to form.
     """
 
-    def __init__(self, addresses: Mapping[str, str], accounts: Mapping[str, tuple[str, str]]):
-        self.addresses, self.accounts = addresses, accounts
+    def __init__(self, addresses: Mapping[str, str], accounts: Mapping[str, tuple[str, str]], forms: Mapping[str, LoginForm]):
+        self.addresses, self.accounts, self.forms = addresses, accounts, forms
         self.renewed: collections.Counter[str] = collections.Counter()
         """Number of times each site's form was submitted."""
         self._cookies: dict[str, list[Any]] = {}
@@ -69,7 +65,7 @@ class Logins:
             self.renewed[site] += 1
 
     async def _is_in(self, site: str, context: BrowserContext) -> bool:
-        form, (user, _) = FORMS[site], self.accounts[site]
+        form, (user, _) = self.forms[site], self.accounts[site]
         response = await context.request.get(self.addresses[site] + form.probe.format(user=user), timeout=SECONDS * 1000)
         try:
             if response.status >= 500:
@@ -80,7 +76,7 @@ class Logins:
             await response.dispose()
 
     async def _fill_in(self, site: str, context: BrowserContext) -> None:
-        form, (user, password) = FORMS[site], self.accounts[site]
+        form, (user, password) = self.forms[site], self.accounts[site]
         page = await context.new_page()
         try:
             page.set_default_timeout(SECONDS * 1000)

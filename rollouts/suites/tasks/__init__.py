@@ -1,0 +1,1 @@
+"""Tasks in JSON on any sites, without Python."""
