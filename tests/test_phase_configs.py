@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mira_jax import phases
-from mira_jax.config import load
+from mira_jax.config import load, to_tree
 from mira_jax.recipes import make_recipe
 from mira_jax.stages import PhasesConfig, expand
 from mira_jax.train import TrainConfig
@@ -44,6 +44,18 @@ def test_every_stage_loads(paths, tmp_path, monkeypatch):
         assert any("OPENAI_API_KEY is not set" in line for line in missing)
     else:
         assert [line.partition(" does")[0] for line in missing] == [f"{tmp_path}/sft", f"{tmp_path}/critic"]
+
+
+def test_every_stage_of_the_example_of_your_own_site_loads(tmp_path):
+    """All stages on the suite have the same suite, and critics have a head for each milestone of a task."""
+    config, made = stages("examples/your_site/phases.yaml", out=tmp_path)
+    assert phases.missing_needs(config) == []
+    configs = {name: built(stage) for name, stage in made.items()}
+    assert len({json.dumps(to_tree(one.suite), sort_keys=True) for one in configs.values() if hasattr(one, "suite")}) == 1
+    tasks = json.loads(Path("examples/your_site/tasks.json").read_text())
+    assert configs["critic-0"].recipe["milestones"] == max(len(task["milestones"]) for task in tasks)
+    assert configs["demonstrate"].episodes == sum(task["split"] == "train" for task in tasks)
+    assert configs["evaluate-mira"].episodes == sum(task["split"] == "test" for task in tasks)
 
 
 METHODS = sorted(path.stem for path in Path("configs/study/methods").glob("*.yaml"))
