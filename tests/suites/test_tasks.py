@@ -274,6 +274,12 @@ async def test_a_site_that_does_not_start_is_said(tmp_path):
         await ServedSite.start("shop", ["nothing-there", "{port}"], 1)
 
 
+async def test_a_command_that_serves_nothing_ends_the_run_before_its_first_episode(tmp_path):
+    suite = make_suite("tasks", tasks=write(tmp_path / "tasks", TASK), commands={"shop": [sys.executable, "nope.py", "{port}"]})
+    with pytest.raises(ConfigError, match=r"suite\.options\.commands\.shop: .*nope\.py \d+ ended with status 2"):
+        await suite.reset()
+
+
 async def test_cookies_of_a_stored_state_log_in(shop, browser, tmp_path):
     url, _ = shop
     cookie = {"name": "session", "value": "ann", "url": url}

@@ -149,7 +149,9 @@ class TasksSuite:
         return self._item(task_id).task()
 
     async def reset(self) -> None:
-        """Resets the shared sites and waits until all of them answer. Raises UserError."""
+        """Resets the shared sites and waits until all of them answer. Starts each of the others once, so that a wrong command fails before
+        the first episode. Raises UserError."""
+        await asyncio.gather(*[self._ask_command(site, None) for site in self.options.commands])
         limit = asyncio.get_running_loop().time() + self.options.reset_seconds
         await self._reset(limit)
         patient = bool(self.options.reset)
