@@ -1,6 +1,7 @@
 """Compares training methods over seeds on the arena's tours (docs/results.md). What is complete is not run again.
 
     python benchmarks/study.py run              # 8 seeds, all methods, on the test tasks
+    python benchmarks/study.py gate             # what the critics of all seeds are worth
     python benchmarks/study.py table            # success rates by template, and comparisons over seeds
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py power            # the power of the comparison, before it is run
@@ -13,6 +14,7 @@ on seeds of its own.
 import argparse
 import collections
 import itertools
+import json
 import os
 import queue
 import subprocess
@@ -40,7 +42,7 @@ REFERENCE = "webrl"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "search", "power"])
+    parser.add_argument("action", choices=["run", "gate", "table", "search", "power"])
     parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
     parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for search")
@@ -51,6 +53,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.action == "power":
         print_power(len(arguments.seeds or range(1, 9)), len(arguments.methods) - 1)
+        return
+    if arguments.action == "gate":
+        print_gate(arguments.out, arguments.seeds or range(1, 9))
         return
     if arguments.action == "table":
         table(arguments.out, arguments.methods, arguments.seeds or range(1, 9), arguments.against)
@@ -135,6 +140,7 @@ def phases(name: str, out: Path, seed: int, values: Mapping[str, Any], core: int
 
 
 ALL = "all"
+BASELINES = ("template", "constant")
 EFFECTS, DEVIATIONS = (5, 8, 15, 30), (3, 5, 8)
 """Differences of success, and their standard deviations over seeds, in percentage points."""
 
@@ -173,6 +179,30 @@ def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequ
             cells = " | ".join(interval(rows[other][template]) for template in templates)
             flipped = over_seeds(pairs[other], (reference, other)).p_value
             print(f"| {other} | {cells} | {p_values[other]:.2g} | {adjusted[other]:.2g} | {flipped:.2g} |")
+
+
+def print_gate(out: Path, seeds: Sequence[int]) -> None:
+    """Prints the measures of V and of both potentials, each step scored by the critic that has not seen its task."""
+    found = [json.loads((out / f"seed-{seed}" / "scores" / "critic.json").read_text()) for seed in seeds]
+    print(f"means over {len(seeds)} seeds, with {statistics.SEED_INTERVAL}, 95 %\n\n| V | NLL | Brier | AUROC |\n|---|---|---|---|")
+    for name in ("critic", *BASELINES):
+        rows = [one["value"] if name == "critic" else one["value"][name] for one in found]
+        # A constant that leaves the own task out is a bit lower for successes, which says nothing.
+        keys = ("nll", "brier") if name == "constant" else ("nll", "brier", "auroc")
+        print(f"| {name} | " + " | ".join(plain([row[key] for row in rows]) for key in keys) + " |")
+    keys = ("true_mean", "mean", "mae", "mae_of_constant", "correlation", "concordance")
+    print("\n| P at the last states of failures | " + " | ".join(keys).replace("_", " ") + " |\n" + "|---" * (len(keys) + 1) + "|")
+    for name in ("milestones", "potential"):
+        print(f"| {name} | " + " | ".join(plain([one[name][key] for one in found]) for key in keys) + " |")
+
+
+def plain(values: Sequence[float | None]) -> str:
+    """Mean and half the width of Student's 95 % interval. "" if a value is missing."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return ""
+    bounds = statistics.t_interval(known) if len(known) > 1 else None
+    return f"{np.mean(known):.3f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.3f}" if bounds else "")
 
 
 def print_power(seeds: int, comparisons: int) -> None:
