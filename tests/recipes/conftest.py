@@ -51,7 +51,7 @@ def scored(policy, reader, examples):
     """A side table of the policy's own log-probs, with values and potentials made up."""
     columns = score_policy(policy, examples)
     draw = np.random.default_rng(0)
-    columns |= {"value": draw.random(len(examples)), "potential": draw.random(len(examples))}
+    columns |= {name: draw.random(len(examples)) for name in ("value", "potential", "second_value")}
     ids = [trajectory.id for trajectory in reader for _ in trajectory.steps]
     numbers = np.array([step.index for trajectory in reader for step in trajectory.steps])
     sound = examples.usable
