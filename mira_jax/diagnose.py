@@ -1,6 +1,6 @@
 """Measures what a training run did to its policy, on the steps that it was trained on.
 
-    mira diagnose runs/demo/actor
+    mira diagnose runs/demo/mira
 
 The command scores these steps with the policy before and after training, and writes RUN/diagnostics.json: the distributions of
 advantages and log ratios by outcome, the share of the wanted change that probabilities allow, KL and entropy
@@ -23,6 +23,7 @@ from mira_jax.files import read_json, sole_writer
 from mira_jax.models.precision import use_precision
 from mira_jax.needs import Needs
 from mira_jax.recipes import make_recipe
+from mira_jax.recipes.base import Prepared, Recipe
 from mira_jax.recipes.diagnostics import diagnostics
 from mira_jax.recipes.labels import read_labels
 from mira_jax.recipes.scoring import score_movement
@@ -31,6 +32,7 @@ from mira_jax.train import TrainConfig
 from mira_jax.training.checkpoint import latest_checkpoint
 from mira_jax.training.load import load_model, model_fingerprint
 from mira_jax.training.run_folder import CONFIG, DATA
+from mira_jax.training.setup import pack_data
 from mira_jax.trajectories.diagnostics import describe, write
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable, selected_steps
@@ -53,28 +55,45 @@ def main(config: DiagnoseConfig) -> None:
     with sole_writer(run, "a run"):
         recipe = make_recipe(trained.recipe)
         reader = ShardReader(trained.data.folders)
-        _check(run, trained, reader)
-        tokenizer = Tokenizer(run)
-        episodes = Episodes(reader, trained.data.prompt, tokenizer, recipe.examples, cache_folder(trained.data.cache, trained.out))
+        episodes = Episodes(reader, trained.data.prompt, Tokenizer(run), recipe.examples, cache_folder(trained.data.cache, trained.out))
         prepared = recipe.prepare(episodes, [SideTable.read(path) for path in trained.data.side_tables])
-        labels = read_labels(reader)
-        keep = prepared.keep & episodes.examples.usable
-        keep &= selected_steps(reader, [SideTable.read(path) for path in trained.data.selections])
-        before, after = (_score(folder, trained, episodes, config.rows) for folder in (str(trained.init_from), config.run))
+        steps = _steps(run, trained, reader, episodes, recipe, prepared)
+        which = np.zeros(episodes.examples.steps, bool)
+        which[steps] = True
+        before, after = (_score(folder, trained, episodes, config.rows, which) for folder in (str(trained.init_from), config.run))
         advantage = prepared.columns.get("advantage")
         found = diagnostics(
             int(latest_checkpoint(run).name),
-            after["log_prob"][keep],
-            before["log_prob"][keep],
-            labels.success[keep],
-            episodes.examples.response_lengths[keep],
-            after["entropy"][keep],
-            before["entropy"][keep],
-            None if advantage is None else advantage[keep],
+            after["log_prob"][steps],
+            before["log_prob"][steps],
+            read_labels(reader).success[steps],
+            episodes.examples.response_lengths[steps],
+            after["entropy"][steps],
+            before["entropy"][steps],
+            None if advantage is None else advantage[steps],
             trained.recipe["beta"] if trained.recipe.get("objective") == "mira" and not trained.recipe["per_token"] else None,
         )
         write(run, found)
     print("\n".join(describe(found)))
+
+
+def _steps(run: Path, trained: TrainConfig, reader: ShardReader, episodes: Episodes, recipe: Recipe, prepared: Prepared) -> np.ndarray:
+    """int [N]: the steps that the run was trained on.
+
+    Raises:
+        UserError: the initial policy, the episodes or the tables are not those that the run was trained with.
+    """
+    made = read_json(run / DATA, "restore a copy")
+    if made.get("init_from") != model_fingerprint(str(trained.init_from)):
+        raise UserError(f"{trained.init_from}: the weights have changed since {run} was trained from them")
+    keep = prepared.keep & selected_steps(reader, [SideTable.read(path) for path in trained.data.selections])
+    packed = pack_data(
+        trained.data, episodes.examples, keep, prepared.columns, recipe.reads_responses, prepared.held_out,
+        epochs=trained.epochs, updates=trained.updates, seed=trained.seed,
+    )  # fmt: skip
+    if made.get("fingerprint") != packed.description["fingerprint"]:
+        raise UserError(f"{run}: its episodes, side tables or selections have changed since it was trained")
+    return np.unique(packed.train.steps)
 
 
 def _trained(run: Path) -> TrainConfig:
@@ -89,18 +108,9 @@ def _trained(run: Path) -> TrainConfig:
     return trained
 
 
-def _check(run: Path, trained: TrainConfig, reader: ShardReader) -> None:
-    """Raises UserError if the episodes or the initial policy are not those that the run was trained with."""
-    made = read_json(run / DATA, "restore a copy")
-    if made.get("shards") != list(reader.sha256):
-        raise UserError(f"{', '.join(trained.data.folders)}: the episodes have changed since {run} was trained")
-    if made.get("init_from") != model_fingerprint(str(trained.init_from)):
-        raise UserError(f"{trained.init_from}: the weights have changed since {run} was trained from them")
-
-
-def _score(folder: str, trained: TrainConfig, episodes: Episodes, rows: int) -> dict[str, np.ndarray]:
+def _score(folder: str, trained: TrainConfig, episodes: Episodes, rows: int, which: np.ndarray) -> dict[str, np.ndarray]:
     model, _ = load_model(folder, dtype=DTYPES[trained.model.dtype], param_dtype=DTYPES[trained.model.param_dtype])
-    return score_movement(model, episodes.examples, row_length=trained.data.row_length, rows=rows)
+    return score_movement(model, episodes.examples, rows=rows, which=which)
 
 
 def needs(config: DiagnoseConfig, found: Needs) -> None:
@@ -112,7 +122,7 @@ def needs(config: DiagnoseConfig, found: Needs) -> None:
             found.input("run", trained.init_from)
 
 
-REQUIRED = {"run": "name the folder of a run, for example runs/demo/actor"}
+REQUIRED = {"run": "name the folder of a run, for example runs/demo/mira"}
 COMMAND = commands.Command("diagnose", main, DiagnoseConfig, __doc__, positional=("run",), required=REQUIRED, needs=needs)
 
 if __name__ == "__main__":

@@ -119,6 +119,9 @@ def test_the_diagnostics_of_an_actor_are_those_of_its_tables(folder, scores, tmp
     (tmp_path / "moved" / "data.json").write_text(json.dumps(made | {"init_from": "0" * 64}))
     assert diagnose.COMMAND.run([str(tmp_path / "moved")]) == 2
     assert "the weights have changed since" in capsys.readouterr().err
+    (tmp_path / "moved" / "data.json").write_text(json.dumps(made | {"fingerprint": "other columns"}))
+    assert diagnose.COMMAND.run([str(tmp_path / "moved")]) == 2
+    assert "its episodes, side tables or selections have changed since it was trained" in capsys.readouterr().err
 
 
 def test_a_table_that_is_there_is_kept(folder, scores, capsys):

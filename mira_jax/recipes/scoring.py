@@ -32,16 +32,16 @@ def score_policy(model: nnx.Module, examples: Examples, *, row_length: int = 0, 
     return scores | {"token_count": np.where(examples.usable, examples.response_lengths, np.nan).astype(np.float32)}
 
 
-def score_movement(model: nnx.Module, examples: Examples, *, row_length: int = 0, rows: int = 8) -> dict[str, np.ndarray]:
+def score_movement(model: nnx.Module, examples: Examples, *, rows: int = 8, which: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """`log_prob` as of `score_policy`, and `entropy`: in nats, the sum over the response's tokens of the policy's entropy at each.
-    Arguments and errors as for `score_policy`."""
+    Arguments and errors as for `score_critic`."""
 
     def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         hidden = model(batch["tokens"], batch["positions"], batch["segment_ids"], index_BxR=batch["response_index"])
         log_probs = token_log_probs(model, hidden, batch["response_targets"]) * batch["response_mask"]
         return {"log_prob": sum_by_step(log_probs, batch), "entropy": sum_by_step(token_entropies(model, hidden), batch)}
 
-    return _score(model, score, examples, row_length, rows, reads_responses=True, title="policy")
+    return _score(model, score, examples, 0, rows, reads_responses=True, title="policy", which=which)
 
 
 def score_critic(
