@@ -74,6 +74,7 @@ def _compared_settings(settings: CollectConfig) -> dict[str, Any]:
         "policy.habits": policy.habits,
         "policy.prompt": policy.prompt,
         "policy.chat": policy.chat,
+        "policy.endpoint.body": policy.endpoint.body,
         "limits.horizon": limits.horizon,
         "limits.stuck_after": limits.stuck_after,
         "limits.parse_failures": limits.parse_failures,

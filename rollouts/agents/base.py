@@ -62,6 +62,8 @@ class PolicyConfig:
             raise ConfigError("tokenizer", "a chat policy sends text; leave it out, or set $.kind=endpoint")
         if self.kind == "chat" and self.top_k:
             raise ConfigError("top_k", "chat APIs have no top_k; set it in $.endpoint.body if this one does")
+        if self.kind in ("endpoint", "chat") and "temperature" in self.endpoint.body and self.temperature != 1:
+            raise ConfigError("temperature", "requests leave it out ($.endpoint.body), so the API's own is recorded: set it to 1")
         refuse_subgoals(self.prompt, "prompt")
 
 

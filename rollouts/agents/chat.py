@@ -84,6 +84,8 @@ class _ChatAgent:
 def split_answer(text: str) -> tuple[str, str]:
     """(thoughts, response) of a chat model's answer. The response is the last call in it, with any calls directly before it, which the
     parser then refuses; what surrounds it is thought. Without a call, the response is the answer without what is in <think> marks."""
+    if "<think>" not in text.partition("</think>")[0] and "</think>" in text:
+        text = "<think>" + text  # chat templates that open the thoughts themselves
     thoughts = [match.strip() for match in _THOUGHTS.findall(text)]
     rest = _THOUGHTS.sub("", text).strip()
     starts = [match.start(1) for match in _CALL.finditer(rest)]

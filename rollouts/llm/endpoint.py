@@ -20,6 +20,12 @@ from rollouts.llm.answers import Card, Completion
 from rollouts.text import scrub
 
 Answer = TypeVar("Answer")
+OWN_FIELDS = frozenset({
+    "model", "prompt", "messages", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "logprobs", "echo", "n", "stream",
+    "return_token_ids",
+})  # fmt: skip
+"""Fields that requests have, or whose change would make the records wrong."""
+MAY_LACK = frozenset({"temperature", "seed", "max_tokens"})
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 403, 404})
 _INVALID = frozenset({400, 422})
@@ -70,8 +76,11 @@ class EndpointConfig:
             raise ConfigError("base_url", "holds a user name or password; put the key into a variable and name it in $.api_key_env")
         if url.query or url.fragment:
             raise ConfigError("base_url", "ends in ?... or #...; put the key into a variable and name it in $.api_key_env")
-        if named := {"api_key", "authorization", "key"} & {name.lower() for name in self.body}:
-            raise ConfigError("body", f"names {named.pop()}; keys are read from the variable that $.api_key_env names")
+        for name, value in self.body.items():
+            if name.lower() in ("api_key", "authorization", "key"):
+                raise ConfigError("body", f"names {name}; keys are read from the variable that $.api_key_env names")
+            if name in OWN_FIELDS and (value is not None or name not in MAY_LACK):
+                raise ConfigError("body", f"names {name}, which the command sets itself and records")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):
             raise ConfigError("api_key_env", "is not the name of an environment variable; give the name, not the key itself")
 

@@ -90,6 +90,7 @@ def test_the_oldest_rounds_are_left_out_and_then_the_page_is_cut():
         (f"{CLICK}\ngo_backward()", "", f"{CLICK}\ngo_backward()"),
         ("I am sorry, I can't.", "", "I am sorry, I can't."),
         ("<think>never ends", "never ends", ""),
+        (f"hm, go_backward()?\n</think>\n\n{CLICK}", "hm, go_backward()?", CLICK),
         ("", "", ""),
     ],
 )  # fmt: skip
@@ -114,11 +115,16 @@ async def test_reasoning_fields_empty_contents_and_parts():
 
 async def test_fields_are_renamed_added_and_left_out():
     names = {"rename": {"max_tokens": "max_completion_tokens"}, "body": {"temperature": None, "seed": None, "reasoning_effort": "low"}}
-    _, sent, _ = await respond(said(CLICK), endpoint=names, max_tokens=99, top_p=0.9)
+    _, sent, _ = await respond(said(CLICK), endpoint=names, max_tokens=99, top_p=0.9, temperature=1.0)
     assert sent["max_completion_tokens"] == 99 and sent["reasoning_effort"] == "low" and sent["top_p"] == 0.9
     assert not {"max_tokens", "temperature", "seed"} & set(sent)
     with pytest.raises(ConfigError, match="body: names api_key; keys are read from the variable"):
         EndpointConfig(body={"api_key": "x"})
+    for field in ({"temperature": 0.5}, {"model": None}, {"n": 2}):
+        with pytest.raises(ConfigError, match="which the command sets itself and records"):
+            EndpointConfig(body=field)
+    with pytest.raises(ConfigError, match=r"temperature: requests leave it out .*set it to 1"):
+        PolicyConfig(kind="chat", endpoint=EndpointConfig(body={"temperature": None}))
 
 
 async def test_the_screenshot_is_sent_if_asked_for():
