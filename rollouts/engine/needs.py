@@ -13,8 +13,8 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.agents.base import PolicyConfig
 from rollouts.agents.completion import EndpointPolicy
-from rollouts.engine.pool import RolloutConfig
-from rollouts.engine.worker import SuiteConfig, check_driver
+from rollouts.engine.pool import RolloutConfig, check_suite
+from rollouts.engine.worker import SuiteConfig
 from rollouts.errors import InfraError
 from rollouts.llm.endpoint import Endpoint
 from rollouts.llm.probe import ask_chat, ask_completion, quick
@@ -46,7 +46,7 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
         found.ask(KEY, lambda _: ask_chat(config.policy.endpoint, KEY), config.policy.endpoint)
     if suite is not None:
         with found.attempt("browser.driver"):
-            check_driver(config, suite)
+            check_suite(config, suite)
     if config.pool == "ray":
         with found.attempt("pool"):
             extras.require("ray")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from mira_jax.trajectories.shards import Spool
 from rollouts.agents.policy import make_policy
-from rollouts.engine.pool import LOST, RolloutConfig, lost_episodes
-from rollouts.engine.worker import check_driver
+from rollouts.engine.pool import LOST, RolloutConfig, check_suite, lost_episodes
 from rollouts.suites import make_suite
 from rollouts.web.browser import find_executables
 
@@ -19,7 +18,7 @@ def plan(config: RolloutConfig, folder: Path) -> str:
         UserError: a config that a run would refuse at its start.
     """
     suite = make_suite(config.suite.name, **config.suite.options)
-    check_driver(config, suite)
+    check_suite(config, suite)
     tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     templates = collections.Counter(task.template for task in tasks)
     sites = collections.Counter(site for task in tasks for site in task.sites)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mira_jax.config import Count, Natural
-from mira_jax.errors import UserError
+from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer
 from mira_jax.progress import Progress
 from mira_jax.trajectories import records
@@ -26,6 +26,7 @@ from rollouts.engine.ray_pool import RayConfig, ray_workers
 from rollouts.engine.worker import Slots, WorkerConfig, check_driver, ignore_abandoned_calls, work
 from rollouts.errors import InfraError
 from rollouts.suites import Suite, make_suite
+from rollouts.suites.base import OneAtATime
 from rollouts.text import sanitize
 
 Result = TypeVar("Result")
@@ -92,7 +93,7 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: not a folder; choose another out")
     suite = make_suite(config.suite.name, **config.suite.options)
-    check_driver(config, suite)
+    check_suite(config, suite)
     if tasks is None:
         tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
     policy = make_policy(config.policy, suite)
@@ -101,6 +102,16 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
         tally = run(_collect(config, suite, policy, specs, folder, begun))
         pack(folder)
     return tally
+
+
+def check_suite(config: RolloutConfig, suite: Suite) -> None:
+    """Raises UserError if the suite can't run with the configured driver, pool or number of contexts."""
+    check_driver(config, suite)
+    if isinstance(suite, OneAtATime) and suite.one_at_a_time:
+        if config.pool == "ray":
+            raise ConfigError("pool", f"with {suite.one_at_a_time} episodes run one at a time; set pool=local")
+        if config.browser.contexts > 1:
+            raise ConfigError("browser.contexts", f"with {suite.one_at_a_time} episodes run one at a time; set browser.contexts=1")
 
 
 def lost_episodes(folder: Path) -> list[Trajectory]:

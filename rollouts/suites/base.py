@@ -127,6 +127,14 @@ class CheckedSuite(Protocol):
 
 
 @runtime_checkable
+class OneAtATime(Protocol):
+    """Optional for a suite whose episodes can't run at the same time."""
+
+    one_at_a_time: str
+    """The option that demands it. Empty: episodes may run at the same time."""
+
+
+@runtime_checkable
 class InProcess(Protocol):
     """What a suite has in addition if its applications run in the process of the engine: `browser.driver=asgi` can serve it.
 
@@ -161,6 +169,25 @@ def take_turns(known: Sequence[str], names: Sequence[str] | None, split: str, co
     if count > len(names) * _INSTANCES_PER_SEED:
         raise UserError(f"episodes: {count} is more than {_INSTANCES_PER_SEED} of each template; ask with another seed for more")
     return [(names[i % len(names)], seed * _INSTANCES_PER_SEED + i // len(names)) for i in range(count)]
+
+
+def choose(pool: Sequence[Task], known: Collection[str], templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
+    """Returns `count` of a fixed list of tasks, in its order if these are all of the templates, else by `spread`.
+
+    Args:
+        known: all templates.
+        templates: the templates to use. None or empty: all.
+
+    Raises:
+        UserError: an unknown template, or too many tasks.
+    """
+    for template in templates or ():
+        if template not in known:
+            raise UserError(f"templates: {template!r} is none of {', '.join(known)}")
+    found = [task for task in pool if not templates or task.template in templates]
+    if count > len(found):
+        raise UserError(f"episodes: {count} tasks are wanted, and there are {len(found)}; lower it, or raise attempts")
+    return found if count == len(found) else spread(found, count, seed)
 
 
 def spread(pool: Sequence[Task], count: int, seed: int) -> list[Task]:

@@ -10,12 +10,14 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.routing import Route
 
+from mira_jax.config import build
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.needs import Needs
 from mira_jax.trajectories import summary
 from mira_jax.trajectories.records import Evidence, Page, Policy, Status, Step, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from rollouts import evaluate
+from rollouts.engine.pool import RolloutConfig, collect
 from rollouts.errors import SiteError
 from rollouts.suites import make_suite
 from rollouts.suites.server import LocalServer
@@ -59,7 +61,7 @@ def test_tasks_are_read_from_a_folder_and_from_a_list(tmp_path):
     for arguments, message in (
         (("dev", None, 1, 0), "split: 'dev' is none of"),
         (("train", ["odd"], 1, 0), "templates: 'odd' is none of shop"),
-        (("train", None, 2, 0), "episodes: 2 tasks of the split train are wanted, there are 1"),
+        (("train", None, 2, 0), "episodes: 2 tasks are wanted, and there are 1"),
     ):
         with pytest.raises(UserError, match=message):
             suite.tasks(*arguments)
@@ -263,6 +265,28 @@ async def test_an_episode_on_a_shared_site_with_login_reset_and_state(shop, brow
     assert not failed.success and "shop.n is 1, not 2" in failed.detail and "count 1" in failed.detail
     with pytest.raises(UserError, match=r"policy\.habits"):
         suite.expert(task, {"hurries": 1.0})
+
+
+def test_resets_before_each_episode_need_one_episode_at_a_time(tmp_path):
+    options = {"tasks": write(tmp_path / "tasks", TASK), **SHOP, "reset_paths": {"shop": "/reset"}, "reset_each": True}
+    settings = {"suite": {"name": "tasks", "options": options}, "split": "test", "episodes": 1}
+    for changes, message in (
+        ({"browser": {"contexts": 2}}, r"browser\.contexts: with suite\.options\.reset_each episodes run one at a time"),
+        ({"browser": {"contexts": 1}, "pool": "ray"}, r"pool: with suite\.options\.reset_each .* set pool=local"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            collect(build(RolloutConfig, settings | changes), tmp_path / "out")
+
+
+def test_an_episode_of_a_task_that_has_changed_since_is_refused(tmp_path):
+    folder = write(tmp_path / "tasks", TASK)
+    task = make_suite("tasks", tasks=folder, **SHOP).task("tasks.1")
+    trajectory = Trajectory(id="x", task=task, policy=Policy(name="p"), status=Status.FINISHED, evidence=Evidence(answer="7"))
+    write(tmp_path / "tasks", changed(eval={"eval_types": ["string_match"], "reference_answers": {"exact_match": "8"}}))
+    assert not make_suite("tasks", tasks=folder, **SHOP).judge(trajectory).success  # judged by the rules as they are now
+    write(tmp_path / "tasks", changed(intent="Sell it."))
+    with pytest.raises(UserError, match=r"tasks\.1: the task has changed since this episode was collected \(intent\)"):
+        make_suite("tasks", tasks=folder, **SHOP).judge(trajectory)
 
 
 async def test_a_site_that_does_not_start_is_said(tmp_path):

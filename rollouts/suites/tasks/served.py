@@ -18,11 +18,16 @@ TRIES = 3
 _LOOPBACK = "127.0.0.1"
 
 
+_taken: set[int] = set()
+"""Ports of the sites of this process, some of which do not listen yet."""
+
+
 class ServedSite:
     """A running site, in a process group of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str):
-        self._process, self.address = process, address
+    def __init__(self, process: asyncio.subprocess.Process, port: int):
+        self._process, self._port = process, port
+        self.address = f"http://{_LOOPBACK}:{port}"
 
     @classmethod
     async def start(cls, site: str, command: Sequence[str], seconds: float) -> "ServedSite":
@@ -42,7 +47,7 @@ class ServedSite:
                 )  # fmt: skip
             except OSError as error:
                 raise ConfigError(f"suite.options.commands.{site}", f"{parts[0]}: {error.strerror}") from None
-            served = cls(process, f"http://{_LOOPBACK}:{port}")
+            served = cls(process, port)
             try:
                 if await served._answers(seconds):
                     return served
@@ -70,9 +75,14 @@ class ServedSite:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+        _taken.discard(self._port)
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind((_LOOPBACK, 0))
-        return one.getsockname()[1]
+    while True:
+        with socket.socket() as one:
+            one.bind((_LOOPBACK, 0))
+            port = one.getsockname()[1]
+        if port not in _taken:
+            _taken.add(port)
+            return port

@@ -5,12 +5,14 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 from playwright.async_api import BrowserContext, Error
 from playwright.async_api import Page as BrowserPage
 
@@ -27,7 +29,7 @@ from rollouts.errors import BrowserError, InfraError, SiteError
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.llm.probe import ask_chat
 from rollouts.suites import evaluators, external
-from rollouts.suites.base import NewContext, spread, to_address
+from rollouts.suites.base import NewContext, choose, to_address
 from rollouts.suites.external import AccountConfig
 from rollouts.suites.judge import KEY as JUDGE
 from rollouts.suites.judge import ModelJudge, NoVerdict
@@ -36,6 +38,7 @@ from rollouts.suites.tasks.checks import describe, milestones_done, unmet
 from rollouts.suites.tasks.items import STATE_MATCH, SUITE, Item, placeholder, read_items
 from rollouts.suites.tasks.served import PORT, ServedSite
 
+log = logging.getLogger(__name__)
 STATE_SECONDS = 10.0
 """Maximum seconds until a site has sent its state."""
 
@@ -66,7 +69,7 @@ class TasksOptions:
     reset_paths: dict[str, str] = dataclasses.field(default_factory=dict)
     """Site to the path that resets it when it is requested by POST."""
     reset_each: bool = False
-    """Reset before each episode, which then run one at a time. By default the sites are reset once, at the start of a run."""
+    """Reset before each episode, which needs `browser.contexts=1`. By default the sites are reset once, at the start of a run."""
     reset_seconds: Positive = 900.0
     """Maximum seconds for all resets, until every site answers again."""
     settle_seconds: NonNegative = 1.0
@@ -114,7 +117,10 @@ class TasksSuite:
         self.addresses = {placeholder(site): url for site, url in self.sites.items()}
         self._judge = ModelJudge(self.options.judge) if self.options.judge else None
         self._logins: Logins | None = None
-        self._turn = asyncio.Lock()
+
+    @property
+    def one_at_a_time(self) -> str:
+        return "suite.options.reset_each" if self.options.reset_each else ""
 
     @functools.cached_property
     def _items(self) -> dict[str, Item]:
@@ -133,15 +139,8 @@ class TasksSuite:
         """
         if split not in SPLITS:
             raise UserError(f"split: {split!r} is none of {', '.join(SPLITS)}")
-        all_of_split = [item.task() for item in self._items.values() if item.split == split]
-        known = sorted({task.template for task in all_of_split})
-        for template in templates or ():
-            if template not in known:
-                raise UserError(f"templates: {template!r} is none of {', '.join(known)}")
-        pool = [task for task in all_of_split if not templates or task.template in templates]
-        if count > len(pool):
-            raise UserError(f"episodes: {count} tasks of the split {split} are wanted, there are {len(pool)}; lower it, or raise attempts")
-        chosen = pool if count == len(pool) else spread(pool, count, seed)
+        pool = [item.task() for item in self._items.values() if item.split == split]
+        chosen = choose(pool, sorted({task.template for task in pool}), templates, count, seed)
         self._check(chosen)
         return chosen
 
@@ -220,7 +219,6 @@ class TasksSuite:
         item = self._item(task.id)
         async with contextlib.AsyncExitStack() as stack:
             if self.options.reset_each:
-                await stack.enter_async_context(self._turn)
                 await self._reset(asyncio.get_running_loop().time() + self.options.reset_seconds)
             for site in item.login_sites({**self.options.logins, **self.options.storage_states}):
                 await self._log_in(site, context)
@@ -232,8 +230,8 @@ class TasksSuite:
             addresses = {site: served[site].address if site in served else self.sites[site] for site in item.sites}
             states = {site: addresses[site] + path for site, path in self.options.states.items() if site in addresses}
             client = await stack.enter_async_context(httpx.AsyncClient(timeout=STATE_SECONDS, trust_env=False))
-            return TasksSession(item, context, addresses, self.options, states, client, stack.pop_all())
-        raise AssertionError
+            session = TasksSession(item, context, addresses, self.options, states, client, stack.pop_all())
+        return session
 
     async def _log_in(self, site: str, context: BrowserContext) -> None:
         if path := self.options.storage_states.get(site):
@@ -243,12 +241,13 @@ class TasksSuite:
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
         """Returns None if the judge model gave no verdict."""
-        item = self._item(trajectory.task.id)
-        rules = dict(item.eval)
+        item = self._item_of(trajectory)
+        rules = item.eval
         kinds = [kind for kind in rules["eval_types"] if kind != STATE_MATCH]
         try:
             outcome = evaluators.evaluate({**rules, "eval_types": kinds}, trajectory.evidence, item.intent, self._judge)
-        except NoVerdict:
+        except NoVerdict as failure:
+            log.warning("episode %s, attempt %d: no outcome: %s", trajectory.task.id, trajectory.attempt, failure)
             return None
         if STATE_MATCH not in rules["eval_types"]:
             return outcome
@@ -257,7 +256,7 @@ class TasksSuite:
         return Outcome(success=not detail, score=float(not detail), source=outcome.source, detail=detail)
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
-        milestones = self._item(trajectory.task.id).milestones
+        milestones = self._item_of(trajectory).milestones
         subgoals = tuple(Subgoal(text=one.text, check=describe(one.done)) for one in milestones)
         return subgoals, milestones_done(trajectory, milestones)
 
@@ -273,6 +272,15 @@ class TasksSuite:
         if not item.solution:
             raise UserError(f"policy.kind: the task {item.task_id} has no solution for an expert; add one, or choose another policy")
         return Solution(item.solution)
+
+    def _item_of(self, trajectory: Trajectory) -> Item:
+        """Raises UserError if the task is another than when the episode was collected. Its rules may have changed."""
+        item = self._item(trajectory.task.id)
+        if item.task() != trajectory.task:
+            then, now = msgspec.structs.asdict(trajectory.task), msgspec.structs.asdict(item.task())
+            changed = ", ".join(key for key in now if now[key] != then[key])
+            raise UserError(f"{item.id}: the task has changed since this episode was collected ({changed}); give the new one another id")
+        return item
 
     def _item(self, task_id: str) -> Item:
         if task_id not in self._items:

@@ -22,7 +22,7 @@ from rollouts.errors import BrowserError, InfraError, SiteError
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.llm.probe import ask_chat
 from rollouts.suites import evaluators, external
-from rollouts.suites.base import NewContext, spread, to_address
+from rollouts.suites.base import NewContext, choose, to_address
 from rollouts.suites.judge import KEY as JUDGE
 from rollouts.suites.judge import ModelJudge, NoVerdict
 from rollouts.suites.login import LoginForm, Logins
@@ -105,14 +105,7 @@ class WebArenaLiteSuite:
         """
         if split != "test":
             raise UserError(f"split: {split!r}: webarena_lite has only the split test: its tasks are for evaluation")
-        known = (*SITES, SEVERAL)
-        for template in templates or ():
-            if template not in known:
-                raise UserError(f"templates: {template!r} is none of {', '.join(known)}")
-        pool = [task for task in map(self.task, self._items) if templates is None or task.template in templates]
-        if count > len(pool):
-            raise UserError(f"episodes: {count} tasks are wanted, and there are {len(pool)}")
-        chosen = pool if count == len(pool) else spread(pool, count, seed)
+        chosen = choose([self.task(name) for name in self._items], (*SITES, SEVERAL), templates, count, seed)
         self._check(chosen)
         return chosen
 
