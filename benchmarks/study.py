@@ -189,20 +189,11 @@ def print_gate(out: Path, seeds: Sequence[int]) -> None:
         rows = [one["value"] if name == "critic" else one["value"][name] for one in found]
         # A constant that leaves the own task out is a bit lower for successes, which says nothing.
         keys = ("nll", "brier") if name == "constant" else ("nll", "brier", "auroc")
-        print(f"| {name} | " + " | ".join(plain([row[key] for row in rows]) for key in keys) + " |")
+        print(f"| {name} | " + " | ".join(interval([row[key] for row in rows], 1, 3) for key in keys) + " |")
     keys = ("true_mean", "mean", "mae", "mae_of_constant", "correlation", "concordance")
     print("\n| P at the last states of failures | " + " | ".join(keys).replace("_", " ") + " |\n" + "|---" * (len(keys) + 1) + "|")
     for name in ("milestones", "potential"):
-        print(f"| {name} | " + " | ".join(plain([one[name][key] for one in found]) for key in keys) + " |")
-
-
-def plain(values: Sequence[float | None]) -> str:
-    """Mean and half the width of Student's 95 % interval. "" if a value is missing."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return ""
-    bounds = statistics.t_interval(known) if len(known) > 1 else None
-    return f"{np.mean(known):.3f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.3f}" if bounds else "")
+        print(f"| {name} | " + " | ".join(interval([one[name][key] for one in found], 1, 3) for key in keys) + " |")
 
 
 def print_power(seeds: int, comparisons: int) -> None:
@@ -242,10 +233,11 @@ def by_template(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     return found
 
 
-def interval(values: Sequence[float]) -> str:
-    """Mean and half the width of Student's 95 % interval, in percent."""
+def interval(values: Sequence[float], scale: float = 100, digits: int = 1) -> str:
+    """Mean and half the width of Student's 95 % interval, by default in percent."""
     bounds = statistics.t_interval(values) if len(values) > 1 else None
-    return f"{100 * np.mean(values):.1f}" + (f" ± {50 * (bounds[1] - bounds[0]):.1f}" if bounds else "")
+    half = f" ± {scale * (bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
+    return f"{scale * np.mean(values):.{digits}f}{half}"
 
 
 if __name__ == "__main__":
