@@ -17,6 +17,7 @@ from mira_jax.errors import ConfigError, UserError
 from rollouts.errors import EndpointError
 from rollouts.llm import answers
 from rollouts.llm.answers import Card, Completion
+from rollouts.llm.usage import Usage
 from rollouts.text import scrub
 
 Answer = TypeVar("Answer")
@@ -29,6 +30,8 @@ MAY_LACK = frozenset({"temperature", "seed", "max_tokens"})
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 403, 404})
 _INVALID = frozenset({400, 422})
+LONGEST = 64 << 20
+"""Maximum bytes of a response. The token ids and log-probabilities of long prompts take megabytes."""
 _SHOWN = 300
 """Maximum characters of a server's message that are shown."""
 
@@ -63,9 +66,12 @@ class EndpointConfig:
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
     """Fields to send under another name, for example {max_tokens: max_completion_tokens}."""
     prompt_price: NonNegative = 0.0
-    """USD per million prompt tokens, for the cost of an evaluation."""
+    """USD per million prompt tokens."""
     response_price: NonNegative = 0.0
-    """USD per million response tokens, for the cost of an evaluation."""
+    """USD per million response tokens."""
+    max_cost: NonNegative = 0.0
+    """Maximum USD that one run of the command may spend, by the prices above. At the limit the command stops, and the same command
+    continues its work. Requests in flight are paid beyond it. 0: no limit."""
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
@@ -76,6 +82,8 @@ class EndpointConfig:
             raise ConfigError("base_url", "holds a user name or password; put the key into a variable and name it in $.api_key_env")
         if url.query or url.fragment:
             raise ConfigError("base_url", "ends in ?... or #...; put the key into a variable and name it in $.api_key_env")
+        if self.max_cost and not (self.prompt_price or self.response_price):
+            raise ConfigError("max_cost", "costs are unknown without $.prompt_price and $.response_price")
         for name, value in self.body.items():
             if name.lower() in ("api_key", "authorization", "key"):
                 raise ConfigError("body", f"names {name}; keys are read from the variable that $.api_key_env names")
@@ -101,6 +109,7 @@ class Endpoint:
         """The model as the endpoint lists it, once open."""
         self.listed: tuple[str, ...] = ()
         """Names of all models that the endpoint lists, once open."""
+        self.usage = Usage(config.prompt_price, config.response_price)
         self._client: httpx.AsyncClient | None = None
         self._places = asyncio.Semaphore(config.concurrency)
         self._next_start = 0.0
@@ -146,7 +155,8 @@ class Endpoint:
 
         Raises:
             EndpointError: no usable response after all retries.
-            UserError: the endpoint rejects the key or the model, does not support `top_k`, or serves other weights than when opened.
+            UserError: the endpoint rejects the key or the model, does not support `top_k`, or serves other weights than when opened; or
+                the spending limit is reached.
         """
         body: dict[str, Any] = {
             "model": self.model,
@@ -195,10 +205,17 @@ class Endpoint:
         return raw, found.log_probs if self.config.log_probs == "processed" and temperature > 0 else None
 
     async def chat(
-        self, messages: Sequence[Mapping[str, Any]], *, max_tokens: int, temperature: float, seed: int, top_p: float = 1.0
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_p: float = 1.0,
+        fields: Mapping[str, Any] | None = None,
     ) -> Completion:
         """Returns the answer to a conversation, without its log-probability. top_p is sent unless it is 1, which is the default of chat
-        APIs.
+        APIs. `fields`: further fields of the request.
 
         Raises:
             EndpointError: no usable response after all retries, or the request is refused although others were not.
@@ -211,6 +228,7 @@ class Endpoint:
             "temperature": temperature,
             "seed": seed,
             **({"top_p": top_p} if top_p != 1 else {}),
+            **(fields or {}),
         }
         try:
             found = await self._send("chat/completions", body, answers.answer)
@@ -236,6 +254,7 @@ class Endpoint:
         ids = [list(prompt) for prompt in prompts]
         body = {"model": self.model, "prompt": ids, "max_tokens": 0, "temperature": 1.0, "echo": True, "logprobs": 0}
         found = await self._send("completions", body, answers.echoed)
+        self.usage.add(sum(map(len, ids)), 0)
         last = [values[-1] if len(values) == len(prompt) else None for values, prompt in zip(found, ids, strict=False)]
         numbers = [value for value in last if value is not None and math.isfinite(value)]
         if len(numbers) < len(ids):
@@ -249,11 +268,15 @@ class Endpoint:
             try:
                 async with self._places:
                     await self._pace()
+                    self.usage.refuse_beyond(self.config.max_cost, self.key)
                     # The client's own timeout limits only the time between two reads, so a slow stream of bytes would never time out.
-                    response = await asyncio.wait_for(self._open().post(path, json=body), self.config.timeout)
+                    response = await asyncio.wait_for(self._post(path, body), self.config.timeout)
                 if response.status_code == 200:
                     found = read(response)
-                    return self._without_key(found) if isinstance(found, Completion) else found
+                    if not isinstance(found, Completion):
+                        return found
+                    self.usage.add(found.prompt_tokens, found.tokens)
+                    return self._without_key(found)
                 failure = self._shown(answers.failure(response))
                 if response.status_code in _REFUSED:
                     raise UserError(f"{self.config.base_url}: {failure}")
@@ -270,7 +293,19 @@ class Endpoint:
                 failure = self._shown(f"not a completion: {error}")
             if attempt < self.config.retries:
                 await asyncio.sleep(wait or self._delay(attempt))
-        raise EndpointError(f"{self.config.base_url}: no answer after {self.config.retries + 1} requests; the last: {failure}")
+        raise EndpointError(f"{self.key} ({self.config.base_url}): no answer after {self.config.retries + 1} requests; the last: {failure}")
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
+        """Raises ValueError if the response is longer than `LONGEST`."""
+        async with self._open().stream("POST", path, json=body) as response:
+            parts, size = [], 0
+            async for part in response.aiter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > LONGEST:
+                    raise ValueError(f"a response of more than {LONGEST >> 20} MiB")
+        headers = {name: response.headers[name] for name in ("retry-after", "content-type") if name in response.headers}
+        return httpx.Response(response.status_code, headers=headers, content=b"".join(parts))
 
     def _body(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body by `body` and `rename` of the config."""
