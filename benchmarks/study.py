@@ -3,6 +3,7 @@
     python benchmarks/study.py run              # 8 seeds, all methods, on the test tasks
     python benchmarks/study.py gate             # what the critics of all seeds are worth
     python benchmarks/study.py table            # success rates by template, and comparisons over seeds
+    python benchmarks/study.py plot             # success rates by the number of legs, as an SVG file in the folder of the study
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py power            # the power of the comparison, before it is run
 
@@ -31,6 +32,7 @@ from scipy import stats
 from rollouts.analysis import statistics
 from rollouts.analysis.evaluation import Evaluation
 from rollouts.analysis.paired import Paired, compare_tasks, over_seeds
+from rollouts.pages import charts, frame
 
 CONFIGS = Path("configs/study")
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
@@ -42,7 +44,7 @@ REFERENCE = "webrl"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "gate", "table", "search", "power"])
+    parser.add_argument("action", choices=["run", "gate", "table", "plot", "search", "power"])
     parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
     parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for search")
@@ -59,6 +61,9 @@ def main() -> None:
         return
     if arguments.action == "table":
         table(arguments.out, arguments.methods, arguments.seeds or range(1, 9), arguments.against)
+        return
+    if arguments.action == "plot":
+        plot(arguments.out, arguments.methods, arguments.seeds or range(1, 9))
         return
     out = arguments.out
     phases("policy", out, 0, {"mistakes": arguments.mistakes})
@@ -179,6 +184,24 @@ def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequ
             cells = " | ".join(interval(rows[other][template]) for template in templates)
             flipped = over_seeds(pairs[other], (reference, other)).p_value
             print(f"| {other} | {cells} | {p_values[other]:.2g} | {adjusted[other]:.2g} | {flipped:.2g} |")
+
+
+def plot(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Draws the success rates of the methods, in this order, over the number of legs, with Student's 95 % intervals over seeds."""
+    series, bands = [], {}
+    for place, method in enumerate(methods):
+        found = {template: values for template, values in rates(evaluations(out, seeds, "test", method)).items() if template != ALL}
+        by_legs = sorted((int(template.rpartition("_")[2]), 100 * np.asarray(values)) for template, values in found.items())
+        series.append((place, method, [(legs, float(values.mean())) for legs, values in by_legs]))
+        if len(seeds) > 1:
+            # Seeds that are all equal, such as 0 of 75, have no interval: a band of no width.
+            intervals = [(legs, *(statistics.t_interval(values) or (values[0], values[0]))) for legs, values in by_legs]
+            bands[method] = [(legs, max(low, 0.0), min(high, 100.0)) for legs, low, high in intervals]
+    title = f"Success by the number of legs, means over {len(seeds)} seeds with 95 % intervals"
+    chart = charts.lines(title, series, "Legs of the tour (K)", "Tasks solved (%)", bands, (0, 100), 760, 420, dots=True, named=True)
+    path = out / "success.svg"
+    path.write_text(frame.svg_file(chart), encoding="utf-8")
+    print(path)
 
 
 def print_gate(out: Path, seeds: Sequence[int]) -> None:

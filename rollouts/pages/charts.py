@@ -60,6 +60,7 @@ def lines(
     height: int = 300,
     dots: bool = False,
     from_zero: bool = False,
+    named: bool = False,
 ) -> Markup:
     """Draws one line for each (series, name, points).
 
@@ -68,6 +69,7 @@ def lines(
         y_range: range of the y axis. Default: the range of the data.
         dots: marks every point instead of only the last.
         from_zero: starts the y axis at 0.
+        named: writes the names beside the ends of the lines, for charts without a legend.
     """
     bands = bands or {}
     xs = [x for _, _, points in series for x, _ in points]
@@ -76,7 +78,8 @@ def lines(
     if not xs:
         return svg.canvas(width, height, title, [svg.text(width / 2, height / 2, "nothing recorded", "note", anchor="middle")])
     y_ticks = svg.round_ticks(*(y_range or (min(ys), max(ys))), count=5 if height > 250 else 4)
-    left, right, top, bottom = 34 + 7.4 * max(len(svg.number(tick)) for tick in y_ticks), 18, 12, height - 46
+    left, top, bottom = 34 + 7.4 * max(len(svg.number(tick)) for tick in y_ticks), 12, height - 46
+    right = svg.label_width([name for _, name, _ in series], MOST) if named else 18
     low, high = y_range or (y_ticks[0], y_ticks[-1])
     x = svg.Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, left, width - right)
     y = svg.Scale(low, high, bottom, top)
@@ -95,7 +98,18 @@ def lines(
         parts.append(svg.curve(place, [(x(a), y(b)) for a, b in points], tip=name))
         for a, b in points if dots else points[-1:]:
             parts.append(svg.mark(place, svg.marker(place, x(a), y(b), 3.4), tip=f"{name}: {svg.number(b)} at {svg.number(a)}"))
+    if named:
+        parts += _names([(y(points[-1][1]), name) for _, name, points in series if points], width - right + 10)
     return svg.canvas(width, height, title, parts)
+
+
+def _names(ends: Sequence[tuple[float, str]], x: float, apart: float = 15.0) -> list[Markup]:
+    """Names beside the ends of lines, at most moved down so far that they do not overlap. `ends`: (y, name)."""
+    parts, lowest = [], -math.inf
+    for y, name in sorted(ends):
+        lowest = max(y, lowest + apart)
+        parts.append(svg.text(x, lowest + 4, name, "tick", most=MOST))
+    return parts
 
 
 def shares(

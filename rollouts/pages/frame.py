@@ -30,6 +30,14 @@ def render(template: str, values: Mapping[str, Any], style: str = "", script: st
     return _environment().get_template(template).render(values, **frame)
 
 
+def svg_file(chart: Markup) -> str:
+    """A chart as an SVG file of its own, with the style of the pages."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" '
+    style = Markup("<style>{}</style>").format(Markup(_read("base.css") + _read("report.css")))
+    start, _, rest = str(chart).removeprefix("<svg ").partition(">")
+    return f"{head}{start}>{style}{rest}"
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
