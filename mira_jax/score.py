@@ -37,7 +37,7 @@ from mira_jax.data.episodes import Episodes
 from mira_jax.data.outcomes import outcome_examples
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import ConfigError, UserError
-from mira_jax.files import read_json, sole_writer, to_json, write_atomically
+from mira_jax.files import sole_writer, to_json, write_atomically
 from mira_jax.models.precision import Precision, use_precision
 from mira_jax.needs import Needs
 from mira_jax.recipes import agreement
@@ -47,7 +47,7 @@ from mira_jax.recipes.scoring import score_critic, score_orm, score_policy
 from mira_jax.rl.replay import perplexity
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
 from mira_jax.training.optimizer import DType
-from mira_jax.training.run_folder import CONFIG, DATA
+from mira_jax.training.run_folder import CONFIG, trained_on
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Evidence, Page, Status, Step, Trajectory
 from mira_jax.trajectories.shards import ShardReader
@@ -204,7 +204,7 @@ def _write(table: _Table, reader: ShardReader, episodes: Mapping[Inputs, Episode
         raise UserError(
             f"{', '.join(table.folders)}: a new checkpoint was saved meanwhile; run the same command again once training is over"
         )
-    quality = _quality(table.kind, steps.read(reader), reader.sha256, made_by, values)
+    quality = _quality(table.kind, steps.read(reader), made_by, values)
     keys = steps.keys(table.kind, reader)
     sound = np.array([key is not None for key in keys])
     values = {name: column[sound] for name, column in values.items()}
@@ -306,17 +306,21 @@ def _score(kind: Kind, folder: str, made: Provenance, episodes: Episodes, steps:
     examples = episodes.examples
     if kind == "policy":
         return score_policy(model, examples, row_length=config.row_length, rows=config.rows)
-    which = None
-    if made.fold:
-        number, _, folds = made.fold.partition(" of ")
-        fold_of_record = [fold_of(task_key(trajectory.task), int(folds)) for trajectory in trajectories]
-        which = np.array(fold_of_record, int)[examples.episode] == int(number)
+    which = _scored_by(made, trajectories)[examples.episode] if made.fold else None
     score = score_orm if kind == "orm" else score_critic
     return score(model, examples, row_length=config.row_length, rows=config.rows, which=which)
 
 
+def _scored_by(made: Provenance, trajectories: Sequence[Trajectory]) -> np.ndarray:
+    """bool [records]: the episodes that a model scores: those of the fold that it holds out, or all."""
+    if not made.fold:
+        return np.ones(len(trajectories), bool)
+    number, _, folds = made.fold.partition(" of ")
+    return np.array([fold_of(task_key(trajectory.task), int(folds)) == int(number) for trajectory in trajectories], bool)
+
+
 def _quality(
-    kind: Kind, trajectories: Sequence[Trajectory], shards: Sequence[str], made_by: Sequence[Provenance], values: dict[str, np.ndarray]
+    kind: Kind, trajectories: Sequence[Trajectory], made_by: Sequence[Provenance], values: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """{} if episodes are not labelled. Says which columns are of models that were trained on episodes that they scored."""
     labelled = all(trajectory.outcome is not None or trajectory.status is Status.INFRA_ERROR for trajectory in trajectories)
@@ -324,8 +328,9 @@ def _quality(
         return {}
     quality = _orm_quality(trajectories, values) if kind == "orm" else critic_quality(read_labels(trajectories), values)
     for made in made_by:
-        known = trained_on(made.checkpoint)
-        if not made.fold and (known is None or known & set(shards)):
+        known = trained_on(_folder(made.checkpoint))
+        scored = {trajectory.id for trajectory, own in zip(trajectories, _scored_by(made, trajectories), strict=True) if own}
+        if known is None or known & scored:
             seen = "it does not record which episodes it was trained on" if known is None else "it scored episodes that it was trained on"
             for name in ({"milestones"} if "milestone_1" in made.columns else set()) | {*made.columns} & set(quality):
                 quality[name]["weak"] = f"{seen}; train {kind}s on folds of the tasks (recipe.folds)"
@@ -338,13 +343,6 @@ def _orm_quality(trajectories: Sequence[Trajectory], values: dict[str, np.ndarra
     last = np.cumsum([len(trajectory.steps) for trajectory in episodes]) - 1
     found = agreement.agreement(episodes, values[column][last])
     return {column: found} if found else {}
-
-
-def trained_on(checkpoint: str) -> set[str] | None:
-    """SHA-256 of the shards that a run was trained on. None if it does not record them, as older runs and exports."""
-    path = Path(checkpoint.rpartition("@")[0] or checkpoint) / DATA
-    shards = read_json(path, "restore a copy").get("shards") if path.exists() else None
-    return None if shards is None else set(shards)
 
 
 def _prompt(folder: str) -> PromptConfig:

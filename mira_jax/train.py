@@ -8,12 +8,16 @@ If a run is killed, the same command resumes from the last checkpoint and gives 
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, TextIO
+
+import numpy as np
 
 from mira_jax import commands, host_memory
 from mira_jax.config import Count, Natural, Positive
 from mira_jax.data.cache import cache_folder
 from mira_jax.data.episodes import Episodes
+from mira_jax.data.examples import Examples
 from mira_jax.data.packing import Share
 from mira_jax.data.pipeline import Batches, DataConfig
 from mira_jax.errors import ConfigError, UserError
@@ -35,7 +39,7 @@ from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig
 from mira_jax.training.reference import check_first
-from mira_jax.training.run_folder import RunFolder
+from mira_jax.training.run_folder import RunFolder, trained_on
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
 from mira_jax.training.state import TrainState, abstract_state, init_state
 from mira_jax.training.step import Metrics, cut, make_evaluation, make_step
@@ -142,7 +146,8 @@ def _train(config: TrainConfig) -> int:
             processes.require_equal("the data", packed.description["fingerprint"])
             if processes.first():
                 run.create()
-                run.check_inputs({**packed.description, "summary": prepared.summary, "init_from": origin, "shards": list(reader.sha256)})
+                inputs = {**packed.description, "summary": prepared.summary, "init_from": origin, "shards": list(reader.sha256)}
+                run.check_inputs(inputs, _learned_from(config, recipe, reader.ids(), episodes.examples, packed))
                 with digests_of(run.path, [MODEL, *tokenizer_files]):
                     for name, content in tokenizer_files.items():
                         run.write_bytes(name, content)
@@ -228,6 +233,16 @@ def _refuse_weak(config: TrainConfig, tables: list[SideTable]) -> None:
     for table in tables if not config.data.accept_weak_critics else ():
         for name, reason in weak_columns(table.quality, table.used).items():
             raise UserError(f"{table.source}: {name}: {reason}. Improve the critic, leave it out, or set data.accept_weak_critics=true")
+
+
+def _learned_from(config: TrainConfig, recipe: Recipe, ids: Sequence[str], examples: Examples, packed: setup.Packed) -> set[str] | None:
+    """The ids of the episodes that the run is trained on. A critic that starts from another critic has seen that one's too. None if these
+    are unknown."""
+    own = {ids[record] for record in np.unique(examples.episode[packed.train.steps])}
+    if not config.init_from or not recipe.heads or not load_config(config.init_from)[1]:
+        return own
+    before = trained_on(config.init_from)
+    return None if before is None else own | before
 
 
 def _check_tables(config: TrainConfig, tables: list[SideTable], reader: ShardReader, tokenizer: Tokenizer) -> None:

@@ -19,6 +19,7 @@ from mira_jax.recipes.scoring import score_critic
 from mira_jax.score import ScoreConfig
 from mira_jax.train import TrainConfig
 from mira_jax.training.load import load_model
+from mira_jax.training.run_folder import trained_on
 from mira_jax.trajectories import diagnostics
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
@@ -313,6 +314,10 @@ def test_a_fold_s_critic_holds_out_that_fold(folder, fold_critics):
     metrics = [json.loads(line) for line in Path(fold_critics[0], "metrics.jsonl").read_text().splitlines()]
     assert "holdout/value_loss" in metrics[-1] and "holdout/milestones_loss" in metrics[-1]
     assert trained[0]["shards"] == list(ShardReader(folder / "episodes").sha256)
+    # Together the two folds have seen every episode with steps, and neither has seen what the other has.
+    first, second = (trained_on(run) for run in fold_critics)
+    assert first and second and not first & second
+    assert first | second == {one.id for one in ShardReader(folder / "episodes") if one.status is not Status.INFRA_ERROR and one.steps}
 
 
 @pytest.mark.parametrize(
@@ -336,6 +341,24 @@ def test_a_critic_that_scored_its_own_training_data_is_refused(folder, scores):
     assert not (folder / "weak").exists()
     # A method that does not read the critic is not refused.
     run(folder, "unread", recipe={"name": "actor", "objective": "filtered_bc"}, init_from=str(folder / "sft"), data=tables)
+
+
+def test_episodes_that_were_labelled_anew_are_still_known(folder, scores, tmp_path):
+    """Their shards have other checksums."""
+    changed = [msgspec.structs.replace(one, created="2026-01-01T00:00:00Z") for one in ShardReader(folder / "episodes")]
+    (tmp_path / "anew").mkdir()
+    write_shard(tmp_path / "anew" / "episodes-00000.array_record", changed)
+    score.main(config(folder, episodes=[str(tmp_path / "anew")], critic=str(folder / "critic"), out=str(tmp_path / "scores")))
+    assert "it scored episodes that it was trained on" in SideTable.read(tmp_path / "scores" / "critic.npz").quality["value"]["weak"]
+
+
+def test_a_fold_s_critic_that_started_from_a_critic_of_all_episodes_has_seen_them(folder, scores, tmp_path):
+    for fold in (0, 1):
+        recipe = {"name": "critic", "heads": ["value"], "folds": 2, "fold": fold}
+        run(folder, f"leaking-{fold}", recipe=recipe, init_from=str(folder / "critic"), updates=1)
+    critics = [str(folder / f"leaking-{fold}") for fold in (0, 1)]
+    score.main(config(folder, critic=critics, out=str(tmp_path)))
+    assert "it scored episodes that it was trained on" in SideTable.read(tmp_path / "critic.npz").quality["value"]["weak"]
 
 
 def test_folds_out_of_range_are_refused():

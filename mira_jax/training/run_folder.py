@@ -4,6 +4,7 @@ config.yaml      the config, without out   metrics.jsonl   a line per update
 model.json       sizes and heads           tensorboard/    the same numbers
 tokenizer.*, and templates with it         checkpoints/    STEP/ each
 data.json        inputs of the run         restart.txt     the command to resume
+episodes.json    ids of the episodes that the run was trained on, for critics also those of the critic that it started from
 run_files.json   SHA-256 of model.json and of the tokenizer's files
 complete.json    {step, metrics, seconds}, when the run is complete
 """
@@ -13,7 +14,7 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,19 @@ from mira_jax.files import PART, read_json, to_json, write_atomically
 CONFIG = "config.yaml"
 COMPLETE = "complete.json"
 DATA = "data.json"
+EPISODES = "episodes.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 FREE = ("out", "checkpoint", "log_every", "mesh", "distributed", "data.workers", "data.cache")
 """Keys that may change when a run is resumed, because they do not affect the results."""
 PLACES = ("data.folders", "data.side_tables", "data.selections", "tokenizer.path")
 """Keys whose paths may change when a run is resumed. Their content is compared instead."""
+
+
+def trained_on(folder: str | Path) -> set[str] | None:
+    """The ids of the episodes that a run was trained on. None if it does not record them, as older runs and exports."""
+    path = Path(folder) / EPISODES
+    ids = read_json(path, "restore a copy").get("trained_on") if path.exists() else None
+    return None if ids is None else set(ids)
 
 
 class RunFolder:
@@ -113,10 +122,15 @@ class RunFolder:
             remedy = "fix the cause and run the same command again: it resumes from the last checkpoint"
             raise UserError(f"out: could not write to {self.path}: {reason}; {remedy}") from None
 
-    def check_inputs(self, description: dict[str, Any]) -> None:
-        """At the first start, records the data and model that the run reads. Raises UserError if a resumed run would read others."""
+    def check_inputs(self, description: dict[str, Any], episodes: Collection[str] | None) -> None:
+        """At the first start, records the data and model that the run reads. Raises UserError if a resumed run would read others.
+
+        Args:
+            episodes: the ids of the episodes that it is trained on, for `trained_on`. None if unknown.
+        """
         before = self._inputs
         if not before:
+            self.write_text(EPISODES, to_json({"trained_on": None if episodes is None else sorted(episodes)}))
             self.write_text(DATA, to_json(description))
         # Shards may be written anew with the same episodes; the fingerprint of the examples tells whether they are others.
         if different := [key for key in before if key != "shards" and before[key] != description.get(key)]:
