@@ -44,6 +44,7 @@ COMMANDS = {
     "compare": Entry("rollouts.compare", "compare two evaluations task by task, or two methods over seeds"),
     "report": Entry("rollouts.report", "write the HTML page of several evaluations"),
     "export": Entry("mira_jax.export", "write a policy as a Hugging Face folder", "train"),
+    "convert": Entry("mira_jax.convert", "convert episodes between shards and the formats of other programs"),
     "import-model": Entry("mira_jax.import_model", "import weights from Hugging Face or Google", "train"),
     "size": Entry("mira_jax.size", "compute memory and time of a training step on given accelerators", "train"),
     "arena": Entry("mira_arena.__main__", "serve the sites in the package to your own browser"),
