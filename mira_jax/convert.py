@@ -13,10 +13,11 @@ docs/interchange.md says what each format keeps and loses. An episode that canno
 unless skip=true. No pickle is read.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -63,23 +64,24 @@ class ConvertConfig:
     """For write=atif: the policy's tokenizer, to write the token ids of the prompts."""
 
     def __post_init__(self) -> None:
-        if self.read == self.write == "shards":
-            raise ConfigError("write", "read and write are both shards; set one of them, for example --write atif")
         if (self.prompt_price is None) != (self.response_price is None):
             raise ConfigError("prompt_price", "prompt_price and response_price are given together, or neither")
 
 
 def main(config: ConvertConfig) -> int:
+    if config.read == config.write == "shards":
+        raise ConfigError("write", "read and write are both shards; set one of them, for example --write atif")
     out, refusals = Path(config.out), Refusals(config.skip)
-    with sole_writer(out, "a conversion"), partial_folder(out) as partial:
+    with sole_writer(out, "a conversion"), partial_folder(out) as partial, contextlib.closing(found(config)) as every:
         _refuse_content(out)
-        episodes = _kept(found(config), refusals.add)
+        episodes = _kept(every, refusals.add)
         if config.write == "shards":
             count, lost = _write_shards(partial, episodes), 0
         else:
             count, lost = write_folder(partial, episodes, _settings(config), refusals.add)
         if not count:
-            raise UserError(f"{config.input}: all {len(refusals.errors)} episodes are refused; {refusals.errors[0]}")
+            found_none = "holds no episode; name another file or folder"
+            raise UserError(f"{config.input}: {refusals.summary() or found_none}")
         try:
             publish(partial, out)
         except OSError as error:
@@ -103,6 +105,9 @@ class Refusals:
             raise error
         self.errors.append(error)
 
+    def summary(self) -> str:
+        return f"all {len(self.errors)} episodes are refused; {self.errors[0]}" if self.errors else ""
+
     def report(self) -> None:
         for error in self.errors[:SHOWN]:
             print(f"skipped: {error}")
@@ -110,7 +115,7 @@ class Refusals:
             print(f"skipped: {len(self.errors) - SHOWN} more")
 
 
-def found(config: ConvertConfig) -> Iterator[tuple[str, sources.Found]]:
+def found(config: ConvertConfig) -> Generator[tuple[str, sources.Found], None, None]:
     """Each episode of the input, or why it is refused, with its place for messages."""
     if config.read == "shards":
         reader = ShardReader(config.input)

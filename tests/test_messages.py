@@ -25,6 +25,7 @@ NAMES = (
     "compare",
     "report",
     "export",
+    "convert",
     "import-model",
     "size",
     "phases",

@@ -63,7 +63,8 @@ def _refuse_loss(trajectory: Trajectory, data: bytes, folder: Path) -> None:
     source = f"episode {trajectory.id}"
     again = read_own(sources.parse(data, atif.Document, source), folder, source)
     if again != trajectory:
-        place = _difference(msgspec.to_builtins(trajectory), msgspec.to_builtins(again), "")
+        one, other = (msgspec.to_builtins(record, builtin_types=(bytes,)) for record in (trajectory, again))
+        place = _difference(one, other, "")
         raise UserError(f"{source}: {place.lstrip('.')}: JSON cannot hold this value; skip=true leaves the episode out")
 
 

@@ -60,7 +60,8 @@ def parse(data: bytes, kind: type[Parsed], source: str) -> Parsed:
     except RecursionError:
         raise UserError(f"{source}: not valid: nested too deeply") from None
     except msgspec.MsgspecError as error:
-        raise UserError(f"{source}: not valid: {_field(str(error))}") from None
+        problem, place = _located(error)
+        raise UserError(f"{source}: {place.lstrip('.')}: {problem}" if place else f"{source}: not valid: {problem}") from None
 
 
 def convert(tree: Any, kind: type[Parsed], source: str, field: str) -> Parsed:
@@ -70,7 +71,7 @@ def convert(tree: Any, kind: type[Parsed], source: str, field: str) -> Parsed:
     except RecursionError:
         raise UserError(f"{source}: {field}: nested too deeply") from None
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).rstrip("`").partition(" - at `$")
+        problem, place = _located(error)
         raise UserError(f"{source}: {field}{place}: {problem}") from None
 
 
@@ -129,7 +130,7 @@ def foreign_policy(settings: Foreign, name: str, checkpoint: str = "") -> Policy
     return Policy(name=settings.policy or name, checkpoint=checkpoint)
 
 
-def _field(message: str) -> str:
-    """msgspec's message with the field in front: `$.steps[0].step_id: Expected int`."""
-    problem, at, place = message.rstrip("`").partition(" - at `$")
-    return f"{place.lstrip('.')}: {problem}" if at else problem
+def _located(error: msgspec.MsgspecError) -> tuple[str, str]:
+    """The problem and the field of msgspec's message, such as `.steps[0].step_id`."""
+    problem, at, place = str(error).partition(" - at `$")
+    return problem, place.removesuffix("`") if at else ""

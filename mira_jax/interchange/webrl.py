@@ -24,6 +24,7 @@ from mira_jax.trajectories.records import Action, Evidence, Outcome, Page, Statu
 FORMAT = "webrl"
 SUCCESS = 0.5
 """Least score of a success, as in `process_data.py`."""
+MARK = "<|start_header_id|>"
 USER = "<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
 ASSISTANT = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
 CALLS = ("exit(", "do(", "go_backward(", "go_forward(")
@@ -135,9 +136,11 @@ def read_items(items: Sequence[Item], settings: sources.Foreign, source: str) ->
             raise UserError(f"{where}.done: {str(item.done).lower()}, but the list has {len(items)} items; it is no whole trajectory")
         head, tail = f"Task Instruction: {intent}\n\n{history}Round {place}\n\n{USER}", f"\n\n{ASSISTANT}"
         observation = item.observation
-        if not (observation.startswith(head) and observation.endswith(tail) and len(observation) >= len(head) + len(tail)):
+        page = observation[len(head) : len(observation) - len(tail)]
+        # A mark in the page means that the prompt has more rounds than the list.
+        if not (observation.startswith(head) and observation.endswith(tail) and len(observation) >= len(head) + len(tail)) or MARK in page:
             raise UserError(f"{where}.observation: not WebRL's prompt of round {place} after the actions before it")
-        steps.append(_step(place, observation[len(head) : len(observation) - len(tail)], item.action))
+        steps.append(_step(place, page, item.action))
         history += f"Round {place}\n\n{USER}{OLD_PAGE if place else intent}\n\n{ASSISTANT}{item.action}\n\n"
     task = sources.foreign_task(FORMAT, intent, len(steps), settings)
     return _trajectory(task, steps, items[0].trajectory_reward, "orm", settings)
