@@ -8,7 +8,8 @@ EXTRAS ?= dev
 DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_precision.py models/test_lora.py \
 	models/test_sampler.py training/test_step.py training/test_precision.py recipes/test_scoring.py)
 # Tests that depend on the versions of Python and JAX, for test-newest.
-NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py test_ring.py)
+NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py interchange \
+	test_ring.py)
 
 .PHONY: demo test test-device test-peers test-lowest test-newest test-ray bench-peers reproduce reproduce-quick lint docs setup clean
 
@@ -51,8 +52,12 @@ test-lowest: setup
 	.venv-lowest/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/test_ring.py
 
 # On the newest Python of this machine, in a separate environment, with the versions of JAX and Flax that constraints.txt has for it.
+# Of harbor only the models of ATIF are used, which need pydantic and nothing else of what it depends on.
 test-newest:
 	VENV=.venv-newest PYTHON=$$(scripts/newest_python.sh) scripts/setup.sh dev
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pydantic
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps harbor
+	.venv-newest/bin/python -c "import harbor.models.trajectories"
 	.venv-newest/bin/python -m pytest -n 2 --dist worksteal $(NEWEST_TESTS)
 
 # Rollouts on a Ray cluster of two nodes on this machine, in a separate environment.

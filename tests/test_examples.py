@@ -66,3 +66,41 @@ def test_a_suite_in_one_file_is_collected_and_labelled(tmp_path):
                 assert after.state["pressed"][len(before.state["pressed"]) - 1] == pressed
         assert episode.success == (episode.steps[-1].state["pressed"][-1:] == [episode.task.template])
         assert episode.steps[-1].milestones == (episode.task.template in episode.steps[-1].state["pressed"],)
+
+
+RESULT = """
+class Record:
+    def __init__(self, **fields):
+        self.__dict__.update(fields)
+
+
+def step(number, action):
+    goal = [{"type": "text", "text": "Buy it"}]
+    obs = {"url": f"u{number}", "pruned_html": f"page {number}", "goal_object": goal, "last_action_error": ""}
+    return Record(step=number, obs=obs, action=action, agent_info={"think": "now"})
+
+
+class ExpResult:
+    def __init__(self, folder):
+        self.exp_args = Record(env_args=Record(task_name="webarena.1", task_seed=3, max_steps=9), agent_args=Record(agent_name="agent"))
+        self.summary_info = {"cum_reward": 1.0, "err_msg": None, "truncated": False}
+        self.steps_info = [step(0, "click('a1')"), step(1, "send_msg_to_user('done')"), step(2, None)]
+"""
+"""A stand-in for `agentlab.experiments.loop` 0.4.2, which needs an environment of its own."""
+
+
+def test_the_episodes_of_agentlab_are_converted(tmp_path, monkeypatch):
+    module = tmp_path / "agentlab" / "experiments" / "loop.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(RESULT)
+    (tmp_path / "study" / "one").mkdir(parents=True)
+    (tmp_path / "study" / "one" / "summary_info.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    script = str(EXAMPLES / "agentlab_to_jsonl.py")
+    code = f"import sys, runpy; sys.path.insert(0, '.'); sys.argv += ['study', 'e.jsonl']; runpy.run_path({script!r}, run_name='__main__')"
+    assert run("-c", code) == "e.jsonl: 1 episodes\n"
+    run("-m", "mira_jax", "convert", "e.jsonl", "--read", "browsergym", "--out", "out")
+    (episode,) = ShardReader(tmp_path / "out")
+    assert [step.response for step in episode.steps] == ['do(action="Click", element="a1")', 'exit(message="done")']
+    assert [step.page.observation for step in episode.steps] == ["page 0", "page 1"] and episode.evidence.page.observation == "page 2"
+    assert (episode.task.intent, episode.task.horizon, episode.success) == ("Buy it", 9, True)

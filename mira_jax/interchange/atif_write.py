@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from mira_jax.errors import UserError
 from mira_jax.interchange import atif_format as atif
 from mira_jax.trajectories import actions
 from mira_jax.trajectories.prompts import PromptConfig, prompt_hash, prompt_ids, rounds
@@ -175,10 +176,14 @@ def _prompts(trajectory: Trajectory, tokenizer: Tokenizer | None) -> dict[int, l
         return found
     config = PromptConfig(version=policy.prompt_version, max_tokens=policy.prompt_max_tokens)
     for place, step in enumerate(trajectory.steps):
-        if step.prompt_hash:
+        if not step.prompt_hash:
+            continue
+        try:
             ids = prompt_ids(trajectory.task.intent, rounds(trajectory.steps[:place]), step.page.observation, config, tokenizer)
-            if prompt_hash(ids) == step.prompt_hash:
-                found[place] = ids
+        except UserError:
+            continue  # with this tokenizer, the task is longer than the prompt
+        if prompt_hash(ids) == step.prompt_hash:
+            found[place] = ids
     return found
 
 

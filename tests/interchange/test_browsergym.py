@@ -49,7 +49,8 @@ def test_an_action_has_its_counterpart(text, action):
 @pytest.mark.parametrize(
     "text",
     [
-        "click('48', button=\"middle\", modifiers=[\"Shift\"])", "click('48', 'left', ['Control'])", "select_option('c48', ['red', 'green'])",
+        "click('48', button=\"middle\", modifiers=[\"Shift\"])", "click('48', 'left', ['Control'])",
+        "select_option('c48', ['red', 'green'])",
         "press('88', 'Backspace')", "keyboard_press('Control+a')", "scroll(-50.2, -100.5)", "scroll(0, 0)", "tab_focus(-1)",
         "check('55')",
         "dblclick('12')", "goto('http://www.example.com')", "drag_and_drop('56', '498')", "mouse_click(887.2, 68)",
