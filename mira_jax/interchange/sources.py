@@ -14,7 +14,7 @@ from mira_jax.trajectories.records import Policy, Task, Trajectory, encode, epis
 Parsed = TypeVar("Parsed")
 Found = Trajectory | UserError
 """An episode, or why it is refused."""
-PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".gz")
+PICKLES = (".pkl", ".pkl.gz", ".pickle", ".pt", ".pth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ def list_files(path: Path, suffix: str, what: str, remedy: str = "name the file 
         return found
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; {remedy}")
-    if path.suffix in PICKLES:
+    if path.name.endswith(PICKLES):
         raise UserError(f"{path}: a pickle can run any code when it is read, so it is refused; {remedy}")
     return [path]
 
