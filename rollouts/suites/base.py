@@ -97,7 +97,8 @@ class Suite(Protocol):
         ...
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
-        """Decides the outcome by the task's rules, from the trajectory's evidence. None if a judge model is needed and gave no verdict."""
+        """Decides the outcome by the task's rules, from the trajectory's evidence. None if a judge model is needed and gave no verdict, and
+        for tasks without rules (`PartlyJudged`)."""
         ...
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:

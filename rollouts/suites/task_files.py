@@ -120,7 +120,7 @@ def convert(tree: Any, record: type[Record], unused: Collection[str] = ()) -> Re
     """
     if not isinstance(tree, dict):
         raise ValueError(f"not a task but {json.dumps(tree)[:60]}; a task is an object with an intent")
-    known = {field.encode_name for field in msgspec.structs.fields(record)} | set(unused)
+    known = {*record.__struct_fields__, *unused}
     for key in tree:
         if key not in known:
             near = difflib.get_close_matches(key[:MAX_ID], known, n=1, cutoff=0.0)[0]
