@@ -104,7 +104,7 @@ def test_a_node_that_dies_costs_retries_and_no_episode(cluster, tmp_path, capsys
 
 def test_a_suite_of_the_user_is_sent_to_the_workers(cluster, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend("examples")
-    changes = {"suite": {"name": "own_suite:Buttons"}, "templates": None, "episodes": 4, "policy": {"kind": "random"}}
+    changes = {"suite": {"name": "own_suite:Buttons"}, "templates": None, "episodes": 2, "policy": {"kind": "random"}}
     ray = {"address": cluster.address, "cpus": 1}
     with pytest.raises(UserError, match=r"no Ray worker starts: .*'own_suite:Buttons' can't be imported .* or name it in ray\.py_modules"):
         collect(config(cluster, **changes), tmp_path / "ray")
@@ -112,7 +112,7 @@ def test_a_suite_of_the_user_is_sent_to_the_workers(cluster, tmp_path, monkeypat
         collect(config(cluster, **changes, ray=ray | {"py_modules": ["examples/none.py"]}), tmp_path / "ray")
     collect(config(cluster, **changes, ray=ray | {"py_modules": ["examples/own_suite.py"]}), tmp_path / "ray")
     collect(config(**changes), tmp_path / "local")
-    assert len(content(tmp_path / "local")) == 4 and content(tmp_path / "ray") == content(tmp_path / "local")
+    assert len(content(tmp_path / "local")) == 2 and content(tmp_path / "ray") == content(tmp_path / "local")
 
 
 def test_sigterm_ends_the_workers_and_keeps_what_is_done(cluster, tmp_path):
