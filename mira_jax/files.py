@@ -103,9 +103,9 @@ def read_json(path: str | Path, advice: str) -> dict[str, Any]:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Parses strict JSON. Raises ValueError also for NaN, infinities and invalid UTF-8."""
+    """Parses strict JSON. Raises ValueError also for NaN, infinities, numbers too large for a float, and invalid UTF-8."""
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return json.loads(data, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -215,3 +215,9 @@ def _without_nonfinite(tree: Any) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:40]} is too large a number")
+    return value

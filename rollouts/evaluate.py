@@ -29,9 +29,11 @@ from rollouts.analysis.figures import episode_table, gather, summarize, table
 from rollouts.engine.needs import rollout_needs
 from rollouts.engine.plan import plan
 from rollouts.engine.pool import RolloutConfig, collect, lost_episodes, run
+from rollouts.labels.judge import refuse_without_rules
 from rollouts.labels.outcome import is_labelled, label_folder
 from rollouts.pages import evaluation as evaluation_page
 from rollouts.suites import make_suite
+from rollouts.suites.base import PartlyJudged
 
 CONFIG = "evaluate.yaml"
 TABLE = "episodes.csv"
@@ -51,6 +53,7 @@ def main(settings: EvaluateConfig) -> int:
     if settings.dry_run:
         return _dry_run(settings, folder)
     _refuse_other_evaluation(settings, folder)
+    _refuse_without_rules(settings)
     tally = collect(settings, folder / EPISODES, begun=lambda: write_atomically(folder / CONFIG, config.to_yaml(settings).encode()))
     lost = lost_episodes(folder / EPISODES / LOST)
     if len(lost) == tally.wanted:
@@ -110,6 +113,14 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
         raise UserError(f"{folder}: neither empty nor an evaluation; choose another folder")
 
 
+def _refuse_without_rules(settings: EvaluateConfig) -> None:
+    """Raises UserError before any episode if some of the tasks would have no outcome."""
+    suite = make_suite(settings.suite.name, **settings.suite.options)
+    if isinstance(suite, PartlyJudged):
+        tasks = suite.tasks(settings.split, settings.templates, settings.episodes, settings.seed)
+        refuse_without_rules(suite, tasks, "split", "an evaluation needs rules: use the split test, or mira collect and mira label")
+
+
 def _identity(value: Any) -> Any:
     """Returns the part of a setting that identifies an evaluation. Addresses of endpoints and paths of tokenizers are left out.
 
@@ -125,6 +136,9 @@ def needs(settings: EvaluateConfig, found: Needs) -> None:
         with found.attempt("out"):
             _refuse_other_evaluation(settings, Path(settings.out))
     rollout_needs(settings, found)
+    if any(check.key == "suite" and check.result == OK for check in found.checks):
+        with found.attempt("split"):
+            _refuse_without_rules(settings)
 
 
 REQUIRED = {"out": "name the folder to write, for example --out runs/evaluation"}

@@ -14,6 +14,7 @@ from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.agents.base import PolicyConfig
 from rollouts.agents.completion import EndpointPolicy
 from rollouts.engine.pool import RolloutConfig, check_suite
+from rollouts.engine.ray_pool import check_modules
 from rollouts.engine.worker import SuiteConfig
 from rollouts.errors import InfraError
 from rollouts.llm.endpoint import Endpoint
@@ -50,6 +51,7 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
     if config.pool == "ray":
         with found.attempt("pool"):
             extras.require("ray")
+            check_modules(config.ray.py_modules)
         if config.ray.address:
             found.ask("ray.address", lambda _: _ask_cluster(config.ray.address), config.ray.address)
     elif config.browser.driver == "chromium":

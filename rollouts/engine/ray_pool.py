@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -24,9 +24,9 @@ from mira_jax.errors import ConfigError, UserError, first_line
 from mira_jax.extras import install
 from mira_jax.trajectories.records import Policy, Task, Trajectory, decode, encode
 from rollouts.agents.policy import make_policy
-from rollouts.engine.worker import Slot, Slots, WorkerConfig, ignore_abandoned_calls, work
+from rollouts.engine.worker import Slot, Slots, SuiteConfig, WorkerConfig, ignore_abandoned_calls, work
 from rollouts.errors import InfraError, WorkerError
-from rollouts.suites import make_suite
+from rollouts.suites import Suite, make_suite
 
 log = logging.getLogger(__name__)
 ANSWER_SECONDS = 60.0
@@ -46,6 +46,9 @@ class RayConfig:
     """Number of workers. Each has a browser with `browser.contexts` concurrent episodes. Default: as many as the CPUs allow."""
     cpus: Count = 2
     """CPUs that one worker reserves on its node."""
+    py_modules: list[str] = dataclasses.field(default_factory=list)
+    """Folders of packages, and single .py files, that are sent to the workers: those that a suite `module:Class` of your own needs.
+    Default: every node has them installed."""
 
     def __post_init__(self) -> None:
         if "://" in self.address:
@@ -68,7 +71,7 @@ async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) 
         import ray  # pyright: ignore[reportMissingImports]: the extra `ray` is not part of `dev`
     except ImportError:
         raise ConfigError("pool", f"Ray is not installed; {install('ray')}") from None
-    _connect(ray, options.address)
+    _connect(ray, options)
     try:
         workers = options.workers or _room(ray, options.cpus)
         slots = _RaySlots(ray, config, options.cpus, workers, policy)
@@ -83,15 +86,27 @@ async def ray_workers(config: WorkerConfig, options: RayConfig, policy: Policy) 
         ray.shutdown()
 
 
-def _connect(ray: ModuleType, address: str) -> None:
-    address = address or os.environ.get("RAY_ADDRESS", "")
+def check_modules(paths: Sequence[str]) -> None:
+    """Raises ConfigError if one of the modules to send is neither a folder nor a .py file."""
+    for path in paths:
+        if not (os.path.isdir(path) or (path.endswith(".py") and os.path.isfile(path))):
+            raise ConfigError(
+                "ray.py_modules", f"{path}: neither a folder nor a .py file; name the folder of a package, or a module's file"
+            )
+
+
+def _connect(ray: ModuleType, options: RayConfig) -> None:
+    check_modules(options.py_modules)
+    address = options.address or os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.rpartition(":")
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if host and port.isdigit():
             # Fails fast: Ray itself would wait for minutes.
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address or None)
+        ray.init(address=address or None, runtime_env={"py_modules": options.py_modules} if options.py_modules else None)
+    except ray.exceptions.RuntimeEnvSetupError as error:
+        raise ConfigError("ray.py_modules", f"can't be sent to the cluster: {_cause(error)}") from None
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"ray.address: no connection to {address or 'a Ray cluster'}: {first_line(error)}") from None
     finally:
@@ -229,6 +244,16 @@ class _Reply(msgspec.Struct, frozen=True, kw_only=True):
     late: bool = False
 
 
+def _make_suite(config: SuiteConfig) -> Suite:
+    try:
+        return make_suite(config.name, **config.options)
+    except ConfigError as error:
+        if error.path == "suite.name":
+            # The driver has made the suite already, so that only the import can fail here.
+            raise ConfigError(error.path, f"{error.problem} on every node, or name it in ray.py_modules") from None
+        raise
+
+
 class RolloutActor:
     """The remote side of a worker, which Ray runs in its own process. Arguments and results are plain bytes."""
 
@@ -241,7 +266,7 @@ class RolloutActor:
         settings = msgspec.msgpack.decode(config, type=WorkerConfig)
         address = ray.util.get_node_ip_address()
         try:
-            suite = make_suite(settings.suite.name, **settings.suite.options)
+            suite = _make_suite(settings.suite)
             policy = await self._open.enter_async_context(make_policy(settings.policy, suite))
             self._worker = await self._open.enter_async_context(work(settings, suite, policy))
         except UserError as error:

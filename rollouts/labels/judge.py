@@ -12,13 +12,15 @@ from mira_jax.errors import ConfigError, UserError
 from mira_jax.needs import Needs
 from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
-from mira_jax.trajectories.records import Outcome, Status, Trajectory
+from mira_jax.trajectories.records import Outcome, Status, Task, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.errors import EndpointError
 from rollouts.llm.endpoint import Endpoint, EndpointConfig
 from rollouts.llm.probe import ask_completion, quick
 from rollouts.suites import Suite
+from rollouts.suites.base import PartlyJudged
 
+BY_MODEL = "set judge.kind=orm, so that an outcome reward model decides (docs/orm.md)"
 KEPT = "the episodes are kept, the same command judges them"
 
 
@@ -68,6 +70,14 @@ async def _ask(config: EndpointConfig) -> str:
         return await ask_completion(endpoint, "ready")
 
 
+def refuse_without_rules(suite: Suite, tasks: Sequence[Task], key: str, remedy: str) -> None:
+    """Raises ConfigError if no rule of the suite decides the outcome of some of the tasks. They would have no outcome, which is neither a
+    success nor a failure."""
+    without = [task.id for task in tasks if isinstance(suite, PartlyJudged) and not suite.has_rules(task)]
+    if without:
+        raise ConfigError(key, f"no rule evaluates {without[0]} (it has no eval), nor {len(without) - 1} others of {len(tasks)}; {remedy}")
+
+
 class Rules:
     """The rules of a suite."""
 
@@ -75,6 +85,8 @@ class Rules:
         self._suite = suite
 
     def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
+        """Raises ConfigError if no rule decides the outcome of some of the tasks."""
+        refuse_without_rules(self._suite, [trajectory.task for trajectory in trajectories], "judge.kind", BY_MODEL)
         for trajectory in trajectories:
             yield None if trajectory.status is Status.INFRA_ERROR else self._suite.judge(trajectory)
 

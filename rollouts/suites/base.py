@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import msgspec
 from playwright.async_api import BrowserContext
 from playwright.async_api import Page as BrowserPage
 
@@ -96,7 +97,8 @@ class Suite(Protocol):
         ...
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
-        """Decides the outcome by the task's rules, from the trajectory's evidence. None if a judge model is needed and gave no verdict."""
+        """Decides the outcome by the task's rules, from the trajectory's evidence. None if a judge model is needed and gave no verdict, and
+        for tasks without rules (`PartlyJudged`)."""
         ...
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
@@ -132,6 +134,13 @@ class OneAtATime(Protocol):
 
     one_at_a_time: str
     """The option that demands it. Empty: episodes may run at the same time."""
+
+
+@runtime_checkable
+class PartlyJudged(Protocol):
+    """Optional for a suite that has tasks whose outcome no rule decides. `judge` returns None for their episodes."""
+
+    def has_rules(self, task: Task) -> bool: ...
 
 
 @runtime_checkable
@@ -200,6 +209,14 @@ def spread(pool: Sequence[Task], count: int, seed: int) -> list[Task]:
         draw.shuffle(group)
     longest = max(map(len, groups.values()))
     return [group[i] for i in range(longest) for group in groups.values() if i < len(group)][:count]
+
+
+def refuse_changed(now: Task, then: Task) -> None:
+    """Raises UserError if a task is another than when its episode was collected. Its rules may have changed too."""
+    if now != then:
+        before, after = msgspec.structs.asdict(then), msgspec.structs.asdict(now)
+        changed = ", ".join(key for key in after if after[key] != before[key])
+        raise UserError(f"{now.id}: the task has changed since this episode was collected ({changed}); give the new one another id")
 
 
 def to_address(url: str, addresses: Mapping[str, str]) -> str:

@@ -3,14 +3,19 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import httpx
+from playwright.async_api import Error
 
-from mira_jax.errors import ConfigError, UserError, raise_all
+from mira_jax.errors import ConfigError, UserError, first_line, raise_all
+from mira_jax.needs import Needs
+from rollouts.errors import InfraError
 from rollouts.text import scrub
 
 _PORTS = {"http": 80, "https": 443}
@@ -52,6 +57,48 @@ def unset(name: str, account: AccountConfig) -> list[UserError]:
         for variable in (account.user, account.password)
         if not os.environ.get(variable)
     ]
+
+
+def program_needs(found: Needs, key: str, commands: Mapping[str, Sequence[str]]) -> None:
+    """Adds the programs of the commands of the sites, which stand at `key` of the options."""
+    for site, command in commands.items():
+        if not shutil.which(command[0]):
+            found.missing(f"suite.options.{key}.{site}", f"{command[0]}: no such program; install it, or give its path")
+
+
+def site_needs(found: Needs, sites: Mapping[str, str]) -> None:
+    for site, url in sites.items():
+        found.ask(f"suite.options.sites.{site}", functools.partial(ask_site, site, url), url)
+
+
+def account_needs(
+    found: Needs, name: str, account: AccountConfig, sign_in: Callable[[contextlib.AsyncExitStack], Awaitable[object]] | None
+) -> None:
+    """Adds an account: its environment variables, and a login by `sign_in`. None: nothing can be asked."""
+
+    async def ask(stack: contextlib.AsyncExitStack) -> str:
+        assert sign_in
+        try:
+            await sign_in(stack)
+        except (InfraError, Error) as error:
+            raise ConfigError(f"suite.options.accounts.{name}", f"no login: {first_line(error)}") from None
+        return f"logged in, with the account in {account.user}"
+
+    missing = unset(name, account)
+    for error in missing:
+        found.failed(error)
+    if sign_in and not missing:
+        found.ask(f"suite.options.accounts.{name}", ask, account)
+
+
+async def reset_all(commands: Mapping[str, Sequence[str]], limit: float) -> None:
+    """Runs the reset commands of all sites concurrently. Raises UserError."""
+    await asyncio.gather(*[reset(site, command, limit) for site, command in commands.items()])
+
+
+async def wait_for_all(sites: Mapping[str, str], limit: float) -> None:
+    """Polls all sites until they answer. Raises UserError."""
+    await asyncio.gather(*[wait_for(site, url, limit) for site, url in sites.items()])
 
 
 async def reset(site: str, command: Sequence[str], limit: float) -> None:

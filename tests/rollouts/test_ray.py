@@ -102,6 +102,19 @@ def test_a_node_that_dies_costs_retries_and_no_episode(cluster, tmp_path, capsys
     wait_until(lambda: not browsers())
 
 
+def test_a_suite_of_the_user_is_sent_to_the_workers(cluster, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend("examples")
+    changes = {"suite": {"name": "own_suite:Buttons"}, "templates": None, "episodes": 2, "policy": {"kind": "random"}}
+    ray = {"address": cluster.address, "cpus": 1}
+    with pytest.raises(UserError, match=r"no Ray worker starts: .*'own_suite:Buttons' can't be imported .* or name it in ray\.py_modules"):
+        collect(config(cluster, **changes), tmp_path / "ray")
+    with pytest.raises(UserError, match=r"ray\.py_modules: examples/none\.py: neither a folder nor a \.py file"):
+        collect(config(cluster, **changes, ray=ray | {"py_modules": ["examples/none.py"]}), tmp_path / "ray")
+    collect(config(cluster, **changes, ray=ray | {"py_modules": ["examples/own_suite.py"]}), tmp_path / "ray")
+    collect(config(**changes), tmp_path / "local")
+    assert len(content(tmp_path / "local")) == 2 and content(tmp_path / "ray") == content(tmp_path / "local")
+
+
 def test_sigterm_ends_the_workers_and_keeps_what_is_done(cluster, tmp_path):
     settings = ["pool=ray", f"ray.address={cluster.address}", "ray.cpus=1", "templates=[show_sorted]", "browser.draw=false"]
     command = [sys.executable, "-m", "rollouts.collect", "--out", str(tmp_path), *(part for one in settings for part in ("--set", one))]

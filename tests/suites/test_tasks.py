@@ -19,7 +19,7 @@ from mira_jax.trajectories.shards import ShardReader
 from rollouts import evaluate
 from rollouts.engine.pool import RolloutConfig, collect
 from rollouts.errors import SiteError
-from rollouts.suites import make_suite
+from rollouts.suites import make_suite, task_files
 from rollouts.suites.server import LocalServer
 from rollouts.suites.tasks.checks import holds, milestones_done, unmet
 from rollouts.suites.tasks.items import Check, Milestone, read_items
@@ -86,7 +86,7 @@ SCRIPT = {"url": "last", "locator": "alert(1)", "required_contents": {}}
             "unknown evaluator 'guess'; there are string_match, url_match, program_html, state_match",
         ),
         (changed(eval={"eval_types": ["string_match"]}), "reference_answers must map exact_match, must_include, fuzzy_match"),
-        (changed(eval={"eval_types": ["url_match"]}), "url_match needs reference_url"),
+        (changed(eval={"eval_types": ["url_match"]}), "eval: reference_url: None is not an address"),
         (changed(eval={"eval_types": ["state_match"]}), "state_match needs state"),
         (
             changed(
@@ -97,18 +97,72 @@ SCRIPT = {"url": "last", "locator": "alert(1)", "required_contents": {}}
         (changed(milestones=[{"text": "x", "done": {}}]), "the milestone 'x' has no condition"),
         (changed(milestones=[{"text": "x", "done": {"css": "a"}}]), "unknown field `css`"),
         (changed(solution=["click it"]), "solution: 'click it': expected do"),
-        ([TASK, TASK], "0.json, task 2 of 2: the id 1 is also that of a task in .*0.json, task 1 of 2"),
+        ('{"task_id": NaN}', "0.json: not JSON: NaN is no JSON"),
+        (changed(horizon=0), r"0.json \(id 1\): Expected `int` >= 1 - at `\$.horizon`"),
+        (changed(intent=""), "intent: empty; write the instruction"),
+        (changed(intent="x" * 10 * 2**20), "intent: 10,485,760 characters; at most 20,000"),
+        (changed(task_id="a\nb"), r"the id 'a\\nb' is not 1 to 200 printable characters"),
+        (
+            changed(start_url="http://evil.example/"),
+            "start_url: 'http://evil.example/' is on none of the task's sites; begin it with __SHOP__",
+        ),
+        (changed(start_url="http://127.0.0.1:80001/"), "start_url: .* is on none"),
+        (changed(start_url="__SHOP__ |AND| __FORUM__/"), "start_url: '__FORUM__/' is on none"),
+        (
+            changed(eval={"eval_types": ["program_html"], "program_html": [SCRIPT | {"url": "http://evil.example/", "locator": "h1"}]}),
+            "the url of a target: 'http://evil.example/' is on none",
+        ),
+        (
+            changed(eval={"eval_types": ["program_html"], "program_html": [SCRIPT | {"locator": "a" * 10**7}]}),
+            "the locator of a target has 10,000,000 characters",
+        ),
+        (
+            changed(eval={"eval_types": ["string_match"], "reference_answers": {"must_include": [1]}}),
+            r"must_include is \[1\]; expected a text",
+        ),
+        (changed(milestones=[{"text": "x", "done": {"state": {}}}]), "the milestone 'x' has an empty condition"),
+        (changed(milestones=[{"text": "x", "done": {"url": "http://[x"}}]), "the milestone 'x': url: .* is not an address"),
+        ([TASK, TASK], r"0.json, task 2 of 2 \(id 1\): its id is also that of .*0.json, task 1 of 2 \(id 1\)"),
         ([], "no tasks in it"),
     ],
 )
 def test_what_is_wrong_with_a_task_is_said(tree, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        read_items(write(tmp_path / "tasks", tree), {"shop": ""})
+        read_items(write(tmp_path / "tasks", tree), {"shop": "http://127.0.0.1:8000"})
+
+
+def test_addresses_of_the_sites_are_inside():
+    def start(url, address):
+        return task_files.check_url("start_url", url, {"__SHOP__": address})
+
+    for url in ("__SHOP__", "__SHOP__/a", "__SHOP__?a=1", "__SHOP__/ |AND| http://127.0.0.1:8000/a", "http://127.0.0.1:8000"):
+        start(url, "http://127.0.0.1:8000")
+    for url in ("http://127.0.0.1:8000/", "__SHOP__@evil.example", "__SHOPPING__/", "", "javascript:alert(1)"):
+        with pytest.raises(ValueError, match="is on none"):
+            start(url, "")
+
+
+def test_a_wrong_file_ends_the_run_before_any_browser(tmp_path):
+    path = write(tmp_path / "tasks", changed(split="train", horizon=0))
+    suite = {"name": "tasks", "options": {"tasks": path, **SHOP}}
+    settings = {"suite": suite, "episodes": 1, "policy": {"kind": "idle"}, "browser": {"executable": "/no/browser"}}
+    with pytest.raises(UserError, match=r"0\.json \(id 1\): Expected `int` >= 1"):
+        collect(build(RolloutConfig, settings), tmp_path / "out")
+
+
+def test_keys_without_effect_may_hold_anything(tmp_path):
+    odd = changed(eval=TASK["eval"] | {"state": None, "program_html": "none", "reference_url": 3}, intent_template_id=[None])
+    suite = make_suite("tasks", tasks=write(tmp_path / "tasks", odd), **SHOP)
+    assert len(suite.tasks("test", None, 1, 0)) == 1
+
+
+def test_a_path_into_a_list_with_a_huge_number_is_not_there():
+    assert unmet({"a." + "9" * 5000: 1}, {"a": [1]})[0].endswith("is None, not 1")
 
 
 def test_all_wrong_tasks_are_named_at_once(tmp_path):
     folder = write(tmp_path / "tasks", changed(split="dev"), TASK, changed(task_id=2, eval={}))
-    with pytest.raises(UserError, match=r"(?s)0\.json: Invalid enum.*2\.json: eval: eval_types"):
+    with pytest.raises(UserError, match=r"(?s)0\.json \(id 1\): Invalid enum.*2\.json \(id 2\): eval: eval_types"):
         read_items(folder, {"shop": ""})
     with pytest.raises(ConfigError, match=r"suite\.options\.tasks: .*nowhere: cannot be read"):
         read_items(str(tmp_path / "nowhere"), {})

@@ -18,8 +18,8 @@ from rollouts.suites.webarena.__main__ import WebArenaReportConfig
 from rollouts.suites.webarena.__main__ import main as tell
 from rollouts.suites.webarena.helpers import Helpers, is_call
 from rollouts.suites.webarena.report import tables
-from rollouts.suites.webarena.suite import FORMS, WebArenaLiteSuite
-from rollouts.suites.webarena.tasks import MEMBER, login_sites, read_tasks, to_task
+from rollouts.suites.webarena.suite import WebArenaLiteSuite
+from rollouts.suites.webarena.tasks import FORMS, MEMBER, login_sites, read_tasks, to_task
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from tests.suites.webarena_sites import FakeSite, target, task
 
@@ -85,7 +85,7 @@ def test_tasks_are_read_from_the_wheel_or_its_json(tmp_path):
         ([task(1, "bank", **ANSWER)], "'bank' is none of"),
         ([task(1, program_html=[target("func:__import__('os').getcwd()", "", must_include=["x"])])], "unknown helper"),
         ([task(1, program_html=[target("last", "lambda: 1", must_include=["x"])])], "unknown locator"),
-        ([task(1, program_html=[target("last", "", nearly=["x"])])], "exact_match, must_include or fuzzy_match"),
+        ([task(1, program_html=[target("last", "", nearly=["x"])])], "exact_match, must_include, fuzzy_match"),
         ([task(1, reference_url="__SHOPPING__/", url_note="LIKE")], "'LIKE' is not 'GOLD in PRED'"),
     ],
 )

@@ -6,7 +6,7 @@ import json
 import threading
 from urllib.parse import parse_qs, urlsplit
 
-from rollouts.suites.webarena.suite import FORMS
+from rollouts.suites.webarena.tasks import FORMS
 
 MEMBERS = """<table><tr><td data-label='Account'><span class='gl-avatar-labeled-sublabel'>@ann</span></td>
 <td class='col-max-role'><span>Developer</span></td></tr>

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mira_jax.trajectories.records import Page, Trajectory
+from mira_jax.trajectories.records import Page, Subgoal, Trajectory
 from rollouts.suites.evaluators import url_match
 from rollouts.suites.tasks.items import Check, Milestone
 
@@ -36,8 +36,12 @@ def unmet(wanted: Mapping[str, Any], state: Mapping[str, Any] | None) -> list[st
     return [f"{path} is {found!r}, not {value!r}" for path, value in wanted.items() if (found := _at(state, path)) != value]
 
 
-def describe(check: Check) -> str:
-    """For the record of a subgoal."""
+def subgoals(milestones: Sequence[Milestone]) -> tuple[Subgoal, ...]:
+    """For the record of an episode."""
+    return tuple(Subgoal(text=one.text, check=_describe(one.done)) for one in milestones)
+
+
+def _describe(check: Check) -> str:
     given = {"url": check.url, "text": check.text, "element": check.element, "state": check.state}
     return "; ".join(f"{name}: {value}" for name, value in given.items() if value is not None)
 
@@ -47,7 +51,7 @@ def _at(tree: Any, path: str) -> Any:
     for name in path.split("."):
         if isinstance(tree, Mapping):
             tree = tree.get(name)
-        elif isinstance(tree, list) and name.isdecimal() and int(name) < len(tree):
+        elif isinstance(tree, list) and name.isdecimal() and len(name) < 10 and int(name) < len(tree):
             tree = tree[int(name)]
         else:
             return None

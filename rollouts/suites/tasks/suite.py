@@ -6,14 +6,12 @@ import dataclasses
 import functools
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
-from playwright.async_api import BrowserContext, Error
+from playwright.async_api import BrowserContext
 from playwright.async_api import Page as BrowserPage
 
 from mira_jax import config
@@ -25,16 +23,15 @@ from mira_jax.trajectories.actions import EXIT, format_action
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import SPLITS
-from rollouts.errors import BrowserError, InfraError, SiteError
+from rollouts.errors import SiteError
 from rollouts.llm.endpoint import EndpointConfig
-from rollouts.llm.probe import ask_chat
-from rollouts.suites import evaluators, external
-from rollouts.suites.base import NewContext, choose, to_address
+from rollouts.suites import evaluations, evaluators, external
+from rollouts.suites.base import NewContext, choose, refuse_changed, to_address
+from rollouts.suites.evidence import read_targets
 from rollouts.suites.external import AccountConfig
-from rollouts.suites.judge import KEY as JUDGE
-from rollouts.suites.judge import ModelJudge, NoVerdict
+from rollouts.suites.judge import ModelJudge, NoVerdict, judge_needs
 from rollouts.suites.login import LoginForm, Logins
-from rollouts.suites.tasks.checks import describe, milestones_done, unmet
+from rollouts.suites.tasks.checks import milestones_done, subgoals, unmet
 from rollouts.suites.tasks.items import STATE_MATCH, SUITE, Item, placeholder, read_items
 from rollouts.suites.tasks.served import PORT, ServedSite
 
@@ -125,7 +122,7 @@ class TasksSuite:
     @functools.cached_property
     def _items(self) -> dict[str, Item]:
         """The tasks by id. Raises UserError."""
-        return read_items(self.options.tasks, {**self.options.sites, **self.options.commands})
+        return read_items(self.options.tasks, {**self.sites, **dict.fromkeys(self.options.commands, "")})
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -154,10 +151,10 @@ class TasksSuite:
         limit = asyncio.get_running_loop().time() + self.options.reset_seconds
         await self._reset(limit)
         patient = bool(self.options.reset)
-        await asyncio.gather(*[external.wait_for(site, url, limit if patient else 0.0) for site, url in self.sites.items()])
+        await external.wait_for_all(self.sites, limit if patient else 0.0)
 
     async def _reset(self, limit: float) -> None:
-        await asyncio.gather(*[external.reset(site, command, limit) for site, command in self.options.reset.items()])
+        await external.reset_all(self.options.reset, limit)
         async with httpx.AsyncClient(timeout=self.options.reset_seconds, trust_env=False) as client:
             for site, path in self.options.reset_paths.items():
                 try:
@@ -168,26 +165,20 @@ class TasksSuite:
                     raise ConfigError(f"suite.options.reset_paths.{site}", f"POST {path} answered HTTP {response.status_code}")
 
     def needs(self, found: Needs, new_context: NewContext | None) -> None:
-        judge = self.options.judge
-        if judge:
-            found.variable(f"{JUDGE}.api_key_env", judge.api_key_env)
-            found.ask(JUDGE, lambda _: ask_chat(judge, JUDGE), judge)
+        judge_needs(found, self.options.judge)
         if not new_context:
             return
-        for key in ("commands", "reset"):
-            for site, command in getattr(self.options, key).items():
-                if not shutil.which(command[0]):
-                    found.missing(f"suite.options.{key}.{site}", f"{command[0]}: no such program; install it, or give its path")
+        external.program_needs(found, "commands", self.options.commands)
+        external.program_needs(found, "reset", self.options.reset)
         for site in self.options.commands:
             found.ask(f"suite.options.commands.{site}", functools.partial(self._ask_command, site), site)
-        for site, url in self.sites.items():
-            found.ask(f"suite.options.sites.{site}", functools.partial(external.ask_site, site, url), url)
+        external.site_needs(found, self.sites)
+
+        async def sign_in(site: str, stack: contextlib.AsyncExitStack) -> None:
+            await self._make_logins().sign_in(site, await new_context(stack, self.hosts))
+
         for site, account in self.options.accounts.items():
-            unset = external.unset(site, account)
-            for error in unset:
-                found.failed(error)
-            if not unset:
-                found.ask(f"suite.options.accounts.{site}", functools.partial(self._ask_account, site, new_context), account)
+            external.account_needs(found, site, account, functools.partial(sign_in, site))
 
     async def _ask_command(self, site: str, _: object) -> str:
         try:
@@ -196,13 +187,6 @@ class TasksSuite:
             raise ConfigError(f"suite.options.commands.{site}", str(error)) from None
         await served.close()
         return f"{self.options.commands[site][0]} serves it"
-
-    async def _ask_account(self, site: str, new_context: NewContext, stack: contextlib.AsyncExitStack) -> str:
-        try:
-            await self._make_logins().sign_in(site, await new_context(stack, self.hosts))
-        except (InfraError, Error) as error:
-            raise ConfigError(f"suite.options.accounts.{site}", f"no login: {first_line(error)}") from None
-        return f"logged in, with the account in {self.options.accounts[site].user}"
 
     def _make_logins(self) -> Logins:
         accounts = {site: external.read_account(site, account) for site, account in self.options.accounts.items()}
@@ -257,8 +241,7 @@ class TasksSuite:
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
         milestones = self._item_of(trajectory).milestones
-        subgoals = tuple(Subgoal(text=one.text, check=describe(one.done)) for one in milestones)
-        return subgoals, milestones_done(trajectory, milestones)
+        return subgoals(milestones), milestones_done(trajectory, milestones)
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> "Solution":
         """Plays the task's solution.
@@ -276,10 +259,7 @@ class TasksSuite:
     def _item_of(self, trajectory: Trajectory) -> Item:
         """Raises UserError if the task is another than when the episode was collected. Its rules may have changed."""
         item = self._item(trajectory.task.id)
-        if item.task() != trajectory.task:
-            then, now = msgspec.structs.asdict(trajectory.task), msgspec.structs.asdict(item.task())
-            changed = ", ".join(key for key in now if now[key] != then[key])
-            raise UserError(f"{item.id}: the task has changed since this episode was collected ({changed}); give the new one another id")
+        refuse_changed(item.task(), trajectory.task)
         return item
 
     def _item(self, task_id: str) -> Item:
@@ -296,7 +276,10 @@ class TasksSuite:
             needed = {f"logins.{site}" for site in item.login_sites(logins) if site not in logins}
             if self._judge is None and evaluators.needs_judge(item.eval) and not _only_not_possible(item.eval):
                 needed.add("judge")
-            paths = [*item.eval.get("state", {}), *(path for one in item.milestones for path in one.done.state or {})]
+            paths = [
+                *(item.eval["state"] if STATE_MATCH in item.eval["eval_types"] else ()),
+                *(path for one in item.milestones for path in one.done.state or {}),
+            ]
             needed |= {f"states.{path.partition('.')[0]}" for path in paths} - {f"states.{site}" for site in self.options.states}
             for key in needed:
                 missing.setdefault(key, []).append(task.id)
@@ -359,20 +342,16 @@ class TasksSession:
 
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
         """Reads the elements that the targets of `program_html` select, on the page in front or on a page opened for this purpose."""
-        targets = self._item.eval["program_html"] if "program_html" in self._item.eval["eval_types"] else ()
-        contents, own = [], None
-        for target in targets:
-            shown = front
-            if target["url"] != "last":
-                shown = own = own or await self._context.new_page()
-                response = await own.goto(to_address(target["url"], self.addresses), wait_until="load")
-                if response and response.status >= 500:
-                    raise SiteError(f"{target['url']} answered HTTP {response.status}")
-                await asyncio.sleep(self._options.settle_seconds)
-            if shown is None:
-                raise BrowserError("the last page is gone")
-            contents.append(evaluators.select_text(await shown.content(), target["locator"]))
-        return Evidence(answer=answer, page=page, contents=tuple(contents))
+
+        async def to_url(url: str) -> str:
+            return to_address(url, self.addresses)
+
+        async def select(shown: BrowserPage, locator: str) -> str:
+            return evaluators.select_text(await shown.content(), locator)
+
+        targets, settle_seconds = evaluations.targets(self._item.eval), self._options.settle_seconds
+        contents = await read_targets(targets, self._context, front, settle_seconds, to_url, select)
+        return Evidence(answer=answer, page=page, contents=contents)
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -381,7 +360,7 @@ class TasksSession:
 def _only_not_possible(evaluation: Mapping[str, Any]) -> bool:
     """Whether the only fuzzy match is of N/A, which a rule can decide."""
     fuzzy = evaluation.get("reference_answers", {}).get("fuzzy_match") if "string_match" in evaluation["eval_types"] else None
-    others = any("fuzzy_match" in target["required_contents"] for target in evaluation.get("program_html") or ())
+    others = any("fuzzy_match" in target["required_contents"] for target in evaluations.targets(evaluation))
     parts = [fuzzy] if isinstance(fuzzy, str) else fuzzy
     return not others and parts is not None and [part.strip().casefold() for part in parts] == [evaluators.NOT_POSSIBLE]
 

@@ -29,6 +29,10 @@ def main(settings: WebArenaReportConfig) -> int:
     for trajectory in ShardReader(Path(settings.folder) / "labelled"):
         if trajectory.task.suite != SUITE:
             raise UserError(f"{settings.folder}: holds episodes of the suite {trajectory.task.suite!r}, not of {SUITE}")
+        if trajectory.task.split != "test":
+            raise UserError(
+                f"{settings.folder}: holds {trajectory.task.id}, which is none of the benchmark's tasks; evaluate the split test"
+            )
         if trajectory.attempt == 0 and trajectory.outcome is not None:
             if trajectory.task.id in successes:
                 raise UserError(f"{settings.folder}: two first attempts at {trajectory.task.id}; an evaluation has one policy")

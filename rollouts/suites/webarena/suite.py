@@ -1,4 +1,4 @@
-"""WebArena-Lite as a suite: the user's sites, the sessions of its episodes, and its evaluation."""
+"""WebArena-Lite as a suite, with a file of instructions to train on: the user's sites, the sessions of its episodes, and its evaluation."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -14,28 +13,35 @@ from playwright.async_api import BrowserContext, Error
 from playwright.async_api import Page as BrowserPage
 
 from mira_jax import config
-from mira_jax.config import NonNegative, Positive
-from mira_jax.errors import ConfigError, UserError, first_line, raise_all
+from mira_jax.config import Fraction, NonNegative, Positive
+from mira_jax.errors import ConfigError, UserError, raise_all
 from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
-from rollouts.errors import BrowserError, InfraError, SiteError
+from mira_jax.trajectories.tasks import SPLITS
+from rollouts.errors import SiteError
 from rollouts.llm.endpoint import EndpointConfig
-from rollouts.llm.probe import ask_chat
-from rollouts.suites import evaluators, external
-from rollouts.suites.base import NewContext, choose, to_address
-from rollouts.suites.judge import KEY as JUDGE
-from rollouts.suites.judge import ModelJudge, NoVerdict
-from rollouts.suites.login import LoginForm, Logins
+from rollouts.suites import evaluations, evaluators, external
+from rollouts.suites.base import NewContext, choose, refuse_changed, to_address
+from rollouts.suites.evidence import read_targets
+from rollouts.suites.judge import ModelJudge, NoVerdict, judge_needs
+from rollouts.suites.login import Logins
+from rollouts.suites.tasks.checks import milestones_done, subgoals
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
-from rollouts.suites.webarena.tasks import SEVERAL, SITES, SUITE, is_written, login_sites, placeholder, read_tasks, to_task, written_item
+from rollouts.suites.webarena.tasks import (
+    FORMS,
+    SEVERAL,
+    SITES,
+    SUITE,
+    is_written,
+    login_sites,
+    placeholder,
+    read_tasks,
+    to_task,
+    written_item,
+)
+from rollouts.suites.webarena.training import KEY, PREFIX, TrainingTask, TrainingTasks, read_training
 from rollouts.web.playwright_errors import is_crashed
 
-FORMS = {
-    "shopping": LoginForm("/customer/account/login/", "login[username]", "login[password]", "/wishlist/"),
-    "shopping_admin": LoginForm("", "login[username]", "login[password]", "/dashboard"),
-    "reddit": LoginForm("/login", "_username", "_password", "/user/{user}/account"),
-    "gitlab": LoginForm("/users/sign_in", "user[login]", "user[password]", "/-/profile"),
-}
 SHOP_API = "shopping_site_admin"
 log = logging.getLogger(__name__)
 _LOCATOR_SECONDS = 10.0
@@ -59,6 +65,10 @@ class WebArenaOptions:
     """Seconds that a page opened by the evaluator is given to render."""
     judge: EndpointConfig | None = None
     """Chat model that judges fuzzy matches."""
+    training: str = ""
+    """File of instructions for the splits train and validation (docs/webarena.md), or a folder of such files."""
+    validation_share: Fraction = 0.1
+    """Share of the instructions in the split validation. A hash of the task's id decides."""
 
     def __post_init__(self) -> None:
         for key, known in (("sites", SITES), ("accounts", (*FORMS, SHOP_API)), ("reset", SITES)):
@@ -97,20 +107,33 @@ class WebArenaLiteSuite:
     def hosts(self) -> frozenset[str]:
         return frozenset([*map(external.host_of, self.sites.values()), *self.options.hosts])
 
+    @functools.cached_property
+    def _training(self) -> TrainingTasks:
+        """Raises UserError."""
+        if not self.options.training:
+            raise ConfigError(KEY, "the benchmark has only the split test; name a file of instructions to train on (docs/webarena.md)")
+        tests = [item["intent"] for item in self._items.values()]
+        return read_training(self.options.training, self.options.validation_share, tests)
+
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
-        """Returns tasks in the benchmark's order. The templates are the sites, and `several_sites`.
+        """Returns tasks in the order of the benchmark, or of the file of instructions. The templates are the sites, and `several_sites`.
 
         Raises:
-            UserError: a split other than test, too many tasks, an unknown template, or tasks whose site, account or judge is missing.
+            UserError: an unknown split or template, too many tasks, or tasks whose site, account or judge is missing.
         """
-        if split != "test":
-            raise UserError(f"split: {split!r}: webarena_lite has only the split test: its tasks are for evaluation")
-        chosen = choose([self.task(name) for name in self._items], (*SITES, SEVERAL), templates, count, seed)
+        if split not in SPLITS:
+            raise UserError(f"split: {split!r} is none of {', '.join(SPLITS)}")
+        names = self._items if split == "test" else self._training.tasks
+        pool = [task for name in names if (task := self.task(name)).split == split]
+        chosen = choose(pool, (*SITES, SEVERAL), templates, count, seed)
         self._check(chosen)
         return chosen
 
     def task(self, task_id: str) -> Task:
-        return to_task(task_id, self._item(task_id))
+        return self._training_task(task_id).task if task_id.startswith(PREFIX) else to_task(task_id, self._item(task_id))
+
+    def has_rules(self, task: Task) -> bool:
+        return bool(self._item_of(task)["eval"]["eval_types"])
 
     async def reset(self) -> None:
         """Resets the sites and waits until all of them answer.
@@ -119,42 +142,29 @@ class WebArenaLiteSuite:
             UserError: a reset fails, or a site does not answer.
         """
         limit = asyncio.get_running_loop().time() + self.options.reset_seconds
-        await asyncio.gather(*[external.reset(site, command, limit) for site, command in self.options.reset.items()])
-        patient = bool(self.options.reset)
-        await asyncio.gather(*[external.wait_for(site, url, limit if patient else 0.0) for site, url in self.sites.items()])
+        await external.reset_all(self.options.reset, limit)
+        await external.wait_for_all(self.sites, limit if self.options.reset else 0.0)
 
     def needs(self, found: Needs, new_context: NewContext | None) -> None:
-        judge = self.options.judge
-        if judge:
-            found.variable(f"{JUDGE}.api_key_env", judge.api_key_env)
-            found.ask(JUDGE, lambda _: ask_chat(judge, JUDGE), judge)
+        if self.options.training:
+            with found.attempt("suite"):
+                found.ok(KEY, self._training.describe())
+        judge_needs(found, self.options.judge)
         if not new_context:
             return
-        for site, command in self.options.reset.items():
-            if not shutil.which(command[0]):
-                found.missing(f"suite.options.reset.{site}", f"{command[0]}: no such program; install it, or give its path")
-        for site, url in self.sites.items():
-            found.ask(f"suite.options.sites.{site}", functools.partial(external.ask_site, site, url), url)
-        for name, account in self.options.accounts.items():
-            unset = external.unset(name, account)
-            for error in unset:
-                found.failed(error)
-            if not unset and ("shopping" if name == SHOP_API else name) in self.sites:
-                found.ask(f"suite.options.accounts.{name}", functools.partial(self._ask_account, name, account, new_context), account)
+        external.program_needs(found, "reset", self.options.reset)
+        external.site_needs(found, self.sites)
 
-    async def _ask_account(
-        self, name: str, account: external.AccountConfig, new_context: NewContext, stack: contextlib.AsyncExitStack
-    ) -> str:
-        """Logs in to a site, or to the shop's web API. Raises UserError."""
-        pair = external.read_account(name, account)
-        try:
+        async def sign_in(name: str, account: external.AccountConfig, stack: contextlib.AsyncExitStack) -> None:
+            pair = external.read_account(name, account)
             if name == SHOP_API:
                 await Helpers(self.sites, pair).log_in()
             else:
                 await Logins(self.sites, {name: pair}, FORMS).sign_in(name, await new_context(stack, self.hosts))
-        except (InfraError, Error) as error:
-            raise ConfigError(f"suite.options.accounts.{name}", f"no login: {first_line(error)}") from None
-        return f"logged in, with the account in {account.user}"
+
+        for name, account in self.options.accounts.items():
+            has_site = ("shopping" if name == SHOP_API else name) in self.sites
+            external.account_needs(found, name, account, functools.partial(sign_in, name, account) if has_site else None)
 
     async def start(self) -> None:
         accounts = {site: external.read_account(site, self.options.accounts[site]) for site in FORMS if site in self._signable()}
@@ -176,10 +186,10 @@ class WebArenaLiteSuite:
         return WebArenaSession(task, item["eval"], context, self.addresses, hosts, self._helpers, self.options.settle_seconds)
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
-        """Returns None if the judge model gave no verdict, and for written tasks, which no rule evaluates."""
-        if is_written(trajectory.task):
-            return None
+        """Returns None if the judge model gave no verdict, and for tasks without rules (`has_rules`)."""
         item = self._item_of(trajectory.task)
+        if not item["eval"]["eval_types"]:
+            return None
         try:
             return evaluators.evaluate(item["eval"], trajectory.evidence, item["intent"], self._judge)
         except NoVerdict as failure:
@@ -188,14 +198,26 @@ class WebArenaLiteSuite:
             return None
 
     def milestones(self, trajectory: Trajectory) -> tuple[tuple[Subgoal, ...], list[tuple[bool, ...]]]:
-        """No subgoals: WebArena-Lite defines none."""
-        return (), [() for _ in trajectory.steps]
+        """Only instructions have milestones. WebArena-Lite defines none."""
+        if not trajectory.task.id.startswith(PREFIX):
+            return (), [() for _ in trajectory.steps]
+        milestones = self._training_task(trajectory.task.id).milestones
+        return subgoals(milestones), milestones_done(trajectory, milestones)
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> NoReturn:
         raise UserError("policy.kind: webarena_lite has no expert; choose endpoint, random or idle")
 
-    def _item_of(self, task: Task) -> dict[str, Any]:
-        return written_item(task, [site for site in task.sites if site in self._signable()]) if is_written(task) else self._item(task.id)
+    def _item_of(self, task: Task) -> Mapping[str, Any]:
+        """The task in WebArena's JSON form. Raises UserError if there is none, or if it has changed since its episode was collected."""
+        if is_written(task):
+            return written_item(task, [site for site in task.sites if site in self._signable()])
+        refuse_changed(self.task(task.id), task)
+        return self._training_task(task.id).item if task.id.startswith(PREFIX) else self._item(task.id)
+
+    def _training_task(self, task_id: str) -> TrainingTask:
+        if task_id not in self._training.tasks:
+            raise UserError(f"{task_id}: no such task in {self.options.training}")
+        return self._training.tasks[task_id]
 
     def _item(self, task_id: str) -> dict[str, Any]:
         if task_id not in self._items:
@@ -209,10 +231,10 @@ class WebArenaLiteSuite:
         """Raises UserError if the configuration lacks something that the tasks need."""
         missing: dict[str, list[str]] = {}
         for task in tasks:
-            item = self._item(task.id)
+            item = self._item_of(task)
             needed = {f"sites.{site}" for site in {*task.sites, *login_sites(item)} - self.sites.keys()}
             needed |= {f"accounts.{site}" for site in login_sites(item) if site not in self.options.accounts}
-            if any(needs_shop_api(text) for target in _targets(item["eval"]) for text in (target["url"], target["locator"])):
+            if any(needs_shop_api(text) for target in evaluations.targets(item["eval"]) for text in (target["url"], target["locator"])):
                 needed |= {f"accounts.{SHOP_API}"} - {f"accounts.{name}" for name in self.options.accounts}
             if self._judge is None and evaluators.needs_judge(item["eval"]):
                 needed.add("judge")
@@ -248,23 +270,16 @@ class WebArenaSession:
     async def evidence(self, page: Page | None, answer: str | None, front: BrowserPage | None = None) -> Evidence:
         """Reads the elements that the targets of `program_html` select, on the page in front or on a page opened for this purpose."""
         last_url = to_address(page.url, self.addresses) if page else ""
-        contents, own, at = [], None, ""
-        for target in _targets(self._evaluation):
-            url, shown = target["url"], front
-            if is_call(url):
-                url = await self._helpers.call(url, front, last_url)
-            if url != "last":
-                shown = own = own or await self._context.new_page()
-                if url != at:
-                    response = await own.goto(to_address(url, self.addresses), wait_until="load")
-                    if response and response.status >= 500:
-                        raise SiteError(f"{url} answered HTTP {response.status}")
-                    await asyncio.sleep(self._settle_seconds)
-                    at = url
-            if shown is None:
-                raise BrowserError("the last page is gone")
-            contents.append(self._to_placeholders(await self._select(shown, target["locator"].strip(), last_url)))
-        return Evidence(answer=answer, page=page, contents=tuple(contents))
+
+        async def to_url(url: str) -> str:
+            return to_address(await self._helpers.call(url, front, last_url) if is_call(url) else url, self.addresses)
+
+        async def select(shown: BrowserPage, locator: str) -> str:
+            return self._to_placeholders(await self._select(shown, locator.strip(), last_url))
+
+        targets = evaluations.targets(self._evaluation)
+        contents = await read_targets(targets, self._context, front, self._settle_seconds, to_url, select)
+        return Evidence(answer=answer, page=page, contents=contents)
 
     async def close(self) -> None:
         return None
@@ -291,7 +306,3 @@ class WebArenaSession:
         for name, address in sorted(self.addresses.items(), key=lambda pair: -len(pair[1])):
             text = re.sub(re.escape(address) + r"(?![\w:-]|\.\w)", name, text)
         return text
-
-
-def _targets(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return evaluation["program_html"] if "program_html" in evaluation["eval_types"] else ()

@@ -1,5 +1,6 @@
 """Reads WebArena-Lite's tasks from the published package without importing it, since the import downloads files."""
 
+import functools
 import importlib.metadata
 import json
 import re
@@ -11,12 +12,23 @@ from typing import Any
 from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.tasks import WRITTEN
+from rollouts.suites import task_files
+from rollouts.suites.evaluations import CONTAINED, check_evaluation
+from rollouts.suites.evidence import LAST
+from rollouts.suites.login import LoginForm
 from rollouts.suites.webarena.helpers import is_call
 
 SUITE = "webarena_lite"
 PACKAGE = "browsergym-webarenalite"
 MEMBER = "browsergym/webarenalite/test_webarena_lite.raw.json"
 SITES = ("shopping", "shopping_admin", "reddit", "gitlab", "map", "wikipedia")
+FORMS = {
+    "shopping": LoginForm("/customer/account/login/", "login[username]", "login[password]", "/wishlist/"),
+    "shopping_admin": LoginForm("", "login[username]", "login[password]", "/dashboard"),
+    "reddit": LoginForm("/login", "_username", "_password", "/user/{user}/account"),
+    "gitlab": LoginForm("/users/sign_in", "user[login]", "user[password]", "/-/profile"),
+}
+"""The login forms, of the sites that have accounts."""
 SEVERAL = "several_sites"
 HORIZON = 30
 """Maximum steps of an episode in WebArena."""
@@ -48,18 +60,18 @@ def read_tasks(path: str = "") -> dict[str, dict[str, Any]]:
     return {f"{SUITE}.{item['task_id']}": item for item in listed}
 
 
-def to_task(task_id: str, item: Mapping[str, Any]) -> Task:
+def to_task(task_id: str, item: Mapping[str, Any], split: str = "test", horizon: int = HORIZON) -> Task:
     """Converts a task to its record. Its template, by which rates are grouped, is the site, or `several_sites` for more than one."""
     return Task(
         id=task_id,
         suite=SUITE,
         sites=tuple(item["sites"]),
         template=item["sites"][0] if len(item["sites"]) == 1 else SEVERAL,
-        split="test",
+        split=split,
         seed=0,
         intent=item["intent"],
         start_url=item["start_url"],
-        horizon=HORIZON,
+        horizon=horizon,
     )
 
 
@@ -77,11 +89,17 @@ def written_item(task: Task, logins: Sequence[str]) -> dict[str, Any]:
     return {
         "task_id": task.id,
         "sites": list(task.sites),
-        "storage_state": f"./.auth/{'.'.join(logins)}_state.json" if logins else None,
+        "storage_state": storage_state(logins),
         "start_url": task.start_url,
         "intent": task.intent,
         "eval": {"eval_types": []},
     }
+
+
+def storage_state(sites: Sequence[str]) -> str | None:
+    """The name of the file by which WebArena's tasks say to which sites to log in: those of `sites` that have accounts."""
+    logins = [site for site in sites if site in FORMS]
+    return f"./.auth/{'.'.join(logins)}_state.json" if logins else None
 
 
 def login_sites(item: Mapping[str, Any]) -> list[str]:
@@ -112,22 +130,31 @@ def _check(item: Mapping[str, Any]) -> None:
     missing = [key for key in _KEYS if key not in item]
     if missing:
         raise ValueError(f"a task without {', '.join(missing)}")
-    name, evaluation = f"task {item['task_id']}", item["eval"]
+    name = f"task {item['task_id']}"
     for site in [*item["sites"], *login_sites(item)]:
         if site not in SITES:
             raise ValueError(f"{name}: site {site!r} is none of {', '.join(SITES)}")
-    if not item["sites"] or not set(evaluation["eval_types"]) <= {"string_match", "url_match", "program_html"}:
-        raise ValueError(f"{name}: no sites, or eval_types other than string_match, url_match, program_html")
-    if (evaluation.get("url_note") or "GOLD in PRED") != "GOLD in PRED":
-        raise ValueError(f"{name}: url_note {evaluation['url_note']!r} is not 'GOLD in PRED'")
-    references = [evaluation["reference_answers"]] if "string_match" in evaluation["eval_types"] else []
-    for target in evaluation["program_html"] if "program_html" in evaluation["eval_types"] else ():
-        references.append(target["required_contents"])
-        url, locator = target["url"], target["locator"].strip()
-        if url.startswith("func:") and not is_call(url):
-            raise ValueError(f"{name}: unknown helper {url!r}")
-        if locator and not re.match(r"document\.|\[\.\.\.document\.", locator) and not is_call(locator):
-            raise ValueError(f"{name}: unknown locator {locator!r}")
-    for reference in references:
-        if not reference or not set(reference) <= {"exact_match", "must_include", "fuzzy_match"}:
-            raise ValueError(f"{name}: references {sorted(reference or ())} are not exact_match, must_include or fuzzy_match")
+    if not item["sites"]:
+        raise ValueError(f"{name}: no sites")
+    try:
+        check_evaluation(
+            item["eval"], functools.partial(check_target, addresses=dict.fromkeys(map(placeholder, SITES), "")), notes=(CONTAINED,)
+        )
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def check_target(url: str, locator: str, addresses: Mapping[str, str]) -> None:
+    """Refuses a target of program_html that can't be read here. Raises ValueError.
+
+    Args:
+        addresses: as in `task_files.check_url`.
+    """
+    locator = locator.strip()
+    if url.startswith("func:"):
+        if not is_call(url):
+            raise ValueError(f"unknown helper {url!r}")
+    elif url != LAST:
+        task_files.check_url("eval: the url of a target", url, addresses)
+    if locator and not re.match(r"document\.|\[\.\.\.document\.", locator) and not is_call(locator):
+        raise ValueError(f"unknown locator {locator!r}")
