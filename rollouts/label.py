@@ -2,7 +2,8 @@
 
 mira label --folder runs/demo/demonstrations --out runs/demo/demonstrations-labelled
 
-With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md). Milestones are always decided by rule.
+With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md). With `milestones.kind=subgoals`, the subgoals of a
+file that `mira subgoals` has written are checked, by rules or by a chat model (docs/subgoals.md).
 """
 
 import dataclasses
@@ -16,7 +17,9 @@ from mira_jax.trajectories.shards import ShardReader
 from rollouts.engine.needs import suite_needs
 from rollouts.engine.worker import SuiteConfig
 from rollouts.labels.judge import JudgeConfig, judge_needs, make_judge
+from rollouts.labels.milestones import MilestonesConfig, milestone_needs, open_milestones, without_milestones
 from rollouts.labels.outcome import label_folder
+from rollouts.labels.subgoals import files
 from rollouts.suites import make_suite
 
 
@@ -30,6 +33,8 @@ class LabelConfig:
     """The suite that the episodes were collected with."""
     judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
     """What decides the outcomes."""
+    milestones: MilestonesConfig = dataclasses.field(default_factory=MilestonesConfig)
+    """What decides the milestones."""
     overwrite: bool = False
     """Replaces the contents of `out`."""
 
@@ -37,13 +42,21 @@ class LabelConfig:
 def main(config: LabelConfig) -> int:
     suite = make_suite(config.suite.name, **config.suite.options)
     settings = to_tree(config.suite) | ({"judge": to_tree(config.judge)} if config.judge.kind != "rule" else {})
+    chosen = config.milestones.settings()
+    settings |= {"milestones": chosen} if chosen else {}
     judge = make_judge(config.judge, suite)
-    if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge):
-        print(f"{config.out}: labelled already")
-        return 0
+    with open_milestones(config.milestones, suite, f"{config.out}.answers") as milestones:
+        if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge, milestones):
+            print(f"{config.out}: labelled already")
+            return 0
     labelled = ShardReader(config.out)
     judged = [trajectory.success for trajectory in labelled if trajectory.outcome is not None]
     print(f"{config.out}: {len(labelled)} episodes labelled, {sum(judged)} of {len(judged)} judged a success")
+    if chosen:
+        missing, undecided = without_milestones(labelled, files.read(config.milestones.file).subgoals)
+        print(f"without milestones: {missing} whose task has no subgoals, {undecided} that the checker could not decide")
+    if milestones.usage:
+        print(milestones.usage)
     return 0
 
 
@@ -52,6 +65,7 @@ def needs(config: LabelConfig, found: Needs) -> None:
     found.output("out", config.out)
     suite_needs(config.suite, found)
     judge_needs(config.judge, found)
+    milestone_needs(config.milestones, found)
 
 
 REQUIRED = {

@@ -1,4 +1,4 @@
-"""Labels recorded episodes: the outcome, by a judge, and the milestones after every step, by rule. It needs no site."""
+"""Labels recorded episodes: the outcome, by a judge, and the milestones after every step, by labellers. It needs no site."""
 
 import contextlib
 import shutil
@@ -11,11 +11,12 @@ import yaml
 
 from mira_jax import config
 from mira_jax.errors import UserError
-from mira_jax.files import PART, publish, sole_writer, write_atomically
+from mira_jax.files import PART, publish, sole_writer, to_json, write_atomically
 from mira_jax.progress import track
-from mira_jax.trajectories.records import Outcome, Status, Trajectory
+from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
 from rollouts.labels.judge import OutcomeJudge, Rules
+from rollouts.labels.milestones import Milestones, by_suite, chain, cleared
 from rollouts.suites import Suite
 
 PER_SHARD = 1024
@@ -23,23 +24,16 @@ AT_ONCE = 64
 """Number of episodes that are given to the judge at once."""
 SETTINGS = "label.yaml"
 """File with the settings with which a folder was labelled."""
+USAGE = "usage.json"
+"""File with what the requests to the model that decided the milestones used."""
 
 
 def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
     """Returns the trajectory with its outcome, subgoals and milestones, by the rules of the suite. An episode lost to an infrastructure
-    error gets none of them."""
+    error gets none of them. Must not be called from a running event loop."""
     (outcome,) = Rules(suite).outcomes([trajectory])
-    return _with_labels(trajectory, suite, outcome)
-
-
-def _with_labels(trajectory: Trajectory, suite: Suite, outcome: Outcome | None) -> Trajectory:
-    if trajectory.status is Status.INFRA_ERROR:
-        return msgspec.structs.replace(trajectory, outcome=None)
-    subgoals, reached = suite.milestones(trajectory)
-    if len(reached) != len(trajectory.steps) or any(len(row) != len(subgoals) for row in reached):
-        raise ValueError(f"{trajectory.task.id}: the suite's milestones do not match the episode's steps and subgoals")
-    steps = tuple(msgspec.structs.replace(step, milestones=row) for step, row in zip(trajectory.steps, reached, strict=True))
-    return msgspec.structs.replace(trajectory, subgoals=subgoals, steps=steps, outcome=outcome)
+    with contextlib.closing(Milestones(chain(cleared, by_suite(suite)))) as milestones:
+        return msgspec.structs.replace(milestones.label([trajectory])[0], outcome=outcome)
 
 
 def label_folder(
@@ -49,12 +43,15 @@ def label_folder(
     overwrite: bool = False,
     settings: Mapping[str, Any] | None = None,
     judge: OutcomeJudge | None = None,
+    milestones: Milestones | None = None,
 ) -> bool:
     """Labels all packed episodes of `folder` into shards in `out`. The output appears atomically.
 
     Args:
-        settings: name and options of `suite`, and those of `judge`, written with the labels. Default: the name of the suite.
+        settings: name and options of `suite`, and those of `judge` and `milestones`, written with the labels. Default: the name of the
+            suite.
         judge: what decides the outcomes. Default: the rules of the suite.
+        milestones: what decides the milestones. Default: the rules of the suite.
 
     Returns:
         False if `out` already contains the labels of exactly these episodes with these settings. It is then left unchanged.
@@ -80,11 +77,15 @@ def label_folder(
     with sole_writer(temporary, f"labels of {out}"):
         _empty(temporary)
         try:
-            with contextlib.closing(_labelled(reader, suite, judge or Rules(suite))) as labelled:
+            with contextlib.ExitStack() as stack:
+                milestones = milestones or stack.enter_context(contextlib.closing(Milestones(chain(cleared, by_suite(suite)))))
+                labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge or Rules(suite), milestones)))
                 for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
                     count = min(PER_SHARD, len(reader) - start)
                     write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
             write_atomically(temporary / SETTINGS, yaml.safe_dump(dict(settings)).encode())
+            if milestones.usage:
+                write_atomically(temporary / USAGE, to_json(milestones.usage.figures()).encode())
             if out.exists():
                 shutil.rmtree(out)
             publish(temporary, out)
@@ -96,7 +97,7 @@ def label_folder(
 def _other_file(out: Path) -> str:
     """Returns the first entry of `out` that is no part of a labelled folder and that replacing it would destroy. "" if there is none."""
     shards = {path.stem for path in out.glob("*" + RECORDS)}
-    known = {SETTINGS, *(stem + end for stem in shards for end in (RECORDS, ".json"))}
+    known = {SETTINGS, USAGE, *(stem + end for stem in shards for end in (RECORDS, ".json"))}
     return next((entry.name for entry in sorted(out.iterdir()) if entry.name not in known), "")
 
 
@@ -106,18 +107,19 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def _labelled(reader: ShardReader, suite: Suite, judge: OutcomeJudge) -> Generator[Trajectory, None, None]:
-    for trajectory, outcome in track(_judged(reader, suite, judge), "labels", "episodes", len(reader)):
-        yield _with_labels(trajectory, suite, outcome)
+def _labelled(reader: ShardReader, suite: Suite, judge: OutcomeJudge, milestones: Milestones) -> Generator[Trajectory, None, None]:
+    yield from track(_batches(reader, suite, judge, milestones), "labels", "episodes", len(reader))
 
 
-def _judged(reader: ShardReader, suite: Suite, judge: OutcomeJudge) -> Iterator[tuple[Trajectory, Outcome | None]]:
+def _batches(reader: ShardReader, suite: Suite, judge: OutcomeJudge, milestones: Milestones) -> Iterator[Trajectory]:
     for start in range(0, len(reader), AT_ONCE):
         trajectories = [reader[index] for index in range(start, min(start + AT_ONCE, len(reader)))]
         for task in (trajectory.task for trajectory in trajectories):
             if task.suite != suite.name:
                 raise UserError(f"{task.id}: an episode of the suite {task.suite!r}, not of {suite.name!r}; set suite.name")
-        yield from zip(trajectories, judge.outcomes(trajectories), strict=True)
+        outcomes = judge.outcomes(trajectories)
+        for trajectory, outcome in zip(milestones.label(trajectories), outcomes, strict=True):
+            yield msgspec.structs.replace(trajectory, outcome=outcome)
 
 
 def is_labelled(folder: Path, out: Path, settings: Mapping[str, Any]) -> bool:
@@ -138,5 +140,5 @@ def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> 
     if not path.exists():
         return "does not record the settings of its labels (it was written by an older version)"
     if not config.same(yaml.safe_load(path.read_text(encoding="utf-8")), dict(settings)):
-        return "was labelled with other settings of the suite or the judge"
+        return "was labelled with other settings of the suite, the judge or the milestones"
     return ""

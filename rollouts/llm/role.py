@@ -46,6 +46,10 @@ class RoleConfig:
         if "temperature" in self.endpoint.body and self.temperature:
             raise ConfigError("temperature", "requests leave it out or set it in $.endpoint.body; leave it out here")
 
+    def with_cache(self, default: str) -> "RoleConfig":
+        """The config with this cache unless it names one."""
+        return self if self.cache else dataclasses.replace(self, cache=default)
+
 
 class NoAnswer(InfraError):
     """The model gave no answer of the required form. This says nothing about the policy."""

@@ -38,6 +38,11 @@ class Usage:
         self.prompt_tokens += prompt_tokens
         self.response_tokens += response_tokens
 
+    def figures(self) -> dict[str, float]:
+        """For files."""
+        prices = ("prompt_price", "response_price")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in prices} | {"cost": self.cost}
+
     def refuse_beyond(self, limit: float, key: str) -> None:
         """Raises SpendingLimit if `limit` USD are spent; 0 is no limit. `key`: path of the endpoint in the run's config."""
         if limit and self.cost >= limit:

@@ -155,6 +155,15 @@ class InProcess(Protocol):
         ...
 
 
+@runtime_checkable
+class Referenced(Protocol):
+    """Optional for a suite whose tasks have reference answers, which nothing that is written about a task may reveal."""
+
+    def references(self, task: Task) -> list[str]:
+        """The texts of the task's reference answer. Empty without one."""
+        ...
+
+
 def take_turns(known: Sequence[str], names: Sequence[str] | None, split: str, count: int, seed: int) -> list[tuple[str, int]]:
     """Draws `count` pairs of a template and an instance number, cycling through the templates.
 

@@ -72,6 +72,14 @@ def needs_judge(evaluation: Mapping[str, Any]) -> bool:
     return any("fuzzy_match" in reference for reference in references)
 
 
+def references(evaluation: Mapping[str, Any]) -> list[str]:
+    """The texts of the reference answer. Empty if the task asks for none."""
+    if "string_match" not in evaluation["eval_types"]:
+        return []
+    values = evaluation["reference_answers"].values()
+    return [str(text) for value in values for text in (value if isinstance(value, list) else [value])]
+
+
 def string_match(
     references: Mapping[str, Any], answer: str | None, intent: str = "", note: str = "", judge: Judge | None = None
 ) -> list[str]:

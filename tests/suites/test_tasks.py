@@ -14,7 +14,7 @@ from mira_jax.config import build
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.needs import Needs
 from mira_jax.trajectories import summary
-from mira_jax.trajectories.records import Evidence, Page, Policy, Status, Step, Trajectory
+from mira_jax.trajectories.records import Action, Evidence, Page, Policy, Status, Step, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from rollouts import evaluate
 from rollouts.engine.pool import RolloutConfig, collect
@@ -22,7 +22,7 @@ from rollouts.errors import SiteError
 from rollouts.suites import make_suite, task_files
 from rollouts.suites.server import LocalServer
 from rollouts.suites.tasks.checks import holds, milestones_done, unmet
-from rollouts.suites.tasks.items import Check, Milestone, read_items
+from rollouts.suites.tasks.items import Check, read_items
 from rollouts.suites.tasks.served import ServedSite
 from rollouts.web.browser import BrowserConfig, BrowserPool
 from tests.suites.driving import play
@@ -220,18 +220,31 @@ def test_paths_into_the_state():
     [
         ({"url": "__SHOP__/cart"}, True),
         ({"url": "__SHOP__/checkout"}, False),
+        ({"path": "__SHOP__/cart"}, True),
+        ({"path": "__SHOP__/*t"}, True),
+        ({"path": "__SHOP__/car"}, False),
+        ({"path": "*"}, False),  # one part
         ({"text": "TOTAL 12"}, True),
         ({"text": "pay now"}, True),
         ({"element": "Pay now"}, True),
         ({"element": "total"}, False),  # text, not an element
         ({"state": {"shop.paid": True}}, True),
         ({"text": "total", "state": {"shop.paid": False}}, False),
+        ({"action": "type", "target": "Quantity", "argument": "two "}, True),
+        ({"action": "Click"}, False),
+        ({"target": "buy"}, False),  # the next element
+        ({"argument": "tw"}, False),
+        ({"argument": "two", "text": "basket"}, False),
     ],
 )
 def test_a_check_holds_if_all_its_conditions_do(check, expected):
     page = Page(url="__SHOP__/cart?x=1", observation='<button id="4">pay now</button>\ntotal 12.50')
-    assert holds(Check(**check), page, STATE) is expected
-    assert holds(Check(**check), None, None) is False
+    before = Page(url="__SHOP__/lamp", observation='<h1>lamp</h1>\n<input id="3" placeholder="quantity"> <button id="30">buy</button>')
+    action = Action(name="Type", argument="two", element="3")
+    assert holds(Check(**check), Step(index=0, page=before, response="", action=action, state=STATE), page) is expected
+    failed = Step(index=0, page=before, response="", action=action, error="the field is disabled")
+    assert holds(Check(**check), failed, None) is False
+    assert holds(Check(**check), Step(index=0, page=before, response="no call"), None) is False
 
 
 def test_a_milestone_is_of_the_page_after_the_step_and_stays(tmp_path):
@@ -241,8 +254,9 @@ def test_a_milestone_is_of_the_page_after_the_step_and_stays(tmp_path):
     trajectory = Trajectory(
         id=uuid.uuid4().hex, task=item.task(), policy=Policy(name="p"), steps=steps, status=Status.HORIZON, evidence=Evidence(page=pages[3])
     )
-    milestones = [Milestone(text=name, done=Check(text=name)) for name in ("cart", "paid", "start")]
-    assert milestones_done(trajectory, milestones) == [(True, False, False), (True, False, False), (True, True, False)]
+    checks = [[Check(text=name)] for name in ("cart", "paid", "start")]
+    assert milestones_done(trajectory, checks) == [(True, False, False), (True, False, False), (True, True, False)]
+    assert milestones_done(trajectory, [[Check(text="none"), Check(text="paid")], []]) == [(False, False), (False, False), (True, False)]
 
 
 @pytest.fixture

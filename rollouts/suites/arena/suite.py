@@ -129,6 +129,10 @@ class ArenaSuite:
         wanted = instance(trajectory.task.id).draft.milestones
         return tuple(milestone.subgoal for milestone in wanted), milestones.reached(wanted, trajectory)
 
+    def references(self, task: Task) -> list[str]:
+        """See `rollouts.suites.base.Referenced`."""
+        return evaluators.references(instance(task.id).draft.evaluation)
+
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> ArenaExpert:
         """`habits`: see `mira_arena.tasks.habits`."""
         return ArenaExpert(instance(task.id), draw_habits(habits or {}, task, seed, attempt))

@@ -29,16 +29,24 @@ KEY = "suite.options.tasks"
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a milestone is done: every condition that is given holds of the page, or of the sites' state, after a step."""
+    """When a milestone is done: every condition that is given holds of a step's action, or of the page or the sites' state after it."""
 
     url: str | None = None
     """The page's address contains this, by the rule of `url_match`."""
+    path: str | None = None
+    """The page's address without query is this. A * stands for any part between slashes, or a piece of one."""
     text: str | None = None
     """The page's text contains this, in any case."""
     element: str | None = None
     """A line of the page that shows an element contains this, in any case."""
     state: dict[str, Any] | None = None
     """Path in the sites' state to its value, for example {"shop.cart.0.name": "lamp"}."""
+    action: str | None = None
+    """The step's action has this name, for example Click or exit, and did not fail."""
+    target: str | None = None
+    """The element of the step's action, as the page before the step shows it, contains this, in any case."""
+    argument: str | None = None
+    """The argument of the step's action is this, in any case."""
 
 
 class Milestone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +153,6 @@ def check_milestones(milestones: Sequence[Milestone]) -> None:
         given = {key: value for key in done.__struct_fields__ if (value := getattr(done, key)) is not None}
         if not given or not all(given.values()):
             what = "an empty" if given else "no"
-            raise ValueError(f"the milestone {milestone.text!r} has {what} condition; give url, text, element or state")
+            raise ValueError(f"the milestone {milestone.text!r} has {what} condition; give at least one, such as url, text or state")
         if done.url is not None:
             check_reference_url(f"the milestone {milestone.text!r}: url", done.url)

@@ -243,6 +243,10 @@ class TasksSuite:
         milestones = self._item_of(trajectory).milestones
         return subgoals(milestones), milestones_done(trajectory, milestones)
 
+    def references(self, task: Task) -> list[str]:
+        """See `rollouts.suites.base.Referenced`."""
+        return evaluators.references(self._item(task.id).eval)
+
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> "Solution":
         """Plays the task's solution.
 

@@ -204,6 +204,10 @@ class WebArenaLiteSuite:
         milestones = self._training_task(trajectory.task.id).milestones
         return subgoals(milestones), milestones_done(trajectory, milestones)
 
+    def references(self, task: Task) -> list[str]:
+        """See `rollouts.suites.base.Referenced`."""
+        return evaluators.references(self._item_of(task)["eval"])
+
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> NoReturn:
         raise UserError("policy.kind: webarena_lite has no expert; choose endpoint, random or idle")
 

@@ -1,0 +1,109 @@
+"""Analyses of labelled episodes.
+
+    mira analyze subgoals --folder runs/x/labelled --truth runs/x/labelled-by-rule --out runs/x/subgoals-quality.json
+
+subgoals: whether the share of subgoals done predicts success, and how subgoals and their checker agree with the true milestones of the
+suite (docs/subgoals.md). With `page`, the figures are also written as an HTML page.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from mira_jax import commands
+from mira_jax.config import Level, Natural
+from mira_jax.errors import ConfigError
+from mira_jax.files import read_json, to_json, write_atomically
+from mira_jax.needs import Needs
+from mira_jax.trajectories.shards import ShardReader
+from rollouts.analysis import subgoals
+from rollouts.labels.outcome import USAGE
+from rollouts.labels.subgoals import files
+from rollouts.pages import subgoals as subgoals_page
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalyzeConfig:
+    analysis: str = ""
+    """What is analysed: subgoals."""
+    folder: str = ""
+    """Folder of labelled episodes."""
+    truth: str = ""
+    """Folder of the same episodes with their true labels. Empty: no comparison with the truth."""
+    subgoals: str = ""
+    """subgoals: the file of the subgoals, for what the requests of its generator used."""
+    level: Level = 0.95
+    """Confidence level of the intervals."""
+    resamples: Annotated[int, Meta(ge=100)] = 2000
+    """Number of bootstrap resamples."""
+    seed: Natural = 0
+    """Seed of the bootstrap."""
+    out: str = ""
+    """Optional JSON file for the figures."""
+    page: str = ""
+    """Optional HTML file."""
+
+    def __post_init__(self) -> None:
+        if self.analysis and self.analysis not in ANALYSES:
+            raise ConfigError("analysis", f"{self.analysis!r} is none of {', '.join(ANALYSES)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysed:
+    """The result of an analysis."""
+
+    text: str
+    tree: dict[str, Any]
+    """For the JSON file."""
+    page: str
+    """HTML."""
+
+
+def main(config: AnalyzeConfig) -> int:
+    found = ANALYSES[config.analysis](config)
+    if config.out:
+        write_atomically(config.out, to_json(found.tree, indent=1).encode())
+    if config.page:
+        write_atomically(config.page, found.page.encode())
+    print(found.text)
+    return 0
+
+
+def analyse_subgoals(config: AnalyzeConfig) -> Analysed:
+    labelled, without = subgoals.endings(ShardReader(config.folder))
+    truth = subgoals.endings(ShardReader(config.truth))[0] if config.truth else None
+    findings = subgoals.analyse(labelled, without, truth, config.level, config.resamples, config.seed)
+    usages: dict[str, dict[str, float]] = {}
+    if config.subgoals and (used := files.read(config.subgoals).usage):
+        usages["generator"] = used
+    if (path := Path(config.folder) / USAGE).exists():
+        usages["checker"] = read_json(path, "label these episodes again (`mira label`)")
+    tree = {"folder": config.folder, "truth": config.truth, **subgoals.to_tree(findings), "usage": usages}
+    return Analysed(subgoals.table(findings, usages), tree, subgoals_page.render(findings, config.folder))
+
+
+ANALYSES: dict[str, Callable[[AnalyzeConfig], Analysed]] = {"subgoals": analyse_subgoals}
+"""The analyses by name, the values of `AnalyzeConfig.analysis`."""
+
+
+def needs(config: AnalyzeConfig, found: Needs) -> None:
+    found.shards("folder", config.folder)
+    found.shards("truth", config.truth)
+    found.input("subgoals", config.subgoals)
+    found.output("out", config.out)
+    found.output("page", config.page)
+
+
+REQUIRED = {
+    "analysis": "name what to analyse, for example mira analyze subgoals",
+    "folder": "name a folder that mira label has written, for example --folder runs/labelled",
+}
+FLAGS = ("folder", "truth", "out", "page")
+COMMAND = commands.Command("analyze", main, AnalyzeConfig, __doc__, flags=FLAGS, positional=("analysis",), required=REQUIRED, needs=needs)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())
