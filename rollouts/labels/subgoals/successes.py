@@ -112,8 +112,9 @@ def _shown_name(step: Step) -> tuple[str, str]:
     if not handle.isdecimal():
         return 'id="{}"', handle
     tag, _, text = element_of(step).partition(">")
-    if text := text.partition("<")[0]:
-        return ">{}<", text
+    text = text.partition("<")[0]
+    if name := text.strip():
+        return ">{}<" if name == text else "{}", name
     attributes = re.findall(r'([\w-]+)="([^"]+)"', tag)
     return next((('="{}"', value) for name, value in attributes if name not in ("id", "type", "value")), ("", ""))
 

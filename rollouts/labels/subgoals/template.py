@@ -15,7 +15,7 @@ from rollouts.text import sanitize
 
 VALUE = re.compile(r'"([^"\n]{1,80})"|(?<![\w.])(\d+(?:[.,:-]\d+)*)(?![\w])')
 """A value in an instruction: in quotes, or a number."""
-_BOUNDARY = re.compile(r"(?<=[.?!;:])\s+|,\s+(?:and\s+|then\s+|or\s+)*|\s+(?:and|then)\s+")
+_BOUNDARY = re.compile(r"(?<=[.?!;:])\s+|,\s+(?:and\s+|then\s+|or\s+)*|\s+(?:and\s+then|and|then)\s+")
 _ASKS = re.compile(r"\banswer\b|\?", re.IGNORECASE)
 _ANSWER = "give the answer"
 
