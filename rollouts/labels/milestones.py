@@ -24,7 +24,7 @@ from rollouts.llm.probe import ask_chat
 from rollouts.llm.role import NoAnswer
 from rollouts.llm.usage import Usage
 from rollouts.suites import Suite
-from rollouts.suites.tasks.checks import milestones_done
+from rollouts.suites.tasks.checks import done_after_steps
 
 Labeller = Callable[[Trajectory], Awaitable[Trajectory]]
 KEY = "milestones.checker.model"
@@ -182,7 +182,7 @@ def by_rules(content: SubgoalFile) -> Labeller:
         goals = _goals(content, trajectory)
         if not goals:
             return trajectory
-        return _with_milestones(trajectory, _subgoals(goals), milestones_done(trajectory, [goal.done for goal in goals]))
+        return _with_milestones(trajectory, _subgoals(goals), done_after_steps(trajectory, [goal.done for goal in goals]))
 
     return labeller
 

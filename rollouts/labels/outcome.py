@@ -1,5 +1,6 @@
 """Labels recorded episodes: the outcome, by a judge, and the milestones after every step, by labellers. It needs no site."""
 
+import asyncio
 import contextlib
 import shutil
 from collections.abc import Generator, Iterator, Mapping
@@ -32,8 +33,11 @@ def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
     """Returns the trajectory with its outcome, subgoals and milestones, by the rules of the suite. An episode lost to an infrastructure
     error gets none of them. Must not be called from a running event loop."""
     (outcome,) = Rules(suite).outcomes([trajectory])
-    with contextlib.closing(Milestones(chain(cleared, by_suite(suite)))) as milestones:
-        return msgspec.structs.replace(milestones.label([trajectory])[0], outcome=outcome)
+    return msgspec.structs.replace(asyncio.run(_milestones(trajectory, suite)), outcome=outcome)
+
+
+async def _milestones(trajectory: Trajectory, suite: Suite) -> Trajectory:
+    return await chain(cleared, by_suite(suite))(trajectory)
 
 
 def label_folder(

@@ -21,7 +21,7 @@ from rollouts.engine.pool import RolloutConfig, collect
 from rollouts.errors import SiteError
 from rollouts.suites import make_suite, task_files
 from rollouts.suites.server import LocalServer
-from rollouts.suites.tasks.checks import holds, milestones_done, unmet
+from rollouts.suites.tasks.checks import done_after_steps, holds, unmet
 from rollouts.suites.tasks.items import Check, read_items
 from rollouts.suites.tasks.served import ServedSite
 from rollouts.web.browser import BrowserConfig, BrowserPool
@@ -255,8 +255,8 @@ def test_a_milestone_is_of_the_page_after_the_step_and_stays(tmp_path):
         id=uuid.uuid4().hex, task=item.task(), policy=Policy(name="p"), steps=steps, status=Status.HORIZON, evidence=Evidence(page=pages[3])
     )
     checks = [[Check(text=name)] for name in ("cart", "paid", "start")]
-    assert milestones_done(trajectory, checks) == [(True, False, False), (True, False, False), (True, True, False)]
-    assert milestones_done(trajectory, [[Check(text="none"), Check(text="paid")], []]) == [(False, False), (False, False), (True, False)]
+    assert done_after_steps(trajectory, checks) == [(True, False, False), (True, False, False), (True, True, False)]
+    assert done_after_steps(trajectory, [[Check(text="none"), Check(text="paid")], []]) == [(False, False), (False, False), (True, False)]
 
 
 @pytest.fixture
