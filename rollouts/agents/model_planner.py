@@ -90,7 +90,7 @@ class ModelChecker:
             at = "none" if plan.current is None else plan.current + 1
             parts.append("\n".join(["Subgoals, as they were checked before the last action:", *lines, f"Current: {at}"]))
         parts.append("Actions so far:\n" + _log(situation.steps, most))
-        text = situation.page.observation
+        text = situation.page.observation.replace("</page", "< /page")
         page = text if len(text) <= most else text[:most] + CUT
         return [*parts, f"The page now, {situation.page.url}:\n<page>\n{page}\n</page>"]
 
