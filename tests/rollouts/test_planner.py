@@ -166,6 +166,20 @@ def test_evaluations_with_and_without_a_planner_are_paired_and_never_mixed(tmp_p
     assert "collected with other settings (planner)" in capsys.readouterr().err
 
 
+def test_what_a_planner_needs_is_checked_before_the_run(tmp_path, capsys):
+    settings = BASE | {"episodes": 2, "policy": {"kind": "expert"}}
+    assert run(evaluate, "--out", tmp_path / "new", "--dry-run", **settings, planner={"kind": "checklist"}) == 0
+    assert "planner    checklist\n" in capsys.readouterr().out
+    goals = tmp_path / "goals.json"
+    goals.write_text("{}")
+    role = {"endpoint": {"base_url": "http://127.0.0.1:1/v1", "model": "none"}}
+    planner = {"kind": "model", "subgoals": str(goals), "role": role}
+    assert run(evaluate, "--out", tmp_path / "new", "--dry-run", **settings, planner=planner) != 0
+    shown = capsys.readouterr().out
+    assert f"failed   planner: {goals} lacks 2 of 2 tasks" in shown.replace("planner.subgoals: ", "planner: ")
+    assert "cannot reach the endpoint" in shown
+
+
 def test_a_task_without_milestones_has_no_checklist():
     class Bare:
         def milestones(self, trajectory):
