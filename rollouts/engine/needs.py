@@ -68,10 +68,9 @@ def _planner_needs(config: RolloutConfig, suite: Suite | None, found: Needs) -> 
     if suite is None or planner.kind == "none":
         return
     with found.attempt("planner"):
-        tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
-        Planner(planner, suite).check_tasks(tasks)
+        Planner(planner, suite)
         if planner.kind == "checklist":
-            milestone_texts(suite, tasks[0])
+            milestone_texts(suite, suite.tasks(config.split, config.templates, 1, config.seed)[0])
     if planner.kind == "model":
         found.variable("planner.role.endpoint.api_key_env", planner.role.endpoint.api_key_env)
         found.ask("planner.role.endpoint", lambda _: ask_chat(planner.role.endpoint, "planner.role.endpoint"), planner.role.endpoint)

@@ -171,13 +171,15 @@ def test_what_a_planner_needs_is_checked_before_the_run(tmp_path, capsys):
     assert run(evaluate, "--out", tmp_path / "new", "--dry-run", **settings, planner={"kind": "checklist"}) == 0
     assert "planner    checklist\n" in capsys.readouterr().out
     goals = tmp_path / "goals.json"
-    goals.write_text("{}")
+    goals.write_text("[]")
     role = {"endpoint": {"base_url": "http://127.0.0.1:1/v1", "model": "none"}}
     planner = {"kind": "model", "subgoals": str(goals), "role": role}
     assert run(evaluate, "--out", tmp_path / "new", "--dry-run", **settings, planner=planner) != 0
     shown = capsys.readouterr().out
-    assert f"failed   planner: {goals} lacks 2 of 2 tasks" in shown.replace("planner.subgoals: ", "planner: ")
-    assert "cannot reach the endpoint" in shown
+    assert f"failed   planner.subgoals: {goals}" in shown and "cannot reach the endpoint" in shown
+    goals.write_text("{}")
+    assert run(evaluate, "--out", tmp_path / "new", **settings, planner=planner) != 0
+    assert "goals.json lacks 2 of 2 tasks: tours.tour_4.test.0, tours.tour_4.test.1; add them" in capsys.readouterr().err
 
 
 def test_a_task_without_milestones_has_no_checklist():
