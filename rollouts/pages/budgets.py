@@ -37,6 +37,9 @@ def render(found: Sequence[Budget], key: str, suite: str) -> str:
     band = [(float(one.tokens), 100 * one.rate.low, 100 * one.rate.high) for one in found]
     by_seconds = sorted((one.seconds, 100 * one.rate.mean) for one in found)
     values = {
+        "marker": "made by benchmarks/planner.py",
+        "title": "Success by thinking budget",
+        "sections": [("budgets", "By budget"), ("published", "Published, for reference")],
         "key": visible(key),
         "suite": visible(suite),
         "by_budget": charts.lines(
