@@ -13,6 +13,8 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.agents.base import PolicyConfig
 from rollouts.agents.completion import EndpointPolicy
+from rollouts.agents.planner import Planner
+from rollouts.agents.suite_planner import milestone_texts
 from rollouts.engine.pool import RolloutConfig, check_suite
 from rollouts.engine.ray_pool import check_modules
 from rollouts.engine.worker import SuiteConfig
@@ -45,6 +47,7 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
     if config.policy.kind == "chat":
         found.variable(f"{KEY}.api_key_env", config.policy.endpoint.api_key_env)
         found.ask(KEY, lambda _: ask_chat(config.policy.endpoint, KEY), config.policy.endpoint)
+    _planner_needs(config, suite, found)
     if suite is not None:
         with found.attempt("browser.driver"):
             check_suite(config, suite)
@@ -60,6 +63,19 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
             found.ask("browser", browser.ask, config.browser)
     if isinstance(suite, CheckedSuite):
         suite.needs(found, browser.new_context)
+
+
+def _planner_needs(config: RolloutConfig, suite: Suite | None, found: Needs) -> None:
+    planner = config.planner
+    if suite is None or planner.kind == "none":
+        return
+    with found.attempt("planner"):
+        Planner(planner, suite)
+        if planner.kind == "checklist":
+            milestone_texts(suite, suite.tasks(config.split, config.templates, 1, config.seed)[0])
+    if planner.kind == "model":
+        found.variable("planner.role.endpoint.api_key_env", planner.role.endpoint.api_key_env)
+        found.ask("planner.role.endpoint", lambda _: ask_chat(planner.role.endpoint, "planner.role.endpoint"), planner.role.endpoint)
 
 
 def suite_needs(config: SuiteConfig, found: Needs) -> None:
