@@ -54,8 +54,8 @@ def element_of(step: Step) -> str:
 
 
 def _matches(path: str, url: str) -> bool:
-    pattern = "[^/]*".join(map(re.escape, path.rstrip("/").split("*")))
-    return re.fullmatch(pattern, re.split("[?#]", url, maxsplit=1)[0].rstrip("/")) is not None
+    wanted, parts = path.rstrip("/").split("/"), re.split("[?#]", url, maxsplit=1)[0].rstrip("/").split("/")
+    return len(wanted) == len(parts) and all(one in ("*", part) for one, part in zip(wanted, parts, strict=True))
 
 
 def _acted(check: Check, step: Step) -> bool:
@@ -90,7 +90,7 @@ def _at(tree: Any, path: str) -> Any:
     for name in path.split("."):
         if isinstance(tree, Mapping):
             tree = tree.get(name)
-        elif isinstance(tree, list) and name.isdecimal() and int(name) < len(tree):
+        elif isinstance(tree, list) and name.isdecimal() and len(name) < 10 and int(name) < len(tree):
             tree = tree[int(name)]
         else:
             return None

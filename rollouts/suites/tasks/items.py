@@ -34,7 +34,7 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str | None = None
     """The page's address contains this, by the rule of `url_match`."""
     path: str | None = None
-    """The page's address without query is this. A * stands for any part between slashes, or a piece of one."""
+    """The page's address without query is this. A * stands for any part between slashes."""
     text: str | None = None
     """The page's text contains this, in any case."""
     element: str | None = None
