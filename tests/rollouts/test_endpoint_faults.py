@@ -110,7 +110,7 @@ def test_an_endpoint_that_fails_in_passing_costs_nothing_and_one_that_stays_brok
         tally = collect(config(policy=model.policy(tokenizer, retries=1), **run), tmp_path)
         assert next(passing, None) is None and tally.status == {"finished": 4, "infra_error": len(FAULTS)}
         lost = lost_episodes(tmp_path / LOST)
-        assert len(lost) == len(FAULTS) and all(episode.error.startswith("endpoint: http://") for episode in lost)
+        assert len(lost) == len(FAULTS) and all(episode.error.startswith("endpoint: policy.endpoint (http://") for episode in lost)
         assert all(label(episode, suite).outcome is None for episode in lost)
         asked = {model.steps[seed]: times for seed, times in model.asked.items() if model.steps[seed][0] in broken}
         assert asked == {(episode, 0): 2 for episode in broken}, "once, and once more"
