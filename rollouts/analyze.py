@@ -12,16 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from mira_jax import commands
 from mira_jax.config import Level, Natural
 from mira_jax.errors import ConfigError
-from mira_jax.files import read_json, to_json, write_atomically
+from mira_jax.files import to_json, write_atomically
 from mira_jax.needs import Needs
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.analysis import subgoals
-from rollouts.labels.outcome import USAGE
+from rollouts.labels.outcome import read_usage
 from rollouts.labels.subgoals import files
 from rollouts.pages import subgoals as subgoals_page
 
@@ -80,8 +81,7 @@ def analyse_subgoals(config: AnalyzeConfig) -> Analysed:
     usages: dict[str, dict[str, float]] = {}
     if config.subgoals and (used := files.read(config.subgoals).usage):
         usages["generator"] = used
-    if (path := Path(config.folder) / USAGE).exists():
-        usages["checker"] = read_json(path, "label these episodes again (`mira label`)")
+    usages |= msgspec.to_builtins(read_usage(Path(config.folder)))
     tree = {"folder": config.folder, "truth": config.truth, **subgoals.to_tree(findings), "usage": usages}
     return Analysed(subgoals.table(findings, usages), tree, subgoals_page.render(findings, config.folder))
 

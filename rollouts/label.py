@@ -20,6 +20,7 @@ from rollouts.labels.judge import JudgeConfig, judge_needs, make_judge
 from rollouts.labels.milestones import MilestonesConfig, milestone_needs, open_milestones, without_milestones
 from rollouts.labels.outcome import label_folder
 from rollouts.labels.subgoals import files
+from rollouts.llm.usage import show
 from rollouts.suites import make_suite
 
 
@@ -55,8 +56,7 @@ def main(config: LabelConfig) -> int:
     if chosen:
         missing, undecided = without_milestones(labelled, files.read(config.milestones.file).subgoals)
         print(f"without milestones: {missing} whose task has no subgoals, {undecided} that the checker could not decide")
-    if milestones.usage:
-        print(milestones.usage)
+    show({**judge.usage, **milestones.usage})
     return 0
 
 

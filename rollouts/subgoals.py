@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from mira_jax import commands
@@ -89,7 +90,7 @@ def main(config: SubgoalsConfig) -> int:
             print(f"{out}: complete")
             return 0
         found = _generate(config, _subjects(config, suite), examples)
-        usage = found.usage.figures() if config.generator == "model" else {}
+        usage = msgspec.to_builtins(found.usage.record()) if config.generator == "model" else {}
         files.write(out, SubgoalFile(made_from=made_from, subgoals=found.subgoals, left_out=found.left_out, usage=usage))
     print(f"{out}: subgoals of {len(found.subgoals)} tasks, {len(found.left_out)} left without")
     for task, reason in list(found.left_out.items())[:3]:

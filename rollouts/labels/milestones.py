@@ -78,9 +78,9 @@ class Milestones:
         self._opened = False
 
     @property
-    def usage(self) -> Usage | None:
-        """What a model used. None without a model."""
-        return self._checker.role.usage if self._checker else None
+    def usage(self) -> Mapping[str, Usage]:
+        """What a model used, by the path of its config. Empty without a model."""
+        return {self._checker.role.key: self._checker.role.usage} if self._checker else {}
 
     def label(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Labels several at once.
