@@ -2,8 +2,9 @@
 
 mira label --folder runs/demo/demonstrations --out runs/demo/demonstrations-labelled
 
-With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md). With `milestones.kind=subgoals`, the subgoals of a
-file that `mira subgoals` has written are checked, by rules or by a chat model (docs/subgoals.md).
+With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md); with `judge.kind=model`, a chat model does
+(docs/judging.md). With `milestones.kind=subgoals`, the subgoals of a file that `mira subgoals` has written are checked, by rules or by a
+chat model (docs/subgoals.md).
 """
 
 import dataclasses

@@ -1,6 +1,5 @@
-"""What decides the outcome of recorded episodes: the rules of their suite, or an outcome reward model (ORM) behind an endpoint."""
+"""What decides the outcome of recorded episodes: the rules of their suite, an outcome reward model (ORM), or a chat model."""
 
-import asyncio
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +14,11 @@ from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Outcome, Status, Task, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
+from rollouts.labels.chat_judge import KEY as MODEL
+from rollouts.labels.chat_judge import ChatJudge, ChatJudgeConfig
 from rollouts.llm.endpoint import Endpoint, EndpointConfig
-from rollouts.llm.kept import KeptOpen
-from rollouts.llm.probe import ask_completion, quick
+from rollouts.llm.kept import KeptOpen, together
+from rollouts.llm.probe import ask_completion, quick, role_needs
 from rollouts.llm.usage import Usage
 from rollouts.suites import Suite
 from rollouts.suites.base import AsksModels, PartlyJudged
@@ -30,8 +31,9 @@ BY_MODEL = "set judge.kind=orm, so that an outcome reward model decides (docs/or
 
 @dataclasses.dataclass(frozen=True)
 class JudgeConfig:
-    kind: Literal["rule", "orm"] = "rule"
-    """rule: the evaluators of the suite. orm: an outcome reward model, a run of the recipe orm that `endpoint` serves."""
+    kind: Literal["rule", "orm", "model"] = "rule"
+    """rule: the evaluators of the suite. orm: an outcome reward model, a run of the recipe orm that `endpoint` serves. model: any chat
+    model, by criteria that it writes for each task."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """orm: the server of the model."""
     tokenizer: str = ""
@@ -40,6 +42,9 @@ class JudgeConfig:
     """orm: how an episode is turned into a prompt. Set this to `data.prompt` of the model's run."""
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
     """orm: an episode is a success if the probability P(YES) / (P(YES) + P(NO)) is at least this."""
+
+    model: ChatJudgeConfig = dataclasses.field(default_factory=ChatJudgeConfig)
+    """model: the chat model."""
 
     def __post_init__(self) -> None:
         if self.kind == "orm" and not self.tokenizer:
@@ -60,11 +65,15 @@ class OutcomeJudge(Protocol):
 
 def make_judge(config: JudgeConfig, suite: Suite) -> OutcomeJudge:
     """Raises UserError if the tokenizer cannot be read or used."""
+    if config.kind == "model":
+        return ChatJudge(config.model)
     return OutcomeRewardModel(config) if config.kind == "orm" else Rules(suite)
 
 
 def judge_needs(config: JudgeConfig, found: Needs) -> None:
     """Adds what the judge needs: its tokenizer, its key, and an endpoint that answers."""
+    if config.kind == "model":
+        role_needs(MODEL, config.model, found)
     if config.kind != "orm":
         return
     found.variable("judge.endpoint.api_key_env", config.endpoint.api_key_env)
@@ -137,7 +146,7 @@ class OutcomeRewardModel:
 
     async def _judge(self, endpoint: Endpoint, trajectories: Sequence[Trajectory]) -> list[Outcome | None]:
         self._check_length(endpoint)
-        return await asyncio.gather(*(self._outcome(endpoint, trajectory) for trajectory in trajectories))
+        return await together(self._outcome(endpoint, trajectory) for trajectory in trajectories)
 
     def _check_length(self, endpoint: Endpoint) -> None:
         longest, needed = endpoint.card.max_length, self.config.prompt.max_tokens + 1

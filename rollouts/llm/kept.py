@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -56,3 +56,15 @@ async def _keep(manager: contextlib.AbstractAsyncContextManager[Resource], opene
 def _end(loop: asyncio.AbstractEventLoop, end: asyncio.Event) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(end.set)
+
+
+async def together(work: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """Runs coroutines concurrently and returns their results in order. If one fails, the others are cancelled and its error is raised."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
