@@ -5,11 +5,14 @@ import http.server
 import json
 import threading
 
+import msgspec
 import pytest
 
+from mira_jax import cli
 from mira_jax.commands import log_to_stderr
 from mira_jax.config import build
 from mira_jax.errors import UserError
+from mira_jax.trajectories import summary
 from mira_jax.trajectories.records import Evidence, Policy, Status, Trajectory
 from mira_jax.trajectories.shards import write_shard
 from rollouts.labels.judge import Rules
@@ -169,3 +172,15 @@ def test_a_question_that_is_refused_alone_has_no_verdict():
         with pytest.raises(NoAnswer, match=r"grader refuses the question: .*HTTP 400"):
             reader.same("q", "a", "bomb")
         assert reader.same("q", "a", "c")
+
+
+def test_the_summary_of_an_evaluation_has_what_the_labels_used(tmp_path, capsys):
+    """Also when the command runs again and keeps the labels."""
+    arena = ["suite.name=arena", "policy.kind=idle", "browser.driver=asgi", "browser.draw=false", "templates=[buy]", "episodes=2"]
+    arguments = ["evaluate", "--out", str(tmp_path / "run"), *(part for one in arena for part in ("--set", one))]
+    assert cli.main(arguments) == 0
+    assert summary.read(tmp_path / "run" / "summary.json").usage == {}
+    used = {"requests": 3, "cached": 1, "repaired": 0, "invalid": 0, "prompt_tokens": 9, "response_tokens": 2, "usd": 0.5}
+    (tmp_path / "run" / "labelled" / "usage.json").write_text(json.dumps({"suite.options.judge": used}))
+    assert cli.main(arguments) == 0
+    assert msgspec.to_builtins(summary.read(tmp_path / "run" / "summary.json").usage) == {"suite.options.judge": used}
