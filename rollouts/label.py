@@ -46,8 +46,9 @@ def main(config: LabelConfig) -> int:
     settings = to_tree(config.suite) | ({"judge": to_tree(config.judge)} if config.judge.kind != "rule" else {})
     chosen = config.milestones.settings()
     settings |= {"milestones": chosen} if chosen else {}
-    judge = make_judge(config.judge, suite)
-    with open_milestones(config.milestones, suite, f"{config.out}.answers") as milestones:
+    answers = f"{config.out}.answers"
+    judge = make_judge(config.judge, suite, answers)
+    with open_milestones(config.milestones, suite, answers) as milestones:
         if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge, milestones):
             print(f"{config.out}: labelled already")
             return 0

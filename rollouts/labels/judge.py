@@ -44,7 +44,7 @@ class JudgeConfig:
     """orm: an episode is a success if the probability P(YES) / (P(YES) + P(NO)) is at least this."""
 
     model: ChatJudgeConfig = dataclasses.field(default_factory=ChatJudgeConfig)
-    """model: the chat model."""
+    """model: the chat model. Its cache is by default the file OUT.answers, next to the labelled folder."""
 
     def __post_init__(self) -> None:
         if self.kind == "orm" and not self.tokenizer:
@@ -63,10 +63,14 @@ class OutcomeJudge(Protocol):
         ...
 
 
-def make_judge(config: JudgeConfig, suite: Suite) -> OutcomeJudge:
-    """Raises UserError if the tokenizer cannot be read or used."""
+def make_judge(config: JudgeConfig, suite: Suite, cache: str = "") -> OutcomeJudge:
+    """The judge of the config. `cache`: file of a chat model's answers if the config names none.
+
+    Raises:
+        UserError: the tokenizer cannot be read or used.
+    """
     if config.kind == "model":
-        return ChatJudge(config.model)
+        return ChatJudge(config.model if config.model.cache else dataclasses.replace(config.model, cache=cache))
     return OutcomeRewardModel(config) if config.kind == "orm" else Rules(suite)
 
 

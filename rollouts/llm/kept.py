@@ -59,12 +59,10 @@ def _end(loop: asyncio.AbstractEventLoop, end: asyncio.Event) -> None:
 
 
 async def together(work: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
-    """Runs coroutines concurrently and returns their results in order. If one fails, the others are cancelled and its error is raised."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+    """Runs coroutines concurrently and returns their results in order. If some fail, the error of the first is raised when all have
+    ended, so that the answers of the others are in the cache."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    found = [result for result in results if not isinstance(result, BaseException)]
+    if len(found) < len(results):
+        raise next(result for result in results if isinstance(result, BaseException))
+    return found

@@ -250,4 +250,5 @@ async def test_labels_by_a_model(tmp_path, capsys):
     assert "4 episodes labelled, 3 of 3 judged a success\njudge.model: 6 requests, 6,000 + 600 tokens, 0.0060 USD\n" in out
     assert "labelled already" in capsys.readouterr().out
     assert [one.outcome and one.outcome.source for one in ShardReader(tmp_path / "out")] == ["judge", "judge", "judge", None]
-    assert json.loads((tmp_path / "out" / "usage.json").read_text())["judge.model"]["usd"] == 0.006
+    assert json.loads((tmp_path / "out" / "usage.json").read_text())["judge.model"]["cost"] == 0.006
+    assert (tmp_path / "out.answers").exists()

@@ -146,7 +146,7 @@ def test_what_a_judge_used_stands_beside_the_labels_and_does_not_change_them(tmp
         assert label_folder(tmp_path / "raw", tmp_path / "labelled", suite, overwrite=True, settings={"name": "again"})
     used = read_usage(tmp_path / "labelled")["suite.options.judge"]
     # The second time, the first question and both tries of the second are in the cache.
-    assert (used.requests, used.cached, used.repaired, used.invalid, used.usd) == (3, 3, 2, 2, None)
+    assert (used.requests, used.cached, used.repaired, used.invalid, used.cost) == (3, 3, 2, 2, 0.0)
     (tmp_path / "labelled" / "usage.json").write_text('{"a": {"requests": "x"}}')
     with pytest.raises(UserError, match=r"usage\.json: .*label again"):
         read_usage(tmp_path / "labelled")
@@ -180,7 +180,7 @@ def test_the_summary_of_an_evaluation_has_what_the_labels_used(tmp_path, capsys)
     arguments = ["evaluate", "--out", str(tmp_path / "run"), *(part for one in arena for part in ("--set", one))]
     assert cli.main(arguments) == 0
     assert summary.read(tmp_path / "run" / "summary.json").usage == {}
-    used = {"requests": 3, "cached": 1, "repaired": 0, "invalid": 0, "prompt_tokens": 9, "response_tokens": 2, "usd": 0.5}
+    used = {"requests": 3, "cached": 1, "repaired": 0, "invalid": 0, "prompt_tokens": 9, "response_tokens": 2, "cost": 0.5}
     (tmp_path / "run" / "labelled" / "usage.json").write_text(json.dumps({"suite.options.judge": used}))
     assert cli.main(arguments) == 0
     assert msgspec.to_builtins(summary.read(tmp_path / "run" / "summary.json").usage) == {"suite.options.judge": used}
