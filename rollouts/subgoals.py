@@ -30,7 +30,7 @@ from rollouts.labels.subgoals.examples import Examples
 from rollouts.labels.subgoals.files import MOST, SubgoalFile
 from rollouts.labels.subgoals.tasks import Subject, from_episodes, from_tasks
 from rollouts.labels.subgoals.writer import PROMPT_VERSION, WriterConfig
-from rollouts.llm.probe import ask_chat
+from rollouts.llm.probe import role_needs
 from rollouts.suites import Suite, make_suite
 
 KEY = "writer.model"
@@ -156,9 +156,7 @@ def needs(config: SubgoalsConfig, found: Needs) -> None:
     if config.generator == "model":
         with found.attempt("writer.examples"):
             Examples(config.writer.examples)
-        endpoint = config.writer.model.endpoint
-        found.variable(f"{KEY}.endpoint.api_key_env", endpoint.api_key_env)
-        found.ask(f"{KEY}.endpoint", lambda _: ask_chat(endpoint, f"{KEY}.endpoint"), endpoint)
+        role_needs(KEY, config.writer.model, found)
 
 
 REQUIRED = {"out": "name the file to write, for example --out runs/subgoals.json"}
