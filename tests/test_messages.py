@@ -23,6 +23,8 @@ NAMES = (
     "serve",
     "evaluate",
     "compare",
+    "analyze",
+    "subgoals",
     "report",
     "export",
     "convert",

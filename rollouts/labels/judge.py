@@ -26,7 +26,7 @@ from rollouts.suites.judge import naming_what_is_kept
 
 AT_ONCE = 64
 """Maximum number of episodes that the rules of a suite judge at once, if they ask a model."""
-BY_MODEL = "set judge.kind=orm, so that an outcome reward model decides (docs/orm.md)"
+BY_MODEL = "set judge.kind=model or judge.kind=orm, so that a model decides (docs/judging.md)"
 
 
 @dataclasses.dataclass(frozen=True)
