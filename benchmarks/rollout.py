@@ -38,7 +38,7 @@ import rollouts.engine.pool
 from mira_arena.sites.registry import APPLICATIONS
 from mira_arena.tasks.registry import TEMPLATES
 from mira_jax.trajectories.prompts import Round
-from mira_jax.trajectories.records import Task
+from mira_jax.trajectories.records import Plan, Task
 from mira_jax.trajectories.shards import SPOOL, ShardReader
 from mira_jax.trajectories.tasks import PAGES
 from rollouts.agents.base import Agent, AgentFactory, PolicyConfig, Reply
@@ -177,7 +177,7 @@ def _collect(contexts: int, arguments: argparse.Namespace, watch: "Callable[[_Tr
     observation = ObservationConfig(handles="name", compact=True)
     config = RolloutConfig(templates=arguments.templates, episodes=arguments.episodes, browser=browser, observation=observation)
     if arguments.latency is not None:
-        rollouts.engine.pool.make_policy = lambda config, suite: _slow(make_policy(config, suite), arguments.latency)
+        rollouts.engine.pool.make_policy = lambda *given: _slow(make_policy(*given), arguments.latency)
     with tempfile.TemporaryDirectory() as folder, _Tree(lambda tree: watch(tree, Path(folder))) as tree:
         tally = collect(config, Path(folder))
     assert tally.status == {"finished": arguments.episodes}, tally.status
@@ -195,9 +195,9 @@ class _Slow:
     def __init__(self, agent: Agent, seconds: float):
         self.agent, self.seconds = agent, seconds
 
-    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+    async def respond(self, past: Sequence[Round], observation: Observation, plan: Plan | None = None) -> Reply:
         await asyncio.sleep(self.seconds)
-        return await self.agent.respond(past, observation)
+        return await self.agent.respond(past, observation, plan)
 
 
 def plain(contexts: int, arguments: argparse.Namespace) -> dict[str, float]:

@@ -14,6 +14,7 @@ from mira_jax import commands, config
 from mira_jax.errors import UserError
 from mira_jax.files import write_atomically
 from mira_jax.needs import Needs
+from rollouts.agents.plans import identity
 from rollouts.engine.needs import rollout_needs
 from rollouts.engine.pool import LOST, RolloutConfig, Tally, collect
 from rollouts.suites import task_list
@@ -75,6 +76,7 @@ def _compared_settings(settings: CollectConfig) -> dict[str, Any]:
         "policy.prompt": policy.prompt,
         "policy.chat": policy.chat,
         "policy.endpoint.body": policy.endpoint.body,
+        "planner": identity(settings.planner),
         "limits.horizon": limits.horizon,
         "limits.stuck_after": limits.stuck_after,
         "limits.parse_failures": limits.parse_failures,

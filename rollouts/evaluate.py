@@ -24,6 +24,7 @@ from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.summary import Summary
+from rollouts.agents.plans import identity
 from rollouts.analysis.evaluation import EPISODES, LABELLED, LOST, SUMMARY, read_episodes
 from rollouts.analysis.figures import episode_table, gather, summarize, table
 from rollouts.engine.needs import rollout_needs
@@ -88,9 +89,9 @@ def _dry_run(settings: EvaluateConfig, folder: Path) -> int:
 def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -> Summary:
     """Writes summary, table and page of the labelled episodes in `folder`. Returns the summary."""
     judged, given_up = read_episodes(ShardReader(folder / LABELLED), folder / LABELLED), read_episodes(lost, folder / EPISODES / LOST)
-    endpoint = settings.policy.endpoint
+    prices, planner_prices = ((one.prompt_price, one.response_price) for one in (settings.policy.endpoint, settings.planner.role.endpoint))
     name = ", ".join(sorted({episode.policy.name for episode in judged}))
-    method = summarize(name, judged, given_up, prices=(endpoint.prompt_price, endpoint.response_price))
+    method = summarize(name, judged, given_up, prices, planner_prices)
     summary = msgspec.structs.replace(
         gather({name: method}, judged), created=now(), task_seed=settings.seed, usage=read_usage(folder / LABELLED)
     )
@@ -109,6 +110,8 @@ def _refuse_other_evaluation(settings: EvaluateConfig, folder: Path) -> None:
         before = config.load(EvaluateConfig, path)
         changed = [name for name in ("suite", "split", "templates", "episodes", "attempts", "seed", "policy", "observation", "limits")
                    if not config.same(_identity(getattr(before, name)), _identity(getattr(settings, name)))]  # fmt: skip
+        if identity(before.planner) != identity(settings.planner):
+            changed.append("planner")
         if before.browser.driver != settings.browser.driver:
             changed.append("browser.driver")
         if changed:

@@ -57,6 +57,19 @@ def test_every_stage_of_the_example_of_your_own_site_loads(tmp_path):
     assert configs["evaluate-mira"].episodes == sum(task["split"] == "test" for task in tasks)
 
 
+def test_every_stage_of_the_planner_experiment_loads(tmp_path):
+    """Both arms have the same demonstrations, prompts and test tasks."""
+    config, made = stages("configs/planner/seed.yaml", out=tmp_path, seed=3)
+    assert phases.missing_needs(config) == []
+    configs = {name: built(stage) for name, stage in made.items()}
+    for one in ("demonstrate", "sft", "evaluate"):
+        without, planned = (to_tree(configs[f"{one}-{arm}"]) for arm in ("without", "with"))
+        different = {key for key in without if without[key] != planned[key]}
+        assert different <= {"out", "planner", "data", "policy"}, different
+    assert configs["evaluate-with"].episodes == 300 and configs["demonstrate-with"].policy.habits
+    assert configs["sft-with"].data.prompt == configs["evaluate-with"].policy.prompt == configs["evaluate-without"].policy.prompt
+
+
 METHODS = sorted(path.stem for path in Path("configs/study/methods").glob("*.yaml"))
 
 

@@ -40,7 +40,8 @@ def reached(milestones: Sequence[Milestone], trajectory: Trajectory) -> list[tup
     done, table = [False] * len(milestones), []
     for step, page in zip(trajectory.steps, pages, strict=False):
         if step.state is not None:
-            answer = (step.action.argument or "") if step.action and step.action.name == "exit" else None
+            # An exit with an error was held back: it ended nothing.
+            answer = (step.action.argument or "") if step.action and step.action.name == "exit" and step.error is None else None
             after = After(step.state, *_split(page.url if page else ""), answer)
             done = [before or milestone.test(after) for before, milestone in zip(done, milestones, strict=True)]
         table.append(tuple(done))

@@ -11,7 +11,7 @@ import numpy as np
 from mira_jax.data.examples import Example, Examples, ExamplesOf, Turn
 from mira_jax.errors import UserError
 from mira_jax.progress import track
-from mira_jax.trajectories.prompts import PromptConfig, Round, checklist, prompt_hash, prompt_ids, response_ids, token_problem
+from mira_jax.trajectories.prompts import PromptConfig, Round, checklist, plan_text, prompt_hash, prompt_ids, response_ids, token_problem
 from mira_jax.trajectories.records import Policy, Status, Step, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -89,7 +89,7 @@ class ExamplesBuilder:
 
 
 def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Tokenizer) -> Iterator[Example]:
-    """Makes one example per step: its prompt, identical to that of the rollout, and its response.
+    """Makes one example per step: its prompt, identical to that of the rollout with the plan that it showed, and its response.
 
     Prompts are encoded from text. Responses are the sampled tokens if the episode contains them, otherwise they are encoded
     from text.
@@ -99,19 +99,20 @@ def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Token
             set and the episode lacks milestones.
     """
     past: list[Round] = []
-    done = np.zeros(len(trajectory.subgoals), bool)
+    subgoals = [subgoal.text for subgoal in trajectory.subgoals]
+    done = np.zeros(len(subgoals), bool)
     if prompt.subgoals and any(len(step.milestones) != len(done) or not len(done) for step in trajectory.steps):
         raise UserError(f"prompt.subgoals: trajectory {trajectory.id} lacks milestones; label its episodes (`mira label`)")
     as_read = dataclasses.replace(prompt, subgoals=False)
     for number, step in enumerate(trajectory.steps):
-        prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, as_read, tokenizer)
+        prompt_tokens = prompt_ids(trajectory.task.intent, past, step.page.observation, as_read, tokenizer, step.plan)
         if step.prompt_hash and step.prompt_hash != prompt_hash(prompt_tokens):
             raise UserError(
                 f"trajectory {trajectory.id}: the prompt of step {step.index} is not the one that the policy read: "
                 + _cause(trajectory.policy, prompt, tokenizer)
             )
         if prompt.subgoals:
-            page = checklist(trajectory.subgoals, done.tolist(), prompt) + step.page.observation
+            page = checklist(subgoals, done.tolist(), prompt.version) + step.page.observation
             prompt_tokens = prompt_ids(trajectory.task.intent, past, page, prompt, tokenizer)
             done |= np.array(step.milestones, bool)
         tokens = [*prompt_tokens, *_response(trajectory, step, tokenizer)]
@@ -193,8 +194,9 @@ def choose(examples: Examples, keep: np.ndarray, only: str) -> np.ndarray:
 
 
 def corpus(reader: Sequence[Trajectory], most: int = 20_000, seed: int = 0) -> list[str]:
-    """Distinct texts to train a tokenizer on: all intents and responses, and a sample of pages. At most `most` of each kind."""
+    """Distinct texts to train a tokenizer on: all intents, responses and plans, and a sample of pages. At most `most` of each kind."""
     intents: dict[str, None] = {}
+    plans: dict[str, None] = {}
     responses: dict[str, None] = {}
     pages: dict[str, None] = {}
     for trajectory in reader:
@@ -202,9 +204,10 @@ def corpus(reader: Sequence[Trajectory], most: int = 20_000, seed: int = 0) -> l
         for step in trajectory.steps:
             responses[step.response] = None
             pages[step.page.observation] = None
+            plans[plan_text(step.plan, "compact")] = None
     generator = np.random.default_rng(seed)
     texts = []
-    for kind in (intents, responses, pages):
+    for kind in (intents, responses, pages, plans):
         items = list(kind)
         picked = range(len(items)) if len(items) <= most else sorted(generator.choice(len(items), most, replace=False))
         texts += [items[index] for index in picked if items[index]]

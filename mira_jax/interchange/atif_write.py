@@ -179,7 +179,8 @@ def _prompts(trajectory: Trajectory, tokenizer: Tokenizer | None) -> dict[int, l
         if not step.prompt_hash:
             continue
         try:
-            ids = prompt_ids(trajectory.task.intent, rounds(trajectory.steps[:place]), step.page.observation, config, tokenizer)
+            past, page = rounds(trajectory.steps[:place]), step.page.observation
+            ids = prompt_ids(trajectory.task.intent, past, page, config, tokenizer, step.plan)
         except UserError:
             continue  # with this tokenizer, the task is longer than the prompt
         if prompt_hash(ids) == step.prompt_hash:

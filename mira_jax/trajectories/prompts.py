@@ -15,12 +15,15 @@ import numpy as np
 from mira_jax.config import Count
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.instructions import INSTRUCTIONS
-from mira_jax.trajectories.records import Step, Subgoal
+from mira_jax.trajectories.records import Plan, Step
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 OLD_PAGE = "** Simplified html **"
 PAGE_CUT = "\n[page cut]"
 HISTORY_CUT = "[earlier rounds left out]\n"
+PLAN = "Subgoals (x: done, >: current):\n"
+"""The line above a plan."""
+STALLED = "No progress for some steps: write other subgoals.\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +34,8 @@ class PromptConfig:
     max_tokens: Count = 16_384
     """Maximum number of tokens in a prompt. Older rounds are removed first, then the page is cut."""
     subgoals: bool = False
-    """For critics: the subgoals are listed before the page, with a mark for each that is done, as the labels say. A policy does not
-    know this in a rollout, so no policy may have such prompts."""
+    """For critics: the subgoals are listed before the page, with a mark for each that is done, as the labels say, in place of the
+    planner's plan. A policy does not know this in a rollout, so no policy may have such prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,31 +90,39 @@ def response_ids(response: str, tokenizer: Tokenizer, cut: bool = False) -> list
     return tokens if cut and tokens else [*tokens, tokenizer.end_of_turn_id]
 
 
-def prompt_ids(intent: str, past: Sequence[Round], page: str, config: PromptConfig, tokenizer: Tokenizer) -> list[int]:
-    """The prompt of the step after `past`, with at most `config.max_tokens` tokens.
+def prompt_ids(
+    intent: str, past: Sequence[Round], page: str, config: PromptConfig, tokenizer: Tokenizer, plan: Plan | None = None
+) -> list[int]:
+    """The prompt of the step after `past`, with at most `config.max_tokens` tokens. `plan` is shown before the page.
 
     Raises:
         UserError: the task with its marks is longer than `config.max_tokens`.
     """
     form = _FORMS[config.version]
+    page = plan_text(plan, config.version) + page
     head, tail_head, tail = form.frame(intent, len(past), tokenizer)
     history = [form.round(index, turn, tokenizer) for index, turn in enumerate(past)]
     return fit(head, history, tail_head, page, tail, config, tokenizer, intent)
 
 
-def chat_messages(intent: str, past: Sequence[Round], page: str, max_characters: int) -> list[dict[str, str]]:
+def chat_messages(
+    intent: str, past: Sequence[Round], page: str, max_characters: int, plan: Plan | None = None, instructions: str = INSTRUCTIONS
+) -> list[dict[str, str]]:
     """The prompt of the step after `past` as messages with role and content, for models behind a chat API: the instructions as the
     system's message, then turns of user and assistant in alternation, which chat templates demand. With Gemma's chat template, the text is
     that of `PromptConfig.version` "instructed".
 
     Args:
         max_characters: of all messages. The oldest rounds are left out first, then the page is cut.
+        plan: shown before the page.
+        instructions: the system's message.
 
     Raises:
         UserError: the instructions and the task are longer than `max_characters`.
     """
+    page = plan_text(plan, "instructed") + page
     opening = f"Task: {intent}\n\n"
-    room = max_characters - len(INSTRUCTIONS) - len(opening) - len(HISTORY_CUT) - len(PAGE_CUT) - 32
+    room = max_characters - len(instructions) - len(opening) - len(HISTORY_CUT) - len(PAGE_CUT) - 32
     if room <= 0:
         raise ConfigError(
             "policy.chat.max_characters", f"{max_characters} leaves no room for a page after instructions and the task {intent[:60]!r}"
@@ -120,7 +131,7 @@ def chat_messages(intent: str, past: Sequence[Round], page: str, max_characters:
     first = next((first for first in range(len(past)) if sum(sizes[first:]) + len(page) <= room), len(past))
     if len(page) > room - sum(sizes[first:]):
         page = page[: room - sum(sizes[first:])] + PAGE_CUT
-    messages = [{"role": "system", "content": INSTRUCTIONS}]
+    messages = [{"role": "system", "content": instructions}]
     user = opening + (HISTORY_CUT if first else "")
     for index, turn in enumerate(past[first:], first):
         messages.append({"role": "user", "content": f"{user}Round {index}\n{OLD_PAGE}"})
@@ -135,12 +146,26 @@ def refuse_subgoals(config: PromptConfig, key: str) -> None:
         raise ConfigError(f"{key}.subgoals", "only critics may see which subgoals are done; leave it out")
 
 
-def checklist(subgoals: Sequence[Subgoal], done: Sequence[bool], config: PromptConfig) -> str:
+def plan_text(plan: Plan | None, version: str) -> str:
+    """The lines that show a plan to a policy, "" without subgoals: the checklist, and which subgoal is the current one.
+
+    In compact prompts the current subgoal is a line of its own, so that a small model can copy from it.
+    """
+    if plan is None or not plan.subgoals:
+        return ""
+    lines = checklist(plan.subgoals, plan.done, version, plan.current)
+    if version == "compact":
+        return lines + (f"now: {plan.subgoals[plan.current]}\n" if plan.current is not None else "")
+    return PLAN + lines + (STALLED if plan.stalled else "")
+
+
+def checklist(subgoals: Sequence[str], done: Sequence[bool], version: str, current: int | None = None) -> str:
     """The lines that show which subgoals are done: one line each, or, in compact prompts, the numbers of those that are done."""
-    if config.version == "compact":
+    if version == "compact":
         numbers = " ".join(str(number) for number, one in enumerate(done, 1) if one)
         return f"done: {numbers or 'none'} of {len(done)}\n"
-    return "".join(f"[{'x' if one else ' '}] {subgoal.text}\n" for subgoal, one in zip(subgoals, done, strict=True))
+    marks = ["x" if one else ">" if place == current else " " for place, one in enumerate(done)]
+    return "".join(f"[{mark}] {text}\n" for mark, text in zip(marks, subgoals, strict=True))
 
 
 def fit(

@@ -49,6 +49,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: str = ""
     """SHA-256 of the tokenizer's file."""
     seed: int = 0
+    planner: str = ""
+    """Identifies the planner and its settings. Empty: none."""
 
 
 class Subgoal(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,8 @@ class Seconds(msgspec.Struct, frozen=True, kw_only=True):
     browser: float = 0.0
     policy: float = 0.0
     judge: float = 0.0
+    planner: float = 0.0
+    """Making the plan that the step's prompt shows. It overlaps with `browser`."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +92,25 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """The text of the page, by `rollouts.web.observation`."""
     screenshot: bytes | None = None
     """JPEG."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A planner's subgoals, and what it believes of them. It is what a prompt shows, not a label: see `Step.milestones`."""
+
+    subgoals: tuple[str, ...] = ()
+    """In order. Empty while the planner has given none."""
+    done: tuple[bool, ...] = ()
+    """Whether each is done, as the planner says."""
+    current: int | None = None
+    """Index of the subgoal to work on. None if all are done."""
+    stalled: bool = False
+    """Whether the prompt asks for other subgoals, because of no progress."""
+    unanswered: bool = False
+    """Whether the planner gave no valid answer before this step. The plan is then the previous one. Not shown."""
+
+    def __post_init__(self) -> None:
+        if len(self.done) != len(self.subgoals) or not (self.current is None or 0 <= self.current < len(self.subgoals)):
+            raise ValueError("a plan's done and current do not match its subgoals")
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +131,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What the suite reads of the site's state after this step, as the input of milestone checks. Never shown to the policy."""
     milestones: tuple[bool, ...] = ()
     """z_t: whether each subgoal is done after this step. Empty before labelling."""
+    plan: Plan | None = None
+    """The plan in the prompt of this step, as it was known then. None without a planner."""
+    planner_tokens: TokenCounts = TokenCounts()
+    """Tokens of the requests that made `plan`. Answers from the planner's cache take none."""
     prompt_hash: str = ""
     """Hash of the prompt's token ids, by `prompts.prompt_hash`. Empty for scripts and in format 1."""
     token_ids: tuple[int, ...] | None = None
@@ -189,7 +216,8 @@ def episode_key(task: Task, attempt: int, policy: Policy) -> str:
     """Identifies an episode. An episode whose key is already present is not collected again."""
     # Disabled settings add nothing, so keys, and the random draws derived from them, are the same as in format 1.
     cut = (f"p{policy.top_p:g}" if policy.top_p != 1 else "") + (f"k{policy.top_k}" if policy.top_k else "")
-    return f"{task.id}|{task.seed}|{attempt}|{policy.name}@{policy.checkpoint}|t{policy.temperature:g}s{policy.seed}{cut}"
+    planner = f"|{policy.planner}" if policy.planner else ""
+    return f"{task.id}|{task.seed}|{attempt}|{policy.name}@{policy.checkpoint}|t{policy.temperature:g}s{policy.seed}{cut}{planner}"
 
 
 def encode(trajectory: Trajectory) -> bytes:

@@ -92,6 +92,17 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     usd_per_success: float | None
     prompt_price: float
     response_price: float
+    planner_usd: float = 0.0
+    """The planner's part of `usd`, by its own prices."""
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a planner did in the judged episodes."""
+
+    unanswered: int
+    """Number of steps before which it gave no valid answer. They keep the plan before."""
+    replans: int
+    held_exits: int
 
 
 class RoleUsage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,6 +130,8 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     temperature: float
     fingerprint: str = ""
     """Fingerprint of the model's weights, if recorded."""
+    planner: str = ""
+    """Planner and its settings, as `Policy.planner`."""
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,6 +158,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     policies: list[Evaluated]
     tasks: dict[str, tuple[int, int]]
     """`id|seed` of each task to (judged attempts, solved attempts)."""
+    planned: Planned | None = None
+    """None without a planner."""
 
 
 class Intervals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

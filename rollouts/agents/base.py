@@ -11,7 +11,7 @@ from mira_jax.config import Count, Fraction, Natural, NonNegative
 from mira_jax.errors import ConfigError
 from mira_jax.trajectories import records
 from mira_jax.trajectories.prompts import PromptConfig, Round, refuse_subgoals
-from mira_jax.trajectories.records import Task, TokenCounts
+from mira_jax.trajectories.records import Plan, Task, TokenCounts
 from rollouts.llm.endpoint import EndpointConfig
 from rollouts.web.observation import Observation
 
@@ -81,13 +81,15 @@ class Reply:
     """This field and the three before it are those of `mira_jax.trajectories.records.Step`."""
     reasoning: str = ""
     """What the model thought before its response, kept apart from it."""
+    checklist: Plan | str = ""
+    """The checklist that a policy which plans for itself wrote before its response, or why there is none."""
 
 
 class Agent(Protocol):
     """A policy within one episode."""
 
-    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
-        """Returns the response to the current page, given the rounds so far. Raises EndpointError."""
+    async def respond(self, past: Sequence[Round], observation: Observation, plan: Plan | None = None) -> Reply:
+        """Returns the response to the current page, given the rounds so far and the plan to show. Raises EndpointError."""
         ...
 
 

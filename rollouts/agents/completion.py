@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mira_jax.errors import UserError
 from mira_jax.trajectories import records
 from mira_jax.trajectories.prompts import Round, prompt_hash, prompt_ids, token_problem
-from mira_jax.trajectories.records import Task, TokenCounts, episode_key
+from mira_jax.trajectories.records import Plan, Task, TokenCounts, episode_key
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.agents.base import Agent, PolicyConfig, Reply, step_seed
 from rollouts.errors import EndpointError
@@ -71,9 +71,9 @@ class _EndpointAgent:
     def __init__(self, policy: EndpointPolicy, task: Task, key: str):
         self.policy, self.task, self.key = policy, task, key
 
-    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+    async def respond(self, past: Sequence[Round], observation: Observation, plan: Plan | None = None) -> Reply:
         config = self.policy.config
-        prompt = prompt_ids(self.task.intent, past, observation.text, config.prompt, self.policy.tokenizer)
+        prompt = prompt_ids(self.task.intent, past, observation.text, config.prompt, self.policy.tokenizer, plan)
         completion = await self.policy.endpoint.complete(
             prompt,
             max_tokens=config.max_tokens,

@@ -1,4 +1,4 @@
-"""Scripted policies."""
+"""Scripted policies. They read no plan."""
 
 import random
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mira_jax.trajectories import records
 from mira_jax.trajectories.actions import EXIT, GO_BACKWARD, format_action
 from mira_jax.trajectories.prompts import Round
-from mira_jax.trajectories.records import Action, Task, episode_key
+from mira_jax.trajectories.records import Action, Plan, Task, episode_key
 from rollouts.agents.base import Agent, PolicyConfig, Reply, step_seed
 from rollouts.suites import Suite
 from rollouts.suites.base import ScriptedPolicy
@@ -38,12 +38,12 @@ class _Scripted:
     def __init__(self, task: Task, script: ScriptedPolicy):
         self.task, self.script = task, script
 
-    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+    async def respond(self, past: Sequence[Round], observation: Observation, plan: Plan | None = None) -> Reply:
         return Reply(self.script.respond(self.task, past, observation.text))
 
 
 class _Idle:
-    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+    async def respond(self, past: Sequence[Round], observation: Observation, plan: Plan | None = None) -> Reply:
         return Reply(format_action(Action(name=EXIT, argument="")))
 
 
@@ -54,7 +54,7 @@ class _Random:
         self.words = task.intent.replace('"', " ").split() or ["a"]
         self.key = key
 
-    async def respond(self, past: Sequence[Round], observation: Observation) -> Reply:
+    async def respond(self, past: Sequence[Round], observation: Observation, plan: Plan | None = None) -> Reply:
         draw = random.Random(step_seed(self.key, len(past)))
         usable = [element for element in observation.elements if not element.disabled]
         if not usable or draw.random() < 0.05:

@@ -1,13 +1,17 @@
 """Reads the files of an evaluation or a training run, for the report."""
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from mira_jax.errors import UserError
 from mira_jax.trajectories import diagnostics, side_tables
+from mira_jax.trajectories.actions import EXIT
 from mira_jax.trajectories.diagnostics import Diagnostics
 from mira_jax.trajectories.records import Policy, Seconds, Status, Task, TokenCounts, Trajectory
 from mira_jax.trajectories.shards import ShardReader, Spool
@@ -46,7 +50,14 @@ class Episode:
     failure: Failure | None
     steps: int
     tokens: TokenCounts
-    """Sum over all steps, as is `seconds`."""
+    """Sum over all steps, as are the counts below and `seconds`."""
+    planner_tokens: TokenCounts
+    unanswered: int
+    """Number of steps before which the planner gave no valid answer."""
+    replans: int
+    """Number of times that the plan was made again."""
+    held_exits: int
+    """Number of exits that were held back."""
     seconds: Seconds
     progress: tuple[float, ...]
     """Fraction of milestones reached after each step, in [0, 1]. Empty if the episode is not labelled."""
@@ -113,7 +124,7 @@ def read_episodes(trajectories: Sequence[Trajectory], source: Path) -> list[Epis
         episode = _episode(record, trajectory)
         if episode.key in episodes:
             raise UserError(f"{source}: two episodes of {episode.key}; an evaluation has one policy, and one episode per task and attempt")
-        if not all(map(math.isfinite, (episode.score, episode.seconds.browser, episode.seconds.policy))):
+        if not all(map(math.isfinite, (episode.score, *msgspec.structs.astuple(episode.seconds)))):
             raise UserError(f"{source}: the score or the seconds of {episode.key} are not finite; label again (`mira label`)")
         episodes[episode.key] = episode
     return list(episodes.values())
@@ -198,6 +209,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _total(counts: Sequence[TokenCounts]) -> TokenCounts:
+    return TokenCounts(prompt=sum(one.prompt for one in counts), response=sum(one.response for one in counts))
+
+
 def _episode(record: int, trajectory: Trajectory) -> Episode:
     task, steps, outcome = trajectory.task, trajectory.steps, trajectory.outcome
     progress = tuple(sum(step.milestones) / len(step.milestones) for step in steps if step.milestones)
@@ -216,10 +231,15 @@ def _episode(record: int, trajectory: Trajectory) -> Episode:
         score=outcome.score if outcome and judged else 0.0,
         failure=classify(trajectory),
         steps=len(steps),
-        tokens=TokenCounts(prompt=sum(step.tokens.prompt for step in steps), response=sum(step.tokens.response for step in steps)),
+        tokens=_total([step.tokens for step in steps]),
+        planner_tokens=_total([step.planner_tokens for step in steps]),
+        unanswered=sum(step.plan is not None and step.plan.unanswered for step in steps),
+        replans=sum(one != other for one, other in itertools.pairwise(step.plan.subgoals for step in steps if step.plan) if one),
+        held_exits=sum(step.action is not None and step.action.name == EXIT and step.error is not None for step in steps),
         seconds=Seconds(
             browser=math.fsum(step.seconds.browser for step in steps),
             policy=math.fsum(step.seconds.policy for step in steps),
+            planner=math.fsum(step.seconds.planner for step in steps),
         ),
         progress=progress if len(progress) == len(steps) else (),
         error=trajectory.error,

@@ -6,7 +6,10 @@ import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from mira_jax.trajectories.summary import Cost, Evaluated, Intervals, Method, Rate, Spent, Summary
+import msgspec
+
+from mira_jax.trajectories.records import Policy, TokenCounts
+from mira_jax.trajectories.summary import Cost, Evaluated, Intervals, Method, Planned, Rate, Spent, Summary
 from rollouts.analysis import statistics
 from rollouts.analysis.evaluation import Episode
 from rollouts.analysis.failures import Failure
@@ -17,6 +20,7 @@ LEVEL = 0.95
 COLUMNS = (
     "task", "template", "domain", "attempt", "status", "success", "score", "steps",
     "prompt_tokens", "response_tokens", "policy_seconds", "browser_seconds",
+    "planner_prompt_tokens", "planner_response_tokens", "planner_seconds", "unanswered", "replans", "held_exits",
 )  # fmt: skip
 """Columns of the table of episodes."""
 
@@ -26,6 +30,7 @@ def summarize(
     episodes: Sequence[Episode],
     lost: Sequence[Episode] = (),
     prices: tuple[float, float] | None = None,
+    planner_prices: tuple[float, float] = (0.0, 0.0),
     level: float = LEVEL,
 ) -> Method:
     """Computes the figures of the method `name`.
@@ -34,11 +39,12 @@ def summarize(
         episodes: labelled episodes. Episodes without an outcome are left out of all rates.
         lost: episodes given up after infrastructure errors, counted separately.
         prices: USD per million tokens of prompt and of response. Without them no cost is computed.
+        planner_prices: those of the planner.
     """
     judged = [episode for episode in episodes if episode.judged]
     status = collections.Counter(episode.status.value for episode in [*episodes, *lost])
     failures = collections.Counter(episode.failure for episode in judged if episode.failure)
-    policies = sorted({(one.policy.name, one.policy.checkpoint, one.policy.temperature, one.policy.fingerprint) for one in judged})
+    policies = sorted({_evaluated(one.policy) for one in judged}, key=msgspec.structs.astuple)
     milestones = mean_progress(name, judged, level)
     return Method(
         success_rate=rate(name, judged, level),
@@ -54,12 +60,20 @@ def summarize(
         milestones_after_steps=milestones,
         seconds=_seconds(judged),
         tokens=_tokens(judged),
-        cost=_cost(judged, *prices) if prices else None,
-        policies=[
-            Evaluated(name=name, checkpoint=checkpoint, temperature=temperature, fingerprint=fingerprint)
-            for name, checkpoint, temperature, fingerprint in policies
-        ],
+        cost=_cost(judged, prices, planner_prices) if prices else None,
+        planned=_planned(judged),
+        policies=policies,
         tasks=tries(judged),
+    )
+
+
+def _evaluated(policy: Policy) -> Evaluated:
+    return Evaluated(
+        name=policy.name,
+        checkpoint=policy.checkpoint,
+        temperature=policy.temperature,
+        fingerprint=policy.fingerprint,
+        planner=policy.planner,
     )
 
 
@@ -139,7 +153,20 @@ def table(summary: Summary) -> str:
             for name, one in group.items()
         ]
     lines.append(", ".join(f"{count} {name}" for name, count in method.status.items()))
+    if method.planned is not None:
+        lines.append(f"planner: {planner_words(method)}")
     return "\n".join(lines)
+
+
+def planner_words(method: Method) -> str:
+    """What the planner took and did, as text. "" without a planner."""
+    if method.planned is None:
+        return ""
+    planned, tokens = method.planned, sum(spent.per_step or 0 for name, spent in method.tokens.items() if name.startswith("planner"))
+    return (
+        f"{method.seconds['planner'].per_step or 0:.2f} s and {tokens:,.0f} tokens a step; {planned.replans} re-planned, "
+        f"{planned.held_exits} exits held back, {planned.unanswered} steps without a valid answer"
+    )
 
 
 def episode_table(episodes: Iterable[Episode]) -> str:
@@ -155,7 +182,9 @@ def episode_table(episodes: Iterable[Episode]) -> str:
         tokens, seconds = episode.tokens, episode.seconds
         writer.writerow(
             (*map(_escape_formula, (episode.spec.id, episode.template, episode.domain)), episode.attempt, episode.status.value, *outcome,
-             episode.steps, tokens.prompt, tokens.response, round(seconds.policy, 3), round(seconds.browser, 3))
+             episode.steps, tokens.prompt, tokens.response, round(seconds.policy, 3), round(seconds.browser, 3),
+             episode.planner_tokens.prompt, episode.planner_tokens.response, round(seconds.planner, 3),
+             episode.unanswered, episode.replans, episode.held_exits)
         )  # fmt: skip
     return text.getvalue()
 
@@ -179,11 +208,26 @@ def _mean_of_tasks(name: str, values: Sequence[float], attempts: int, level: flo
 
 def _seconds(episodes: Sequence[Episode]) -> dict[str, Spent]:
     """Wall-clock seconds of each role."""
-    return {role: _spent(episodes, math.fsum(getattr(one.seconds, role) for one in episodes)) for role in ("browser", "policy")}
+    roles = ("browser", "policy", *(["planner"] if _has_planner(episodes) else []))
+    return {role: _spent(episodes, math.fsum(getattr(one.seconds, role) for one in episodes)) for role in roles}
 
 
 def _tokens(episodes: Sequence[Episode]) -> dict[str, Spent]:
-    return {kind: _spent(episodes, sum(getattr(one.tokens, kind) for one in episodes)) for kind in ("prompt", "response")}
+    spent = {kind: _spent(episodes, sum(getattr(one.tokens, kind) for one in episodes)) for kind in ("prompt", "response")}
+    if _has_planner(episodes):
+        for kind in ("prompt", "response"):
+            spent[f"planner_{kind}"] = _spent(episodes, sum(getattr(one.planner_tokens, kind) for one in episodes))
+    return spent
+
+
+def _has_planner(episodes: Sequence[Episode]) -> bool:
+    return any(episode.policy.planner for episode in episodes)
+
+
+def _planned(episodes: Sequence[Episode]) -> Planned | None:
+    if not _has_planner(episodes):
+        return None
+    return Planned(**{name: sum(getattr(episode, name) for episode in episodes) for name in ("unanswered", "replans", "held_exits")})
 
 
 def _spent(episodes: Sequence[Episode], total: float) -> Spent:
@@ -191,16 +235,21 @@ def _spent(episodes: Sequence[Episode], total: float) -> Spent:
     return Spent(total=total, per_episode=_share(total, len(episodes)), per_step=_share(total, steps))
 
 
-def _cost(episodes: Sequence[Episode], prompt_price: float, response_price: float) -> Cost:
-    tokens = _tokens(episodes)
-    total = (tokens["prompt"].total * prompt_price + tokens["response"].total * response_price) / 1e6
+def _cost(episodes: Sequence[Episode], prices: tuple[float, float], planner_prices: tuple[float, float]) -> Cost:
+    planner = sum(_usd(episode.planner_tokens, planner_prices) for episode in episodes)
+    total = sum(_usd(episode.tokens, prices) for episode in episodes) + planner
     return Cost(
         usd=total,
         usd_per_episode=_share(total, len(episodes)),
         usd_per_success=_share(total, sum(episode.success for episode in episodes)),
-        prompt_price=prompt_price,
-        response_price=response_price,
+        prompt_price=prices[0],
+        response_price=prices[1],
+        planner_usd=planner,
     )
+
+
+def _usd(tokens: TokenCounts, prices: tuple[float, float]) -> float:
+    return (tokens.prompt * prices[0] + tokens.response * prices[1]) / 1e6
 
 
 def _share(total: float, count: int) -> float | None:

@@ -5,8 +5,9 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 from playwright.async_api import Error
 
 from mira_jax.config import Count, Positive
@@ -14,9 +15,11 @@ from mira_jax.errors import first_line
 from mira_jax.files import now
 from mira_jax.trajectories.actions import EXIT, ParseError, parse
 from mira_jax.trajectories.prompts import rounds
-from mira_jax.trajectories.records import Action, Page, Seconds, Status, Step, Task, Trajectory, encode
+from mira_jax.trajectories.records import Action, Page, Plan, Seconds, Status, Step, Task, Trajectory, encode, episode_key
 from mira_jax.trajectories.tasks import PAGES
-from rollouts.agents.base import AgentFactory
+from rollouts.agents.base import AgentFactory, Reply
+from rollouts.agents.planner import Planner, Planning, Spent
+from rollouts.agents.plans import PlannerConfig, ReadState, Situation
 from rollouts.errors import InfraError, SiteError
 from rollouts.stuck import StuckRule, loop_start
 from rollouts.suites import Session, Suite
@@ -51,9 +54,16 @@ class LimitConfig:
 
 
 async def run_episode(
-    suite: Suite, task: Task, attempt: int, policy: AgentFactory, driver: Driver, observation: ObservationConfig, limits: LimitConfig
+    suite: Suite,
+    task: Task,
+    attempt: int,
+    policy: AgentFactory,
+    driver: Driver,
+    observation: ObservationConfig,
+    limits: LimitConfig,
+    planner: Planner | None = None,
 ) -> Trajectory:
-    """Runs one episode in its own context and session, and closes both.
+    """Runs one episode in its own context and session, and closes both. Without a planner the policy is shown no plan.
 
     Raises:
         InfraError: browser, site or endpoint failed. The episode says nothing about the policy.
@@ -63,7 +73,7 @@ async def run_episode(
         session = await _site(suite.open(task, context), "opening the sites")
         try:
             pages = driver.pages(context, session.hosts, observation)
-            return await _Episode(session, attempt, policy, pages, driver.config.screenshots, limits).run()
+            return await _Episode(session, attempt, policy, planner, pages, driver.config.screenshots, limits).run()
         finally:
             await _site(session.close(), "closing the sites", CLOSE_SECONDS)
     finally:
@@ -89,67 +99,37 @@ class _Episode:
         session: Session,
         attempt: int,
         policy: AgentFactory,
+        planner: Planner | None,
         pages: Pages,
         screenshots: bool,
         limits: LimitConfig,
     ):
         self.session, self.task, self.attempt, self.policy = session, session.task, attempt, policy
         self.pages, self.screenshots, self.limits = pages, screenshots, limits
+        self.agent = policy.agent(self.task, attempt)
+        key = episode_key(self.task, attempt, policy.record)
+        self.planning = planner.planning(self.task, key) if planner else Planning(PlannerConfig(), None, self.task, key)
+        self.steps: list[Step] = []
 
     async def run(self) -> Trajectory:
-        agent = self.policy.agent(self.task, self.attempt)
         started = time.perf_counter()
         await self.pages.open([to_address(url, self.session.addresses) for url in self.task.start_url.split(PAGES)])
         observation, page = await self._observe()
         browser_seconds = time.perf_counter() - started
-
-        steps: list[Step] = []
-        answer: str | None = None
+        await self.planning.begin(self._situation((), page))
         status: Status | None = None
         while status is None:
-            asked = time.perf_counter()
-            reply = await agent.respond(rounds(steps), observation)
-            answered = time.perf_counter()
-            action, error = _read(reply.text)
-            shown = page
-            if action is not None and action.name == EXIT:
-                answer, status = action.argument, Status.FINISHED
-            elif action is not None:
-                try:
-                    await self.pages.perform(action, observation)
-                except ActionError as refusal:
-                    error = str(refusal)
-                observation, page = await self._observe()
-            state = await _site(self.session.state(), "reading the sites' state")
-            browser_seconds += time.perf_counter() - answered
-            steps.append(
-                Step(
-                    index=len(steps),
-                    page=shown,
-                    response=reply.text,
-                    reasoning=reply.reasoning,
-                    cut=reply.cut,
-                    action=action,
-                    error=error,
-                    state=state,
-                    prompt_hash=reply.prompt_hash,
-                    token_ids=reply.token_ids,
-                    log_probs=reply.log_probs,
-                    sampling_log_probs=reply.sampling_log_probs,
-                    log_prob=reply.log_prob,
-                    tokens=reply.tokens,
-                    seconds=Seconds(browser=round(browser_seconds, 4), policy=round(answered - asked, 4)),
-                )
-            )
+            observation, page, status = await self._step(observation, page, browser_seconds)
             browser_seconds = 0.0
-            status = status or self._ended(steps)
+        last = self.steps[-1].action
+        answer = last.argument if status is Status.FINISHED and last else None
         evidence = await _site(self.session.evidence(page, answer, self.pages.front), "gathering the evidence")
         trajectory = Trajectory(
             id=uuid.uuid4().hex,
             task=self.task,
             attempt=self.attempt,
             policy=self.policy.record,
-            steps=tuple(steps),
+            steps=tuple(self.steps),
             status=status,
             evidence=evidence,
             created=now(),
@@ -160,6 +140,80 @@ class _Episode:
             # Checked here, where it costs one episode. Failing when the record is written would end the run.
             raise SiteError(f"the sites' state or evidence cannot be stored in a record: {error}") from error
         return trajectory
+
+    async def _step(self, observation: Observation, page: Page, browser_seconds: float) -> tuple[Observation, Page, Status | None]:
+        """One turn of the policy. Returns the page after it, and the status if the episode has ended.
+
+        Args:
+            browser_seconds: seconds of the browser that are counted with this step.
+        """
+        shown, plan = page, self.planning.plan
+        asked = time.perf_counter()
+        reply = await self.agent.respond(rounds(self.steps), observation, plan)
+        answered = time.perf_counter()
+        action, error = _read(reply.text)
+        claims_end = action is not None and action.name == EXIT
+        if action is not None and not claims_end:
+            try:
+                await self.pages.perform(action, observation)
+            except ActionError as refusal:
+                error = str(refusal)
+            observation, page = await self._observe()
+        step = Step(
+            index=len(self.steps),
+            page=shown,
+            response=reply.text,
+            reasoning=reply.reasoning,
+            cut=reply.cut,
+            action=action,
+            error=error,
+            plan=plan,
+            prompt_hash=reply.prompt_hash,
+            token_ids=reply.token_ids,
+            log_probs=reply.log_probs,
+            sampling_log_probs=reply.sampling_log_probs,
+            log_prob=reply.log_prob,
+            tokens=reply.tokens,
+        )
+        browser_seconds += time.perf_counter() - answered
+        timed = asyncio.ensure_future(_timed(_site(self.session.state(), "reading the sites' state")))
+        try:
+            step, status, spent = await self._planned(step, page, reply, timed)
+            state, seconds = await timed
+        finally:
+            timed.cancel()
+            await asyncio.gather(timed, return_exceptions=True)
+        times = Seconds(browser=round(browser_seconds + seconds, 4), policy=round(answered - asked, 4), planner=round(spent.seconds, 4))
+        self.steps.append(msgspec.structs.replace(step, state=state, planner_tokens=spent.tokens, seconds=times))
+        return observation, page, status
+
+    async def _planned(
+        self, step: Step, page: Page, reply: Reply, timed: asyncio.Future[tuple[dict[str, Any], float]]
+    ) -> tuple[Step, Status | None, Spent]:
+        """Asks the planner about a step, while the sites' state is read.
+
+        Returns:
+            The step, with an error if its exit was held back; the status if the episode has ended; and what the planner spent on the plan
+            that the step shows, and on its exit.
+        """
+
+        async def state() -> dict[str, Any]:
+            return (await timed)[0]
+
+        situation = self._situation((*self.steps, step), page, state, reply)
+        status = self._ended(situation.steps)
+        if step.action is not None and step.action.name == EXIT:
+            # An exit at a limit counts: the policy could not call it again.
+            refused = "" if status else await self.planning.refusal(situation)
+            step, status = (msgspec.structs.replace(step, error=refused), None) if refused else (step, Status.FINISHED)
+            return step, status, self.planning.take_spent()
+        spent = self.planning.take_spent()
+        if status is None:
+            await self.planning.after(situation)
+        return step, status, spent
+
+    def _situation(self, steps: tuple[Step, ...], page: Page, state: ReadState | None = None, reply: Reply | None = None) -> Situation:
+        return Situation(task=self.task, plan=Plan(), steps=steps, page=page, state=state, answer=reply.checklist if reply else "")
 
     async def _observe(self) -> tuple[Observation, Page]:
         """The page as the policy sees it, and its record."""
@@ -179,6 +233,12 @@ class _Episode:
         if len(steps) >= (self.limits.horizon or self.task.horizon):
             return Status.HORIZON
         return None
+
+
+async def _timed(awaitable: Awaitable[Result]) -> tuple[Result, float]:
+    """The result, and how many seconds it took."""
+    began = time.perf_counter()
+    return await awaitable, time.perf_counter() - began
 
 
 def _read(response: str) -> tuple[Action | None, str | None]:

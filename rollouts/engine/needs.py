@@ -13,12 +13,14 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.agents.base import PolicyConfig
 from rollouts.agents.completion import EndpointPolicy
+from rollouts.agents.planner import Planner
+from rollouts.agents.suite_planner import milestone_texts
 from rollouts.engine.pool import RolloutConfig, check_suite
 from rollouts.engine.ray_pool import check_modules
 from rollouts.engine.worker import SuiteConfig
 from rollouts.errors import InfraError
 from rollouts.llm.endpoint import Endpoint
-from rollouts.llm.probe import ask_chat, ask_completion, quick
+from rollouts.llm.probe import ask_chat, ask_completion, quick, role_needs
 from rollouts.suites import Suite, make_suite
 from rollouts.suites.base import CheckedSuite
 from rollouts.web.browser import BrowserConfig, BrowserPool, find_executables
@@ -45,6 +47,7 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
     if config.policy.kind == "chat":
         found.variable(f"{KEY}.api_key_env", config.policy.endpoint.api_key_env)
         found.ask(KEY, lambda _: ask_chat(config.policy.endpoint, KEY), config.policy.endpoint)
+    _planner_needs(config, suite, found)
     if suite is not None:
         with found.attempt("browser.driver"):
             check_suite(config, suite)
@@ -60,6 +63,18 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
             found.ask("browser", browser.ask, config.browser)
     if isinstance(suite, CheckedSuite):
         suite.needs(found, browser.new_context)
+
+
+def _planner_needs(config: RolloutConfig, suite: Suite | None, found: Needs) -> None:
+    planner = config.planner
+    if suite is None or planner.kind == "none":
+        return
+    with found.attempt("planner"):
+        Planner(planner, suite)
+        if planner.kind == "checklist":
+            milestone_texts(suite, suite.tasks(config.split, config.templates, 1, config.seed)[0])
+    if planner.kind == "model":
+        role_needs("planner.role", planner.role, found)
 
 
 def suite_needs(config: SuiteConfig, found: Needs) -> None:

@@ -37,11 +37,20 @@ def plan(config: RolloutConfig, folder: Path) -> str:
             *(f"             {name:{width}}  {count:5d}" for name, count in sorted(templates.items())),
             f"sites      {', '.join(f'{site} ({count} tasks)' for site, count in sorted(sites.items()))}",
             f"policy     {policy}",
+            *_planner(config),
             f"browser    {browser}",
             f"episodes   {len(wanted)}: attempts per task {config.attempts}; {done} are there, {len(wanted) - done} to run"
             + (f", {lost} of them lost before" if lost else ""),
         )
     )
+
+
+def _planner(config: RolloutConfig) -> list[str]:
+    planner, endpoint = config.planner, config.planner.role.endpoint
+    if planner.kind == "none":
+        return []
+    place = f", {endpoint.model or 'the first model'} at {endpoint.base_url}" if planner.kind == "model" else ""
+    return [f"planner    {planner.kind}{place}"]
 
 
 def _browser(config: RolloutConfig) -> str:

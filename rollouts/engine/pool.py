@@ -19,7 +19,8 @@ from mira_jax.trajectories import records
 from mira_jax.trajectories.records import Status, Task, Trajectory, episode_key
 from mira_jax.trajectories.shards import Spool, pack
 from rollouts.agents.base import AgentFactory
-from rollouts.agents.policy import make_policy
+from rollouts.agents.planner import Planner
+from rollouts.agents.policy import make_policy, opened
 from rollouts.analysis.evaluation import LOST
 from rollouts.engine.episode import LimitConfig, failed_episode
 from rollouts.engine.ray_pool import RayConfig, ray_workers
@@ -96,10 +97,11 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
     check_suite(config, suite)
     if tasks is None:
         tasks = suite.tasks(config.split, config.templates, config.episodes, config.seed)
-    policy = make_policy(config.policy, suite)
+    policy, planner = make_policy(config.policy, suite, config.planner), Planner(config.planner, suite)
+    planner.check_tasks(tasks)
     specs = [(task, attempt) for attempt in range(config.attempts) for task in tasks]
     with sole_writer(folder, "episodes"):
-        tally = run(_collect(config, suite, policy, specs, folder, begun))
+        tally = run(_collect(config, suite, policy, planner, specs, folder, begun))
         pack(folder)
     return tally
 
@@ -151,9 +153,15 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def _collect(
-    config: RolloutConfig, suite: Suite, policy: AgentFactory, specs: Sequence[tuple[Task, int]], folder: Path, begun: Callable[[], None]
+    config: RolloutConfig,
+    suite: Suite,
+    policy: AgentFactory,
+    planner: Planner,
+    specs: Sequence[tuple[Task, int]],
+    folder: Path,
+    begun: Callable[[], None],
 ) -> Tally:
-    async with policy:
+    async with opened(policy, planner):
         spool, lost = Spool(folder), Spool(folder / LOST)
         spool.sweep()
         lost.sweep()
@@ -163,7 +171,7 @@ async def _collect(
         tally = Tally(wanted=len(specs), skipped=len(specs) - len(waiting))
         if not waiting:
             return tally
-        workers = ray_workers(config, config.ray, policy.record) if config.pool == "ray" else work(config, suite, policy)
+        workers = ray_workers(config, config.ray, policy.record) if config.pool == "ray" else work(config, suite, policy, planner)
         async with workers as slots:
             await suite.reset()
             begun()

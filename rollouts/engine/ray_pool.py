@@ -23,7 +23,8 @@ from mira_jax.config import Count
 from mira_jax.errors import ConfigError, UserError, first_line
 from mira_jax.extras import install
 from mira_jax.trajectories.records import Policy, Task, Trajectory, decode, encode
-from rollouts.agents.policy import make_policy
+from rollouts.agents.planner import Planner
+from rollouts.agents.policy import make_policy, opened
 from rollouts.engine.worker import Slot, Slots, SuiteConfig, WorkerConfig, ignore_abandoned_calls, work
 from rollouts.errors import InfraError, WorkerError
 from rollouts.suites import Suite, make_suite
@@ -267,8 +268,9 @@ class RolloutActor:
         address = ray.util.get_node_ip_address()
         try:
             suite = _make_suite(settings.suite)
-            policy = await self._open.enter_async_context(make_policy(settings.policy, suite))
-            self._worker = await self._open.enter_async_context(work(settings, suite, policy))
+            policy, planner = make_policy(settings.policy, suite, settings.planner), Planner(settings.planner, suite)
+            await self._open.enter_async_context(opened(policy, planner))
+            self._worker = await self._open.enter_async_context(work(settings, suite, policy, planner))
         except UserError as error:
             await self._open.aclose()
             return msgspec.msgpack.encode(_Ready(address=address, refusal=str(error)))

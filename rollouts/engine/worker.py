@@ -12,6 +12,8 @@ from playwright.async_api import Error
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.trajectories.records import Task, Trajectory
 from rollouts.agents.base import AgentFactory, PolicyConfig
+from rollouts.agents.planner import Planner
+from rollouts.agents.plans import PlannerConfig
 from rollouts.engine.episode import LimitConfig, run_episode
 from rollouts.errors import InfraError
 from rollouts.suites import OPTIONS, Suite
@@ -38,6 +40,7 @@ class WorkerConfig:
 
     suite: SuiteConfig = dataclasses.field(default_factory=SuiteConfig)
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    planner: PlannerConfig = dataclasses.field(default_factory=PlannerConfig)
     observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
     browser: BrowserConfig = dataclasses.field(default_factory=BrowserConfig)
     limits: LimitConfig = dataclasses.field(default_factory=LimitConfig)
@@ -45,6 +48,8 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         if self.policy.kind == "chat" and self.policy.chat.images and not self.browser.screenshots:
             raise ConfigError("policy.chat.images", "needs the pictures of the pages; set browser.screenshots=true")
+        if self.planner.kind == "joint" and self.policy.kind != "chat":
+            raise ConfigError("planner.kind", f"joint needs a policy that writes checklists, of kind chat, not {self.policy.kind}")
 
 
 class Slot(Protocol):
@@ -74,8 +79,8 @@ class Slots(Protocol):
 class Worker:
     """The slots of this process: one per browser context."""
 
-    def __init__(self, config: WorkerConfig, suite: Suite, policy: AgentFactory, driver: Driver):
-        self.config, self.suite, self.policy, self.driver = config, suite, policy, driver
+    def __init__(self, config: WorkerConfig, suite: Suite, policy: AgentFactory, driver: Driver, planner: Planner | None = None):
+        self.config, self.suite, self.policy, self.planner, self.driver = config, suite, policy, planner, driver
         self.count = config.browser.contexts
 
     @contextlib.asynccontextmanager
@@ -84,7 +89,8 @@ class Worker:
         yield self
 
     async def run(self, task: Task, attempt: int, seconds: float) -> Trajectory:
-        episode = run_episode(self.suite, task, attempt, self.policy, self.driver, self.config.observation, self.config.limits)
+        config = self.config
+        episode = run_episode(self.suite, task, attempt, self.policy, self.driver, config.observation, config.limits, self.planner)
         try:
             return await asyncio.wait_for(episode, seconds)
         except (InfraError, TimeoutError, UserError):
@@ -96,13 +102,13 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def work(config: WorkerConfig, suite: Suite, policy: AgentFactory) -> AsyncIterator[Worker]:
+async def work(config: WorkerConfig, suite: Suite, policy: AgentFactory, planner: Planner | None = None) -> AsyncIterator[Worker]:
     """Starts the sites and the browser of this process, and stops them. Raises UserError if one of them does not start."""
     check_driver(config, suite)
     await suite.start()
     try:
         async with drive(config.browser, suite.hosts, suite.in_process_sites() if isinstance(suite, InProcess) else None) as driver:
-            yield Worker(config, suite, policy, driver)
+            yield Worker(config, suite, policy, driver, planner)
     finally:
         await suite.stop()
 

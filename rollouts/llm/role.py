@@ -85,12 +85,15 @@ class Role:
         await self.endpoint.__aexit__()
         self._cache.close()
 
-    async def ask(self, messages: Messages, form: type[Form], seed: int = 0, temperature: float | None = None) -> Form:
+    async def ask(
+        self, messages: Messages, form: type[Form], seed: int = 0, used: Usage | None = None, temperature: float | None = None
+    ) -> Form:
         """Asks for a JSON object with the fields of `form`. The model is asked once to correct an answer of another form.
 
         Args:
             form: a struct with `forbid_unknown_fields` and without defaults, which strict schemas do not allow.
             seed: sampling seed.
+            used: what this question used is added to it, with or without an answer. Answers from the cache use nothing.
             temperature: in place of the config's.
 
         Raises:
@@ -101,7 +104,7 @@ class Role:
         wanted = answer_schema(form)
         asked = [*messages[:-1], {**messages[-1], "content": _with_form(messages[-1]["content"], wanted)}]
         temperature = self.config.temperature if temperature is None else temperature
-        found = await self._chat(asked, form.__name__, wanted, seed, temperature)
+        found = await self._chat(asked, form.__name__, wanted, seed, temperature, used)
         try:
             return read_answer(found, form)
         except ValueError as error:
@@ -111,12 +114,14 @@ class Role:
         if 0 < len(found.text) <= LONGEST:
             asked = [*asked, {"role": "assistant", "content": found.text}, {"role": "user", "content": correction}]
         try:
-            return read_answer(await self._chat(asked, form.__name__, wanted, seed + 1, temperature), form)
+            return read_answer(await self._chat(asked, form.__name__, wanted, seed + 1, temperature, used), form)
         except ValueError as error:
             self.usage.invalid += 1
             raise NoAnswer(f"{self.key}: {self.endpoint.model} gave no valid answer in two tries: {error}") from None
 
-    async def _chat(self, messages: Messages, name: str, wanted: Mapping[str, Any], seed: int, temperature: float) -> Completion:
+    async def _chat(
+        self, messages: Messages, name: str, wanted: Mapping[str, Any], seed: int, temperature: float, used: Usage | None
+    ) -> Completion:
         """The answer from the cache or from the model. Raises as `ask` does."""
         fields = self._response_format(name, wanted)
         key = question_key([
@@ -137,6 +142,8 @@ class Role:
                 self.usage.invalid += 1
                 raise NoAnswer(f"{self.key}: {self.endpoint.model} refuses the question: {error}") from None
             self._cache.put(key, found)
+            if used is not None:
+                used.add(found.prompt_tokens, found.tokens)
             return found
 
     def _response_format(self, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from mira_jax.trajectories.prompts import plan_text
 from mira_jax.trajectories.records import Step, Trajectory
 from rollouts.analysis.evaluation import Episode, Evaluation
 from rollouts.analysis.failures import key_step
@@ -27,6 +28,8 @@ class StepView:
 
     number: int
     response: str
+    plan: str
+    """The planner's checklist in the prompt, or empty."""
     reasoning: str
     error: str | None
     url: str
@@ -182,6 +185,7 @@ def _step_view(
     return StepView(
         number=place + 1,
         response=_shown(step.response, characters),
+        plan=_shown(plan_text(step.plan, "webrl").rstrip(), characters),
         reasoning=_shown(step.reasoning, characters),
         error=step.error and _shown(step.error, characters),
         url=_shown(step.page.url, 400),
@@ -201,7 +205,9 @@ def _measures(step: Step) -> str:
     tokens, parts = step.tokens, []
     if tokens.prompt or tokens.response:
         parts.append(f"{tokens.prompt} prompt and {tokens.response} response tokens")
-    for name in ("browser", "policy", "judge"):
+    if (used := step.planner_tokens).prompt or used.response:
+        parts.append(f"planner {used.prompt} prompt and {used.response} response tokens")
+    for name in ("browser", "policy", "planner", "judge"):
         if seconds := getattr(step.seconds, name):
             parts.append(f"{name} {seconds:.2f} s")
     if step.log_prob is not None:

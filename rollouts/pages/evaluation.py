@@ -9,6 +9,7 @@ from markupsafe import Markup
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.summary import Method, Rate, Spent, Summary
 from rollouts.analysis.evaluation import Episode
+from rollouts.analysis.figures import planner_words
 from rollouts.pages import charts, frame, svg
 from rollouts.pages.episodes import count, visible
 
@@ -62,6 +63,7 @@ def render(summary: Summary, episodes: Sequence[Episode], lost: Sequence[Episode
         "statuses": statuses,
         "costs_of": "Tokens, time and cost" if method.cost and method.cost.usd else "Tokens and time",
         "costs": _costs(method, sum(episode.steps for episode in judged)),
+        "planner": planner_words(method),
         "failing": failing[:MOST_TASKS],
         "failing_words": _failing_words(failing, len({episode.task for episode in judged}), several),
         "lost": [(visible(episode.spec.id), visible(episode.error[:_ERROR])) for episode in without[:MOST_TASKS]],
@@ -122,6 +124,8 @@ def _lead(summary: Summary, method: Method, episodes: Sequence[Episode]) -> str:
         parts.append(f"seed {summary.task_seed}")
     if checkpoints := sorted({visible(policy.checkpoint) for policy in method.policies if policy.checkpoint}):
         parts.append("checkpoint " + ", ".join(checkpoints))
+    if planners := sorted({visible(policy.planner) for policy in method.policies if policy.planner}):
+        parts.append("planner " + ", ".join(planners))
     if days:
         parts.append(f"run on {days[0]}" if len(days) == 1 else f"run from {days[0]} to {days[-1]}")
     return "; ".join(parts) + "."
@@ -139,7 +143,7 @@ def _tiles(method: Method) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
     if any(spent.total for spent in method.tokens.values()):
         total = sum(spent.per_episode or 0 for spent in method.tokens.values())
-        each = ", ".join(f"{name} {spent.per_episode or 0:,.0f}" for name, spent in method.tokens.items())
+        each = ", ".join(f"{name.replace('_', ' ')} {spent.per_episode or 0:,.0f}" for name, spent in method.tokens.items())
         tiles.append(("Tokens per episode", f"{total:,.0f}", each))
     if (cost := method.cost) and cost.usd:
         per_success = f", {_usd(cost.usd_per_success)} a success" if cost.usd_per_success is not None else ""
@@ -181,7 +185,10 @@ def _statuses(episodes: Sequence[Episode]) -> list[tuple[str, str, int, int | No
 
 def _costs(method: Method, steps: int) -> list[tuple[str, list[str]]]:
     """(name, [total, per episode, per step]) of each cost."""
-    rows = [(f"{kind.capitalize()} tokens", [f"{value:,.0f}" for value in _three(spent)]) for kind, spent in method.tokens.items()]
+    rows = [
+        (f"{kind.replace('_', ' ').capitalize()} tokens", [f"{value:,.0f}" for value in _three(spent)])
+        for kind, spent in method.tokens.items()
+    ]
     rows += [(f"{role.capitalize()}, seconds", [f"{value:,.2f}" for value in _three(spent)]) for role, spent in method.seconds.items()]
     if (cost := method.cost) and cost.usd:
         per_step = cost.usd / steps if steps else 0.0

@@ -18,6 +18,7 @@ from mira_jax.trajectories.records import (
     Evidence,
     Outcome,
     Page,
+    Plan,
     Policy,
     Seconds,
     Status,
@@ -40,9 +41,11 @@ def full() -> Trajectory:
     first = Step(
         index=0, page=Page(url="__SHOP__/", observation='<a id="1">', screenshot=JPEG), response='do(action="Click", element="1")',
         reasoning="the first link", cut=True, action=Action(name="Click", element="1"), error="the link is gone",
-        state={"cart": [1, 2.0, None]}, milestones=(True, False), prompt_hash="0" * 32, token_ids=(5, 6), log_probs=(-0.5, -0.25),
+        state={"cart": [1, 2.0, None]}, milestones=(True, False),
+        plan=Plan(subgoals=("find it",), done=(False,), current=0, stalled=True, unanswered=True),
+        planner_tokens=TokenCounts(prompt=50, response=5), prompt_hash="0" * 32, token_ids=(5, 6), log_probs=(-0.5, -0.25),
         sampling_log_probs=(-0.4, -0.2), log_prob=-0.75, tokens=TokenCounts(prompt=100, response=2),
-        seconds=Seconds(browser=0.5, policy=1.5, judge=0.1),
+        seconds=Seconds(browser=0.5, policy=1.5, judge=0.1, planner=0.3),
     )  # fmt: skip
     second = Step(index=1, page=Page(url="__SHOP__/1", observation="lamp"), response="I am done", error="no action")
     end = Action(name="exit", argument="42")
@@ -56,7 +59,7 @@ def full() -> Trajectory:
         attempt=3,
         policy=Policy(
             name="actor", checkpoint="runs/actor", fingerprint="f" * 8, temperature=0.7, top_p=0.9, top_k=40, prompt_version="webrl",
-            prompt_max_tokens=512, tokenizer="t" * 64, seed=5,
+            prompt_max_tokens=512, tokenizer="t" * 64, seed=5, planner="model m 12345678",
         ),
         subgoals=(Subgoal(text="find", check="url"), Subgoal(text="buy", check="order")),
         steps=(first, second, third),
