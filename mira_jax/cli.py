@@ -43,7 +43,7 @@ COMMANDS = {
     "serve": Entry("mira_jax.serve", "serve a policy as an OpenAI-compatible endpoint", "train"),
     "evaluate": Entry("rollouts.evaluate", "measure a policy on held-out tasks"),
     "compare": Entry("rollouts.compare", "compare two evaluations task by task, or two methods over seeds"),
-    "analyze": Entry("rollouts.analyze", "measure the quality of subgoals and their checker"),
+    "analyze": Entry("rollouts.analyze", "measure the quality of subgoals, or how a judge agrees with the rules"),
     "report": Entry("rollouts.report", "write the HTML page of several evaluations"),
     "export": Entry("mira_jax.export", "write a policy as a Hugging Face folder", "train"),
     "convert": Entry("mira_jax.convert", "convert episodes between shards and the formats of other programs"),

@@ -3,7 +3,11 @@
     mira analyze subgoals --folder runs/x/labelled --truth runs/x/labelled-by-rule --out runs/x/subgoals-quality.json
 
 subgoals: whether the share of subgoals done predicts success, and how subgoals and their checker agree with the true milestones of the
-suite (docs/subgoals.md). With `page`, the figures are also written as an HTML page.
+suite (docs/subgoals.md).
+
+    mira analyze outcomes --folder runs/x/labelled-by-judge --truth runs/x/labelled-by-rule --out runs/x/agreement.json
+
+outcomes: how the outcomes of a judge agree with those by rule (docs/judging.md). With `page`, the figures are also written as an HTML page.
 """
 
 import dataclasses
@@ -12,28 +16,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from mira_jax import commands
 from mira_jax.config import Level, Natural
 from mira_jax.errors import ConfigError
-from mira_jax.files import read_json, to_json, write_atomically
+from mira_jax.files import to_json, write_atomically
 from mira_jax.needs import Needs
 from mira_jax.trajectories.shards import ShardReader
-from rollouts.analysis import subgoals
-from rollouts.labels.outcome import USAGE
+from rollouts.analysis import outcomes, subgoals
+from rollouts.labels.outcome import read_usage
 from rollouts.labels.subgoals import files
+from rollouts.pages import outcomes as outcomes_page
 from rollouts.pages import subgoals as subgoals_page
 
 
 @dataclasses.dataclass(frozen=True)
 class AnalyzeConfig:
     analysis: str = ""
-    """What is analysed: subgoals."""
+    """What is analysed: subgoals or outcomes."""
     folder: str = ""
     """Folder of labelled episodes."""
     truth: str = ""
-    """Folder of the same episodes with their true labels. Empty: no comparison with the truth."""
+    """Folder of the same episodes with their true labels. Required for outcomes. Empty: no comparison with the truth."""
     subgoals: str = ""
     """subgoals: the file of the subgoals, for what the requests of its generator used."""
     level: Level = 0.95
@@ -80,13 +86,21 @@ def analyse_subgoals(config: AnalyzeConfig) -> Analysed:
     usages: dict[str, dict[str, float]] = {}
     if config.subgoals and (used := files.read(config.subgoals).usage):
         usages["generator"] = used
-    if (path := Path(config.folder) / USAGE).exists():
-        usages["checker"] = read_json(path, "label these episodes again (`mira label`)")
+    usages |= msgspec.to_builtins(read_usage(Path(config.folder)))
     tree = {"folder": config.folder, "truth": config.truth, **subgoals.to_tree(findings), "usage": usages}
     return Analysed(subgoals.table(findings, usages), tree, subgoals_page.render(findings, config.folder))
 
 
-ANALYSES: dict[str, Callable[[AnalyzeConfig], Analysed]] = {"subgoals": analyse_subgoals}
+def analyse_outcomes(config: AnalyzeConfig) -> Analysed:
+    if not config.truth:
+        raise ConfigError("truth", "name the folder of the same episodes, labelled by rule (judge.kind=rule)")
+    judged, truth = ShardReader(config.folder), ShardReader(config.truth)
+    findings = outcomes.analyse(judged, truth, config.level, config.resamples, config.seed)
+    tree = {"folder": config.folder, "truth": config.truth, **outcomes.to_tree(findings)}
+    return Analysed(outcomes.table(findings), tree, outcomes_page.render(findings, config.folder))
+
+
+ANALYSES: dict[str, Callable[[AnalyzeConfig], Analysed]] = {"subgoals": analyse_subgoals, "outcomes": analyse_outcomes}
 """The analyses by name, the values of `AnalyzeConfig.analysis`."""
 
 

@@ -30,8 +30,9 @@ from rollouts.analysis.figures import episode_table, gather, summarize, table
 from rollouts.engine.needs import rollout_needs
 from rollouts.engine.plan import plan
 from rollouts.engine.pool import RolloutConfig, collect, lost_episodes, run
-from rollouts.labels.judge import refuse_without_rules
-from rollouts.labels.outcome import is_labelled, label_folder
+from rollouts.labels.judge import Rules, refuse_without_rules
+from rollouts.labels.outcome import is_labelled, label_folder, read_usage
+from rollouts.llm.usage import show
 from rollouts.pages import evaluation as evaluation_page
 from rollouts.suites import make_suite
 from rollouts.suites.base import PartlyJudged
@@ -64,11 +65,12 @@ def main(settings: EvaluateConfig) -> int:
             "command again"
         )
     judged_by = config.to_tree(settings.suite)
+    judge = Rules(make_suite(settings.suite.name, **settings.suite.options))
     if not is_labelled(folder / EPISODES, folder / LABELLED, judged_by):
-        suite = make_suite(settings.suite.name, **settings.suite.options)
-        label_folder(folder / EPISODES, folder / LABELLED, suite, overwrite=True, settings=judged_by)
+        label_folder(folder / EPISODES, folder / LABELLED, judge.suite, overwrite=True, settings=judged_by, judge=judge)
     summary = _write(settings, folder, lost)
     print(table(summary))
+    show(judge.usage)
     print(f"{folder / SUMMARY}: {tally.steps} new steps at {tally.steps_per_second:.1f} steps/s; the page is {folder / PAGE}")
     if lost:
         print(f"{len(lost)} of {tally.wanted} tasks are not in these rates: infrastructure errors; the same command tries them again")
@@ -90,7 +92,9 @@ def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -
     prices, planner_prices = ((one.prompt_price, one.response_price) for one in (settings.policy.endpoint, settings.planner.role.endpoint))
     name = ", ".join(sorted({episode.policy.name for episode in judged}))
     method = summarize(name, judged, given_up, prices, planner_prices)
-    summary = msgspec.structs.replace(gather({name: method}, judged), created=now(), task_seed=settings.seed)
+    summary = msgspec.structs.replace(
+        gather({name: method}, judged), created=now(), task_seed=settings.seed, usage=read_usage(folder / LABELLED)
+    )
     summaries.write(folder / SUMMARY, summary)
     write_atomically(folder / TABLE, episode_table([*judged, *given_up]).encode())
     write_atomically(folder / PAGE, evaluation_page.render(summary, judged, given_up).encode())

@@ -2,8 +2,9 @@
 
 mira label --folder runs/demo/demonstrations --out runs/demo/demonstrations-labelled
 
-With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md). With `milestones.kind=subgoals`, the subgoals of a
-file that `mira subgoals` has written are checked, by rules or by a chat model (docs/subgoals.md).
+With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md); with `judge.kind=model`, a chat model does
+(docs/judging.md). With `milestones.kind=subgoals`, the subgoals of a file that `mira subgoals` has written are checked, by rules or by a
+chat model (docs/subgoals.md).
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from rollouts.labels.judge import JudgeConfig, judge_needs, make_judge
 from rollouts.labels.milestones import MilestonesConfig, milestone_needs, open_milestones, without_milestones
 from rollouts.labels.outcome import label_folder
 from rollouts.labels.subgoals import files
+from rollouts.llm.usage import show
 from rollouts.suites import make_suite
 
 
@@ -44,8 +46,9 @@ def main(config: LabelConfig) -> int:
     settings = to_tree(config.suite) | ({"judge": to_tree(config.judge)} if config.judge.kind != "rule" else {})
     chosen = config.milestones.settings()
     settings |= {"milestones": chosen} if chosen else {}
-    judge = make_judge(config.judge, suite)
-    with open_milestones(config.milestones, suite, f"{config.out}.answers") as milestones:
+    answers = f"{config.out}.answers"
+    judge = make_judge(config.judge, suite, answers)
+    with open_milestones(config.milestones, suite, answers) as milestones:
         if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge, milestones):
             print(f"{config.out}: labelled already")
             return 0
@@ -55,8 +58,7 @@ def main(config: LabelConfig) -> int:
     if chosen:
         missing, undecided = without_milestones(labelled, files.read(config.milestones.file).subgoals)
         print(f"without milestones: {missing} whose task has no subgoals, {undecided} that the checker could not decide")
-    if milestones.usage:
-        print(milestones.usage)
+    show({**judge.usage, **milestones.usage})
     return 0
 
 

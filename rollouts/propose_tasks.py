@@ -18,13 +18,19 @@ from mira_jax import commands
 from mira_jax.config import Count, Fraction, Natural, to_tree
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import parse_json, to_json
+from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Task
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.curriculum import templates, writer
 from rollouts.curriculum.writer import WriterConfig
 from rollouts.engine.worker import SuiteConfig
 from rollouts.errors import EndpointError
+from rollouts.llm.probe import role_needs
+from rollouts.llm.role import Role
+from rollouts.llm.usage import show
 from rollouts.suites import make_suite, task_list
+
+WRITER = "writer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,38 +68,54 @@ def main(config: ProposeConfig) -> int:
             raise UserError(f"{out}: was made from other inputs; choose another out, or remove it")
         print(f"{out}: complete")
         return 0
-    tasks = _propose(config, reader)
+    role = Role(config.writer, WRITER) if config.writer else None
+    tasks = asyncio.run(_written(config, reader, role)) if role else _drawn(config, reader)
     if not tasks:
         raise UserError(f"{', '.join(config.labelled)}: no task to propose: no attempted task failed, or none of its templates is allowed")
     task_list.write(out, tasks, made_from)
     print(f"{out}: {len(tasks)} tasks of {len({task.template for task in tasks})} templates")
+    show({WRITER: role.usage} if role else {})
     return 0
 
 
 def _made_from(config: ProposeConfig, reader: ShardReader) -> dict[str, Any]:
     tree = {key: value for key, value in to_tree(config).items() if key not in ("labelled", "out", "writer")}
     if config.writer:
-        tree["writer"] = {key: value for key, value in to_tree(config.writer).items() if key != "endpoint"}
+        tree["writer"] = {key: value for key, value in to_tree(config.writer).items() if key not in ("endpoint", "cache")}
         tree["writer"]["model"] = config.writer.endpoint.model
     return tree | {"shards": list(reader.sha256)}
 
 
-def _propose(config: ProposeConfig, reader: ShardReader) -> list[Task]:
+async def _written(config: ProposeConfig, reader: ShardReader, role: Role) -> list[Task]:
+    """Raises UserError, also if the endpoint fails."""
     episodes = list(reader)
-    if config.writer:
-        failed = templates.failed_tasks(episodes)
-        known = sorted({episode.task.intent for episode in episodes})
-        try:
-            return asyncio.run(writer.write(failed, config.count, config.writer, config.seed, known))
-        except EndpointError as error:
-            raise UserError(f"writer.endpoint: {error}") from None
+    known = sorted({episode.task.intent for episode in episodes})
+    try:
+        async with role:
+            return await writer.write(templates.failed_tasks(episodes), config.count, role, config.seed, known)
+    except EndpointError as error:
+        raise UserError(str(error)) from None
+
+
+def _drawn(config: ProposeConfig, reader: ShardReader) -> list[Task]:
     suite = make_suite(config.suite.name, **config.suite.options)
     if not isinstance(suite, templates.Templates):
         raise ConfigError("writer", f"{config.suite.name} draws no tasks from templates; name a chat model with writer.endpoint")
-    return templates.propose(suite, episodes, config.count, config.split, config.seed, config.templates, config.easier_below)
+    return templates.propose(suite, list(reader), config.count, config.split, config.seed, config.templates, config.easier_below)
 
 
-COMMAND = commands.Command("propose-tasks", main, ProposeConfig, __doc__, flags=("out",))
+def needs(config: ProposeConfig, found: Needs) -> None:
+    for folder in config.labelled:
+        found.shards("labelled", folder)
+    found.output("out", config.out)
+    if config.writer:
+        role_needs(WRITER, config.writer, found)
+        return
+    with found.attempt("suite"):
+        make_suite(config.suite.name, **config.suite.options)
+
+
+COMMAND = commands.Command("propose-tasks", main, ProposeConfig, __doc__, flags=("out",), needs=needs)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.run())

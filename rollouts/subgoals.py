@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from mira_jax import commands
@@ -29,7 +30,7 @@ from rollouts.labels.subgoals.examples import Examples
 from rollouts.labels.subgoals.files import MOST, SubgoalFile
 from rollouts.labels.subgoals.tasks import Subject, from_episodes, from_tasks
 from rollouts.labels.subgoals.writer import PROMPT_VERSION, WriterConfig
-from rollouts.llm.probe import ask_chat
+from rollouts.llm.probe import role_needs
 from rollouts.suites import Suite, make_suite
 
 KEY = "writer.model"
@@ -89,7 +90,7 @@ def main(config: SubgoalsConfig) -> int:
             print(f"{out}: complete")
             return 0
         found = _generate(config, _subjects(config, suite), examples)
-        usage = found.usage.figures() if config.generator == "model" else {}
+        usage = msgspec.to_builtins(found.usage.record()) if config.generator == "model" else {}
         files.write(out, SubgoalFile(made_from=made_from, subgoals=found.subgoals, left_out=found.left_out, usage=usage))
     print(f"{out}: subgoals of {len(found.subgoals)} tasks, {len(found.left_out)} left without")
     for task, reason in list(found.left_out.items())[:3]:
@@ -155,9 +156,7 @@ def needs(config: SubgoalsConfig, found: Needs) -> None:
     if config.generator == "model":
         with found.attempt("writer.examples"):
             Examples(config.writer.examples)
-        endpoint = config.writer.model.endpoint
-        found.variable(f"{KEY}.endpoint.api_key_env", endpoint.api_key_env)
-        found.ask(f"{KEY}.endpoint", lambda _: ask_chat(endpoint, f"{KEY}.endpoint"), endpoint)
+        role_needs(KEY, config.writer.model, found)
 
 
 REQUIRED = {"out": "name the file to write, for example --out runs/subgoals.json"}

@@ -23,6 +23,8 @@ NAMES = (
     "serve",
     "evaluate",
     "compare",
+    "analyze",
+    "subgoals",
     "report",
     "export",
     "convert",
@@ -89,8 +91,8 @@ def test_defaults_and_flags_are_origins_too(capsys):
 
 
 def test_the_key_of_a_judge_is_the_judge_s(tmp_path):
-    options = ["suite.name=webarena_lite", "suite.options.judge.base_url=localhost"]
-    with pytest.raises(UserError, match=r"^--set: suite\.options\.judge\.base_url: 'localhost' is not an http address"):
+    options = ["suite.name=webarena_lite", "suite.options.judge.endpoint.base_url=localhost"]
+    with pytest.raises(UserError, match=r"^--set: suite\.options\.judge\.endpoint\.base_url: 'localhost' is not an http address"):
         config.load(cli.load("label").config_type, None, options)
     (tmp_path / "c.yaml").write_text("suite: {name: webarena_lite, options: {accounts: {gitlab: {user: A}}}}")
     with pytest.raises(UserError, match=r"c\.yaml: suite\.options\.accounts\.gitlab: name the environment variables"):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mira_jax.classification import confusion
 from mira_jax.intervals import share_interval
 from mira_jax.recipes.labels import task_key
 from mira_jax.rl.calibration import auroc, negative_log_likelihood
-from mira_jax.rl.classification import confusion
 from mira_jax.trajectories.records import Status, Trajectory
 
 THRESHOLD = 0.5
@@ -57,7 +57,7 @@ def agreement(episodes: Sequence[Trajectory], probability: np.ndarray) -> dict[s
     return found
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float | np.ndarray) -> float | None:
     return round(float(value), DIGITS) if np.isfinite(value) else None
 
 

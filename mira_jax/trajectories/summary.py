@@ -105,6 +105,23 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     held_exits: int
 
 
+class RoleUsage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Questions to a chat model in a role, such as a judge, and what they used."""
+
+    requests: int
+    """Requests that were answered."""
+    cached: int
+    """Questions answered from the cache."""
+    repaired: int
+    """Answers of the wrong form that the model was asked to correct."""
+    invalid: int
+    """Questions without a valid answer."""
+    prompt_tokens: int
+    response_tokens: int
+    cost: float
+    """In USD, by the configured prices. 0 without prices."""
+
+
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy that was evaluated."""
 
@@ -166,6 +183,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Seed of the run, if the report was given one."""
     minutes: dict[str, float] = {}
     """Stage to wall-clock minutes, of the stages that were complete before the report."""
+    usage: dict[str, RoleUsage] = {}
+    """What the labels used, by the path of the role's config. Questions that an interrupted command asked before are not counted."""
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")

@@ -1,6 +1,5 @@
 """A policy behind a chat API: any model that follows instructions, without training on the grammar of actions."""
 
-import base64
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from mira_jax.trajectories.records import Plan, Task, TokenCounts, episode_key
 from rollouts.agents.base import Agent, PolicyConfig, Reply, step_seed
 from rollouts.agents.joint_planner import joint_instructions, read_checklist
 from rollouts.llm.endpoint import Endpoint
+from rollouts.llm.images import image_part
 from rollouts.web.observation import Observation
 
 PROMPT_VERSION = "chat"
@@ -149,6 +149,4 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def _with_image(message: dict[str, Any], screenshot: bytes) -> dict[str, Any]:
-    address = f"data:image/jpeg;base64,{base64.b64encode(screenshot).decode()}"
-    parts = [{"type": "text", "text": message["content"]}, {"type": "image_url", "image_url": {"url": address}}]
-    return {**message, "content": parts}
+    return {**message, "content": [{"type": "text", "text": message["content"]}, image_part(screenshot)]}

@@ -20,7 +20,7 @@ from rollouts.engine.ray_pool import check_modules
 from rollouts.engine.worker import SuiteConfig
 from rollouts.errors import InfraError
 from rollouts.llm.endpoint import Endpoint
-from rollouts.llm.probe import ask_chat, ask_completion, quick
+from rollouts.llm.probe import ask_chat, ask_completion, quick, role_needs
 from rollouts.suites import Suite, make_suite
 from rollouts.suites.base import CheckedSuite
 from rollouts.web.browser import BrowserConfig, BrowserPool, find_executables
@@ -74,8 +74,7 @@ def _planner_needs(config: RolloutConfig, suite: Suite | None, found: Needs) -> 
         if planner.kind == "checklist":
             milestone_texts(suite, suite.tasks(config.split, config.templates, 1, config.seed)[0])
     if planner.kind == "model":
-        found.variable("planner.role.endpoint.api_key_env", planner.role.endpoint.api_key_env)
-        found.ask("planner.role.endpoint", lambda _: ask_chat(planner.role.endpoint, "planner.role.endpoint"), planner.role.endpoint)
+        role_needs("planner.role", planner.role, found)
 
 
 def suite_needs(config: SuiteConfig, found: Needs) -> None:

@@ -1,33 +1,39 @@
-"""What decides the outcome of recorded episodes: the rules of their suite, or an outcome reward model (ORM) behind an endpoint."""
+"""What decides the outcome of recorded episodes: the rules of their suite, an outcome reward model (ORM), or a chat model."""
 
-import asyncio
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta
 
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import ConfigError
 from mira_jax.needs import Needs
 from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Outcome, Status, Task, Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
-from rollouts.errors import EndpointError
+from rollouts.labels.chat_judge import KEY as MODEL
+from rollouts.labels.chat_judge import ChatJudge, ChatJudgeConfig
 from rollouts.llm.endpoint import Endpoint, EndpointConfig
-from rollouts.llm.probe import ask_completion, quick
+from rollouts.llm.kept import KeptOpen, together
+from rollouts.llm.probe import ask_completion, quick, role_needs
+from rollouts.llm.usage import Usage
 from rollouts.suites import Suite
-from rollouts.suites.base import PartlyJudged
+from rollouts.suites.base import AsksModels, PartlyJudged
+from rollouts.suites.judge import naming_what_is_kept
 
-BY_MODEL = "set judge.kind=orm, so that an outcome reward model decides (docs/orm.md)"
-KEPT = "the episodes are kept, the same command judges them"
+AT_ONCE = 64
+"""Maximum number of episodes that the rules of a suite judge at once, if they ask a model."""
+BY_MODEL = "set judge.kind=model or judge.kind=orm, so that a model decides (docs/judging.md)"
 
 
 @dataclasses.dataclass(frozen=True)
 class JudgeConfig:
-    kind: Literal["rule", "orm"] = "rule"
-    """rule: the evaluators of the suite. orm: an outcome reward model, a run of the recipe orm that `endpoint` serves."""
+    kind: Literal["rule", "orm", "model"] = "rule"
+    """rule: the evaluators of the suite. orm: an outcome reward model, a run of the recipe orm that `endpoint` serves. model: any chat
+    model, by criteria that it writes for each task."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """orm: the server of the model."""
     tokenizer: str = ""
@@ -37,6 +43,9 @@ class JudgeConfig:
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
     """orm: an episode is a success if the probability P(YES) / (P(YES) + P(NO)) is at least this."""
 
+    model: ChatJudgeConfig = dataclasses.field(default_factory=ChatJudgeConfig)
+    """model: the chat model. Its cache is by default the file OUT.answers, next to the labelled folder."""
+
     def __post_init__(self) -> None:
         if self.kind == "orm" and not self.tokenizer:
             raise ConfigError("tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
@@ -44,18 +53,31 @@ class JudgeConfig:
 
 
 class OutcomeJudge(Protocol):
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        """What requests to models used so far, by the path of the model's config."""
+        ...
+
     def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
         """Yields the outcome of each trajectory, in order. None after an infrastructure error, and where the judge gave no verdict."""
         ...
 
 
-def make_judge(config: JudgeConfig, suite: Suite) -> OutcomeJudge:
-    """Raises UserError if the tokenizer cannot be read or used."""
+def make_judge(config: JudgeConfig, suite: Suite, cache: str = "") -> OutcomeJudge:
+    """The judge of the config. `cache`: file of a chat model's answers if the config names none.
+
+    Raises:
+        UserError: the tokenizer cannot be read or used.
+    """
+    if config.kind == "model":
+        return ChatJudge(config.model if config.model.cache else dataclasses.replace(config.model, cache=cache))
     return OutcomeRewardModel(config) if config.kind == "orm" else Rules(suite)
 
 
 def judge_needs(config: JudgeConfig, found: Needs) -> None:
     """Adds what the judge needs: its tokenizer, its key, and an endpoint that answers."""
+    if config.kind == "model":
+        role_needs(MODEL, config.model, found)
     if config.kind != "orm":
         return
     found.variable("judge.endpoint.api_key_env", config.endpoint.api_key_env)
@@ -79,25 +101,41 @@ def refuse_without_rules(suite: Suite, tasks: Sequence[Task], key: str, remedy: 
 
 
 class Rules:
-    """The rules of a suite."""
+    """The rules of a suite. Episodes are judged concurrently if the rules ask a model."""
 
     def __init__(self, suite: Suite):
-        self._suite = suite
+        self.suite = suite
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        return self.suite.usage if isinstance(self.suite, AsksModels) else {}
 
     def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
         """Raises ConfigError if no rule decides the outcome of some of the tasks."""
-        refuse_without_rules(self._suite, [trajectory.task for trajectory in trajectories], "judge.kind", BY_MODEL)
-        for trajectory in trajectories:
-            yield None if trajectory.status is Status.INFRA_ERROR else self._suite.judge(trajectory)
+        refuse_without_rules(self.suite, [trajectory.task for trajectory in trajectories], "judge.kind", BY_MODEL)
+        if not self.usage:
+            yield from map(self._outcome, trajectories)
+            return
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            yield from threads.map(self._outcome, trajectories)
+
+    def _outcome(self, trajectory: Trajectory) -> Outcome | None:
+        return None if trajectory.status is Status.INFRA_ERROR else self.suite.judge(trajectory)
 
 
 class OutcomeRewardModel:
-    """An ORM behind an endpoint. Must not be used from a running event loop."""
+    """An ORM behind an endpoint."""
 
     def __init__(self, config: JudgeConfig):
         self.config = config
+        self._endpoint = Endpoint(config.endpoint, "judge.endpoint")
+        self._open_endpoint = KeptOpen(self._endpoint)
         self._tokenizer = Tokenizer(config.tokenizer)
         self._answers = answer_ids(self._tokenizer)
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        return {"judge.endpoint": self._endpoint.usage}
 
     def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
         """Yields outcomes with the source "orm" and the probability as score, also in words in `detail`.
@@ -107,17 +145,12 @@ class OutcomeRewardModel:
         Raises:
             ConfigError: the endpoint does not answer, serves a model whose context is too short, or reports no log-probabilities.
         """
-        try:
-            yield from asyncio.run(self._judge(trajectories))
-        except ConfigError as error:
-            raise ConfigError(error.path, f"{error.problem}; {KEPT}") from None
-        except (EndpointError, UserError) as error:
-            raise ConfigError("judge", f"{error}; {KEPT}") from None
+        with naming_what_is_kept("judge"):
+            yield from self._open_endpoint.run(lambda endpoint: self._judge(endpoint, trajectories))
 
-    async def _judge(self, trajectories: Sequence[Trajectory]) -> list[Outcome | None]:
-        async with Endpoint(self.config.endpoint, "judge.endpoint") as endpoint:
-            self._check_length(endpoint)
-            return await asyncio.gather(*(self._outcome(endpoint, trajectory) for trajectory in trajectories))
+    async def _judge(self, endpoint: Endpoint, trajectories: Sequence[Trajectory]) -> list[Outcome | None]:
+        self._check_length(endpoint)
+        return await together(self._outcome(endpoint, trajectory) for trajectory in trajectories)
 
     def _check_length(self, endpoint: Endpoint) -> None:
         longest, needed = endpoint.card.max_length, self.config.prompt.max_tokens + 1

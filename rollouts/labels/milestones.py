@@ -20,7 +20,7 @@ from rollouts.errors import EndpointError
 from rollouts.labels.checker import PROMPT_VERSION, ModelChecker, ModelCheckerConfig
 from rollouts.labels.subgoals import files
 from rollouts.labels.subgoals.files import Goal, SubgoalFile
-from rollouts.llm.probe import ask_chat
+from rollouts.llm.probe import role_needs
 from rollouts.llm.role import NoAnswer
 from rollouts.llm.usage import Usage
 from rollouts.suites import Suite
@@ -78,9 +78,9 @@ class Milestones:
         self._opened = False
 
     @property
-    def usage(self) -> Usage | None:
-        """What a model used. None without a model."""
-        return self._checker.role.usage if self._checker else None
+    def usage(self) -> Mapping[str, Usage]:
+        """What a model used, by the path of its config. Empty without a model."""
+        return {self._checker.role.key: self._checker.role.usage} if self._checker else {}
 
     def label(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Labels several at once.
@@ -218,9 +218,7 @@ def milestone_needs(config: MilestonesConfig, found: Needs) -> None:
             if config.checker.kind == "rules":
                 by_rules(content)
     if config.checker.kind == "model":
-        endpoint, key = config.checker.model.role.endpoint, f"{KEY}.role.endpoint"
-        found.variable(f"{key}.api_key_env", endpoint.api_key_env)
-        found.ask(key, lambda _: ask_chat(endpoint, key), endpoint)
+        role_needs(f"{KEY}.role", config.checker.model.role, found)
 
 
 def without_milestones(trajectories: Sequence[Trajectory], known: Mapping[str, Any]) -> tuple[int, int]:

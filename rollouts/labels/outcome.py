@@ -12,10 +12,11 @@ import yaml
 
 from mira_jax import config
 from mira_jax.errors import UserError
-from mira_jax.files import PART, publish, sole_writer, to_json, write_atomically
+from mira_jax.files import PART, publish, read_json, sole_writer, to_json, write_atomically
 from mira_jax.progress import track
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
+from mira_jax.trajectories.summary import RoleUsage
 from rollouts.labels.judge import OutcomeJudge, Rules
 from rollouts.labels.milestones import Milestones, by_suite, chain, cleared
 from rollouts.suites import Suite
@@ -26,7 +27,8 @@ AT_ONCE = 64
 SETTINGS = "label.yaml"
 """File with the settings with which a folder was labelled."""
 USAGE = "usage.json"
-"""File with what the requests to the model that decided the milestones used."""
+"""File with what the models that were asked for the labels used, by the path of their config. Absent if none was asked."""
+LABEL_AGAIN = "remove the folder and label again (`mira label`)"
 
 
 def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
@@ -56,6 +58,7 @@ def label_folder(
             suite.
         judge: what decides the outcomes. Default: the rules of the suite.
         milestones: what decides the milestones. Default: the rules of the suite.
+            What both have used is written with the labels.
 
     Returns:
         False if `out` already contains the labels of exactly these episodes with these settings. It is then left unchanged.
@@ -76,6 +79,7 @@ def label_folder(
         raise UserError(f"{out}: {difference}; choose another out, or set overwrite=true to replace it")
     if out.exists() and (other := _other_file(out)):
         raise UserError(f"{out}: holds {other}, which is not a file of labels; choose another out")
+    judge = judge or Rules(suite)
     # A fixed name, used under the lock: the next run replaces the remains of one that was killed.
     temporary = out.with_name(f".{out.name}{PART}")
     with sole_writer(temporary, f"labels of {out}"):
@@ -83,13 +87,13 @@ def label_folder(
         try:
             with contextlib.ExitStack() as stack:
                 milestones = milestones or stack.enter_context(contextlib.closing(Milestones(chain(cleared, by_suite(suite)))))
-                labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge or Rules(suite), milestones)))
+                labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge, milestones)))
                 for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
                     count = min(PER_SHARD, len(reader) - start)
                     write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
             write_atomically(temporary / SETTINGS, yaml.safe_dump(dict(settings)).encode())
-            if milestones.usage:
-                write_atomically(temporary / USAGE, to_json(milestones.usage.figures()).encode())
+            if usage := {key: one.record() for key, one in {**judge.usage, **milestones.usage}.items()}:
+                write_atomically(temporary / USAGE, to_json(msgspec.to_builtins(usage), indent=1).encode())
             if out.exists():
                 shutil.rmtree(out)
             publish(temporary, out)
@@ -124,6 +128,17 @@ def _batches(reader: ShardReader, suite: Suite, judge: OutcomeJudge, milestones:
         outcomes = judge.outcomes(trajectories)
         for trajectory, outcome in zip(milestones.label(trajectories), outcomes, strict=True):
             yield msgspec.structs.replace(trajectory, outcome=outcome)
+
+
+def read_usage(labelled: Path) -> dict[str, RoleUsage]:
+    """What was used for the labels in this folder. Raises UserError if its file is damaged."""
+    path = labelled / USAGE
+    if not path.exists():
+        return {}
+    try:
+        return msgspec.convert(read_json(path, LABEL_AGAIN), dict[str, RoleUsage])
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}; {LABEL_AGAIN}") from None
 
 
 def is_labelled(folder: Path, out: Path, settings: Mapping[str, Any]) -> bool:

@@ -93,7 +93,7 @@ class EndpointConfig:
             raise ConfigError("api_key_env", "is not the name of an environment variable; give the name, not the key itself")
 
 
-class _InvalidRequest(EndpointError):
+class InvalidRequest(EndpointError):
     """The endpoint rejects the request as invalid."""
 
 
@@ -184,7 +184,7 @@ class Endpoint:
             asked = {name: value for name, value in extensions.items() if name not in self._unsupported}
             try:
                 return await self._send("completions", body | asked, answers.completion)
-            except _InvalidRequest as error:
+            except InvalidRequest as error:
                 refused = next((name for name in asked if name in str(error)), None)
                 if refused is None:
                     raise
@@ -232,7 +232,7 @@ class Endpoint:
         }
         try:
             found = await self._send("chat/completions", body, answers.answer)
-        except _InvalidRequest as error:
+        except InvalidRequest as error:
             if self._chatted:
                 raise
             raise UserError(
@@ -281,7 +281,7 @@ class Endpoint:
                 if response.status_code in _REFUSED:
                     raise UserError(f"{self.config.base_url}: {failure}")
                 if response.status_code in _INVALID:
-                    raise _InvalidRequest(failure)
+                    raise InvalidRequest(failure)
                 if response.status_code not in _RETRIED:
                     raise EndpointError(failure)
                 wait = answers.retry_after(response)

@@ -3,10 +3,13 @@
 import dataclasses
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from mira_jax.errors import ConfigError, UserError
+from mira_jax.needs import Needs
 from rollouts.errors import EndpointError
-from rollouts.llm.answers import Completion
 from rollouts.llm.endpoint import Endpoint, EndpointConfig
+from rollouts.llm.role import NoAnswer, Role, RoleConfig
 
 SECONDS = 20.0
 """Maximum seconds of a request."""
@@ -29,11 +32,28 @@ async def ask_chat(config: EndpointConfig, key: str) -> str:
         return await _ask(endpoint, lambda: endpoint.chat(messages, max_tokens=16, temperature=0.0, seed=0))
 
 
-async def _ask(endpoint: Endpoint, request: Callable[[], Awaitable[Completion]]) -> str:
+class Ready(msgspec.Struct, forbid_unknown_fields=True):
+    ready: bool
+
+
+def role_needs(key: str, config: RoleConfig, found: Needs) -> None:
+    """Adds what a role needs: its key, and a model that answers in the form of its questions. `key`: path of `config`."""
+    found.variable(f"{key}.endpoint.api_key_env", config.endpoint.api_key_env)
+    found.ask(f"{key}.endpoint", lambda _: ask_role(config, key), config)
+
+
+async def ask_role(config: RoleConfig, key: str) -> str:
+    """Opens a role and asks a question, without its cache. Returns a description of the model. Raises UserError."""
+    asked = dataclasses.replace(config, endpoint=quick(config.endpoint), cache="")
+    async with Role(asked, key) as role:
+        return await _ask(role.endpoint, lambda: role.ask([{"role": "user", "content": "Are you ready?"}], Ready))
+
+
+async def _ask(endpoint: Endpoint, request: Callable[[], Awaitable[object]]) -> str:
     config, key = endpoint.config, endpoint.key
     try:
         await request()
-    except (EndpointError, UserError) as error:
+    except (EndpointError, NoAnswer, UserError) as error:
         listed = ", ".join(endpoint.listed)
         if config.model and endpoint.listed and config.model not in endpoint.listed:
             raise ConfigError(f"{key}.model", f"{config.model!r} does not answer ({error}); the endpoint lists {listed}") from None

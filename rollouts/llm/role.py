@@ -16,7 +16,7 @@ from mira_jax.files import parse_json
 from rollouts.errors import InfraError
 from rollouts.llm.answers import Completion
 from rollouts.llm.cache import AnswerCache, question_key
-from rollouts.llm.endpoint import Endpoint, EndpointConfig
+from rollouts.llm.endpoint import Endpoint, EndpointConfig, InvalidRequest
 from rollouts.llm.usage import Usage
 
 Form = TypeVar("Form", bound=msgspec.Struct)
@@ -44,7 +44,7 @@ class RoleConfig:
 
     def __post_init__(self) -> None:
         if "temperature" in self.endpoint.body and self.temperature:
-            raise ConfigError("temperature", "requests leave it out or set it in $.endpoint.body; leave it out here")
+            raise ConfigError("temperature", "requests leave it out or set it in $.endpoint.body; set it to 0 here")
 
     def with_cache(self, default: str) -> "RoleConfig":
         """The config with this cache unless it names one."""
@@ -85,22 +85,26 @@ class Role:
         await self.endpoint.__aexit__()
         self._cache.close()
 
-    async def ask(self, messages: Messages, form: type[Form], seed: int = 0, used: Usage | None = None) -> Form:
+    async def ask(
+        self, messages: Messages, form: type[Form], seed: int = 0, used: Usage | None = None, temperature: float | None = None
+    ) -> Form:
         """Asks for a JSON object with the fields of `form`. The model is asked once to correct an answer of another form.
 
         Args:
             form: a struct with `forbid_unknown_fields` and without defaults, which strict schemas do not allow.
             seed: sampling seed.
             used: what this question used is added to it, with or without an answer. Answers from the cache use nothing.
+            temperature: in place of the config's.
 
         Raises:
-            NoAnswer: no answer of this form.
+            NoAnswer: no answer of this form, or this question is refused although others were not.
             EndpointError: no response after all retries.
             UserError: the endpoint rejects the key, the model or the first request, or the spending limit is reached.
         """
         wanted = answer_schema(form)
         asked = [*messages[:-1], {**messages[-1], "content": _with_form(messages[-1]["content"], wanted)}]
-        found = await self._chat(asked, form.__name__, wanted, seed, used)
+        temperature = self.config.temperature if temperature is None else temperature
+        found = await self._chat(asked, form.__name__, wanted, seed, temperature, used)
         try:
             return read_answer(found, form)
         except ValueError as error:
@@ -110,17 +114,19 @@ class Role:
         if 0 < len(found.text) <= LONGEST:
             asked = [*asked, {"role": "assistant", "content": found.text}, {"role": "user", "content": correction}]
         try:
-            return read_answer(await self._chat(asked, form.__name__, wanted, seed + 1, used), form)
+            return read_answer(await self._chat(asked, form.__name__, wanted, seed + 1, temperature, used), form)
         except ValueError as error:
             self.usage.invalid += 1
             raise NoAnswer(f"{self.key}: {self.endpoint.model} gave no valid answer in two tries: {error}") from None
 
-    async def _chat(self, messages: Messages, name: str, wanted: Mapping[str, Any], seed: int, used: Usage | None) -> Completion:
-        """The answer from the cache or from the model."""
+    async def _chat(
+        self, messages: Messages, name: str, wanted: Mapping[str, Any], seed: int, temperature: float, used: Usage | None
+    ) -> Completion:
+        """The answer from the cache or from the model. Raises as `ask` does."""
         fields = self._response_format(name, wanted)
         key = question_key([
             self.config.endpoint.base_url, self.endpoint.model, self.endpoint.card.fingerprint, messages, fields, seed,
-            self.config.temperature, self.config.max_tokens, self.config.endpoint.body, self.config.endpoint.rename,
+            temperature, self.config.max_tokens, self.config.endpoint.body, self.config.endpoint.rename,
         ])  # fmt: skip
         # Whoever asks the same at the same time waits for the answer.
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -128,9 +134,13 @@ class Role:
             if known is not None:
                 self.usage.cached += 1
                 return known
-            found = await self.endpoint.chat(
-                messages, max_tokens=self.config.max_tokens, temperature=self.config.temperature, seed=seed, fields=fields
-            )
+            try:
+                found = await self.endpoint.chat(
+                    messages, max_tokens=self.config.max_tokens, temperature=temperature, seed=seed, fields=fields
+                )
+            except InvalidRequest as error:
+                self.usage.invalid += 1
+                raise NoAnswer(f"{self.key}: {self.endpoint.model} refuses the question: {error}") from None
             self._cache.put(key, found)
             if used is not None:
                 used.add(found.prompt_tokens, found.tokens)

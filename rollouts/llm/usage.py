@@ -1,8 +1,10 @@
 """What requests to a model used: tokens and cost."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from mira_jax.errors import UserError
+from mira_jax.trajectories.summary import RoleUsage
 
 
 class SpendingLimit(UserError):
@@ -38,11 +40,6 @@ class Usage:
         self.prompt_tokens += prompt_tokens
         self.response_tokens += response_tokens
 
-    def figures(self) -> dict[str, float]:
-        """For files."""
-        prices = ("prompt_price", "response_price")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in prices} | {"cost": self.cost}
-
     def refuse_beyond(self, limit: float, key: str) -> None:
         """Raises SpendingLimit if `limit` USD are spent; 0 is no limit. `key`: path of the endpoint in the run's config."""
         if limit and self.cost >= limit:
@@ -50,6 +47,18 @@ class Usage:
                 f"{key}.max_cost: {self.cost:.4f} USD of {limit:g} are spent ({self}); what is complete is kept, and the same command "
                 "continues"
             )
+
+    def record(self) -> RoleUsage:
+        """The same figures for a file."""
+        return RoleUsage(
+            requests=self.requests,
+            cached=self.cached,
+            repaired=self.repaired,
+            invalid=self.invalid,
+            prompt_tokens=self.prompt_tokens,
+            response_tokens=self.response_tokens,
+            cost=self.cost,
+        )
 
     def __str__(self) -> str:
         """One line for people, for example "12 requests, 3 from the cache, 9,000 + 800 tokens, 0.0420 USD"."""
@@ -60,3 +69,10 @@ class Usage:
         if self.prompt_price or self.response_price:
             parts.append(f"{self.cost:.4f} USD")
         return ", ".join(parts)
+
+
+def show(usage: Mapping[str, Usage]) -> None:
+    """Prints a line for each role that was asked. `usage`: by the path of the role's config."""
+    for key, one in usage.items():
+        if one.requests or one.cached or one.invalid:
+            print(f"{key}: {one}")

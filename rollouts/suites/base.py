@@ -15,6 +15,7 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import SPLITS
+from rollouts.llm.usage import Usage
 from rollouts.web.asgi.sites import Sites
 
 _INSTANCES_PER_SEED = 10_000
@@ -126,6 +127,16 @@ class CheckedSuite(Protocol):
 
     def needs(self, found: Needs, new_context: NewContext | None) -> None:
         """Adds checks, and one question for each service. `new_context` is None if episodes are only labelled, without their sites."""
+
+
+@runtime_checkable
+class AsksModels(Protocol):
+    """Optional for a suite whose `judge` asks chat models. `judge` may then be called by several threads at once."""
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        """What was used so far, by the path of the model's config. Empty if none is configured."""
+        ...
 
 
 @runtime_checkable

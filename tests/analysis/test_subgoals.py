@@ -101,7 +101,8 @@ def test_the_command_writes_json_and_a_page(tmp_path, capsys):
     kept, without = endings(episodes)
     assert [one.done for one in kept] == [(True, True), (False, False)] and without == 1
     write_shard(tmp_path / "labelled" / "episodes-00000.array_record", episodes)
-    (tmp_path / "labelled" / "usage.json").write_text('{"requests": 7, "prompt_tokens": 1200, "response_tokens": 30, "cost": 0.5}')
+    used = {"requests": 7, "cached": 0, "repaired": 0, "invalid": 0, "prompt_tokens": 1200, "response_tokens": 30, "cost": 0.5}
+    (tmp_path / "labelled" / "usage.json").write_text(json.dumps({"checker": used}))
     folder, out, page = (str(tmp_path / name) for name in ("labelled", "out.json", "page.html"))
     command = ["subgoals", "--folder", folder, "--truth", folder, "--out", out, "--page", page]
     assert analyze.COMMAND.run(command) == 0
@@ -113,4 +114,4 @@ def test_the_command_writes_json_and_a_page(tmp_path, capsys):
     html = (tmp_path / "page.html").read_text()
     assert "Kendall" in html and html.count("<svg") == 2 and "<script" not in html
     assert analyze.COMMAND.run(["outcome", "--folder", folder]) == 2 and analyze.COMMAND.run([]) == 2
-    assert "is none of subgoals" in capsys.readouterr().err
+    assert "is none of subgoals, outcomes" in capsys.readouterr().err

@@ -205,7 +205,7 @@ async def test_subgoals_are_written_checked_and_recorded(tmp_path, shop, capsys)
     labelled = ShardReader(tmp_path / "labelled")
     assert [one.steps[0].milestones for one in labelled] == [(1, 0, 0, 0)] * 2 and labelled[0].success
     assert "sha256" in (tmp_path / "labelled" / "label.yaml").read_text()
-    assert json.loads((tmp_path / "labelled" / "usage.json").read_text())["cached"] == 2
+    assert json.loads((tmp_path / "labelled" / "usage.json").read_text())["milestones.checker.model.role"]["cached"] == 2
     said_by = capsys.readouterr().out
     assert "0 whose task has no subgoals, 0 that the checker could not decide" in said_by and "2,000 + 200 tokens" in said_by
     with pytest.raises(UserError, match="other settings of the suite, the judge or the milestones"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,12 +23,14 @@ def answer(status=200, tree=GOOD, text=None, **headers):
 
 @contextlib.asynccontextmanager
 async def serving(*answers, models=None):
-    """An endpoint that gives `answers` in turn, the last one for ever. Yields its address and the requests."""
+    """An endpoint that gives `answers` in turn, the last one for ever; each is a response, or a function of the request that returns one.
+    Yields its address and the requests."""
     asked: list[dict] = []
 
     async def completions(request: Request):
         asked.append({**await request.json(), "key": request.headers.get("authorization")})
-        return answers[min(len(asked), len(answers)) - 1]
+        found = answers[min(len(asked), len(answers)) - 1]
+        return found(asked[-1]) if inspect.isfunction(found) else found
 
     async def listed(request: Request):
         return models or JSONResponse({"data": [{"id": "small"}]})

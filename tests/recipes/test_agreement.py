@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from mira_jax.classification import confusion
 from mira_jax.intervals import share_interval, wilson
 from mira_jax.recipes.agreement import agreement, describe
-from mira_jax.rl.classification import confusion
 from mira_jax.trajectories.records import Outcome, Status
 from tests.synthetic import trajectory
 

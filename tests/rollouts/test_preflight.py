@@ -15,7 +15,7 @@ JUDGED = {"reference_answers": {"fuzzy_match": ["four"]}}
 
 
 @contextlib.contextmanager
-def endpoint(key="", model="small", length=4096, silent=False):
+def endpoint(key="", model="small", length=4096, silent=False, content="ready"):
     """An OpenAI-compatible endpoint with one model. Yields its address and the paths of the requests."""
     asked, release = [], threading.Event()
 
@@ -31,7 +31,7 @@ def endpoint(key="", model="small", length=4096, silent=False):
                 release.wait(60)
             if body["model"] != model:
                 return self.answer(404, {"error": {"message": f"The model {body['model']} does not exist"}})
-            choice = {"text": "x", "message": {"content": "ready"}, "finish_reason": "length"}
+            choice = {"text": "x", "message": {"content": content}, "finish_reason": "length"}
             self.answer(200, {"choices": [choice], "usage": {"completion_tokens": 1}})
 
         def answer(self, status, tree):
@@ -136,23 +136,35 @@ def test_sites_accounts_and_judge(capsys, tmp_path, tokenizer, monkeypatch):
                 "gitlab": {"user": "GOOD_USER", "password": "BAD_PASS"},
                 "reddit": {"user": "GOOD_USER", "password": "UNSET_PASS"},
             },
-            "judge": {"base_url": judge, "model": "greater"},
+            "judge": {"endpoint": {"base_url": judge, "model": "greater"}},
         }
         suite = ["suite.name=webarena_lite", f"suite.options={json.dumps(options)}"]
         policy = ["policy.kind=endpoint", f"policy.tokenizer={tokenizer}", f"policy.endpoint.base_url={url}", "policy.prompt.max_tokens=99"]
         code, texts, results, summary = check(capsys, "evaluate", *suite, *policy, "episodes=3", f"out={tmp_path / 'run'}")
-        assert check(capsys, "label", *suite, f"out={tmp_path / 'labels'}")[2]["suite.options.judge.model"] == "failed"
+        assert check(capsys, "label", *suite, f"out={tmp_path / 'labels'}")[2]["suite.options.judge.endpoint.model"] == "failed"
     assert code == 2 and summary == "8 ok, 0 missing, 4 failed"
     assert {key for key, result in results.items() if result == "failed"} == {
-        "suite.options.accounts.reddit", "suite.options.accounts.gitlab", "suite.options.sites.reddit", "suite.options.judge.model",
+        "suite.options.accounts.reddit", "suite.options.accounts.gitlab", "suite.options.sites.reddit",
+        "suite.options.judge.endpoint.model",
     }  # fmt: skip
     assert "the environment variable UNSET_PASS is not set" in texts["suite.options.accounts.reddit"]
     assert "not signed in after the login" in texts["suite.options.accounts.gitlab"]
     assert "does not answer (ConnectError); start the site" in texts["suite.options.sites.reddit"]
-    assert "the endpoint lists grader" in texts["suite.options.judge.model"]
+    assert "the endpoint lists grader" in texts["suite.options.judge.endpoint.model"]
     assert texts["suite.options.accounts.shopping"].startswith("logged in, with the account in GOOD_USER")
     assert asked == ["/v1/models", "/v1/completions"] and judged == ["/v1/models", "/v1/chat/completions"] * 2
     assert not (tmp_path / "run").exists()
+
+
+def test_a_writer_is_asked_in_the_form_of_its_answers(capsys, tmp_path):
+    settings = [f"out={tmp_path / 'tasks.json'}"]
+    with endpoint(content='{"ready": true}') as (url, _):
+        code, texts, _, _ = check(capsys, "propose-tasks", *settings, f"writer.endpoint.base_url={url}")
+    assert code == 0 and texts["writer.endpoint"].startswith(f"{url}: small answers")
+    with endpoint() as (url, asked):
+        code, texts, _, _ = check(capsys, "propose-tasks", *settings, f"writer.endpoint.base_url={url}")
+    assert code == 2 and "small gave no valid answer in two tries" in texts["writer.endpoint"]
+    assert asked == ["/v1/models", *["/v1/chat/completions"] * 2]
 
 
 def test_ports_and_a_ray_cluster_that_is_not_there(capsys, tmp_path):

@@ -24,12 +24,14 @@ from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import SPLITS
 from rollouts.errors import SiteError
-from rollouts.llm.endpoint import EndpointConfig
+from rollouts.llm.role import NoAnswer, RoleConfig
+from rollouts.llm.usage import Usage
 from rollouts.suites import evaluations, evaluators, external
 from rollouts.suites.base import NewContext, choose, refuse_changed, to_address
 from rollouts.suites.evidence import read_targets
 from rollouts.suites.external import AccountConfig
-from rollouts.suites.judge import ModelJudge, NoVerdict, judge_needs
+from rollouts.suites.judge import KEY as JUDGE
+from rollouts.suites.judge import ModelJudge, judge_needs
 from rollouts.suites.login import LoginForm, Logins
 from rollouts.suites.tasks.checks import milestones_done, subgoals, unmet
 from rollouts.suites.tasks.items import STATE_MATCH, SUITE, Item, placeholder, read_items
@@ -71,7 +73,7 @@ class TasksOptions:
     """Maximum seconds for all resets, until every site answers again."""
     settle_seconds: NonNegative = 1.0
     """Seconds that a page opened by the evaluator is given to render."""
-    judge: EndpointConfig | None = None
+    judge: RoleConfig | None = None
     """Chat model that judges fuzzy matches."""
 
     def __post_init__(self) -> None:
@@ -123,6 +125,10 @@ class TasksSuite:
     def _items(self) -> dict[str, Item]:
         """The tasks by id. Raises UserError."""
         return read_items(self.options.tasks, {**self.sites, **dict.fromkeys(self.options.commands, "")})
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        return {JUDGE: self._judge.usage} if isinstance(self._judge, ModelJudge) else {}
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -230,7 +236,7 @@ class TasksSuite:
         kinds = [kind for kind in rules["eval_types"] if kind != STATE_MATCH]
         try:
             outcome = evaluators.evaluate({**rules, "eval_types": kinds}, trajectory.evidence, item.intent, self._judge)
-        except NoVerdict as failure:
+        except NoAnswer as failure:
             log.warning("episode %s, attempt %d: no outcome: %s", trajectory.task.id, trajectory.attempt, failure)
             return None
         if STATE_MATCH not in rules["eval_types"]:

@@ -19,11 +19,13 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import SPLITS
 from rollouts.errors import SiteError
-from rollouts.llm.endpoint import EndpointConfig
+from rollouts.llm.role import NoAnswer, RoleConfig
+from rollouts.llm.usage import Usage
 from rollouts.suites import evaluations, evaluators, external
 from rollouts.suites.base import NewContext, choose, refuse_changed, to_address
 from rollouts.suites.evidence import read_targets
-from rollouts.suites.judge import ModelJudge, NoVerdict, judge_needs
+from rollouts.suites.judge import KEY as JUDGE
+from rollouts.suites.judge import ModelJudge, judge_needs
 from rollouts.suites.login import Logins
 from rollouts.suites.tasks.checks import milestones_done, subgoals
 from rollouts.suites.webarena.helpers import Helpers, is_call, needs_shop_api
@@ -63,7 +65,7 @@ class WebArenaOptions:
     """Maximum seconds for all resets, until every site answers again."""
     settle_seconds: NonNegative = 3.0
     """Seconds that a page opened by the evaluator is given to render."""
-    judge: EndpointConfig | None = None
+    judge: RoleConfig | None = None
     """Chat model that judges fuzzy matches."""
     training: str = ""
     """File of instructions for the splits train and validation (docs/webarena.md), or a folder of such files."""
@@ -102,6 +104,10 @@ class WebArenaLiteSuite:
     def _items(self) -> dict[str, dict[str, Any]]:
         """The tasks of the benchmark by id. Raises UserError."""
         return read_tasks(self.options.tasks)
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        return {JUDGE: self._judge.usage} if isinstance(self._judge, ModelJudge) else {}
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -192,7 +198,7 @@ class WebArenaLiteSuite:
             return None
         try:
             return evaluators.evaluate(item["eval"], trajectory.evidence, item["intent"], self._judge)
-        except NoVerdict as failure:
+        except NoAnswer as failure:
             task = trajectory.task
             log.warning("episode %s, seed %d, attempt %d: no outcome: %s", task.id, task.seed, trajectory.attempt, failure)
             return None
