@@ -17,6 +17,7 @@ from mira_jax.classification import Confusion, confusion
 from mira_jax.errors import UserError
 from mira_jax.intervals import share_interval
 from mira_jax.trajectories.records import Status, Trajectory
+from rollouts.analysis.bootstrap import Bootstrap, Figure
 from rollouts.analysis.failures import Failure, classify
 
 PUBLISHED = {"WebVoyager": 0.45, "WebJudge": 0.22}
@@ -39,15 +40,6 @@ class Judged:
     """By the rules. None for a success."""
     verdict: bool | None
     """None if the judge gave none."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A value with its interval. NaN if it is not defined, for example precision without successes by the judge."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,9 +147,9 @@ def agreement(episodes: Sequence[Judged], level: float, resamples: int, seed: in
         value = float(counts.accuracy if name == "agreement" else getattr(counts, name))
         interval = share_interval(hits[name][among[name]], task_E[among[name]], level) if math.isfinite(value) else ()
         figures[name] = Figure(value, *interval)
-    resampled = _resampled(verdict_E, truth_E, task_E, resamples, seed)
-    for name in ("f1", "kappa"):
-        figures[name] = Figure(float(getattr(counts, name)), *_percentiles(getattr(resampled, name), level))
+    draw = Bootstrap(len(set(task_E.tolist())), level, resamples, seed)
+    resampled = _resampled(draw, verdict_E, truth_E, task_E)
+    figures |= {name: draw.figure(getattr(resampled, name)) for name in ("f1", "kappa")}
     return Agreement(
         episodes=len(decided),
         tasks=len(set(task_E.tolist())),
@@ -167,23 +159,10 @@ def agreement(episodes: Sequence[Judged], level: float, resamples: int, seed: in
     )
 
 
-def _resampled(verdict_E: np.ndarray, truth_E: np.ndarray, task_E: np.ndarray, resamples: int, seed: int) -> Confusion:
-    """The counts of each resample of the tasks, [R] each."""
-    tasks = int(task_E.max()) + 1 if len(task_E) else 0
-    weights_RxT = (
-        np.random.default_rng(seed).multinomial(tasks, np.full(tasks, 1 / tasks), resamples) if tasks else np.zeros((resamples, 0))
-    )
+def _resampled(draw: Bootstrap, verdict_E: np.ndarray, truth_E: np.ndarray, task_E: np.ndarray) -> Confusion:
+    """The counts, and those of each resample of the tasks, [R] each."""
     cells = ((verdict_E, truth_E), (verdict_E, ~truth_E), (~verdict_E, truth_E), (~verdict_E, ~truth_E))
-    return Confusion(*(weights_RxT @ np.bincount(task_E, one & other, tasks) for one, other in cells))
-
-
-def _percentiles(values_R: np.ndarray, level: float) -> tuple[float, float] | tuple[()]:
-    """The interval. Resamples for which the figure is not defined are left out."""
-    defined = values_R[np.isfinite(values_R)]
-    if not len(defined):
-        return ()
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return Confusion(*(draw.sums(task_E, one & other) for one, other in cells))
 
 
 def to_tree(findings: Findings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mira_jax.errors import UserError
 from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.summary import Rate
 from rollouts.analysis import statistics
+from rollouts.analysis.bootstrap import Bootstrap, Figure
 
 PAPER = {"auroc": 0.84, "tau": 0.4585, "f1": 0.685, "precision": 0.79, "recall": 0.60}
 """MiRA (arXiv 2603.19685), for the subgoals of its teacher and its checker."""
@@ -38,15 +39,6 @@ class Ending:
     @property
     def share(self) -> float:
         return sum(self.done) / len(self.done)
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A value with its interval. NaN if it is not defined, for example without failures."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,33 +117,6 @@ def analyse(labelled: Sequence[Ending], without: int, truth: Sequence[Ending] | 
         matched=matched,
         matched_episodes=matched_episodes,
     )
-
-
-class Bootstrap:
-    """Weights of tasks: a row of ones, then one row for each resample."""
-
-    def __init__(self, tasks: int, level: float, resamples: int, seed: int):
-        self.level = level
-        draw = np.random.default_rng(seed)
-        self.weights_RxT = np.concatenate([np.ones((1, tasks)), draw.multinomial(tasks, np.full(tasks, 1 / tasks), resamples)])
-
-    def sums(self, task_E: np.ndarray, values_E: np.ndarray) -> np.ndarray:
-        """Weighted sums of a value of each episode, [R]."""
-        return self.weights_RxT @ np.bincount(task_E, values_E, self.weights_RxT.shape[1])
-
-    def tables(self, task_E: np.ndarray, row_E: np.ndarray, column_E: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Weighted numbers of episodes by row and column, [R, rows, columns]."""
-        counts = np.zeros((self.weights_RxT.shape[1], *shape))
-        np.add.at(counts, (task_E, row_E, column_E), 1)
-        return (self.weights_RxT @ counts.reshape(len(counts), -1)).reshape(-1, *shape)
-
-    def figure(self, values_R: np.ndarray) -> Figure:
-        """The value of the first row, and the percentiles of the others. Resamples for which it is not defined are left out."""
-        resampled = values_R[1:][np.isfinite(values_R[1:])]
-        if not len(resampled) or not math.isfinite(values_R[0]):
-            return Figure(float(values_R[0]), math.nan, math.nan)
-        low, high = np.quantile(resampled, [(1 - self.level) / 2, (1 + self.level) / 2])
-        return Figure(float(values_R[0]), float(low), float(high))
 
 
 def auroc(tables_RxLx2: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from rollouts.analysis.outcomes import INTERVALS, Agreement, Figure, Findings, published
+from rollouts.analysis.bootstrap import Figure
+from rollouts.analysis.outcomes import INTERVALS, Agreement, Findings, published
 from rollouts.pages import frame
 
 MARKER = "made by rollouts.analyze"
