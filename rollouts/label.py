@@ -9,17 +9,19 @@ chat model (docs/subgoals.md).
 
 import dataclasses
 import sys
+from collections import Counter
 from pathlib import Path
 
 from mira_jax import commands
 from mira_jax.config import to_tree
 from mira_jax.needs import Needs
+from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.engine.needs import suite_needs
 from rollouts.engine.worker import SuiteConfig
 from rollouts.labels.judge import JudgeConfig, judge_needs, make_judge
 from rollouts.labels.milestones import MilestonesConfig, milestone_needs, open_milestones, without_milestones
-from rollouts.labels.outcome import label_folder
+from rollouts.labels.outcome import label_folder, read_left_out
 from rollouts.labels.subgoals import files
 from rollouts.llm.usage import show
 from rollouts.suites import make_suite
@@ -37,25 +39,38 @@ class LabelConfig:
     """What decides the outcomes."""
     milestones: MilestonesConfig = dataclasses.field(default_factory=MilestonesConfig)
     """What decides the milestones."""
+    complete_only: bool = False
+    """Leaves out the episodes that get no outcome, or, with `milestones.kind=subgoals`, no milestones. Training refuses these. They are
+    counted, and listed in left_out.json."""
     overwrite: bool = False
     """Replaces the contents of `out`."""
+
+    def lacks(self, trajectory: Trajectory) -> str:
+        """What a labelled episode lacks, for which it is left out. "" if it is kept. Infrastructure errors are kept, as they were."""
+        if not self.complete_only or trajectory.status is Status.INFRA_ERROR:
+            return ""
+        if trajectory.outcome is None:
+            return "it has no outcome"
+        return "it has no milestones" if self.milestones.kind == "subgoals" and not trajectory.subgoals else ""
 
 
 def main(config: LabelConfig) -> int:
     suite = make_suite(config.suite.name, **config.suite.options)
     settings = to_tree(config.suite) | ({"judge": to_tree(config.judge)} if config.judge.kind != "rule" else {})
     chosen = config.milestones.settings()
-    settings |= {"milestones": chosen} if chosen else {}
+    settings |= ({"milestones": chosen} if chosen else {}) | ({"complete_only": True} if config.complete_only else {})
     answers = f"{config.out}.answers"
     judge = make_judge(config.judge, suite, answers)
     with open_milestones(config.milestones, suite, answers) as milestones:
-        if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge, milestones):
+        if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge, milestones, config.lacks):
             print(f"{config.out}: labelled already")
             return 0
     labelled = ShardReader(config.out)
     judged = [trajectory.success for trajectory in labelled if trajectory.outcome is not None]
     print(f"{config.out}: {len(labelled)} episodes labelled, {sum(judged)} of {len(judged)} judged a success")
-    if chosen:
+    if left_out := read_left_out(Path(config.out)):
+        print(f"left out: {len(left_out)} episodes, {', '.join(f'{n} since {why}' for why, n in Counter(left_out.values()).items())}")
+    elif chosen:
         missing, undecided = without_milestones(labelled, files.read(config.milestones.file).subgoals)
         print(f"without milestones: {missing} whose task has no subgoals, {undecided} that the checker could not decide")
     show({**judge.usage, **milestones.usage})

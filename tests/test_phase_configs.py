@@ -57,6 +57,15 @@ def test_every_stage_of_the_example_of_your_own_site_loads(tmp_path):
     assert configs["evaluate-mira"].episodes == sum(task["split"] == "test" for task in tasks)
 
 
+def test_the_example_that_is_labelled_by_models_has_the_same_stages_besides(tmp_path):
+    config, made = stages("examples/your_site/phases_by_models.yaml", out=tmp_path)
+    assert phases.missing_needs(config) == []
+    _, by_rules = stages("examples/your_site/phases.yaml", out=tmp_path)
+    assert [name for name in made if name != "subgoals"] == list(by_rules)
+    for name in ("demonstrate", "sft", "explore", "critic-0", "critic-1", "score", "mira"):
+        assert to_tree(built(made[name])) == to_tree(built(by_rules[name])), name
+
+
 def test_every_stage_of_the_planner_experiment_loads(tmp_path):
     """Both arms have the same demonstrations, prompts and test tasks."""
     config, made = stages("configs/planner/seed.yaml", out=tmp_path, seed=3)

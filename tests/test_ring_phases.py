@@ -36,10 +36,12 @@ SMALL = {
 }
 
 
-def small(stages, settings):
+def small(stages, settings, keep_servers=False):
     assert set(settings) & {stage.name for stage in stages}
     return [
-        dataclasses.replace(stage, set=stage.set | settings.get(stage.name, {}), serve=None if stage.name == "explore" else stage.serve)
+        dataclasses.replace(
+            stage, set=stage.set | settings.get(stage.name, {}), serve=None if stage.name == "explore" and not keep_servers else stage.serve
+        )
         for stage in stages
     ]
 

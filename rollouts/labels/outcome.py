@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ SETTINGS = "label.yaml"
 """File with the settings with which a folder was labelled."""
 USAGE = "usage.json"
 """File with what the models that were asked for the labels used, by the path of their config. Absent if none was asked."""
+LEFT_OUT = "left_out.json"
+"""File with the ids of the episodes that were left out, and why. Absent if none was."""
 LABEL_AGAIN = "remove the folder and label again (`mira label`)"
 
 
@@ -50,6 +53,7 @@ def label_folder(
     settings: Mapping[str, Any] | None = None,
     judge: OutcomeJudge | None = None,
     milestones: Milestones | None = None,
+    lacks: Callable[[Trajectory], str] = lambda _: "",
 ) -> bool:
     """Labels all packed episodes of `folder` into shards in `out`. The output appears atomically.
 
@@ -59,13 +63,14 @@ def label_folder(
         judge: what decides the outcomes. Default: the rules of the suite.
         milestones: what decides the milestones. Default: the rules of the suite.
             What both have used is written with the labels.
+        lacks: what a labelled episode lacks, for which it is left out. Default: all are kept.
 
     Returns:
         False if `out` already contains the labels of exactly these episodes with these settings. It is then left unchanged.
 
     Raises:
-        UserError: a damaged or empty `folder`, episodes of another suite, other files in `out` without `overwrite`, or
-            another process that labels into `out`.
+        UserError: a damaged or empty `folder`, episodes of another suite, other files in `out` without `overwrite`,
+            another process that labels into `out`, or no episode that would be kept.
     """
     reader, settings = ShardReader(folder), settings or {"name": suite.name}
     if out.resolve() == folder.resolve():
@@ -88,9 +93,11 @@ def label_folder(
             with contextlib.ExitStack() as stack:
                 milestones = milestones or stack.enter_context(contextlib.closing(Milestones(chain(cleared, by_suite(suite)))))
                 labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge, milestones)))
-                for shard, start in enumerate(range(0, len(reader), PER_SHARD)):
-                    count = min(PER_SHARD, len(reader) - start)
-                    write_shard(temporary / f"episodes-{shard:05d}.array_record", (next(labelled) for _ in range(count)))
+                left_out = _write(labelled, temporary, lacks)
+            if len(left_out) == len(reader):
+                raise UserError(f"{folder}: every episode would be left out; the first because {next(iter(left_out.values()))}")
+            if left_out:
+                write_atomically(temporary / LEFT_OUT, to_json({"left_out": left_out}, indent=1).encode())
             write_atomically(temporary / SETTINGS, yaml.safe_dump(dict(settings)).encode())
             if usage := {key: one.record() for key, one in {**judge.usage, **milestones.usage}.items()}:
                 write_atomically(temporary / USAGE, to_json(msgspec.to_builtins(usage), indent=1).encode())
@@ -102,10 +109,35 @@ def label_folder(
     return True
 
 
+def _write(labelled: Iterable[Trajectory], out: Path, lacks: Callable[[Trajectory], str]) -> dict[str, str]:
+    """Writes the episodes that lack nothing. Returns the ids of the others, and what they lack."""
+    left_out: dict[str, str] = {}
+
+    def kept() -> Iterator[Trajectory]:
+        for trajectory in labelled:
+            if reason := lacks(trajectory):
+                left_out[trajectory.id] = reason
+            else:
+                yield trajectory
+
+    episodes = kept()
+    for shard in itertools.count():
+        if (first := next(episodes, None)) is None:
+            return left_out
+        part = itertools.chain([first], itertools.islice(episodes, PER_SHARD - 1))
+        write_shard(out / f"episodes-{shard:05d}.array_record", part)
+
+
+def read_left_out(labelled: Path) -> dict[str, str]:
+    """The ids of the episodes that were left out of this folder, and why. Raises UserError if its file is damaged."""
+    path = labelled / LEFT_OUT
+    return dict(read_json(path, LABEL_AGAIN).get("left_out", {})) if path.exists() else {}
+
+
 def _other_file(out: Path) -> str:
     """Returns the first entry of `out` that is no part of a labelled folder and that replacing it would destroy. "" if there is none."""
     shards = {path.stem for path in out.glob("*" + RECORDS)}
-    known = {SETTINGS, USAGE, *(stem + end for stem in shards for end in (RECORDS, ".json"))}
+    known = {SETTINGS, USAGE, LEFT_OUT, *(stem + end for stem in shards for end in (RECORDS, ".json"))}
     return next((entry.name for entry in sorted(out.iterdir()) if entry.name not in known), "")
 
 
@@ -153,7 +185,9 @@ def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> 
     except UserError:
         return "holds something else already"
     # Episodes that were collected again have the same keys but new ids.
-    if labelled.keys() != reader.keys() or labelled.ids() != reader.ids():
+    left_out = read_left_out(out)
+    wanted = [(key, id_) for key, id_ in zip(reader.keys(), reader.ids(), strict=True) if id_ not in left_out]
+    if list(zip(labelled.keys(), labelled.ids(), strict=True)) != wanted or len(wanted) + len(left_out) != len(reader):
         return "contains the labels of other episodes"
     path = out / SETTINGS
     if not path.exists():

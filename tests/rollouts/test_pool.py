@@ -25,7 +25,7 @@ from mira_jax.trajectories.tokenizer import train_tokenizer
 from rollouts import collect as collect_command
 from rollouts import compare, evaluate
 from rollouts.engine.pool import RolloutConfig, collect
-from rollouts.labels.outcome import is_labelled, label_folder
+from rollouts.labels.outcome import is_labelled, label_folder, read_left_out
 from rollouts.suites import make_suite
 from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
 from tests.rollouts.sites import BROWSER, CountingSuite, config
@@ -132,6 +132,27 @@ def test_episodes_that_were_collected_again_are_labelled_again(use, tmp_path):
     (tmp_path / "out" / "notes.txt").unlink()
     assert label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True)
     assert ShardReader(tmp_path / "raw").ids() == ShardReader(tmp_path / "out").ids()
+
+
+def test_episodes_that_lack_a_label_can_be_left_out(use, tmp_path):
+    suite = use(CountingSuite())
+    collect(config(episodes=3), tmp_path / "raw")
+    raw = ShardReader(tmp_path / "raw")
+    unlucky = raw.ids()[1]
+
+    def lacks(episode):
+        return "it has no outcome" if episode.id == unlucky else ""
+
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite, lacks=lacks)
+    assert ShardReader(tmp_path / "out").ids() == [raw.ids()[0], raw.ids()[2]]
+    assert read_left_out(tmp_path / "out") == {unlucky: "it has no outcome"}
+    assert not label_folder(tmp_path / "raw", tmp_path / "out", suite, lacks=lacks)
+    # Labelled again without leaving any out, it has no such file.
+    assert label_folder(tmp_path / "raw", tmp_path / "out", suite, overwrite=True)
+    assert not read_left_out(tmp_path / "out") and ShardReader(tmp_path / "out").ids() == raw.ids()
+    with pytest.raises(UserError, match="every episode would be left out; the first because it has no outcome"):
+        label_folder(tmp_path / "raw", tmp_path / "none", suite, lacks=lambda _: "it has no outcome")
+    assert not (tmp_path / "none").exists()
 
 
 def test_labels_by_other_settings_are_not_taken_for_these(use, tmp_path):
