@@ -232,11 +232,16 @@ def test_collected_episodes_have_no_outcome_by_rule_and_one_by_a_model(options, 
     settings = {"suite": suite, "split": "train", "episodes": 2, "policy": {"kind": "random"}, "out": str(tmp_path / "out")}
     assert collect.main(build(collect.CollectConfig, settings | {"limits": {"horizon": 2}})) == 0
     folders = {"folder": str(tmp_path / "out"), "out": str(tmp_path / "labelled")}
-    with pytest.raises(ConfigError, match=r"judge\.kind: no rule evaluates webarena_lite\.instruction\.1 .*set judge\.kind=orm"):
+    with pytest.raises(
+        ConfigError, match=r"judge\.kind: no rule evaluates webarena_lite\.instruction\.1 .*set judge\.kind=model or judge\.kind=orm"
+    ):
         label.main(build(label.LabelConfig, folders | {"suite": suite}))
     assert not (tmp_path / "labelled").exists()
 
     class Model:
+        def __init__(self):
+            self.usage = {}
+
         def outcomes(self, trajectories):
             return iter([Outcome(success=one.task.id.endswith("1"), score=0.5, source="orm") for one in trajectories])
 
