@@ -133,12 +133,12 @@ def open_milestones(config: MilestonesConfig, suite: Suite, cache: str = "") -> 
     else:
         content = files.read(config.file)
         if config.checker.kind == "rules":
-            labeller = by_rules(content)
+            labeller = chain(cleared, by_rules(content))
         else:
             model = config.checker.model
             checker = ModelChecker(dataclasses.replace(model, role=model.role.with_cache(cache)), f"{KEY}.role")
-            labeller = by_model(content, checker)
-    with contextlib.closing(Milestones(chain(cleared, labeller), checker)) as opened:
+            labeller = chain(cleared, by_model(content, checker))
+    with contextlib.closing(Milestones(labeller, checker)) as opened:
         yield opened
 
 
@@ -163,7 +163,7 @@ def by_suite(suite: Suite) -> Labeller:
 
     async def labeller(trajectory: Trajectory) -> Trajectory:
         if trajectory.status is Status.INFRA_ERROR:
-            return trajectory
+            return await cleared(trajectory)
         subgoals, rows = suite.milestones(trajectory)
         if len(rows) != len(trajectory.steps) or any(len(row) != len(subgoals) for row in rows):
             raise ValueError(f"{trajectory.task.id}: the suite's milestones do not match the episode's steps and subgoals")

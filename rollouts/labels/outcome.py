@@ -19,7 +19,7 @@ from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
 from mira_jax.trajectories.summary import RoleUsage
 from rollouts.labels.judge import OutcomeJudge, Rules
-from rollouts.labels.milestones import Milestones, by_suite, chain, cleared
+from rollouts.labels.milestones import Milestones, by_suite
 from rollouts.suites import Suite
 
 PER_SHARD = 1024
@@ -42,7 +42,7 @@ def label(trajectory: Trajectory, suite: Suite) -> Trajectory:
 
 
 async def _milestones(trajectory: Trajectory, suite: Suite) -> Trajectory:
-    return await chain(cleared, by_suite(suite))(trajectory)
+    return await by_suite(suite)(trajectory)
 
 
 def label_folder(
@@ -91,7 +91,7 @@ def label_folder(
         _empty(temporary)
         try:
             with contextlib.ExitStack() as stack:
-                milestones = milestones or stack.enter_context(contextlib.closing(Milestones(chain(cleared, by_suite(suite)))))
+                milestones = milestones or stack.enter_context(contextlib.closing(Milestones(by_suite(suite))))
                 labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge, milestones)))
                 left_out = _write(labelled, temporary, lacks)
             if len(left_out) == len(reader):
