@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 def headline(title: str, rows: Sequence[tuple[int, str, Rate]], width: int = 660) -> Markup:
     """Success of each method as a dot with its interval, from 0 to 100 %. `rows`: (series, method, rate)."""
-    left, right, top, row = 1.12 * svg.label_width([name for _, name, _ in rows], MOST), 148, 10, 46
+    left, right, top, row = 1.25 * svg.label_width([name for _, name, _ in rows], MOST), 148, 10, 46
     bottom = top + row * len(rows)
     x = svg.Scale(0, 100, left, width - right)
     parts = [svg.x_axis(x, range(0, 101, 20), bottom, "Tasks solved (%)", grid_top=top)]
