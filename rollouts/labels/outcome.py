@@ -120,12 +120,12 @@ def _write(labelled: Iterable[Trajectory], out: Path, lacks: Callable[[Trajector
             else:
                 yield trajectory
 
-    episodes = kept()
-    for shard in itertools.count():
-        if (first := next(episodes, None)) is None:
-            return left_out
+    episodes, shard = kept(), 0
+    while (first := next(episodes, None)) is not None:
         part = itertools.chain([first], itertools.islice(episodes, PER_SHARD - 1))
         write_shard(out / f"episodes-{shard:05d}.array_record", part)
+        shard += 1
+    return left_out
 
 
 def read_left_out(labelled: Path) -> dict[str, str]:
