@@ -91,11 +91,14 @@ def main() -> None:
 
 
 def settings(folder: Path, methods: Iterable[str]) -> dict[str, Path]:
-    """Writes one config for each setting of each method. Returns NAME-NUMBER to its path."""
+    """Writes one config for each setting of each method. Returns NAME-NUMBER to its path. Exits if the settings of a method differ in
+    their keys: a key that one of them lacks would be that of methods/, which is the best setting and changes with the search."""
     tried: Mapping[str, Sequence[Mapping[str, Any]]] = yaml.safe_load((CONFIGS / "search.yaml").read_text())
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for method in methods:
+        if len({frozenset(setting) for setting in tried[method]}) > 1:
+            sys.exit(f"{CONFIGS}/search.yaml: the settings of {method} differ in their keys; name the same ones in each")
         for number, setting in enumerate(tried[method], 1):
             config = yaml.safe_load((CONFIGS / "methods" / f"{method}.yaml").read_text())
             recipe = {**config.get("recipe", {}), **{key: value for key, value in setting.items() if key != "epochs"}}

@@ -100,6 +100,9 @@ def test_every_method_of_the_study_has_a_recipe(method, tmp_path):
     search = yaml.safe_load(Path("configs/study/search.yaml").read_text())
     longer = {"filtered_bc", "prefix_bc", "webrl_code"}
     assert all(len(search[name]) == 6 + (name in longer) for name in search), "the methods have the same budget; these were best at its end"
+    assert all(len({frozenset(setting) for setting in settings}) == 1 for settings in search.values()), (
+        "every setting names what is searched"
+    )
     for setting in search[method]:
         make_recipe(actor.recipe | {key: value for key, value in setting.items() if key != "epochs"})
     differing = [key for key in ("optimizer", "model", "lora", "checkpoint") if getattr(actor, key) != getattr(plain, key)]
