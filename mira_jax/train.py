@@ -39,7 +39,7 @@ from mira_jax.training.metrics import MetricsWriter
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.processes import DistributedConfig
 from mira_jax.training.reference import check_first
-from mira_jax.training.run_folder import RunFolder, trained_on
+from mira_jax.training.run_folder import RunFolder, recipe_of, trained_on
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
 from mira_jax.training.state import TrainState, abstract_state, init_state
 from mira_jax.training.step import Metrics, cut, make_evaluation, make_step
@@ -236,10 +236,10 @@ def _refuse_weak(config: TrainConfig, tables: list[SideTable]) -> None:
 
 
 def _learned_from(config: TrainConfig, recipe: Recipe, ids: Sequence[str], examples: Examples, packed: setup.Packed) -> set[str] | None:
-    """The ids of the episodes that the run is trained on. A critic that starts from another critic has seen that one's too. None if these
-    are unknown."""
+    """The ids of the episodes that the run is trained on. A critic that starts from a critic, or a run that starts from one of the same
+    recipe, has seen those of that one too. None if these are unknown."""
     own = {ids[record] for record in np.unique(examples.episode[packed.train.steps])}
-    if not config.init_from or not recipe.heads or not load_config(config.init_from)[1]:
+    if not config.init_from or not (load_config(config.init_from)[1] or recipe_of(config.init_from) == recipe.name):
         return own
     before = trained_on(config.init_from)
     return None if before is None else own | before

@@ -44,6 +44,9 @@ def folder(tmp_path_factory):
     for fold in (0, 1):
         recipe = {"name": "orm", "folds": 2, "fold": fold}
         train.main(build(TrainConfig, {"out": str(folder / f"orm-{fold}"), "recipe": recipe, **common}))
+    # Starts from an ORM that has learned from what this one holds out.
+    recipe = {"name": "orm", "folds": 2, "fold": 0}
+    train.main(build(TrainConfig, {"out": str(folder / "leaking"), "recipe": recipe, **common, "init_from": str(folder / "orm-1")}))
     return folder
 
 
@@ -85,3 +88,8 @@ def test_what_is_no_orm_is_refused(folder, tmp_path):
         score.main(config(folder, orm=str(tmp_path / "other"), out=str(tmp_path / "scores")))
     with pytest.raises(UserError, match=r"orm: the column success_probability lacks the fold 1 of 2; train that orm and name it too"):
         score.main(config(folder, orm=str(folder / "orm-0"), out=str(tmp_path / "scores")))
+
+
+def test_an_orm_that_started_from_one_of_the_other_fold_has_seen_its_episodes(folder, tmp_path):
+    score.main(config(folder, orm=[str(folder / "leaking"), str(folder / "orm-1")], out=str(tmp_path)))
+    assert "it scored episodes that it was trained on" in SideTable.read(tmp_path / "orm.npz").quality["success_probability"]["weak"]

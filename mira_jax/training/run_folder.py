@@ -4,7 +4,7 @@ config.yaml      the config, without out   metrics.jsonl   a line per update
 model.json       sizes and heads           tensorboard/    the same numbers
 tokenizer.*, and templates with it         checkpoints/    STEP/ each
 data.json        inputs of the run         restart.txt     the command to resume
-episodes.json    ids of the episodes that the run was trained on, for critics also those of the critic that it started from
+episodes.json    ids of the episodes that the run was trained on, also by the critic or run of the same recipe that it started from
 run_files.json   SHA-256 of model.json and of the tokenizer's files
 complete.json    {step, metrics, seconds}, when the run is complete
 """
@@ -40,6 +40,13 @@ def trained_on(folder: str | Path) -> set[str] | None:
     path = Path(folder) / EPISODES
     ids = read_json(path, "restore a copy").get("trained_on") if path.exists() else None
     return None if ids is None else set(ids)
+
+
+def recipe_of(folder: str | Path) -> str:
+    """The name of the recipe of a run. "" for a folder that is no run, such as one in Hugging Face's format."""
+    path = Path(folder) / CONFIG
+    recipe = configs.read(path).get("recipe") if path.exists() else None
+    return str(recipe.get("name", "")) if isinstance(recipe, dict) else ""
 
 
 class RunFolder:
