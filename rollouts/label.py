@@ -8,6 +8,7 @@ chat model (docs/subgoals.md).
 """
 
 import dataclasses
+import functools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,13 +16,12 @@ from pathlib import Path
 from mira_jax import commands
 from mira_jax.config import to_tree
 from mira_jax.needs import Needs
-from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.engine.needs import suite_needs
 from rollouts.engine.worker import SuiteConfig
 from rollouts.labels.judge import JudgeConfig, judge_needs, make_judge
 from rollouts.labels.milestones import MilestonesConfig, milestone_needs, open_milestones, without_milestones
-from rollouts.labels.outcome import label_folder, read_left_out
+from rollouts.labels.outcome import label_folder, missing_label, read_left_out
 from rollouts.labels.subgoals import files
 from rollouts.llm.usage import show
 from rollouts.suites import make_suite
@@ -45,14 +45,6 @@ class LabelConfig:
     overwrite: bool = False
     """Replaces the contents of `out`."""
 
-    def lacks(self, trajectory: Trajectory) -> str:
-        """What a labelled episode lacks, for which it is left out. "" if it is kept. Infrastructure errors are kept, as they were."""
-        if not self.complete_only or trajectory.status is Status.INFRA_ERROR:
-            return ""
-        if trajectory.outcome is None:
-            return "it has no outcome"
-        return "it has no milestones" if self.milestones.kind == "subgoals" and not trajectory.subgoals else ""
-
 
 def main(config: LabelConfig) -> int:
     suite = make_suite(config.suite.name, **config.suite.options)
@@ -61,8 +53,9 @@ def main(config: LabelConfig) -> int:
     settings |= ({"milestones": chosen} if chosen else {}) | ({"complete_only": True} if config.complete_only else {})
     answers = f"{config.out}.answers"
     judge = make_judge(config.judge, suite, answers)
+    lacks = functools.partial(missing_label, milestones=bool(chosen)) if config.complete_only else None
     with open_milestones(config.milestones, suite, answers) as milestones:
-        if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge, milestones, config.lacks):
+        if not label_folder(Path(config.folder), Path(config.out), suite, config.overwrite, settings, judge, milestones, lacks):
             print(f"{config.out}: labelled already")
             return 0
     labelled = ShardReader(config.out)

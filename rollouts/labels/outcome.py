@@ -15,7 +15,7 @@ from mira_jax import config
 from mira_jax.errors import UserError
 from mira_jax.files import PART, publish, read_json, sole_writer, to_json, write_atomically
 from mira_jax.progress import track
-from mira_jax.trajectories.records import Trajectory
+from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
 from mira_jax.trajectories.summary import RoleUsage
 from rollouts.labels.judge import OutcomeJudge, Rules
@@ -53,7 +53,7 @@ def label_folder(
     settings: Mapping[str, Any] | None = None,
     judge: OutcomeJudge | None = None,
     milestones: Milestones | None = None,
-    lacks: Callable[[Trajectory], str] = lambda _: "",
+    lacks: Callable[[Trajectory], str] | None = None,
 ) -> bool:
     """Labels all packed episodes of `folder` into shards in `out`. The output appears atomically.
 
@@ -63,7 +63,7 @@ def label_folder(
         judge: what decides the outcomes. Default: the rules of the suite.
         milestones: what decides the milestones. Default: the rules of the suite.
             What both have used is written with the labels.
-        lacks: what a labelled episode lacks, for which it is left out. Default: all are kept.
+        lacks: what a labelled episode lacks, for which it is left out; "" if it is kept. Default: all are kept.
 
     Returns:
         False if `out` already contains the labels of exactly these episodes with these settings. It is then left unchanged.
@@ -93,7 +93,7 @@ def label_folder(
             with contextlib.ExitStack() as stack:
                 milestones = milestones or stack.enter_context(contextlib.closing(Milestones(by_suite(suite))))
                 labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge, milestones)))
-                left_out = _write(labelled, temporary, lacks)
+                left_out = _write(labelled, temporary, lacks or (lambda _: ""))
             if len(left_out) == len(reader):
                 raise UserError(f"{folder}: every episode would be left out; the first because {next(iter(left_out.values()))}")
             if left_out:
@@ -107,6 +107,16 @@ def label_folder(
         finally:
             _empty(temporary)
     return True
+
+
+def missing_label(trajectory: Trajectory, milestones: bool) -> str:
+    """What a labelled episode lacks to be trained on: its outcome, or with `milestones` its milestones. "" if nothing. An episode lost to
+    an infrastructure error lacks nothing, since it is never trained on."""
+    if trajectory.status is Status.INFRA_ERROR:
+        return ""
+    if trajectory.outcome is None:
+        return "it has no outcome"
+    return "it has no milestones" if milestones and not trajectory.subgoals else ""
 
 
 def _write(labelled: Iterable[Trajectory], out: Path, lacks: Callable[[Trajectory], str]) -> dict[str, str]:
