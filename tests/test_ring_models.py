@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import http.server
 import json
-import threading
 import zlib
 from collections import Counter
 
@@ -14,6 +12,7 @@ from mira_jax import phases
 from mira_jax.config import load
 from mira_jax.stages import PhasesConfig
 from mira_jax.trajectories.shards import ShardReader
+from tests.json_server import serving_json
 from tests.test_ring_phases import SIZES, small
 
 SMALL = {
@@ -25,7 +24,7 @@ SMALL = {
     "evaluate-mira": {"limits.horizon": 2},
 }
 HOPELESS = 7
-"""One instruction in so many gets only garbage as its subgoals, and one episode in so many as its verdict."""
+"""One of this number of instructions gets only garbage as its subgoals, and one of this number of episodes as its verdict."""
 
 
 def reply(form, question, data):
@@ -53,38 +52,17 @@ def teacher():
     """A chat model behind an API. Yields its address and the number of questions by form."""
     asked = Counter()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.answer({"data": [{"id": "teacher"}]})
+    def post(body):
+        form = body["response_format"]["json_schema"]["name"]
+        asked[form] += 1
+        # A correction is a sentence; the question is the last message of the user that is JSON.
+        questions = [one["content"] for one in body["messages"] if one["role"] == "user" and one["content"].startswith("{")]
+        data, _ = json.JSONDecoder().raw_decode(questions[-1])
+        message = {"message": {"role": "assistant", "content": reply(form, questions[-1], data)}, "finish_reason": "stop"}
+        return 200, {"choices": [message], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}
 
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            form = body["response_format"]["json_schema"]["name"]
-            asked[form] += 1
-            # The question stays the last one of the user that is JSON: a correction is a sentence.
-            questions = [one["content"] for one in body["messages"] if one["role"] == "user" and one["content"].startswith("{")]
-            data, _ = json.JSONDecoder().raw_decode(questions[-1])
-            text = reply(form, questions[-1], data)
-            message = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            self.answer({"choices": [message], "usage": {"prompt_tokens": 100, "completion_tokens": 10}})
-
-        def answer(self, tree):
-            body = json.dumps(tree).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving_json(post, models=["teacher"]) as url:
+        yield f"{url}/v1", asked
 
 
 @pytest.mark.ring

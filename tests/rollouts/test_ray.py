@@ -20,6 +20,8 @@ cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the package ray
 
 pytestmark = pytest.mark.timeout(600)
 BROWSER = {"contexts": 2, "draw": False}
+EPISODES = 120
+"""So many that the second worker is at work before the first has done them all."""
 MARK = "MIRA_JAX_TEST"
 """An environment variable that every process of the cluster inherits."""
 
@@ -88,17 +90,17 @@ def test_a_node_that_dies_costs_retries_and_no_episode(cluster, tmp_path, capsys
 
     killer = threading.Thread(target=kill_node, daemon=True)
     killer.start()
-    tally = collect(config(cluster, episodes=24), tmp_path / "ray")
+    tally = collect(config(cluster, episodes=EPISODES), tmp_path / "ray")
     killer.join()
-    assert tally.status == {"finished": 24} and tally.retries >= 1
+    assert tally.status == {"finished": EPISODES} and tally.retries >= 1
     retried = [line for line in capsys.readouterr().err.splitlines() if line.startswith("episode ")]
     assert len(retried) == tally.retries and all(" failed and is repeated: worker: " in line for line in retried)
     collected = content(tmp_path / "ray")
-    assert len(collected) == 24
+    assert len(collected) == EPISODES
     collect(config(episodes=6), tmp_path / "local")
     local = content(tmp_path / "local")
     assert len(local) == 6 and {key: collected[key] for key in local} == local
-    assert collect(config(cluster, episodes=24), tmp_path / "ray").skipped == 24
+    assert collect(config(cluster, episodes=EPISODES), tmp_path / "ray").skipped == EPISODES
     wait_until(lambda: not browsers())
 
 

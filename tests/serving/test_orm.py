@@ -1,9 +1,6 @@
 """An outcome reward model as judge: a real server on a tiny model, asked by `mira label`."""
 
 import contextlib
-import http.server
-import json
-import threading
 
 import msgspec
 import numpy as np
@@ -19,6 +16,7 @@ from rollouts import label
 from rollouts.labels.judge import JudgeConfig, OutcomeRewardModel
 from rollouts.llm.endpoint import EndpointConfig
 from tests import synthetic
+from tests.json_server import serving_json
 
 SUITE = {"name": "tests.suites.recorded_suite:RecordedSuite"}
 COMPACT = {"version": "compact", "max_tokens": 300}
@@ -95,32 +93,11 @@ def test_the_tokenizer_is_required():
 def engine_without(log_probs):
     """An endpoint that answers with the given `token_logprobs` for each prompt."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.answer({"data": [{"id": "other"}]})
+    def post(asked):
+        return 200, {"choices": [{"index": index, "text": "", "logprobs": log_probs} for index in range(len(asked["prompt"]))]}
 
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            made = [{"index": index, "text": "", "logprobs": log_probs} for index in range(len(asked["prompt"]))]
-            self.answer({"choices": made})
-
-        def answer(self, tree):
-            body = json.dumps(tree).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving_json(post, models=["other"]) as url:
+        yield url
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The model as judge, behind a real HTTP endpoint that says what the test wants."""
 
 import contextlib
-import http.server
 import json
 import threading
 
@@ -20,6 +19,7 @@ from rollouts.labels.outcome import label_folder, read_usage
 from rollouts.llm.role import NoAnswer, RoleConfig
 from rollouts.suites.judge import ModelJudge
 from rollouts.suites.webarena.suite import WebArenaLiteSuite
+from tests.json_server import serving_json
 from tests.suites.webarena_sites import task
 
 
@@ -37,37 +37,18 @@ def model(*answers, status=200, together=1, refused=None):
     """
     asked, all_there = [], threading.Event()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.answer(200, {"data": [{"id": "grader"}]})
+    def post(body):
+        asked.append(body)
+        if len(asked) >= together:
+            all_there.set()
+        assert all_there.wait(20)
+        if refused and refused in str(asked[-1]):
+            return 400, {"error": {"message": "content policy"}}
+        text = answers[min(len(asked), len(answers)) - 1]
+        return status, {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "error": {"message": "full"}}
 
-        def do_POST(self):
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            if len(asked) >= together:
-                all_there.set()
-            assert all_there.wait(20)
-            if refused and refused in str(asked[-1]):
-                return self.answer(400, {"error": {"message": "content policy"}})
-            text = answers[min(len(asked), len(answers)) - 1]
-            self.answer(status, {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "error": {"message": "full"}})
-
-        def answer(self, code, tree):
-            body = json.dumps(tree).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield judge(f"http://127.0.0.1:{server.server_port}/v1"), asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving_json(post, models=["grader"]) as url:
+        yield judge(f"{url}/v1"), asked
 
 
 def judge(url):
