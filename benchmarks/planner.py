@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", action="append", required=True, help="of mira evaluate; may be given several times")
     parser.add_argument("--budgets", type=int, nargs="+", required=True, help="tokens")
-    parser.add_argument("--key", default="planner.role.max_tokens", help="the setting that is the budget")
+    parser.add_argument("--key", default="planner.model.max_tokens", help="the setting that is the budget")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of mira evaluate")
     arguments = parser.parse_args()

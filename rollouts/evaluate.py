@@ -89,7 +89,7 @@ def _dry_run(settings: EvaluateConfig, folder: Path) -> int:
 def _write(settings: EvaluateConfig, folder: Path, lost: Sequence[Trajectory]) -> Summary:
     """Writes summary, table and page of the labelled episodes in `folder`. Returns the summary."""
     judged, given_up = read_episodes(ShardReader(folder / LABELLED), folder / LABELLED), read_episodes(lost, folder / EPISODES / LOST)
-    prices, planner_prices = ((one.prompt_price, one.response_price) for one in (settings.policy.endpoint, settings.planner.role.endpoint))
+    prices, planner_prices = ((one.prompt_price, one.response_price) for one in (settings.policy.endpoint, settings.planner.model.endpoint))
     name = ", ".join(sorted({episode.policy.name for episode in judged}))
     method = summarize(name, judged, given_up, prices, planner_prices)
     summary = msgspec.structs.replace(

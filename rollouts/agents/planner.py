@@ -27,7 +27,7 @@ class Planner:
     def __init__(self, config: PlannerConfig, suite: Suite):
         """Raises ConfigError if the file of subgoals cannot be read."""
         self.config, self._suite = config, suite
-        self.role = Role(config.role, "planner.role") if config.kind == "model" else None
+        self.role = Role(config.model, "planner.model") if config.kind == "model" else None
         self._given = read_subgoals(config.subgoals) if config.subgoals else None
         self.mark = ""
         """Identifies planner and settings in the records, once open."""

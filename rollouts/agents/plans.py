@@ -32,9 +32,9 @@ class PlannerConfig:
 
     kind: Literal["none", "checklist", "model", "joint"] = "none"
     """checklist: the suite's own milestones, checked by its own rules. It knows what no policy can know: an upper bound. model: a chat
-    model of its own (`role`) writes subgoals and checks them after each step. joint: the policy, of kind chat, writes the checklist into
+    model of its own (`model`) writes subgoals and checks them after each step. joint: the policy, of kind chat, writes the checklist into
     each answer, before its action."""
-    role: RoleConfig = dataclasses.field(default_factory=RoleConfig)
+    model: RoleConfig = dataclasses.field(default_factory=RoleConfig)
     """model: the chat model."""
     subgoals: str = ""
     """model: JSON file of subgoals, an object that maps the id of each task to a list of texts. Empty: the model writes them."""
@@ -60,9 +60,9 @@ def identity(config: PlannerConfig) -> dict[str, Any]:
     tree = to_tree(config)
     used = {"none": (), "checklist": ("kind", "hold_exits"), "joint": ("kind", "count", "stall_after", "max_replans", "hold_exits")}
     kept = {name: tree[name] for name in used.get(config.kind, tree)}
-    if "role" in kept:
-        endpoint = {name: tree["role"]["endpoint"][name] for name in ("model", "body")}
-        kept["role"] = {name: tree["role"][name] for name in ("temperature", "max_tokens", "answer_format")} | {"endpoint": endpoint}
+    if "model" in kept:
+        endpoint = {name: tree["model"]["endpoint"][name] for name in ("model", "body")}
+        kept["model"] = {name: tree["model"][name] for name in ("temperature", "max_tokens", "answer_format")} | {"endpoint": endpoint}
     return kept
 
 

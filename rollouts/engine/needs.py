@@ -74,7 +74,7 @@ def _planner_needs(config: RolloutConfig, suite: Suite | None, found: Needs) -> 
         if planner.kind == "checklist":
             milestone_texts(suite, suite.tasks(config.split, config.templates, 1, config.seed)[0])
     if planner.kind == "model":
-        role_needs("planner.role", planner.role, found)
+        role_needs("planner.model", planner.model, found)
 
 
 def suite_needs(config: SuiteConfig, found: Needs) -> None:

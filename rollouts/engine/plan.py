@@ -46,7 +46,7 @@ def plan(config: RolloutConfig, folder: Path) -> str:
 
 
 def _planner(config: RolloutConfig) -> list[str]:
-    planner, endpoint = config.planner, config.planner.role.endpoint
+    planner, endpoint = config.planner, config.planner.model.endpoint
     if planner.kind == "none":
         return []
     place = f", {endpoint.model or 'the first model'} at {endpoint.base_url}" if planner.kind == "model" else ""

@@ -28,9 +28,9 @@ _AGAIN = "That cannot be used: {reasons}. Answer again."
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelCheckerConfig:
-    role: RoleConfig = dataclasses.field(default_factory=RoleConfig)
-    """The chat model. Its cache is by default the file OUT.answers, next to the labelled folder."""
+class ModelCheckerConfig(RoleConfig):
+    """The chat model that checks subgoals. Its cache is by default the file OUT.answers, next to the labelled folder."""
+
     window: Count = 8
     """Number of steps in each request."""
     page_characters: Natural = 3000
@@ -54,7 +54,7 @@ class ModelChecker:
 
     def __init__(self, config: ModelCheckerConfig, key: str):
         self._config = config
-        self.role = Role(config.role, key)
+        self.role = Role(config, key)
 
     @property
     def name(self) -> str:

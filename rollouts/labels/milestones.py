@@ -62,9 +62,11 @@ class MilestonesConfig:
         tree: dict[str, Any] = {"kind": self.kind, "sha256": sha256(self.file), "checker": self.checker.kind}
         if self.checker.kind == "model":
             model = to_tree(self.checker.model)
-            role = model.pop("role")
-            tree["model"] = {**model, "version": PROMPT_VERSION, "model": role["endpoint"]["model"], "body": role["endpoint"]["body"]}
-            tree["model"] |= {key: role[key] for key in ("temperature", "max_tokens")}
+            kept = ("window", "page_characters", "temperature", "max_tokens", "answer_format")
+            # Which model an address without a name serves is not known before it is asked.
+            named = self.checker.model.endpoint.model or self.checker.model.endpoint.base_url
+            body = self.checker.model.endpoint.body
+            tree["model"] = {key: model[key] for key in kept} | {"version": PROMPT_VERSION, "model": named, "body": body}
         return tree
 
 
@@ -136,7 +138,7 @@ def open_milestones(config: MilestonesConfig, suite: Suite, cache: str = "") -> 
             labeller = chain(cleared, by_rules(content))
         else:
             model = config.checker.model
-            checker = ModelChecker(dataclasses.replace(model, role=model.role.with_cache(cache)), f"{KEY}.role")
+            checker = ModelChecker(model.with_cache(cache), KEY)
             labeller = chain(cleared, by_model(content, checker))
     with contextlib.closing(Milestones(labeller, checker)) as opened:
         yield opened
@@ -218,7 +220,7 @@ def milestone_needs(config: MilestonesConfig, found: Needs) -> None:
             if config.checker.kind == "rules":
                 by_rules(content)
     if config.checker.kind == "model":
-        role_needs(f"{KEY}.role", config.checker.model.role, found)
+        role_needs(KEY, config.checker.model, found)
 
 
 def without_milestones(trajectories: Sequence[Trajectory], known: Mapping[str, Any]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import re
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
@@ -46,7 +46,7 @@ class RoleConfig:
         if "temperature" in self.endpoint.body and self.temperature:
             raise ConfigError("temperature", "requests leave it out or set it in $.endpoint.body; set it to 0 here")
 
-    def with_cache(self, default: str) -> "RoleConfig":
+    def with_cache(self, default: str) -> Self:
         """The config with this cache unless it names one."""
         return self if self.cache else dataclasses.replace(self, cache=default)
 

@@ -46,7 +46,7 @@ def endpoint(url, **more):
 
 async def check(trajectory, *answers, **keys):
     async with serving(*answers) as (url, asked):
-        checker = ModelChecker(build(ModelCheckerConfig, {"role": {"endpoint": endpoint(url)}, **keys}), "milestones.checker.model.role")
+        checker = ModelChecker(build(ModelCheckerConfig, {"endpoint": endpoint(url), **keys}), "milestones.checker.model")
         async with checker.role:
             labelled = await by_model(CONTENT, checker)(trajectory)
         return labelled, asked, checker.role.usage
@@ -132,8 +132,8 @@ def test_an_endpoint_that_fails_stops_the_command_and_keeps_the_answers(tmp_path
             return url
 
     url = asyncio.run(dead())
-    config = build(ModelCheckerConfig, {"role": {"endpoint": endpoint(url)}})
-    checker = ModelChecker(config, "milestones.checker.model.role")
+    config = build(ModelCheckerConfig, {"endpoint": endpoint(url)})
+    checker = ModelChecker(config, "milestones.checker.model")
     labels = Milestones(by_model(CONTENT, checker), checker)
     with pytest.raises(UserError, match=r"milestones\.checker\.model.*cannot connect|milestones\.checker\.model"):
         labels.label([shopping(1)])
@@ -193,7 +193,7 @@ async def test_subgoals_are_written_checked_and_recorded(tmp_path, shop, capsys)
     assert found.usage["requests"] == 3 and found.usage["cost"] == pytest.approx(0.003)
     assert f"{out}: complete" in capsys.readouterr().out
     async with serving(done((1, 1, "seen"))) as (url, asked):
-        checker = {"kind": "model", "model": {"role": {"endpoint": endpoint(url)}}}
+        checker = {"kind": "model", "model": {"endpoint": endpoint(url)}}
         tree = {"folder": str(tmp_path / "raw"), "out": str(tmp_path / "labelled"), "suite": shop,
                 "milestones": {"kind": "subgoals", "file": out, "checker": checker}}  # fmt: skip
         assert await command(label, tree) == 0
@@ -205,7 +205,7 @@ async def test_subgoals_are_written_checked_and_recorded(tmp_path, shop, capsys)
     labelled = ShardReader(tmp_path / "labelled")
     assert [one.steps[0].milestones for one in labelled] == [(1, 0, 0, 0)] * 2 and labelled[0].success
     assert "sha256" in (tmp_path / "labelled" / "label.yaml").read_text()
-    assert json.loads((tmp_path / "labelled" / "usage.json").read_text())["milestones.checker.model.role"]["cached"] == 2
+    assert json.loads((tmp_path / "labelled" / "usage.json").read_text())["milestones.checker.model"]["cached"] == 2
     said_by = capsys.readouterr().out
     assert "0 whose task has no subgoals, 0 that the checker could not decide" in said_by and "2,000 + 200 tokens" in said_by
     with pytest.raises(UserError, match="other settings of the suite, the judge or the milestones"):

@@ -28,7 +28,7 @@ def checked(done, next_, complete=False, astray=False):
 
 def planner(url="http://127.0.0.1:1/v1", **settings):
     endpoint = {"base_url": url, "retries": 0, "backoff": 0.0, "timeout": 5.0}
-    return Planner(build(PlannerConfig, {"kind": "model", "count": 2, "role": {"endpoint": endpoint}, **settings}), None)
+    return Planner(build(PlannerConfig, {"kind": "model", "count": 2, "model": {"endpoint": endpoint}, **settings}), None)
 
 
 def situation(*responses, page="<p>a shop</p>", answer=""):
@@ -89,7 +89,7 @@ async def test_a_first_plan_that_cannot_be_is_asked_for_again_after_the_next_ste
 
 
 async def test_an_unreachable_planner_is_an_infrastructure_error():
-    with pytest.raises(EndpointError, match=r"planner\.role\.endpoint"):
+    with pytest.raises(EndpointError, match=r"planner\.model\.endpoint"):
         await played([said(GOALS), answer(503, text="down")], CLICK)
 
 
@@ -254,9 +254,9 @@ def test_a_planner_is_another_one_if_its_plans_would_differ():
         return build(PlannerConfig, settings)
 
     one = made(kind="model")
-    same = made(kind="model", role={"endpoint": {"base_url": "http://other/v1", "timeout": 9.0}, "cache": "answers.sqlite"})
+    same = made(kind="model", model={"endpoint": {"base_url": "http://other/v1", "timeout": 9.0}, "cache": "answers.sqlite"})
     assert identity(one) == identity(same) and mark(one, "m") == mark(same, "m")
-    others = [made(kind="model", count=5), made(kind="model", role={"max_tokens": 99}), made(kind="joint"), made(kind="checklist")]
+    others = [made(kind="model", count=5), made(kind="model", model={"max_tokens": 99}), made(kind="joint"), made(kind="checklist")]
     marks = {mark(config, "m") for config in (one, *others)} | {mark(one, "n"), mark(one, "m", [("t.1", ["a"])])}
     assert len(marks) == 7
     assert identity(made(kind="none", count=7)) == {}

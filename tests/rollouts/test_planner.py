@@ -105,8 +105,10 @@ async def test_training_rebuilds_the_prompts_of_a_policy_with_a_plan(tmp_path, t
 
 async def test_a_planner_that_never_answers_ends_no_episode_and_is_counted(tmp_path):
     async with serving(said("garbage")) as (url, _):
-        role = {"endpoint": {"base_url": url, "retries": 0}}
-        found = await asyncio.to_thread(episodes, tmp_path, episodes=1, policy={"kind": "expert"}, planner={"kind": "model", "role": role})
+        model = {"endpoint": {"base_url": url, "retries": 0}}
+        found = await asyncio.to_thread(
+            episodes, tmp_path, episodes=1, policy={"kind": "expert"}, planner={"kind": "model", "model": model}
+        )
     (episode,) = found
     assert episode.status is Status.FINISHED and all(step.plan == Plan(unanswered=True) for step in episode.steps)
     assert [step.planner_tokens.prompt for step in episode.steps] == [2000] * 5
@@ -115,7 +117,7 @@ async def test_a_planner_that_never_answers_ends_no_episode_and_is_counted(tmp_p
 
 async def test_a_planner_that_is_down_loses_the_episode_to_an_infrastructure_error(tmp_path):
     async with serving(answer(503, text="down")) as (url, _):
-        settings = {"planner": {"kind": "model", "role": {"endpoint": {"base_url": url, "retries": 0}}}, "policy": {"kind": "expert"}}
+        settings = {"planner": {"kind": "model", "model": {"endpoint": {"base_url": url, "retries": 0}}}, "policy": {"kind": "expert"}}
         config = build(RolloutConfig, BASE | settings | {"episodes": 1, "limits": {"tries": 1}})
         tally = await asyncio.to_thread(collect, config, tmp_path)
     assert tally.status == {"infra_error": 1}
@@ -172,8 +174,8 @@ def test_what_a_planner_needs_is_checked_before_the_run(tmp_path, capsys):
     assert "planner    checklist\n" in capsys.readouterr().out
     goals = tmp_path / "goals.json"
     goals.write_text("[]")
-    role = {"endpoint": {"base_url": "http://127.0.0.1:1/v1", "model": "none"}}
-    planner = {"kind": "model", "subgoals": str(goals), "role": role}
+    model = {"endpoint": {"base_url": "http://127.0.0.1:1/v1", "model": "none"}}
+    planner = {"kind": "model", "subgoals": str(goals), "model": model}
     assert run(evaluate, "--out", tmp_path / "new", "--dry-run", **settings, planner=planner) != 0
     shown = capsys.readouterr().out
     assert f"failed   planner.subgoals: {goals}" in shown and "cannot reach the endpoint" in shown
@@ -196,8 +198,8 @@ async def test_the_benchmark_of_budgets_writes_a_page_and_a_table(tmp_path):
     goals = said(json.dumps({"subgoals": ["a", "b"]}))
     config = tmp_path / "config.yaml"
     async with serving(goals) as (url, asked):
-        role = {"endpoint": {"base_url": url, "retries": 0}}
-        config.write_text(json.dumps(BASE | {"episodes": 2, "policy": {"kind": "expert"}, "planner": {"kind": "model", "role": role}}))
+        model = {"endpoint": {"base_url": url, "retries": 0}}
+        config.write_text(json.dumps(BASE | {"episodes": 2, "policy": {"kind": "expert"}, "planner": {"kind": "model", "model": model}}))
         command = [
             sys.executable,
             "benchmarks/planner.py",
