@@ -20,10 +20,10 @@ cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the package ray
 
 pytestmark = pytest.mark.timeout(600)
 BROWSER = {"contexts": 2, "draw": False}
-EPISODES = 120
-"""So many that the second worker is at work before the first has done them all."""
-MARK = "MIRA_JAX_TEST"
-"""An environment variable that every process of the cluster inherits."""
+EPISODES = 60
+"""Enough for the second worker to be at work before the first has done them all."""
+MARK = "XDG_MIRA_JAX_TEST"
+"""An environment variable that every process of the cluster inherits. Browsers get only those that `rollouts.web.browser` passes on."""
 
 
 @pytest.fixture(scope="module")
