@@ -51,7 +51,7 @@ class SubgoalsConfig:
     out: str = ""
     """The file to write."""
     generator: Literal["model", "template", "successes"] = "model"
-    """model: a chat model. template: rules, from the instruction alone. successes: what successful episodes at tasks of the same kind
+    """model: a chat model. template: rules, which read only the instruction. successes: what successful episodes at tasks of the same kind
     have in common."""
     count: Annotated[int, Meta(ge=1, le=MOST)] = 4
     """Number of subgoals of a task. A model must write as many; rules write at most as many."""

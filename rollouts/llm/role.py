@@ -128,7 +128,7 @@ class Role:
             self.config.endpoint.base_url, self.endpoint.model, self.endpoint.card.fingerprint, messages, fields, seed,
             temperature, self.config.max_tokens, self.config.endpoint.body, self.config.endpoint.rename,
         ])  # fmt: skip
-        # Whoever asks the same at the same time waits for the answer.
+        # Equal questions that are asked at the same time wait for the first one.
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._cache.get(key)
             if known is not None:

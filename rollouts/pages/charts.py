@@ -69,7 +69,7 @@ def lines(
         y_range: range of the y axis. Default: the range of the data.
         dots: marks every point instead of only the last.
         from_zero: starts the y axis at 0.
-        named: writes the names beside the ends of the lines, for charts without a legend.
+        named: writes the names at the ends of the lines, for charts without a legend.
     """
     bands = bands or {}
     xs = [x for _, _, points in series for x, _ in points]
@@ -104,7 +104,7 @@ def lines(
 
 
 def _names(ends: Sequence[tuple[float, str]], x: float, apart: float = 15.0) -> list[Markup]:
-    """Names beside the ends of lines, at most moved down so far that they do not overlap. `ends`: (y, name)."""
+    """Names at the ends of lines, moved down where they would overlap. `ends`: (y, name)."""
     parts, lowest = [], -math.inf
     for y, name in sorted(ends):
         lowest = max(y, lowest + apart)

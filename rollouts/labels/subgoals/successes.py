@@ -1,8 +1,8 @@
 """Subgoals from the policy's own successes, as in ADMIRE (arXiv 2602.11524): what all successes at like tasks do in the same order.
 
 Tasks are alike if they have the same template and their instructions differ only in values: texts in quotes and numbers. Each step of
-a success is one event: the page that it opens, or else its action. In events, values of the instruction are replaced by their places,
-so that an event of one task can be told for another. No model is needed, neither to find the events nor to check them.
+a success is one event: the page that it opens, or else its action. In events, values of the instruction are replaced by variables,
+so that they apply to other tasks. Neither finding nor checking the events needs a model.
 """
 
 import dataclasses

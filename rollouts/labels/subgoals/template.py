@@ -1,4 +1,4 @@
-"""Subgoals by rules from the instruction alone, without a model. They are the baseline for those of a model.
+"""Subgoals by rules from nothing but the instruction: the baseline for those of a model.
 
 The instruction is split into clauses. Each value that a clause names, a text in quotes or a number, is a subgoal, which is done when
 the policy uses the value: types, chooses or answers it, acts on an element that shows it, or opens a page whose address has it. An
