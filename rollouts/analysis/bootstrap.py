@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from mira_jax.classification import Confusion
+
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
@@ -33,6 +35,11 @@ class Bootstrap:
         counts = np.zeros((self.weights_RxT.shape[1], *shape))
         np.add.at(counts, (task_E, row_E, column_E), 1)
         return (self.weights_RxT @ counts.reshape(len(counts), -1)).reshape(-1, *shape)
+
+    def confusion(self, task_N: np.ndarray, decided_N: np.ndarray, truth_N: np.ndarray) -> Confusion:
+        """Weighted counts of decisions by their truth, [R] each."""
+        cells = ((decided_N, truth_N), (decided_N, ~truth_N), (~decided_N, truth_N), (~decided_N, ~truth_N))
+        return Confusion(*(self.sums(task_N, one & other) for one, other in cells))
 
     def figure(self, values_R: np.ndarray) -> Figure:
         """The value of the first row, and the percentiles of the others. Resamples for which it is not defined are left out."""

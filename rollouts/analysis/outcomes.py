@@ -148,7 +148,7 @@ def agreement(episodes: Sequence[Judged], level: float, resamples: int, seed: in
         interval = share_interval(hits[name][among[name]], task_E[among[name]], level) if math.isfinite(value) else ()
         figures[name] = Figure(value, *interval)
     draw = Bootstrap(len(set(task_E.tolist())), level, resamples, seed)
-    resampled = _resampled(draw, verdict_E, truth_E, task_E)
+    resampled = draw.confusion(task_E, verdict_E, truth_E)
     figures |= {name: draw.figure(getattr(resampled, name)) for name in ("f1", "kappa")}
     return Agreement(
         episodes=len(decided),
@@ -157,12 +157,6 @@ def agreement(episodes: Sequence[Judged], level: float, resamples: int, seed: in
         counts=counts,
         figures=figures,
     )
-
-
-def _resampled(draw: Bootstrap, verdict_E: np.ndarray, truth_E: np.ndarray, task_E: np.ndarray) -> Confusion:
-    """The counts, and those of each resample of the tasks, [R] each."""
-    cells = ((verdict_E, truth_E), (verdict_E, ~truth_E), (~verdict_E, truth_E), (~verdict_E, ~truth_E))
-    return Confusion(*(draw.sums(task_E, one & other) for one, other in cells))
 
 
 def to_tree(findings: Findings) -> dict[str, Any]:

@@ -188,23 +188,20 @@ def _pairs(labelled: Sequence[Ending], truth: Sequence[Ending]) -> list[tuple[En
 
 
 def _against_truth(pairs: Sequence[tuple[Ending, Ending]], task_P: np.ndarray, bootstrap: Bootstrap) -> dict[str, Figure]:
-    def counts(of: Callable[[bool, bool], bool]) -> np.ndarray:
-        equal = [zip(one.done, other.done, strict=True) if len(one.done) == len(other.done) else () for one, other in pairs]
-        return bootstrap.sums(task_P, np.array([sum(of(decided, true) for decided, true in pair) for pair in equal], float))
-
-    true_positives = counts(lambda decided, true: decided and true)
-    false_positives, false_negatives = (
-        counts(lambda decided, true: decided and not true),
-        counts(lambda decided, true: true and not decided),
-    )
+    matched = [
+        (task, decided, true)
+        for task, (one, other) in zip(task_P.tolist(), pairs, strict=True)
+        if len(one.done) == len(other.done)
+        for decided, true in zip(one.done, other.done, strict=True)
+    ]
+    tasks = np.array([task for task, _, _ in matched], int)
+    counts = bootstrap.confusion(tasks, *(np.array([row[column] for row in matched], bool) for column in (1, 2)))
     shares, share_P = np.unique([one.share for one, _ in pairs], return_inverse=True)
     truths, true_P = np.unique([other.share for _, other in pairs], return_inverse=True)
     tables = bootstrap.tables(task_P, share_P, true_P, (len(shares), len(truths)))
     errors = np.array([abs(one.share - other.share) for one, other in pairs])
     return {
-        "precision": bootstrap.figure(_ratio(true_positives, true_positives + false_positives)),
-        "recall": bootstrap.figure(_ratio(true_positives, true_positives + false_negatives)),
-        "f1": bootstrap.figure(_ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives)),
+        **{name: bootstrap.figure(getattr(counts, name)) for name in ("precision", "recall", "f1")},
         "spearman": bootstrap.figure(spearman(tables)),
         "mae": bootstrap.figure(_ratio(bootstrap.sums(task_P, errors), bootstrap.sums(task_P, np.ones(len(pairs))))),
     }
