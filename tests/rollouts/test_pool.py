@@ -28,6 +28,7 @@ from rollouts.engine.pool import RolloutConfig, collect
 from rollouts.labels.outcome import is_labelled, label_folder, read_left_out
 from rollouts.suites import make_suite
 from rollouts.web.browser import NO_BROWSER, BrowserConfig, BrowserPool
+from tests.json_server import serving_json
 from tests.rollouts.sites import BROWSER, CountingSuite, config
 
 
@@ -49,6 +50,23 @@ def test_episodes_are_collected_once_and_hold_what_the_contract_says(use, tmp_pa
     assert (tally.wanted, tally.skipped, sum(tally.status.values())) == (5, 4, 1)
     assert len(ShardReader(tmp_path)) == 5 and suite.opened == 5
     assert collect(config(episodes=5), tmp_path).skipped == 5 and suite.opened == 5
+
+
+def test_a_spending_limit_stops_and_the_same_command_continues(use, tmp_path):
+    def post(body):
+        answer = {"message": {"content": 'exit(message="done")'}, "finish_reason": "stop"}
+        return 200, {"choices": [answer], "usage": {"prompt_tokens": 1000, "completion_tokens": 0}}
+
+    use(CountingSuite())
+    with serving_json(post) as url:
+        # An answer costs 0.01 USD. One context: nothing is under way when the limit is reached.
+        endpoint = {"base_url": f"{url}/v1", "prompt_price": 10.0, "max_cost": 0.02}
+        settings = config(episodes=4, browser=BROWSER | {"contexts": 1}, policy={"kind": "chat", "endpoint": endpoint})
+        with pytest.raises(UserError, match=r"policy\.endpoint\.max_cost: 0\.0200 USD of 0\.02 are spent"):
+            collect(settings, tmp_path)
+        tally = collect(settings, tmp_path)
+    assert (tally.skipped, tally.status) == (2, {"finished": 2})
+    assert len(ShardReader(tmp_path)) == 4
 
 
 def test_an_evaluation_that_lost_every_episode_has_no_rate(use, tmp_path, capsys):
