@@ -71,7 +71,7 @@ class EndpointConfig:
     """USD per million response tokens."""
     max_cost: NonNegative = 0.0
     """Maximum USD that one run of the command may spend, by the prices above. At the limit the command stops, and the same command
-    continues its work. Requests in flight are paid beyond it. 0: no limit."""
+    continues its work. Requests in flight are paid beyond it. With `pool=ray` it is the limit of each worker. 0: no limit."""
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
