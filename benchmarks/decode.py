@@ -1,6 +1,6 @@
 """Compares text generation with transformers: the sampler of `mira_jax.serve` and `generate`, with the same weights.
 
-    python benchmarks/decode.py --size demo --batch 1 8 32
+    python benchmarks/decode.py --size shop --batch 1 8 32
     python benchmarks/decode.py --size 270m --batch 8 --dtype bfloat16 --json decode.json
 
 transformers runs in its own environment (`--peers`, created by `make test-peers`), in a separate process. In each
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 CACHES = ("static", "dynamic")
-DEMO = "configs/demo/sft.yaml"
+SHOP = "configs/shop/sft.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Work:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="demo", help=f"demo ({DEMO}), or a preset such as 270m")
+    parser.add_argument("--size", default="shop", help=f"shop ({SHOP}), or a preset such as 270m")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--prompt", type=int, default=1000, help="tokens of a prompt")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens for each prompt")
@@ -220,9 +220,9 @@ def save_random(size: str, folder: Path) -> None:
     from mira_jax.models.gemma3 import Gemma3
     from mira_jax.train import TrainConfig
 
-    if size == "demo":
-        demo = load(TrainConfig, DEMO)
-        config = Gemma3Config(demo.tokenizer.train.vocabulary_size, **demo.model.sizes)
+    if size == "shop":
+        shop = load(TrainConfig, SHOP)
+        config = Gemma3Config(shop.tokenizer.train.vocabulary_size, **shop.model.sizes)
     else:
         config = PRESETS[size]
     model = Gemma3(config, rngs=nnx.Rngs(0))

@@ -1,6 +1,6 @@
 """Runs the config code of vLLM and SGLang on the config.json of our exports, without a GPU.
 
-Writes the config of every preset, text-only and multimodal, and of the demo. Then, once for each engine given, runs that
+Writes the config of every preset, text-only and multimodal, and of the policy of the shop. Then, once for each engine given, runs that
 engine's own modules on them: they read and check the config, derive the context length, and determine the RoPE values that
 their Gemma3 uses. Code that needs a compiled kernel (the inspection of the model's class) is replaced.
 
@@ -39,18 +39,18 @@ OUTER = {
     "mm_tokens_per_image": 256,
     "vision_config": VISION,
 }
-DEMO = {"vocabulary_size": 1024, "width": 128, "layers": 4, "query_heads": 4, "kv_heads": 2, "head_dim": 32, "mlp_width": 384}
+SHOP = {"vocabulary_size": 1024, "width": 128, "layers": 4, "query_heads": 4, "kv_heads": 2, "head_dim": 32, "mlp_width": 384}
 
 
 def write(folder: Path) -> None:
     from mira_jax.models.config import PRESETS, Gemma3Config
 
-    for name, sizes in {**PRESETS, "demo": Gemma3Config(**DEMO, window=512, query_scale=8)}.items():
+    for name, sizes in {**PRESETS, "shop": Gemma3Config(**SHOP, window=512, query_scale=8)}.items():
         text = {**sizes.to_huggingface(), "torch_dtype": "bfloat16"}
         inner = {key: value for key, value in text.items() if key != "architectures"}
         outer = {**OUTER, "eos_token_id": [1, 106], "tie_word_embeddings": True, "text_config": inner, "torch_dtype": "bfloat16"}
         for kind, tree in {"text": text, "vision": outer}.items():
-            if (name, kind) in (("demo", "vision"), ("270m", "vision"), ("1b", "vision")):
+            if (name, kind) in (("shop", "vision"), ("270m", "vision"), ("1b", "vision")):
                 continue
             path = folder / f"{name}-{kind}"
             path.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
     python benchmarks/serving.py --clients 1 4 8 --prompt 200 --tokens 10
     python benchmarks/serving.py --episodes 8 --steps 10 --page 200 1000
 
-Uses a random model of the demo's size (about 1M parameters), token-id prompts and responses of at most `--tokens`, over loopback.
+Uses a random model of the size of the shop's policy (about 1M parameters), token-id prompts and responses of at most `--tokens`,
+over loopback.
 Episodes are as in rollouts: each step's prompt contains the task, all past responses in full, and a new page. They run
 on a server with a prefix cache and on one without, in turn. Each round has new tasks and pages.
 """

@@ -190,7 +190,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find(path: Path) -> Path:
-    """`path` if it exists, otherwise the packaged file of that name, so that `configs/demo/sft.yaml` works in any folder."""
+    """`path` if it exists, otherwise the packaged file of that name, so that `configs/shop/sft.yaml` works in any folder."""
     packaged = Path(__file__).parent / path
     return packaged if not path.exists() and path.parts[:1] == ("configs",) and packaged.is_file() else path
 

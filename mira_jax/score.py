@@ -1,8 +1,8 @@
 """Scores recorded episodes: reference log-probabilities, V(s) and P(s) of every step, and the probability of success of every episode.
 
-    mira score --set episodes=[runs/demo/rollouts] --policy runs/demo/sft --critic runs/demo/critic --out runs/demo/scores
+    mira score --set episodes=[runs/shop/exploration-labelled] --policy runs/shop/sft --critic runs/shop/critic --out runs/shop/scores
 
-    mira score --set episodes=[runs/demo/rollouts] --orm runs/demo/orm --out runs/demo/scores
+    mira score --set episodes=[runs/shop/exploration-labelled] --orm runs/shop/orm --out runs/shop/scores
 
 The command writes side tables. The training of the actor reads the first two:
 

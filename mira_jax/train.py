@@ -1,6 +1,6 @@
 """Trains a policy or a critic on shards of episodes.
 
-    mira train --config configs/demo/sft.yaml --set optimizer.learning_rate=1e-5
+    mira train --config configs/shop/sft.yaml --set optimizer.learning_rate=1e-5
 
 If a run is killed, the same command resumes from the last checkpoint and gives the same numbers.
 """

@@ -1,6 +1,6 @@
 """Collects episodes: a policy attempts a suite's tasks in a real browser, and the episodes are written as trajectory shards.
 
-    mira collect --config configs/demo/demonstrate.yaml --out runs/demo/demonstrations
+    mira collect --config configs/shop/demonstrate.yaml --out runs/shop/demonstrations
 
 Run the same command again to resume: existing episodes are skipped.
 """

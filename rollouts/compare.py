@@ -1,6 +1,6 @@
 """Compares evaluations of the same tasks, paired by task: wins, losses, ties, and a significance test.
 
-    mira compare runs/demo/evaluations/sft runs/demo/evaluations/mira
+    mira compare runs/demo/evaluations/sft runs/demo/evaluations/recommended
 
 The first folder is the baseline. A folder was written by `mira evaluate`, or contains labelled shards. This compares two
 policies. To compare two training methods, give the runs of several seeds, with {seed} in place of the number:

@@ -1,6 +1,6 @@
 """Labels collected episodes: the outcome of each, and its milestones after every step. It needs no site and no browser.
 
-mira label --folder runs/demo/demonstrations --out runs/demo/demonstrations-labelled
+mira label --folder runs/shop/demonstrations --out runs/shop/demonstrations-labelled
 
 With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md); with `judge.kind=model`, a chat model does
 (docs/judging.md). With `milestones.kind=subgoals`, the subgoals of a file that `mira subgoals` has written are checked, by rules or by a

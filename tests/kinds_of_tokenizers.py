@@ -14,7 +14,7 @@ SYMBOLS = (
     '<a id="', '<input id="', '" value="', '" checked>', '">', " | ", 'do(action="Click", element="',
     'do(action="Select Dropdown Option", argument="', '", element="', '")', 'exit(message="', '"',
 )  # fmt: skip
-"""As in configs/demo/sft.yaml: most with spaces, some the beginning of others."""
+"""As in configs/shop/sft.yaml: most with spaces, some the beginning of others."""
 
 
 def plain(path: Path) -> None:

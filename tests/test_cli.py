@@ -15,9 +15,9 @@ from mira_jax.completion import script
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
     "train": "configs/12b/actor.yaml",
-    "serve": "configs/demo/serve.yaml",
+    "serve": "configs/shop/serve.yaml",
     "evaluate": "configs/demo/evaluate.yaml",
-    "collect": "configs/demo/demonstrate.yaml",
+    "collect": "configs/shop/demonstrate.yaml",
     "report": "configs/demo/report.yaml",
     "size": "configs/12b/size.yaml",
     "demo": "configs/demo/phases.yaml",
@@ -70,7 +70,9 @@ def leaves(tree, prefix=""):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_printed_config_reads_back_to_the_same(name, tmp_path, capsys):
     command = cli.load(name)
-    more = {"serve": ["model=x"], "evaluate": ["policy.tokenizer=x"], "report": ["evaluations={sft: a, mira: b}"]}.get(name, ["out=x"])
+    more = {"serve": ["model=x"], "evaluate": ["policy.tokenizer=x"], "report": ["evaluations={sft: a, recommended: b}"]}.get(
+        name, ["out=x"]
+    )
     sets = [part for one in more for part in ("--set", one)]
     assert command.run(["--config", CONFIGS[name], *sets, "--print-config"]) == 0
     printed = capsys.readouterr().out
@@ -83,7 +85,7 @@ def test_a_printed_config_reads_back_to_the_same(name, tmp_path, capsys):
 def test_a_print_of_the_demo_names_its_stages_in_any_folder(tmp_path):
     done = mira("demo", "--print-config", cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""})
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["stages"][0]["name"] == "demonstrate"
+    assert yaml.safe_load(done.stdout)["stages"][0]["name"] == "demonstrate-first"
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,16 @@ def test_every_stage_of_the_planner_experiment_loads(tmp_path):
     assert configs["sft-with"].data.prompt == configs["evaluate-with"].policy.prompt == configs["evaluate-without"].policy.prompt
 
 
+@pytest.mark.parametrize("name", ["demo", "shop"])
+def test_every_stage_of_the_demo_and_of_the_shop_loads(name, tmp_path):
+    """The policy is evaluated with the prompts that it learned from, and on tasks of the same templates."""
+    config, made = stages(f"configs/{name}/phases.yaml", out=tmp_path)
+    assert phases.missing_needs(config) == []
+    configs = {name: built(stage) for name, stage in made.items()}
+    assert configs["sft"].data.prompt == configs["evaluate-mira"].policy.prompt == configs["explore"].policy.prompt
+    assert configs["demonstrate"].templates == configs["explore"].templates == configs["evaluate-mira"].templates
+
+
 METHODS = sorted(path.stem for path in Path("configs/study/methods").glob("*.yaml"))
 
 

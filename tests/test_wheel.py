@@ -40,14 +40,14 @@ def mira(installed: Path, folder: Path, *argv: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=folder, env=environment)
 
 
-def test_the_demo_starts_in_an_empty_folder(installed, tmp_path):
+def test_the_commands_start_in_an_empty_folder(installed, tmp_path):
     shown = mira(installed, tmp_path, "demo", "--help")
     assert shown.returncode == 0 and shown.stdout.startswith("usage: mira demo ")
-    stage = ["collect", "--config", "configs/demo/demonstrate.yaml", "--set", "episodes=2", "--out", "runs/demo/demonstrations"]
+    stage = ["collect", "--config", "configs/shop/demonstrate.yaml", "--set", "episodes=2", "--out", "runs/shop/demonstrations"]
     done = mira(installed, tmp_path, *stage)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("runs/demo/demonstrations: 2 episodes wanted")
-    labelled = mira(installed, tmp_path, "label", "--folder", "runs/demo/demonstrations", "--out", "runs/demo/labelled")
+    assert done.stdout.startswith("runs/shop/demonstrations: 2 episodes wanted")
+    labelled = mira(installed, tmp_path, "label", "--folder", "runs/shop/demonstrations", "--out", "runs/shop/labelled")
     assert labelled.returncode == 0 and "2 episodes labelled" in labelled.stdout
 
 

@@ -213,9 +213,9 @@ def test_files_that_can_not_be_trusted_are_refused_by_reason(change, message, tm
         write_json(tmp_path, change)
 
 
-def test_symbols_are_the_demos():
+def test_symbols_are_those_of_the_shop():
     yaml = pytest.importorskip("yaml")
-    with open("configs/demo/sft.yaml") as file:
+    with open("configs/shop/sft.yaml") as file:
         assert set(SYMBOLS) <= set(yaml.safe_load(file)["tokenizer"]["train"]["symbols"])
 
 
