@@ -39,6 +39,8 @@ INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl(2)."""
+COMPILED = "compiled"
+"""Folder of the programs that JAX has compiled, in that of the run: the stages share them."""
 RECORDS = "stages"
 """Folder of the stages' records, in that of the run."""
 
@@ -63,7 +65,7 @@ def main(config: PhasesConfig) -> int:
             else:
                 _say(f"{title}: {stage.about}" if stage.about else title)
                 with record.timed(), _served(config, stage) as overrides:
-                    _run(stage, overrides)
+                    _run(out, stage, overrides)
                 _say(f"{title}: {record.seconds / 60:.1f} min ({(time.monotonic() - started) / 60:.1f} min in all)")
             if config.prune:
                 _prune(config, stages)
@@ -160,9 +162,9 @@ def _command(stage: Stage, overrides: dict[str, Any]) -> list[str]:
     return command
 
 
-def _run(stage: Stage, overrides: dict[str, Any]) -> None:
+def _run(out: Path, stage: Stage, overrides: dict[str, Any]) -> None:
     command = _command(stage, overrides)
-    process = _start(command)
+    process = _start(command, env=_environment(out))
     try:
         code = process.wait()
     except KeyboardInterrupt as interrupt:
@@ -178,6 +180,12 @@ def _run(stage: Stage, overrides: dict[str, Any]) -> None:
             f"stage {stage.name} failed with exit code {code}; its message is above. "
             f"Run the same command again to resume. The stage was: {shlex.join(command)}"
         )
+
+
+def _environment(out: Path) -> dict[str, str]:
+    """That of this process, with a folder of the run in which JAX keeps compiled programs, unless the user has named another."""
+    kept = {"JAX_COMPILATION_CACHE_DIR": str((out / COMPILED).resolve()), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
+    return kept | os.environ
 
 
 def _start(command: list[str], **options: Any) -> subprocess.Popen:
@@ -216,7 +224,7 @@ def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
     if config.serve_config:
         command += ["--config", fill_values(config.serve_config, config)]
     with open(log, "w") as file:
-        process = _start(command, stdout=file, stderr=file)
+        process = _start(command, stdout=file, stderr=file, env=_environment(out))
         try:
             overrides = {stage.serve.url: _wait_until_ready(process, ready, log) + "/v1"}
             if stage.serve.name:

@@ -6,6 +6,8 @@
                       1000 (p - 1), so that phases draw different tasks
     {values.NAME}     the value NAME of `values`, of any type                         every stage, and the names of configs
     {phase}           1, 2, ...                                                       `each_phase`
+    {scheduled.NAME}  the item of the list NAME of `values` for this phase; later     `each_phase`
+                      phases than the list has items get its last
     {carried.NAME}    what the previous phase produced, by `carried`                  `each_phase`, `after`
     {earlier}         each earlier phase in turn: an item of a list, or an entry      `each_phase`, `after`
                       of a mapping, that contains it is repeated for 1, 2, ...
@@ -26,7 +28,7 @@ from mira_jax.errors import ConfigError
 SEEDS_PER_PHASE = 1000
 """Difference between the seeds of two phases. Runs whose seeds differ by less never draw the tasks of each other."""
 EARLIER = "{earlier}"
-_PLACEHOLDER = re.compile(r"\{(?:out|seed|phase|earlier|(?:seeds|values|carried)\.[^{}]*)\}")
+_PLACEHOLDER = re.compile(r"\{(?:out|seed|phase|earlier|(?:seeds|values|scheduled|carried)\.[^{}]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +145,11 @@ class PhasesConfig:
             group, _, name = placeholder[1:-1].partition(".")
             if group not in groups:
                 raise ConfigError(key, f"{where} uses {placeholder}, which has no value there; see docs/phases.md")
-            if name and name not in getattr(self, group):
-                raise ConfigError(key, f"{where} uses {placeholder}, but {group} has no {name}; add it to {group}")
+            source = "values" if group == "scheduled" else group
+            if name and name not in getattr(self, source):
+                raise ConfigError(key, f"{where} uses {placeholder}, but {source} has no {name}; add it to {source}")
+            if group == "scheduled" and not _is_schedule(self.values[name]):
+                raise ConfigError(f"values.{name}", f"{where} uses {placeholder}, which needs a list with an item for each phase")
         for text in _strings_outside(tree):
             if EARLIER in text:
                 raise ConfigError(key, f"{where} uses {EARLIER} in {text!r}; it stands in items of lists and in keys of mappings")
@@ -152,7 +157,11 @@ class PhasesConfig:
 
 def _groups(key: str) -> tuple[str, ...]:
     once = ("out", "seed", "seeds", "values")
-    return {"stages": once, "each_phase": (*once, "phase", "carried", "earlier"), "after": (*once, "carried", "earlier")}[key]
+    return {"stages": once, "each_phase": (*once, "phase", "scheduled", "carried", "earlier"), "after": (*once, "carried", "earlier")}[key]
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
 
 
 def _strings_outside(tree: Any) -> Iterator[str]:
@@ -185,7 +194,8 @@ def expand(config: PhasesConfig) -> list[Stage]:
 
 def phase_stages(config: PhasesConfig, phase: int) -> list[Stage]:
     """The stages of one phase."""
-    values = {**_values(config, phase), **_carried(config, phase), "{phase}": phase}
+    scheduled = {f"{{scheduled.{name}}}": items[min(phase, len(items)) - 1] for name, items in config.values.items() if _is_schedule(items)}
+    values = {**_values(config, phase), **scheduled, **_carried(config, phase), "{phase}": phase}
     return [_filled(stage, f"{stage.name}-{phase}", values, range(1, phase)) for stage in config.each_phase]
 
 

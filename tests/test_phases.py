@@ -137,6 +137,15 @@ def test_the_seeds_of_the_demo():
         assert stages["explore"]["policy.seed"] == stages["evaluate-mira"]["policy.seed"] == seed
 
 
+def test_the_stages_of_a_run_share_compiled_programs(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    code = "import os, sys; sys.exit(os.environ['JAX_COMPILATION_CACHE_DIR'] != sys.argv[1])"
+    monkeypatch.setattr(phases, "_command", lambda stage, overrides: [sys.executable, "-c", code, stage.set["folder"]])
+    phases.main(make_config(tmp_path, {"name": "a", "set": {"folder": f"{tmp_path}/run/compiled"}}))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/shared/compiled")
+    phases.main(make_config(tmp_path, {"name": "b", "set": {"folder": "/shared/compiled"}}))
+
+
 def test_a_stage_says_which_keys_get_the_address_and_the_name_of_its_model(tmp_path, monkeypatch):
     """A server that is ready at once and waits stands in for the model."""
     ready = "import json, sys, time, pathlib; pathlib.Path(sys.argv[-1].partition('=')[2]).write_text(json.dumps({'url': 'http://x:1'}))"

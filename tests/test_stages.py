@@ -69,6 +69,11 @@ def test_values_keep_their_type_and_name_configs():
     assert made.configs == ["base.yaml", "configs/h.yaml"] and made.set == {"rate": 1e-6, "sizes": {"width": 8}}
 
 
+def test_a_schedule_has_a_value_for_each_phase():
+    config = make(each_phase=[stage("actor", alpha="{scheduled.alpha}")], values={"alpha": [3.0, 1.0, 0]}, phases=5)
+    assert [one.set["alpha"] for one in expand(config)] == [3.0, 1.0, 0, 0, 0]
+
+
 def test_text_that_only_looks_like_a_placeholder_stays():
     assert fill({"a": ["{other} {out}", "{}"]}, {"{out}": "x"}) == {"a": ["{other} x", "{}"]}
 
@@ -80,6 +85,9 @@ def test_text_that_only_looks_like_a_placeholder_stays():
         ({"stages": [stage("a", x=["{earlier}"])]}, r"stages: stage a uses \{earlier\}, which has no value there"),
         ({"after": [stage("a", x="{phase}")]}, r"after: stage a uses \{phase\}, which has no value there"),
         ({"each_phase": [stage("a", x="{carried.b}")]}, r"each_phase: stage a uses \{carried\.b\}, but carried has no b"),
+        ({"each_phase": [stage("a", x="{scheduled.b}")]}, r"uses \{scheduled\.b\}, but values has no b"),
+        ({"each_phase": [stage("a", x="{scheduled.b}")], "values": {"b": []}}, r"values\.b: .* needs a list with an item for each phase"),
+        ({"after": [stage("a", x="{scheduled.b}")], "values": {"b": [1]}}, "which has no value there"),
         ({"each_phase": [stage("a", x="{earlier}")]}, "stands in items of lists"),
         ({"each_phase": [stage("a", x={"y": "{earlier}"})]}, "stands in items of lists"),
         ({"each_phase": [stage("a", config="c-{phase}.yaml")]}, r"the config of stage a uses \{phase\}"),
