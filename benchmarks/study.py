@@ -3,7 +3,7 @@
     python benchmarks/study.py run              # 8 seeds, all methods, on the test tasks
     python benchmarks/study.py gate             # what the critics of all seeds are worth
     python benchmarks/study.py table            # success rates by template, and comparisons over seeds
-    python benchmarks/study.py plot             # success rates by the number of legs, as an SVG file in the folder of the study
+    python benchmarks/study.py plot             # success by the number of legs, and the gate, as SVG files in the folder of the study
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py power            # the power of the comparison, before it is run
 
@@ -27,12 +27,17 @@ from typing import Any
 
 import numpy as np
 import yaml
+from markupsafe import Markup
 from scipy import stats
 
+from mira_jax.recipes.labels import column, mean_of_milestones, read_labels
+from mira_jax.rl.calibration import reliability
+from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.side_tables import SideTable
 from rollouts.analysis import statistics
 from rollouts.analysis.evaluation import Evaluation
 from rollouts.analysis.paired import Paired, compare_tasks, over_seeds
-from rollouts.pages import charts, frame
+from rollouts.pages import charts, critics, frame
 
 CONFIGS = Path("configs/study")
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
@@ -202,7 +207,30 @@ def plot(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
             bands[method] = [(legs, max(low, 0.0), min(high, 100.0)) for legs, low, high in intervals]
     title = f"Success by the number of legs, means over {len(seeds)} seeds with 95 % intervals"
     chart = charts.lines(title, series, "Legs of the tour (K)", "Tasks solved (%)", bands, (0, 100), 760, 420, dots=True, named=True)
-    path = out / "success.svg"
+    write_chart(out / "success.svg", chart)
+    plot_gate(out, seeds)
+
+
+def plot_gate(out: Path, seeds: Sequence[int]) -> None:
+    """Draws the reliability of V over all steps of all seeds, and P at the last states of their failures."""
+    value, success, share = [], [], []
+    potentials: dict[str, list[np.ndarray]] = {"P of the milestone heads": [], "P learned from successes": []}
+    for seed in seeds:
+        labels = read_labels(ShardReader(out / f"seed-{seed}" / "labelled"))
+        table = SideTable.read(out / f"seed-{seed}" / "scores" / "critic.npz")
+        columns = {name: column(labels, [table], name) for name in table.columns}
+        ends = labels.sound & labels.last & ~labels.success
+        value.append(columns["value"][labels.sound])
+        success.append(labels.success[labels.sound])
+        share.append(labels.count[ends])
+        for found, of in zip(potentials.values(), (mean_of_milestones(labels, columns), columns["potential"]), strict=True):
+            found.append(of[ends])
+    write_chart(out / "reliability.svg", critics.reliability(reliability(np.concatenate(value), np.concatenate(success))))
+    curves = [(name, reliability(np.concatenate(share), np.concatenate(found))) for name, found in potentials.items()]
+    write_chart(out / "potential.svg", critics.progress(curves, named=True))
+
+
+def write_chart(path: Path, chart: Markup) -> None:
     path.write_text(frame.svg_file(chart), encoding="utf-8")
     print(path)
 

@@ -22,6 +22,7 @@ from mira_jax.files import write_atomically
 from mira_jax.needs import Needs
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.summary import Summary
+from rollouts.analysis.critics import read_quality
 from rollouts.analysis.evaluation import Evaluation, read_run, read_stages
 from rollouts.analysis.summary import summarise, table, to_rows
 from rollouts.pages import report as report_page
@@ -44,6 +45,8 @@ class ReportConfig:
     """Method in `evaluations` that is compared with the baseline first. Empty: the last."""
     scores: dict[str, list[str]] = field(default_factory=dict)
     """Method to side tables with `value` and `potential` of its episodes (`mira score`)."""
+    critics: str = ""
+    """`critic.json` of `mira score` on the episodes that the policies were trained on: what the critics are worth."""
     training: dict[str, str] = field(default_factory=dict)
     """Name to run folder with `metrics.jsonl`, in display order."""
     metrics: list[str] = field(default_factory=list)
@@ -93,7 +96,8 @@ def main(config: ReportConfig) -> None:
         max_bytes=int(config.max_megabytes * 1e6),
         metrics=tuple(config.metrics),
     )
-    page = report_page.render(options, evaluations, findings, runs, minutes)
+    quality = read_quality(config.critics) if config.critics else None
+    page = report_page.render(options, evaluations, findings, runs, minutes, quality)
     write_atomically(out, page.encode())
     rounded = {name: round(value, 2) for name, value in minutes.items()}
     summary = msgspec.structs.replace(findings.summary, minutes=rounded, seed=config.seed)
@@ -130,6 +134,7 @@ def needs(config: ReportConfig, found: Needs) -> None:
             found.input(f"scores.{name}.{number}", path)
     for name, folder in config.training.items():
         found.input(f"training.{name}", folder)
+    found.input("critics", config.critics)
     found.input("stages", config.stages)
     for key in ("out", "summary", "table"):
         found.output(key, getattr(config, key), SIZE)

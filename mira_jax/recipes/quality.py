@@ -3,7 +3,7 @@
 The predictions should be of tasks that the critic was not trained on (`recipe.folds` of the critic).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ def critic_quality(labels: StepLabels, columns: Mapping[str, np.ndarray]) -> dic
     it does not beat in NLL, or is empty.
 
     potential, milestones: P against the share of subgoals that are done, at the last states of failures: mean absolute error,
-    correlation, and the error of a constant. `concordance`: of two states of the same template, with the same number of steps
-    taken and different numbers of subgoals done, how often the one with more has the higher P. 0.5 is a clock.
+    correlation, the error of a constant, and `by_share`, the mean of P over bins of the share. `concordance`: of two states of the same
+    template, with the same number of steps taken and different numbers of subgoals done, how often the one with more has the higher P.
+    0.5 is a clock.
 
     Args:
         columns: float [N] each, NaN where a step was not scored.
@@ -57,7 +58,7 @@ def _value_quality(labels: StepLabels, value: np.ndarray) -> dict[str, Any]:
     found: dict[str, Any] = {"steps": int(scored.sum()), **_measures(value[scored], success)}
     found |= {name: _measures(p, success) for name, p in baselines.items()}
     worse = [name for name in baselines if found["nll"] >= found[name]["nll"]]
-    found["reliability"] = [[round(p, DIGITS), round(y, DIGITS), count] for p, y, count in reliability(value[scored], success)]
+    found["reliability"] = _curve(reliability(value[scored], success))
     found["weak"] = f"its NLL {found['nll']} is not below that of the {' and the '.join(worse)} mean" if worse else ""
     return found
 
@@ -80,6 +81,7 @@ def _potential_quality(labels: StepLabels, potential: np.ndarray) -> dict[str, A
             "correlation": _rounded(float(np.mean((p - p.mean()) * (share - share.mean())) / spread)) if spread > 1e-12 else None,
             "mean": _rounded(float(p.mean())),
             "true_mean": _rounded(float(share.mean())),
+            "by_share": _curve(reliability(share, p)),
         }
     found["concordance"] = _concordance(labels, potential, scored)
     found["weak"] = ""
@@ -102,6 +104,10 @@ def _concordance(labels: StepLabels, potential: np.ndarray, scored: np.ndarray) 
             total += pairs * auroc(potential[rest], more)
             weight += pairs
     return _rounded(total / weight) if weight else None
+
+
+def _curve(bins: Iterable[tuple[float, float, int]]) -> list[list[float]]:
+    return [[round(x, DIGITS), round(y, DIGITS), count] for x, y, count in bins]
 
 
 def _rounded(value: float) -> float | None:

@@ -30,7 +30,9 @@ def auroc(score: Float[np.ndarray, " N"], y: Bool[np.ndarray, " N"]) -> float:
     return float((ranks[inverse][y_N].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def reliability(p: Float[np.ndarray, " N"], y: Bool[np.ndarray, " N"], bins: int = 10) -> list[tuple[float, float, int]]:
+def reliability(
+    p: Float[np.ndarray, " N"], y: Bool[np.ndarray, " N"] | Float[np.ndarray, " N"], bins: int = 10
+) -> list[tuple[float, float, int]]:
     """(mean of p, mean of y, count) of each non-empty bin of equal width."""
     p_N, y_N = np.asarray(p, np.float64), np.asarray(y, np.float64)
     bin_N = np.minimum((p_N * bins).astype(int), bins - 1)

@@ -84,12 +84,14 @@ def lines(
     x = svg.Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, left, width - right)
     y = svg.Scale(low, high, bottom, top)
     x_ticks = svg.round_ticks(min(xs), max(xs), count=7 if width > 400 else 5)
+    if all(float(x).is_integer() for x in xs) and max(xs) > 1:
+        x_ticks = [tick for tick in x_ticks if float(tick).is_integer()]
     parts = [svg.upright(12, (top + bottom) / 2, y_name, "axis")]
     for tick in y_ticks:
         if low <= tick <= high:
             parts.append(svg.line(left, y(tick), width - right, y(tick), "grid"))
             parts.append(svg.text(left - 8, y(tick) + 4, svg.number(tick), "tick", anchor="end"))
-    parts.append(svg.x_axis(x, [tick for tick in x_ticks if float(tick).is_integer()], bottom, x_name))
+    parts.append(svg.x_axis(x, x_ticks, bottom, x_name))
     for place, name, _ in series:
         if band := bands.get(name):
             outline = [(x(at), y(top_value)) for at, _, top_value in band] + [(x(at), y(base)) for at, base, _ in reversed(band)]

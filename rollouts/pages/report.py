@@ -9,11 +9,13 @@ from markupsafe import Markup
 
 from mira_jax.trajectories.diagnostics import Distribution
 from mira_jax.trajectories.summary import Comparison, Method, p_value
+from rollouts.analysis.critics import CriticQuality
 from rollouts.analysis.evaluation import Evaluation, Run
 from rollouts.analysis.failures import Failure
 from rollouts.analysis.paired import Paired
 from rollouts.analysis.summary import Findings
 from rollouts.pages import charts, frame, svg
+from rollouts.pages.critics import figures as critic_figures
 from rollouts.pages.episodes import chosen_keys, count, task_views
 
 MARKER = "made by rollouts.report"
@@ -47,9 +49,10 @@ def render(
     findings: Findings,
     runs: Sequence[Run] = (),
     minutes: Mapping[str, float] | None = None,
+    quality: CriticQuality | None = None,
 ) -> str:
     """Renders the page. To stay within `options.max_bytes`, screenshots are left out first, then tasks."""
-    common = _frame(options, evaluations, findings, runs, minutes or {})
+    common = _frame(options, evaluations, findings, runs, minutes or {}, quality)
     keys = chosen_keys(evaluations, findings, options.tasks)
 
     def page(shown: int, room: int) -> str:
@@ -66,7 +69,12 @@ def render(
 
 
 def _frame(
-    options: PageOptions, evaluations: Sequence[Evaluation], findings: Findings, runs: Sequence[Run], minutes: Mapping[str, float]
+    options: PageOptions,
+    evaluations: Sequence[Evaluation],
+    findings: Findings,
+    runs: Sequence[Run],
+    minutes: Mapping[str, float],
+    quality: CriticQuality | None,
 ) -> dict[str, Any]:
     """Template values, except the episodes."""
     methods = findings.summary.methods
@@ -79,7 +87,7 @@ def _frame(
         "title": options.title,
         "about": options.about,
         "lead": _lead(evaluations, findings),
-        "sections": _sections(bool(runs), bool(minutes)),
+        "sections": _sections(bool(quality), bool(runs), bool(minutes)),
         "level": f"{100 * findings.summary.intervals.level:g}",
         "intervals": findings.summary.intervals,
         "methods": methods,
@@ -98,15 +106,22 @@ def _frame(
         "any_progress": any(method.milestones for method in methods.values()),
         "outcome_kinds": OUTCOMES,
         "statuses": sorted({status for method in methods.values() for status in method.status}),
+        "quality": quality,
+        "critics": [
+            (name, [(svg.swatch(n), words) for n, words in enumerate(names)], chart) for name, names, chart in critic_figures(quality)
+        ]
+        if quality
+        else [],
         "training": [(run.name, [*_curves(run, options.metrics), *_distributions(run)]) for run in runs],
         "total_minutes": sum(minutes.values()),
         "charts": _charts(findings, series, minutes, pair_kinds),
     }
 
 
-def _sections(training: bool, stages: bool) -> list[tuple[str, str]]:
+def _sections(critics: bool, training: bool, stages: bool) -> list[tuple[str, str]]:
     """(anchor, title) of each section."""
     sections = [("success", "Success"), ("templates", "By template"), ("progress", "Progress and failures")]
+    sections += [("critics", "Critics")] if critics else []
     sections += [("training", "Training")] if training else []
     sections += [("stages", "Time")] if stages else []
     return [*sections, ("episodes", "Episodes")]

@@ -4,14 +4,20 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
 import scipy.stats
 
 from mira_jax.config import build
+from mira_jax.errors import UserError
+from mira_jax.recipes.labels import read_labels
+from mira_jax.recipes.quality import critic_quality
 from mira_jax.trajectories import summary as summaries
 from mira_jax.trajectories.records import Page, Status, Subgoal
 from rollouts import compare, report
+from rollouts.analysis.critics import read_quality
 from rollouts.analysis.summary import table
+from tests import synthetic as steps
 from tests.analysis import synthetic
 from tests.pages.browser import HIDDEN, HOSTILE, assert_fits, opened
 
@@ -29,6 +35,13 @@ def written(tmp_path_factory):
     for run in ("sft", "actor"):
         synthetic.write_run(root / "runs" / run, steps=150)
     synthetic.write_diagnostics(root / "runs" / "actor")
+    labels = read_labels([steps.trajectory(number, 3, success=number % 4 == 0) for number in range(40)])
+    columns = {
+        "value": np.where(labels.success, 0.9, 0.1),
+        "potential": labels.count + 0.2,
+        **{f"milestone_{j}": labels.count for j in (1, 2, 3)},
+    }
+    (root / "critic.json").write_text(json.dumps(critic_quality(labels, columns)))
     (root / "summary-of-phases.json").write_text(json.dumps({"minutes": {"sft": 3.25, "actor": 1.5}}))
     tree = {
         "title": "One phase on the shop",
@@ -36,6 +49,7 @@ def written(tmp_path_factory):
         "evaluations": {method: str(root / method) for method in made},
         "scores": {method: [str(root / f"{method}.npz")] for method in made},
         "training": {run: str(root / "runs" / run) for run in ("sft", "actor")},
+        "critics": str(root / "critic.json"),
         "stages": str(root / "summary-of-phases.json"),
         "seed": 4,
         "summary": str(root / "numbers.json"),
@@ -64,6 +78,7 @@ async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
             "Success",
             "By task template",
             "Progress and failures",
+            "Critics",
             "Training",
             "Time",
             "Episodes, step by step",
@@ -76,6 +91,30 @@ async def test_the_page_is_whole_quiet_and_asks_for_nothing(written):
         assert said == []
         assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
         assert sum(url.startswith("file:") for url in asked) == 1
+
+
+async def test_what_the_critics_are_worth_is_drawn(written):
+    root, _ = written
+    async with opened(root / "report.html") as (page, _, _):
+        charts = page.locator("#critics svg.chart")
+        assert await charts.evaluate_all("all => all.map(one => one.getAttribute('aria-label'))") == [
+            "Reliability of V",
+            "P at the last states of failures",
+        ]
+        assert await charts.locator("path.curve").count() == 2 + 3
+        assert (await page.locator("#critic-table tbody tr").all_inner_texts())[0].split("\t") == [
+            "value critic",
+            "0.105",
+            "0.010",
+            "1.000",
+        ]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"value": {"nll": "low"}}', "{}", '{"success": {"accuracy": 0.9}}', '{"value": 3'])
+def test_a_file_without_the_measures_of_critics_is_refused(content, tmp_path):
+    (tmp_path / "critic.json").write_text(content)
+    with pytest.raises(UserError, match="write it again with `mira score`"):
+        read_quality(tmp_path / "critic.json")
 
 
 async def test_distributions_of_a_diagnosed_run_are_drawn(written):

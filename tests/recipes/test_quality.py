@@ -28,7 +28,7 @@ def test_a_potential_that_is_a_clock_is_weak():
     clock = critic_quality(LABELS, {"potential": np.full(len(LABELS), 0.95)})["potential"]
     assert clock["failures"] == 30 and clock["true_mean"] == pytest.approx(2 / 3, abs=1e-4)
     assert clock["mae"] == pytest.approx(0.95 - 2 / 3, abs=1e-3) and "weak" in clock and clock["weak"]
-    assert clock["correlation"] is None
+    assert clock["correlation"] is None and clock["by_share"] == [[0.6667, 0.95, 30]]
 
 
 def test_a_state_with_more_subgoals_done_than_another_at_the_same_time_should_have_a_higher_potential():
