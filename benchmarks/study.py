@@ -4,6 +4,7 @@
     python benchmarks/study.py gate             # what the critics of all seeds are worth
     python benchmarks/study.py table            # success rates by template, and comparisons over seeds
     python benchmarks/study.py plot             # success by the number of legs, and the gate, as SVG files in the folder of the study
+    python benchmarks/study.py costs            # minutes of computation, and steps in the environment
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py power            # the power of the comparison, before it is run
 
@@ -49,7 +50,7 @@ REFERENCE = "webrl"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "gate", "table", "plot", "search", "power"])
+    parser.add_argument("action", choices=["run", "gate", "table", "plot", "costs", "search", "power"])
     parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
     parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for search")
@@ -66,6 +67,9 @@ def main() -> None:
         return
     if arguments.action == "table":
         table(arguments.out, arguments.methods, arguments.seeds or range(1, 9), arguments.against)
+        return
+    if arguments.action == "costs":
+        print_costs(arguments.out, arguments.methods, arguments.seeds or range(1, 9))
         return
     if arguments.action == "plot":
         plot(arguments.out, arguments.methods, arguments.seeds or range(1, 9))
@@ -154,6 +158,8 @@ def phases(name: str, out: Path, seed: int, values: Mapping[str, Any], core: int
 
 ALL = "all"
 BASELINES = ("template", "constant")
+TRAINED = ("first", "sft", "critic", "potential", "actor")
+"""Beginnings of the names of stages that train."""
 EFFECTS, DEVIATIONS = (5, 8, 15, 30), (3, 5, 8)
 """Differences of success, and their standard deviations over seeds, in percentage points."""
 
@@ -248,6 +254,24 @@ def print_gate(out: Path, seeds: Sequence[int]) -> None:
     print("\n| P at the last states of failures | " + " | ".join(keys).replace("_", " ") + " |\n" + "|---" * (len(keys) + 1) + "|")
     for name in ("milestones", "potential"):
         print(f"| {name} | " + " | ".join(interval([one[name][key] for one in found], 1, 3) for key in keys) + " |")
+
+
+def print_costs(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Prints the minutes that each part of the study took on its core, and the steps taken in the environment: means over seeds."""
+    parts = {"policy and first critics, for all seeds": [(out, ["first-demonstrations", "demonstrations"])]}
+    parts["rollouts, critics and scores of a seed"] = [(out / f"seed-{seed}", ["rollouts"]) for seed in seeds]
+    for method in methods:
+        parts[method] = [(out / f"seed-{seed}" / "test" / method, ["evaluation/labelled"]) for seed in seeds]
+    print("| | minutes | of them training | steps in the environment |\n|---|---|---|---|")
+    for name, runs in parts.items():
+        minutes, trained, taken = [], [], []
+        for folder, shards in runs:
+            records = {path.stem: json.loads(path.read_text()) for path in (folder / "stages").glob("*.json")}
+            spent = {stage: record["seconds"] / 60 for stage, record in records.items() if "seconds" in record}
+            minutes.append(sum(spent.values()))
+            trained.append(sum(value for stage, value in spent.items() if stage.startswith(TRAINED)))
+            taken.append(sum(int(ShardReader(folder / one).steps_per_record.sum()) for one in shards))
+        print(f"| {name} | {np.mean(minutes):.1f} | {np.mean(trained):.1f} | {np.mean(taken):,.0f} |")
 
 
 def print_power(seeds: int, comparisons: int) -> None:
