@@ -5,6 +5,7 @@
     python benchmarks/study.py table            # success rates by template, and comparisons over seeds
     python benchmarks/study.py plot             # success by the number of legs, and the gate, as SVG files in the folder of the study
     python benchmarks/study.py costs            # minutes of computation, and steps in the environment
+    python benchmarks/study.py confirm          # the policies of seed 1 once more, in Chromium, and where outcomes differ
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py power            # the power of the comparison, before it is run
 
@@ -50,7 +51,7 @@ REFERENCE = "webrl"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "gate", "table", "plot", "costs", "search", "power"])
+    parser.add_argument("action", choices=["run", "gate", "table", "plot", "costs", "confirm", "search", "power"])
     parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
     parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for search")
@@ -70,6 +71,9 @@ def main() -> None:
         return
     if arguments.action == "costs":
         print_costs(arguments.out, arguments.methods, arguments.seeds or range(1, 9))
+        return
+    if arguments.action == "confirm":
+        confirm(arguments.out, arguments.methods, arguments.seeds or [1], arguments.jobs)
         return
     if arguments.action == "plot":
         plot(arguments.out, arguments.methods, arguments.seeds or range(1, 9))
@@ -97,6 +101,24 @@ def main() -> None:
     in_parallel([evaluate(seed, method, path) for seed in seeds for method, path in methods.items()], arguments.jobs)
     if arguments.action == "search":
         print_search(out, seeds, methods)
+
+
+def confirm(out: Path, methods: Sequence[str], seeds: Sequence[int], jobs: int) -> None:
+    """Evaluates the policies of the study in Chromium, and compares the outcomes task by task with those without a browser."""
+
+    def again(seed: int, method: str) -> Callable[[int], None]:
+        before = out / f"seed-{seed}" / "test" / method
+        model = out / SFT if method == SFT else before / "actor"
+        values = {"name": method, "model": model, "tokenizer": out / SFT, "checkpoint": os.path.relpath(model, before)}
+        return lambda core: phases("confirm", out / f"seed-{seed}" / "chromium" / method, seed, values, core)
+
+    in_parallel([again(seed, method) for seed in seeds for method in methods], jobs)
+    print("\n| seed | method | without a browser | in Chromium | other outcome |\n|---|---|---|---|---|")
+    for seed, method in itertools.product(seeds, methods):
+        without, within = (evaluations(out, [seed], folder, method)[seed] for folder in ("test", "chromium"))
+        pair = compare_tasks(without, within)
+        rates = (100 * np.mean([one.success for one in evaluation.judged]) for evaluation in (without, within))
+        print(f"| {seed} | {method} | " + " | ".join(f"{rate:.1f} %" for rate in rates) + f" | {len(pair.wins) + len(pair.losses)} |")
 
 
 def settings(folder: Path, methods: Iterable[str]) -> dict[str, Path]:
