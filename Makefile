@@ -79,10 +79,13 @@ reproduce: setup
 	$(BIN)/python benchmarks/study.py run
 	$(BIN)/python benchmarks/study.py table
 
-QUICK := --out runs/study/quick --seeds 1 2 --methods sft prefix_bc webrl mira_milestones
+# Two seeds of the demo, a process each.
+QUICK := runs/quick/seed
 reproduce-quick: setup
-	$(BIN)/python benchmarks/study.py run $(QUICK)
-	$(BIN)/python benchmarks/study.py table $(QUICK)
+	mkdir -p runs/quick && echo "the output is in $(QUICK)-1.log and $(QUICK)-2.log"
+	printf '1\n2\n' | xargs -P 2 -I{} sh -c '$(BIN)/mira demo --set seed={} --set out=$(QUICK)-{} >> $(QUICK)-{}.log 2>&1'
+	for baseline in sft filtered-bc mira; do \
+		$(BIN)/mira compare "$(QUICK)-{seed}/evaluations/$$baseline" "$(QUICK)-{seed}/evaluations/recommended" --set seeds=[1,2] || exit 1; done
 
 setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh $(EXTRAS)
