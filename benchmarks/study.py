@@ -6,6 +6,7 @@
     python benchmarks/study.py plot             # success by the number of legs, and the gate, as SVG files in the folder of the study
     python benchmarks/study.py costs            # minutes of computation, and steps in the environment
     python benchmarks/study.py confirm          # the policies of seed 1 once more, in Chromium, and where outcomes differ
+    python benchmarks/study.py values           # options of V: what V is worth, and the actor that learns with it, on validation tasks
     python benchmarks/study.py search           # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py power            # the power of the comparison, before it is run
 
@@ -33,6 +34,7 @@ from markupsafe import Markup
 from scipy import stats
 
 from mira_jax.recipes.labels import column, mean_of_milestones, read_labels
+from mira_jax.recipes.quality import critic_quality
 from mira_jax.rl.calibration import reliability
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
@@ -51,7 +53,7 @@ REFERENCE = "webrl"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "gate", "table", "plot", "costs", "confirm", "search", "power"])
+    parser.add_argument("action", choices=["run", "gate", "table", "plot", "costs", "confirm", "values", "search", "power"])
     parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
     parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for search")
@@ -74,6 +76,9 @@ def main() -> None:
         return
     if arguments.action == "confirm":
         confirm(arguments.out, arguments.methods, arguments.seeds or [1], arguments.jobs)
+        return
+    if arguments.action == "values":
+        compare_values(arguments.out, arguments.jobs)
         return
     if arguments.action == "plot":
         plot(arguments.out, arguments.methods, arguments.seeds or range(1, 9))
@@ -119,6 +124,32 @@ def confirm(out: Path, methods: Sequence[str], seeds: Sequence[int], jobs: int) 
         pair = compare_tasks(without, within)
         rates = (100 * np.mean([one.success for one in evaluation.judged]) for evaluation in (without, within))
         print(f"| {seed} | {method} | " + " | ".join(f"{rate:.1f} %" for rate in rates) + f" | {len(pair.wins) + len(pair.losses)} |")
+
+
+def compare_values(out: Path, jobs: int) -> None:
+    """Trains critics with every option of V, and an actor with each, on the data of seed 1. Prints the measures of V on the rollouts of
+    seed 2, and the success of the actors on validation tasks. The critics without an option are trained with three seeds."""
+    runs = {path.stem: (path.stem, 1) for path in sorted((CONFIGS / "values").glob("*.yaml"))}
+    runs |= {f"plain-{seed}": ("plain", seed) for seed in (11, 12)}
+    shared = {"policy": out / SFT, "critic": out / "first-critic", "data": out / "seed-1", "other": out / "seed-2"}
+
+    def run(name: str, config: str, seed: int) -> Callable[[int], None]:
+        values = {**shared, "config": CONFIGS / "values" / f"{config}.yaml"}
+        return lambda core: phases("value", out / "values" / name, seed, values, core)
+
+    in_parallel([run(name, *of) for name, of in runs.items()], jobs)
+    labels = read_labels(ShardReader(out / "seed-2" / "labelled"))
+    tables = {name: SideTable.read(out / "values" / name / "scores-other" / "critic.npz") for name in runs}
+    found = {name: column(labels, [table], "value") for name, table in tables.items()}
+    found["mean of the three plain"] = np.mean([value for name, value in found.items() if name.startswith("plain")], axis=0)
+    print("\n| V | NLL | Brier | AUROC | success of the actor |\n|---|---|---|---|---|")
+    for name, value in found.items():
+        measures = critic_quality(labels, {"value": value})["value"]
+        rate = ""
+        if name in runs:
+            judged = Evaluation(name, out / "values" / name / "evaluation").judged
+            rate = f"{100 * np.mean([one.success for one in judged]):.1f} %"
+        print(f"| {name} | " + " | ".join(f"{measures[key]:.3f}" for key in ("nll", "brier", "auroc")) + f" | {rate} |")
 
 
 def settings(folder: Path, methods: Iterable[str]) -> dict[str, Path]:

@@ -92,7 +92,7 @@ def test_every_stage_of_the_demo_and_of_the_shop_loads(name, tmp_path):
 METHODS = sorted(path.stem for path in Path("configs/study/methods").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", ["policy", "seed", "baseline", "confirm"])
+@pytest.mark.parametrize("name", ["policy", "seed", "baseline", "confirm", "value"])
 def test_every_stage_of_the_study_loads(name, tmp_path):
     for stage in stages(f"configs/study/{name}.yaml", out=tmp_path)[1].values():
         built(stage)
