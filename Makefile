@@ -77,7 +77,7 @@ bench-peers:
 # The comparison of methods of docs/results.md, which takes hours, and a part of it. Both go on where they stopped.
 reproduce: setup
 	$(BIN)/python benchmarks/study.py run
-	$(BIN)/python benchmarks/study.py table
+	$(BIN)/python benchmarks/study_results.py table
 
 # Two seeds of the demo, a process each.
 QUICK := runs/quick/seed

@@ -1,0 +1,244 @@
+"""Tables and figures of a study, from the folder that `benchmarks/study.py` has written (docs/results.md).
+
+python benchmarks/study_results.py table    # success rates by template, and comparisons over seeds
+python benchmarks/study_results.py plot     # success by the number of legs, and the gate, as SVG files in the folder of the study
+python benchmarks/study_results.py gate     # what the critics of all seeds are worth
+python benchmarks/study_results.py costs    # minutes of computation, and steps in the environment
+python benchmarks/study_results.py power    # the power of the comparison, before it is run
+"""
+
+import argparse
+import collections
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+from scipy import stats
+
+from mira_jax.recipes.labels import column, mean_of_milestones, read_labels
+from mira_jax.recipes.quality import critic_quality
+from mira_jax.rl.calibration import reliability
+from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.side_tables import SideTable
+from rollouts.analysis import statistics
+from rollouts.analysis.evaluation import Evaluation
+from rollouts.analysis.paired import Paired, compare_tasks, over_seeds
+from rollouts.pages import charts, critics, frame
+
+CONFIGS = Path("configs/study")
+METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
+SFT = "sft"
+SEEDS = range(1, 9)
+ALL = "all"
+BASELINES = ("template", "constant")
+TRAINED = ("first", "sft", "critic", "potential", "actor")
+"""Beginnings of the names of stages that train."""
+EFFECTS, DEVIATIONS = (5, 8, 15, 30), (3, 5, 8)
+"""Differences of success, and their standard deviations over seeds, in percentage points."""
+
+
+def main() -> None:
+    actions = {"table": table, "plot": plot, "gate": print_gate, "costs": print_costs, "power": print_power}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=actions)
+    add_arguments(parser)
+    parser.add_argument("--against", nargs="+", default=["webrl"], help="table: the methods that all others are compared with")
+    arguments = parser.parse_args()
+    out, methods, seeds = arguments.out, arguments.methods, arguments.seeds or SEEDS
+    of_action = {"table": (out, methods, seeds, arguments.against), "gate": (out, seeds), "power": (len(seeds), len(methods) - 1)}
+    actions[arguments.action](*of_action.get(arguments.action, (out, methods, seeds)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name the parts of a study."""
+    parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for a search")
+    parser.add_argument("--methods", nargs="+", choices=[SFT, *METHODS], default=[SFT, *METHODS])
+
+
+def evaluations(out: Path, seeds: Iterable[int], folder: str, method: str) -> dict[int, Evaluation]:
+    return {seed: Evaluation(method, out / f"seed-{seed}" / folder / method / "evaluation") for seed in seeds}
+
+
+def print_search(out: Path, seeds: Sequence[int], methods: Iterable[str]) -> None:
+    """Prints the success rate of every setting, those of a method together, the best first."""
+    found = {method: float(np.mean(rates(evaluations(out, seeds, "search", method))[ALL])) for method in methods}
+    for method, rate in sorted(found.items(), key=lambda item: (item[0].rpartition("-")[0], -item[1])):
+        print(f"{method:24} {100 * rate:5.1f} %")
+
+
+def print_confirmation(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Prints the success with and without a browser, and how many outcomes differ."""
+    print("\n| seed | method | without a browser | in Chromium | tasks with another outcome |\n|---|---|---|---|---|")
+    for seed, method in itertools.product(seeds, methods):
+        without, within = (evaluations(out, [seed], folder, method)[seed] for folder in ("test", "chromium"))
+        pair = compare_tasks(without, within)
+        rates = " | ".join(f"{100 * success(evaluation):.1f} %" for evaluation in (without, within))
+        print(f"| {seed} | {method} | {rates} | {len(pair.wins) + len(pair.losses)} |")
+
+
+def print_values(out: Path, runs: Sequence[str]) -> None:
+    """Prints the measures of V on the rollouts of seed 2, which no critic has seen, and the success of the actors on validation tasks."""
+    labels = read_labels(ShardReader(out / "seed-2" / "labelled"))
+    tables = {name: SideTable.read(out / "values" / name / "scores-other" / "critic.npz") for name in runs}
+    found = {name: column(labels, [table], "value") for name, table in tables.items()}
+    found["mean of the plain ones"] = np.mean([value for name, value in found.items() if name.startswith("plain")], axis=0)
+    print("\n| V | NLL | Brier | AUROC | success of the actor |\n|---|---|---|---|---|")
+    for name, value in found.items():
+        measures = critic_quality(labels, {"value": value})["value"]
+        rate = f"{100 * success(Evaluation(name, out / 'values' / name / 'evaluation')):.1f} %" if name in runs else ""
+        print(f"| {name} | " + " | ".join(f"{measures[key]:.3f}" for key in ("nll", "brier", "auroc")) + f" | {rate} |")
+
+
+def success(evaluation: Evaluation) -> float:
+    return float(np.mean([one.success for one in evaluation.judged]))
+
+
+def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequence[str]) -> None:
+    """Prints success rates by template, and each method minus those in `against`, paired by task."""
+    of_method = {method: evaluations(out, seeds, "test", method) for method in methods}
+    rows = {method: rates(of_seed) for method, of_seed in of_method.items()}
+    templates = sorted(next(iter(rows.values())), key=lambda name: (name == ALL, len(name), name))
+    print(f"success in % over {len(seeds)} seeds, with {statistics.SEED_INTERVAL}, 95 %\n")
+    print("| method | " + " | ".join(templates) + " |\n" + "|---" * (len(templates) + 1) + "|")
+    for method, row in sorted(rows.items(), key=lambda item: -np.mean(item[1][ALL])):
+        print(f"| {method} | " + " | ".join(interval(row[template]) for template in templates) + " |")
+    if len(seeds) < 2:
+        return
+    for reference in against:
+        others = [method for method in methods if method != reference]
+        pairs = {other: {seed: compare_tasks(of_method[reference][seed], of_method[other][seed]) for seed in seeds} for other in others}
+        rows = {other: differences(pairs[other].values()) for other in others}
+        p_values = {other: float(stats.ttest_1samp(rows[other][ALL], 0).pvalue) for other in others}
+        adjusted = statistics.holm(p_values)
+        print(f"\n| minus {reference} | " + " | ".join(templates) + " | p (paired t) | Holm | p (sign flip) |")
+        print("|---" * (len(templates) + 4) + "|")
+        for other in others:
+            cells = " | ".join(interval(rows[other][template]) for template in templates)
+            flipped = over_seeds(pairs[other], (reference, other)).p_value
+            print(f"| {other} | {cells} | {p_values[other]:.2g} | {adjusted[other]:.2g} | {flipped:.2g} |")
+
+
+def plot(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Draws the success rates of the methods, in this order, over the number of legs, with Student's 95 % intervals over seeds."""
+    series, bands = [], {}
+    for place, method in enumerate(methods):
+        found = {template: values for template, values in rates(evaluations(out, seeds, "test", method)).items() if template != ALL}
+        by_legs = sorted((int(template.rpartition("_")[2]), 100 * np.asarray(values)) for template, values in found.items())
+        series.append((place, method, [(legs, float(values.mean())) for legs, values in by_legs]))
+        if len(seeds) > 1:
+            # Seeds that are all equal, such as 0 of 75, have no interval: a band of no width.
+            intervals = [(legs, *(statistics.t_interval(values) or (values[0], values[0]))) for legs, values in by_legs]
+            bands[method] = [(legs, max(low, 0.0), min(high, 100.0)) for legs, low, high in intervals]
+    title = f"Success by the number of legs, means over {len(seeds)} seeds with 95 % intervals"
+    chart = charts.lines(title, series, "Legs of the tour (K)", "Tasks solved (%)", bands, (0, 100), 760, 420, dots=True, named=True)
+    write_chart(out / "success.svg", chart)
+    plot_gate(out, seeds)
+
+
+def plot_gate(out: Path, seeds: Sequence[int]) -> None:
+    """Draws the reliability of V over all steps of all seeds, and P at the last states of their failures."""
+    value, success, share = [], [], []
+    potentials: dict[str, list[np.ndarray]] = {"P of the milestone heads": [], "P learned from successes": []}
+    for seed in seeds:
+        labels = read_labels(ShardReader(out / f"seed-{seed}" / "labelled"))
+        table = SideTable.read(out / f"seed-{seed}" / "scores" / "critic.npz")
+        columns = {name: column(labels, [table], name) for name in table.columns}
+        ends = labels.sound & labels.last & ~labels.success
+        value.append(columns["value"][labels.sound])
+        success.append(labels.success[labels.sound])
+        share.append(labels.count[ends])
+        for found, of in zip(potentials.values(), (mean_of_milestones(labels, columns), columns["potential"]), strict=True):
+            found.append(of[ends])
+    write_chart(out / "reliability.svg", critics.reliability(reliability(np.concatenate(value), np.concatenate(success))))
+    curves = [(name, reliability(np.concatenate(share), np.concatenate(found))) for name, found in potentials.items()]
+    write_chart(out / "potential.svg", critics.progress(curves, named=True))
+
+
+def write_chart(path: Path, chart: Markup) -> None:
+    path.write_text(frame.svg_file(chart), encoding="utf-8")
+    print(path)
+
+
+def print_gate(out: Path, seeds: Sequence[int]) -> None:
+    """Prints the measures of V and of both potentials, each step scored by the critic that has not seen its task."""
+    found = [json.loads((out / f"seed-{seed}" / "scores" / "critic.json").read_text()) for seed in seeds]
+    print(f"means over {len(seeds)} seeds, with {statistics.SEED_INTERVAL}, 95 %\n\n| V | NLL | Brier | AUROC |\n|---|---|---|---|")
+    for name in ("critic", *BASELINES):
+        rows = [one["value"] if name == "critic" else one["value"][name] for one in found]
+        # A constant that leaves the own task out is a bit lower for successes, which says nothing.
+        keys = ("nll", "brier") if name == "constant" else ("nll", "brier", "auroc")
+        print(f"| {name} | " + " | ".join(interval([row[key] for row in rows], 1, 3) for key in keys) + " |")
+    keys = ("true_mean", "mean", "mae", "mae_of_constant", "correlation", "concordance")
+    print("\n| P at the last states of failures | " + " | ".join(keys).replace("_", " ") + " |\n" + "|---" * (len(keys) + 1) + "|")
+    for name in ("milestones", "potential"):
+        print(f"| {name} | " + " | ".join(interval([one[name][key] for one in found], 1, 3) for key in keys) + " |")
+
+
+def print_costs(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Prints the minutes that each part of the study took on its core, and the steps taken in the environment: means over seeds."""
+    parts = {"policy and first critics, for all seeds": [(out, ["first-demonstrations", "demonstrations"])]}
+    parts["rollouts, critics and scores of a seed"] = [(out / f"seed-{seed}", ["rollouts"]) for seed in seeds]
+    for method in methods:
+        parts[method] = [(out / f"seed-{seed}" / "test" / method, ["evaluation/labelled"]) for seed in seeds]
+    print("| | minutes | of them training | steps in the environment |\n|---|---|---|---|")
+    for name, runs in parts.items():
+        minutes, trained, taken = [], [], []
+        for folder, shards in runs:
+            records = {path.stem: json.loads(path.read_text()) for path in (folder / "stages").glob("*.json")}
+            spent = {stage: record["seconds"] / 60 for stage, record in records.items() if "seconds" in record}
+            minutes.append(sum(spent.values()))
+            trained.append(sum(value for stage, value in spent.items() if stage.startswith(TRAINED)))
+            taken.append(sum(int(ShardReader(folder / one).steps_per_record.sum()) for one in shards))
+        print(f"| {name} | {np.mean(minutes):.1f} | {np.mean(trained):.1f} | {np.mean(taken):,.0f} |")
+
+
+def print_power(seeds: int, comparisons: int) -> None:
+    """Prints the probability that a paired t test over seeds finds a difference, at p < .01 and at Holm's strictest level."""
+    print(f"| {seeds} seeds | " + " | ".join(f"{effect} points" for effect in EFFECTS) + " |\n" + "|---" * (len(EFFECTS) + 1) + "|")
+    for deviation, level in itertools.product(DEVIATIONS, (0.01, 0.01 / comparisons)):
+        drawn = np.random.default_rng(0).normal(0, deviation, (100_000, seeds))
+        cells = [f"{np.mean(stats.ttest_1samp(drawn + effect, 0, axis=1).pvalue < level):.2f}" for effect in EFFECTS]
+        print(f"| differences of seeds vary by {deviation} points (sd), p < {level:.3g} | " + " | ".join(cells) + " |")
+
+
+def rates(of_seed: Mapping[int, Evaluation]) -> dict[str, list[float]]:
+    """Success rate by template and of all tasks, one value per seed."""
+    found = collections.defaultdict(list)
+    for evaluation in of_seed.values():
+        for template, values in by_template((one.template, one.success) for one in evaluation.judged).items():
+            found[template].append(float(np.mean(values)))
+    return found
+
+
+def differences(pairs: Iterable[Paired]) -> dict[str, list[float]]:
+    """Mean difference over the tasks of a template, and over all tasks, one value per seed."""
+    found = collections.defaultdict(list)
+    for pair in pairs:
+        tasks = [*pair.wins, *pair.losses, *pair.ties]
+        for template, values in by_template((task.template, float(task.difference)) for task in tasks).items():
+            found[template].append(float(np.mean(values)))
+    return found
+
+
+def by_template(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    """Values by template, and all of them."""
+    found = collections.defaultdict(list)
+    for template, value in values:
+        found[template].append(value)
+        found[ALL].append(value)
+    return found
+
+
+def interval(values: Sequence[float], scale: float = 100, digits: int = 1) -> str:
+    """Mean and half the width of Student's 95 % interval, by default in percent."""
+    bounds = statistics.t_interval(values) if len(values) > 1 else None
+    half = f" ± {scale * (bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
+    return f"{scale * np.mean(values):.{digits}f}{half}"
+
+
+if __name__ == "__main__":
+    main()
