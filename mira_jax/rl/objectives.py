@@ -12,7 +12,11 @@ from jaxtyping import Float
 
 
 def squared_log_ratio(
-    log_prob: Float[Array, "*S"], reference_log_prob: Float[Array, "*S"], advantage: Float[Array, "*S"], beta: float
+    log_prob: Float[Array, "*S"],
+    reference_log_prob: Float[Array, "*S"],
+    advantage: Float[Array, "*S"],
+    beta: float,
+    max_drop: float = math.inf,
 ) -> Float[Array, "*S"]:
     """MiRA's and WebRL's actor loss (arXiv 2603.19685; 2411.02337, eq. 6):
 
@@ -20,8 +24,15 @@ def squared_log_ratio(
 
     The minimum is pi = pi_ref exp(A / beta), which changes the log pi of a step by A / beta nats. At pi = pi_ref the gradient
     is -2 beta A grad log pi: a positive advantage raises the response's probability, a negative one lowers it.
+
+    Args:
+        max_drop: nats. A response with A < 0 has no gradient once its log pi is this much below log pi_ref, as beyond the clip of
+            PPO (arXiv 1707.06347, eq. 7). A / beta asks for more than that, without end if beta is small.
     """
-    return jnp.square(beta * (log_prob - reference_log_prob) - advantage)
+    ratio = log_prob - reference_log_prob
+    if max_drop < math.inf:
+        ratio = jnp.where(advantage < 0, jnp.maximum(ratio, -max_drop), ratio)
+    return jnp.square(beta * ratio - advantage)
 
 
 def exponential_weights(advantage: Float[Array, "*S"], beta: float, most: float = math.inf) -> Float[Array, "*S"]:

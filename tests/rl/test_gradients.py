@@ -17,6 +17,7 @@ PROGRESS = np.array([0.0, 0.25, 1.0, 0.5, 0.75, 1.0])
 
 LOSSES = {
     "squared_log_ratio": (lambda x: objectives.squared_log_ratio(x, REFERENCE, ADVANTAGE, 0.3), LOG_PROB),
+    "squared_log_ratio, bounded": (lambda x: objectives.squared_log_ratio(x, REFERENCE, ADVANTAGE, 0.3, 0.2), LOG_PROB),
     "weighted_likelihood": (lambda x: objectives.weighted_likelihood(x, ADVANTAGE, 0.5, 4.0), LOG_PROB),
     "exponential_weights": (lambda x: objectives.exponential_weights(x, 0.5, 4.0), ADVANTAGE),
     "outcome_cross_entropy": (lambda x: objectives.outcome_cross_entropy(x, OUTCOMES), np.linspace(-4, 4, 6)),

@@ -45,6 +45,14 @@ def test_the_squared_log_ratio_is_least_where_the_step_is_advantage_over_beta():
     )
 
 
+def test_a_response_that_has_dropped_far_enough_is_left_alone():
+    """Log ratios of -3, -1 and -3 with advantages of -1, -1 and 1; the bound is 2."""
+    log_prob, reference, advantage = jnp.array([-5.0, -3.0, -5.0]), jnp.full(3, -2.0), jnp.array([-1.0, -1.0, 1.0])
+    loss, gradient = jax.value_and_grad(lambda x: objectives.squared_log_ratio(x, reference, advantage, 0.1, max_drop=2.0).sum())(log_prob)
+    assert float(loss) == pytest.approx((-0.2 + 1) ** 2 + (-0.1 + 1) ** 2 + (-0.3 - 1) ** 2)
+    np.testing.assert_allclose(gradient, [0.0, 0.2 * 0.9, 0.2 * -1.3], rtol=1e-6)
+
+
 def test_gradient_descent_reaches_the_tilted_policy():
     """Over all responses at once, with advantages of mean log-weight zero, the minimum is pi_ref exp(A / beta)."""
     beta = 0.5

@@ -39,8 +39,9 @@ class KL(Mira):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, unused in (("per_token", self.per_token), ("negative_weight", self.negative_weight != 1.0)):
-            if unused:
+        unused = {"per_token": self.per_token, "negative_weight": self.negative_weight != 1.0, "max_drop": self.max_drop is not None}
+        for key, given in unused.items():
+            if given:
                 raise UserError(f"recipe.{key}: the objective kl does not use it; leave it out")
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:

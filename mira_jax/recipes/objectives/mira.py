@@ -22,6 +22,7 @@ WebRL's objective (arXiv 2411.02337: the actor's loss is its eq. 6, the advantag
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -74,6 +75,9 @@ class Mira:
     """Leave out the steps of a failure after its last subgoal in order."""
     negative_weight: NonNegative = 1.0
     """Weight of the loss of steps with a negative advantage."""
+    max_drop: NonNegative | None = None
+    """Nats below log pi_ref at which a step with a negative advantage is no longer pushed down (nats per token
+    with `per_token`). null: no bound."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "mira"
@@ -128,7 +132,8 @@ class Mira:
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
         log_prob = policies.step_log_probs(model, batch)
         scale = response_tokens(batch) if self.per_token else 1.0
-        loss = squared_log_ratio(log_prob / scale, batch["reference_log_prob"] / scale, batch["advantage"], self.beta)
+        bound = math.inf if self.max_drop is None else self.max_drop
+        loss = squared_log_ratio(log_prob / scale, batch["reference_log_prob"] / scale, batch["advantage"], self.beta, bound)
         loss = jnp.where(batch["advantage"] < 0, self.negative_weight, 1.0) * loss
         return policies.mean_over_steps(loss, batch), policies.metrics(log_prob, batch)
 

@@ -1,3 +1,5 @@
+import copy
+
 import jax
 import msgspec
 import numpy as np
@@ -97,6 +99,15 @@ def test_the_log_ratio_may_be_per_token_and_negatives_weigh_less(policy, scored,
     weight = np.where(batch.advantage < 0, 0.25, 1.0)
     assert 0 < (batch.advantage < 0).sum() < len(weight)
     assert batch.loss == pytest.approx(np.mean(weight * (0.5 * 1.0 / batch.tokens - batch.advantage) ** 2), rel=2e-4)
+
+
+def test_a_step_may_drop_so_far_and_no_further(policy, scored, reader, examples):
+    """The policy is one nat above the reference of `scored`, and so 1.5 nats below this one."""
+    higher = copy.copy(scored)
+    higher.columns = scored.columns | {"log_prob": scored.columns["log_prob"] + 2.5}
+    batch = Batch(actor(beta=0.5, max_drop=1.0), policy, reader, examples, higher)
+    ratio = np.where(batch.advantage < 0, -1.0, -1.5)
+    assert batch.loss == pytest.approx(np.mean((0.5 * ratio - batch.advantage) ** 2), rel=2e-4)
 
 
 def test_mira_raises_what_was_better_than_expected_and_lowers_what_was_worse(config, policy, scored, reader, examples):
