@@ -11,7 +11,7 @@ DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.p
 NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py interchange \
 	test_ring.py)
 
-.PHONY: demo test test-device test-peers test-lowest test-newest test-ray bench-peers reproduce reproduce-quick lint docs setup clean
+.PHONY: demo test test-device test-peers test-lowest test-newest test-ray test-openenv bench-peers reproduce reproduce-quick lint docs setup clean
 
 demo: setup
 	$(BIN)/mira demo $(if $(SEED),--set seed=$(SEED))
@@ -65,6 +65,11 @@ test-ray:
 	VENV=.venv-ray PYTHON=$(PYTHON) scripts/setup.sh dev,ray
 	.venv-ray/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/rollouts/test_ray.py
 
+# The arena as an environment of OpenEnv, used by its own client, in a separate environment because gradio needs an older pillow.
+test-openenv:
+	VENV=.venv-openenv PYTHON=$(PYTHON) scripts/setup.sh dev,openenv pillow==12.3.0
+	.venv-openenv/bin/python -m pytest -o addopts='-q --strict-markers --import-mode=importlib' tests/rollouts/test_openenv.py
+
 # Environments for the benchmarks: torch and transformers, and google-tunix (train_step.py, decode.py), and BrowserGym, which needs
 # an older Playwright (rollout.py).
 bench-peers:
@@ -91,4 +96,4 @@ setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh $(EXTRAS)
 
 clean:
-	rm -rf $(VENV) site .venv-peers .venv-peers-oldest .venv-lowest .venv-newest .venv-ray .venv-tunix .venv-browsergym *.egg-info
+	rm -rf $(VENV) site .venv-peers .venv-peers-oldest .venv-lowest .venv-newest .venv-ray .venv-openenv .venv-tunix .venv-browsergym *.egg-info

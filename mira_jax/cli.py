@@ -50,6 +50,7 @@ COMMANDS = {
     "import-model": Entry("mira_jax.import_model", "import weights from Hugging Face or Google", "train"),
     "size": Entry("mira_jax.size", "compute memory and time of a training step on given accelerators", "train"),
     "arena": Entry("mira_arena.__main__", "serve the sites in the package to your own browser"),
+    "openenv": Entry("rollouts.openenv.__main__", "serve the tasks of a suite as an environment of OpenEnv"),
     "webarena-report": Entry("rollouts.suites.webarena.__main__", "tabulate an evaluation of WebArena-Lite"),
     "infinity-check": Entry("rollouts.suites.infinity.__main__", "find tasks of WebArena-Infinity that pass without any action"),
     "preflight": Entry("mira_jax.preflight", "list everything that a command lacks, without starting it"),

@@ -7,6 +7,7 @@ from mira_jax.errors import UserError
 
 MODULES = {
     "train": ("absl", "flax", "grain", "h11", "jax", "jaxtyping", "optax", "orbax.checkpoint", "prometheus_client", "tensorboardX"),
+    "openenv": ("openenv",),
     "ray": ("ray",),
     "miniwob": ("miniwob",),
 }

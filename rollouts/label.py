@@ -3,8 +3,8 @@
 mira label --folder runs/shop/demonstrations --out runs/shop/demonstrations-labelled
 
 With `judge.kind=orm`, an outcome reward model decides the outcomes (docs/orm.md); with `judge.kind=model`, a chat model does
-(docs/judging.md). With `milestones.kind=subgoals`, the subgoals of a file that `mira subgoals` has written are checked, by rules or by a
-chat model (docs/subgoals.md).
+(docs/judging.md). With `milestones.kind=subgoals`, the subgoals of a file that `mira subgoals` has written are checked, in place of those
+of the suite. With `milestones.checker`, a chat model or a trained checker decides about them in place of rules (docs/subgoals.md).
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class LabelConfig:
     milestones: MilestonesConfig = dataclasses.field(default_factory=MilestonesConfig)
     """What decides the milestones."""
     complete_only: bool = False
-    """Leaves out the episodes that get no outcome, or, with `milestones.kind=subgoals`, no milestones. Training refuses these. They are
+    """Leaves out the episodes that get no outcome, or, unless the suite's rules decide, no milestones. Training refuses these. They are
     counted, and listed in left_out.json."""
     overwrite: bool = False
     """Replaces the contents of `out`."""
@@ -64,7 +64,8 @@ def main(config: LabelConfig) -> int:
     if left_out := read_left_out(Path(config.out)):
         print(f"left out: {len(left_out)} episodes, {', '.join(f'{n} since {why}' for why, n in Counter(left_out.values()).items())}")
     elif chosen:
-        missing, undecided = without_milestones(labelled, files.read(config.milestones.file).subgoals)
+        known = files.read(config.milestones.file).subgoals if config.milestones.kind == "subgoals" else None
+        missing, undecided = without_milestones(labelled, known)
         print(f"without milestones: {missing} whose task has no subgoals, {undecided} that the checker could not decide")
     show({**judge.usage, **milestones.usage})
     return 0

@@ -17,6 +17,7 @@ RECIPES: dict[str, str | dict[str, str]] = {
     "sft": "mira_jax.recipes.objectives.sft:SFT",
     "critic": "mira_jax.recipes.critic:CriticRecipe",
     "orm": "mira_jax.recipes.orm:ORM",
+    "checker": "mira_jax.recipes.checker:Checker",
     "actor": OBJECTIVES,
 }
 """`recipe.name` to module and class, imported on first use. If there are several objectives, `recipe.objective` selects one."""

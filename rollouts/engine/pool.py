@@ -108,12 +108,9 @@ def collect(config: RolloutConfig, folder: Path, begun: Callable[[], None] = lam
 
 def check_suite(config: RolloutConfig, suite: Suite) -> None:
     """Raises UserError if the suite can't run with the configured driver, pool or number of contexts."""
-    check_driver(config, suite)
-    if isinstance(suite, OneAtATime) and suite.one_at_a_time:
-        if config.pool == "ray":
-            raise ConfigError("pool", f"with {suite.one_at_a_time} episodes run one at a time; set pool=local")
-        if config.browser.contexts > 1:
-            raise ConfigError("browser.contexts", f"with {suite.one_at_a_time} episodes run one at a time; set browser.contexts=1")
+    if isinstance(suite, OneAtATime) and suite.one_at_a_time and config.pool == "ray":
+        raise ConfigError("pool", f"with {suite.one_at_a_time} episodes run one at a time; set pool=local")
+    check_driver(config.browser, suite)
 
 
 def lost_episodes(folder: Path) -> list[Trajectory]:

@@ -17,7 +17,7 @@ from rollouts.agents.plans import PlannerConfig
 from rollouts.engine.episode import LimitConfig, run_episode
 from rollouts.errors import InfraError
 from rollouts.suites import OPTIONS, Suite
-from rollouts.suites.base import InProcess
+from rollouts.suites.base import InProcess, OneAtATime
 from rollouts.web.browser import BrowserConfig
 from rollouts.web.drivers import Driver, drive
 from rollouts.web.observation import ObservationConfig
@@ -104,21 +104,30 @@ class Worker:
 @contextlib.asynccontextmanager
 async def work(config: WorkerConfig, suite: Suite, policy: AgentFactory, planner: Planner | None = None) -> AsyncIterator[Worker]:
     """Starts the sites and the browser of this process, and stops them. Raises UserError if one of them does not start."""
+    async with driver_of(config.browser, suite) as driver:
+        yield Worker(config, suite, policy, driver, planner)
+
+
+@contextlib.asynccontextmanager
+async def driver_of(config: BrowserConfig, suite: Suite) -> AsyncIterator[Driver]:
+    """Starts a suite's sites and the driver for them, and stops both. Raises UserError if one of them does not start."""
     check_driver(config, suite)
     await suite.start()
     try:
-        async with drive(config.browser, suite.hosts, suite.in_process_sites() if isinstance(suite, InProcess) else None) as driver:
-            yield Worker(config, suite, policy, driver, planner)
+        async with drive(config, suite.hosts, suite.in_process_sites() if isinstance(suite, InProcess) else None) as driver:
+            yield driver
     finally:
         await suite.stop()
 
 
-def check_driver(config: WorkerConfig, suite: Suite) -> None:
-    """Raises UserError if the configured driver does not support the suite."""
-    if config.browser.driver == "asgi" and not isinstance(suite, InProcess):
+def check_driver(config: BrowserConfig, suite: Suite) -> None:
+    """Raises UserError if the configured driver, or its number of contexts, does not support the suite."""
+    if config.driver == "asgi" and not isinstance(suite, InProcess):
         raise ConfigError(
             "browser.driver", f"asgi serves only suites whose applications run in this process, and {suite.name} is none; set chromium"
         )
+    if isinstance(suite, OneAtATime) and suite.one_at_a_time and config.contexts > 1:
+        raise ConfigError("browser.contexts", f"with {suite.one_at_a_time} episodes run one at a time; set browser.contexts=1")
 
 
 def ignore_abandoned_calls(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from mira_jax.config import Count, Natural
 from mira_jax.trajectories.records import Page, Step, Trajectory
 from rollouts.llm.role import NoAnswer, Role, RoleConfig
+from rollouts.llm.usage import Usage
 from rollouts.text import sanitize
 
 PROMPT_VERSION = 1
@@ -50,11 +51,22 @@ class Checked(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ModelChecker:
-    """Asks about the steps of an episode window by window. `role` has to be open."""
+    """Asks about the steps of an episode window by window. Its role has to be open."""
 
     def __init__(self, config: ModelCheckerConfig, key: str):
-        self._config = config
+        self._config, self.key = config, key
         self.role = Role(config, key)
+
+    async def __aenter__(self) -> "ModelChecker":
+        await self.role.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.role.__aexit__()
+
+    @property
+    def usage(self) -> Usage:
+        return self.role.usage
 
     @property
     def name(self) -> str:

@@ -1,7 +1,6 @@
 """What decides the outcome of recorded episodes: the rules of their suite, an outcome reward model (ORM), or a chat model."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal, Protocol
@@ -10,15 +9,15 @@ from msgspec import Meta
 
 from mira_jax.errors import ConfigError
 from mira_jax.needs import Needs
-from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids
+from mira_jax.trajectories.outcome_prompts import outcome_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Outcome, Status, Task, Trajectory
-from mira_jax.trajectories.tokenizer import Tokenizer
+from rollouts.labels.answers import AnswerModel, answer_model_needs
 from rollouts.labels.chat_judge import KEY as MODEL
 from rollouts.labels.chat_judge import ChatJudge, ChatJudgeConfig
-from rollouts.llm.endpoint import Endpoint, EndpointConfig
+from rollouts.llm.endpoint import EndpointConfig
 from rollouts.llm.kept import KeptOpen, together
-from rollouts.llm.probe import ask_completion, quick, role_needs
+from rollouts.llm.probe import role_needs
 from rollouts.llm.usage import Usage
 from rollouts.suites import Suite
 from rollouts.suites.base import AsksModels, PartlyJudged
@@ -78,18 +77,8 @@ def judge_needs(config: JudgeConfig, found: Needs) -> None:
     """Adds what the judge needs: its tokenizer, its key, and an endpoint that answers."""
     if config.kind == "model":
         role_needs(MODEL, config.model, found)
-    if config.kind != "orm":
-        return
-    found.variable("judge.endpoint.api_key_env", config.endpoint.api_key_env)
-    if found.input("judge.tokenizer", config.tokenizer):
-        with found.attempt("judge.tokenizer"):
-            answer_ids(Tokenizer(config.tokenizer))
-    found.ask("judge.endpoint", lambda _: _ask(config.endpoint), config.endpoint)
-
-
-async def _ask(config: EndpointConfig) -> str:
-    async with Endpoint(quick(config), "judge.endpoint") as endpoint:
-        return await ask_completion(endpoint, "ready")
+    if config.kind == "orm":
+        answer_model_needs(config.endpoint, config.tokenizer, "judge", found)
 
 
 def refuse_without_rules(suite: Suite, tasks: Sequence[Task], key: str, remedy: str) -> None:
@@ -128,14 +117,12 @@ class OutcomeRewardModel:
 
     def __init__(self, config: JudgeConfig):
         self.config = config
-        self._endpoint = Endpoint(config.endpoint, "judge.endpoint")
-        self._open_endpoint = KeptOpen(self._endpoint)
-        self._tokenizer = Tokenizer(config.tokenizer)
-        self._answers = answer_ids(self._tokenizer)
+        self._model = AnswerModel(config.endpoint, config.tokenizer, config.prompt, "judge")
+        self._open_endpoint = KeptOpen(self._model.endpoint)
 
     @property
     def usage(self) -> Mapping[str, Usage]:
-        return {"judge.endpoint": self._endpoint.usage}
+        return {"judge.endpoint": self._model.endpoint.usage}
 
     def outcomes(self, trajectories: Sequence[Trajectory]) -> Iterator[Outcome | None]:
         """Yields outcomes with the source "orm" and the probability as score, also in words in `detail`.
@@ -146,33 +133,21 @@ class OutcomeRewardModel:
             ConfigError: the endpoint does not answer, serves a model whose context is too short, or reports no log-probabilities.
         """
         with naming_what_is_kept("judge"):
-            yield from self._open_endpoint.run(lambda endpoint: self._judge(endpoint, trajectories))
+            yield from self._open_endpoint.run(lambda _: self._judge(trajectories))
 
-    async def _judge(self, endpoint: Endpoint, trajectories: Sequence[Trajectory]) -> list[Outcome | None]:
-        self._check_length(endpoint)
-        return await together(self._outcome(endpoint, trajectory) for trajectory in trajectories)
+    async def _judge(self, trajectories: Sequence[Trajectory]) -> list[Outcome | None]:
+        self._model.check_length()
+        return await together(map(self._outcome, trajectories))
 
-    def _check_length(self, endpoint: Endpoint) -> None:
-        longest, needed = endpoint.card.max_length, self.config.prompt.max_tokens + 1
-        if longest is not None and longest < needed:
-            raise ConfigError(
-                "judge.prompt.max_tokens",
-                f"prompts of {needed - 1} tokens and an answer take {needed}, but {endpoint.model} takes {longest}; serve it with room "
-                f"for {needed} (mira_jax.serve: --set max_length={needed})",
-            )
-
-    async def _outcome(self, endpoint: Endpoint, trajectory: Trajectory) -> Outcome | None:
+    async def _outcome(self, trajectory: Trajectory) -> Outcome | None:
         if trajectory.status is Status.INFRA_ERROR:
             return None
         if not trajectory.steps:
             return Outcome(success=False, score=0.0, source="orm", detail="no step was taken")
-        prompt = outcome_prompt_ids(trajectory, self.config.prompt, self._tokenizer)
-        yes, no = await endpoint.last_log_probs([[*prompt, answer] for answer in self._answers])
-        probability = 1 / (1 + math.exp(min(no - yes, 700.0)))
-        weights = f" ({endpoint.card.fingerprint[:12]})" if endpoint.card.fingerprint else ""
+        probability = await self._model.probability(outcome_prompt_ids(trajectory, self.config.prompt, self._model.tokenizer))
         return Outcome(
             success=probability >= self.config.threshold,
             score=probability,
             source="orm",
-            detail=f"P(YES) {probability:.6f}, threshold {self.config.threshold:g}, by {endpoint.model}{weights}",
+            detail=f"P(YES) {probability:.6f}, threshold {self.config.threshold:g}, by {self._model.name}",
         )

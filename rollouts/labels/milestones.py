@@ -1,4 +1,4 @@
-"""What decides the milestones of recorded episodes: the rules of their suite, or the subgoals of a file, checked by rules or a model.
+"""What decides the milestones of recorded episodes: the subgoals of their suite or of a file, checked by rules or a model.
 
 A labeller is an async function from trajectories to trajectories. Labellers can be chained, and label several trajectories at once.
 """
@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -17,9 +17,11 @@ from mira_jax.files import sha256
 from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Status, Subgoal, Trajectory
 from rollouts.errors import EndpointError
+from rollouts.labels.answers import answer_model_needs
 from rollouts.labels.checker import PROMPT_VERSION, ModelChecker, ModelCheckerConfig
 from rollouts.labels.subgoals import files
 from rollouts.labels.subgoals.files import Goal, SubgoalFile
+from rollouts.labels.trained_checker import TrainedChecker, TrainedCheckerConfig
 from rollouts.llm.probe import role_needs
 from rollouts.llm.role import NoAnswer
 from rollouts.llm.usage import Usage
@@ -27,26 +29,49 @@ from rollouts.suites import Suite
 from rollouts.suites.tasks.checks import done_after_steps
 
 Labeller = Callable[[Trajectory], Awaitable[Trajectory]]
-KEY = "milestones.checker.model"
+GoalsOf = Callable[[Trajectory], tuple[Goal, ...]]
+"""The subgoals of an episode's task. None: it has none."""
+KEY = "milestones.checker"
+"""Followed by the kind, the path of the config of a checker that asks a model."""
 KEPT = "the episodes are kept, and the same command labels them"
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckerConfig:
-    kind: Literal["rules", "model"] = "rules"
-    """rules: the checks that the file has for each subgoal. model: a chat model, which reads the episode."""
+    kind: Literal["rules", "model", "trained"] = "rules"
+    """rules: the checks that the suite or the file has for each subgoal. model: a chat model, which reads the episode. trained: a run of
+    the recipe checker, which is asked about each subgoal after each step."""
     model: ModelCheckerConfig = dataclasses.field(default_factory=ModelCheckerConfig)
     """model: the chat model."""
+    trained: TrainedCheckerConfig = dataclasses.field(default_factory=TrainedCheckerConfig)
+    """trained: the model, which `endpoint` serves."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "trained" and not self.trained.tokenizer:
+            raise ConfigError("trained.tokenizer", "prompts are sent as tokens; name the folder of the model that the endpoint serves")
+
+    def settings(self) -> dict[str, Any]:
+        """What determines the milestones of given subgoals."""
+        if self.kind == "rules":
+            return {}
+        # Which model an address without a name serves is not known before it is asked.
+        config = self.model if self.kind == "model" else self.trained
+        named = config.endpoint.model or config.endpoint.base_url
+        tree = to_tree(config)
+        if self.kind == "trained":
+            return {"trained": {key: tree[key] for key in ("tokenizer", "prompt", "threshold")} | {"model": named}}
+        kept = ("window", "page_characters", "temperature", "max_tokens", "answer_format")
+        return {"model": {key: tree[key] for key in kept} | {"version": PROMPT_VERSION, "model": named, "body": config.endpoint.body}}
 
 
 @dataclasses.dataclass(frozen=True)
 class MilestonesConfig:
     kind: Literal["suite", "subgoals"] = "suite"
-    """suite: the subgoals and rules of the suite. subgoals: those of `file`."""
+    """suite: the subgoals of the suite. subgoals: those of `file`."""
     file: str = ""
     """subgoals: a file that `mira subgoals` has written."""
     checker: CheckerConfig = dataclasses.field(default_factory=CheckerConfig)
-    """subgoals: what decides when a subgoal is done."""
+    """What decides when a subgoal is done."""
 
     def __post_init__(self) -> None:
         if self.kind == "subgoals" and not self.file:
@@ -54,26 +79,49 @@ class MilestonesConfig:
         if self.kind == "suite" and self.file:
             raise ConfigError("kind", "suite has its own subgoals; set $.kind=subgoals to use those of $.file")
 
+    @property
+    def by_default(self) -> bool:
+        """Whether the suite's rules decide about the suite's subgoals."""
+        return self.kind == "suite" and self.checker.kind == "rules"
+
     def settings(self) -> dict[str, Any]:
         """What determines the milestones, for the record of a labelled folder. Empty for the default. Raises UserError."""
-        if self.kind == "suite":
+        if self.by_default:
             return {}
-        files.read(self.file)
-        tree: dict[str, Any] = {"kind": self.kind, "sha256": sha256(self.file), "checker": self.checker.kind}
-        if self.checker.kind == "model":
-            model = to_tree(self.checker.model)
-            kept = ("window", "page_characters", "temperature", "max_tokens", "answer_format")
-            # Which model an address without a name serves is not known before it is asked.
-            named = self.checker.model.endpoint.model or self.checker.model.endpoint.base_url
-            body = self.checker.model.endpoint.body
-            tree["model"] = {key: model[key] for key in kept} | {"version": PROMPT_VERSION, "model": named, "body": body}
+        tree: dict[str, Any] = {"kind": self.kind, "checker": self.checker.kind, **self.checker.settings()}
+        if self.kind == "subgoals":
+            files.read(self.file)
+            tree["sha256"] = sha256(self.file)
         return tree
+
+
+class Checker(Protocol):
+    """Decides with a model. Its endpoint is open while it is entered."""
+
+    key: str
+    """Path of its config."""
+
+    async def __aenter__(self) -> "Checker": ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    async def rows(self, trajectory: Trajectory, subgoals: Sequence[str]) -> list[tuple[bool, ...]]:
+        """For each step, whether each subgoal is done by the end of that step. What was done once stays done. Raises NoAnswer."""
+        ...
 
 
 class Milestones:
     """Labels trajectories with milestones. Close it after use. Must not be used from a running event loop."""
 
-    def __init__(self, labeller: Labeller, checker: ModelChecker | None = None):
+    def __init__(self, labeller: Labeller, checker: Checker | None = None):
         self._labeller, self._checker = labeller, checker
         self._runner = asyncio.Runner()
         self._stack = contextlib.AsyncExitStack()
@@ -82,7 +130,7 @@ class Milestones:
     @property
     def usage(self) -> Mapping[str, Usage]:
         """What a model used, by the path of its config. Empty without a model."""
-        return {self._checker.role.key: self._checker.role.usage} if self._checker else {}
+        return {self._checker.key: self._checker.usage} if self._checker else {}
 
     def label(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Labels several at once.
@@ -95,11 +143,11 @@ class Milestones:
         except ConfigError:
             raise
         except (EndpointError, UserError) as error:
-            raise ConfigError(KEY, f"{error}; {KEPT}") from None
+            raise ConfigError(self._checker.key if self._checker else KEY, f"{error}; {KEPT}") from None
 
     async def _label(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         if self._checker and not self._opened:
-            await self._stack.enter_async_context(self._checker.role)
+            await self._stack.enter_async_context(self._checker)
             self._opened = True
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_caught(self._labeller, trajectory)) for trajectory in trajectories]
@@ -129,19 +177,24 @@ def open_milestones(config: MilestonesConfig, suite: Suite, cache: str = "") -> 
     Raises:
         UserError: the file cannot be read, or has no checks for the rules.
     """
-    checker = None
-    if config.kind == "suite":
+    checker = _checker(config.checker, cache)
+    goals_of = of_file(files.read(config.file)) if config.kind == "subgoals" else of_suite(suite)
+    if checker:
+        labeller = by_model(goals_of, checker)
+    elif config.kind == "suite":
         labeller = by_suite(suite)
     else:
-        content = files.read(config.file)
-        if config.checker.kind == "rules":
-            labeller = chain(cleared, by_rules(content))
-        else:
-            model = config.checker.model
-            checker = ModelChecker(model.with_cache(cache), KEY)
-            labeller = chain(cleared, by_model(content, checker))
+        labeller = chain(cleared, by_rules(files.read(config.file)))
     with contextlib.closing(Milestones(labeller, checker)) as opened:
         yield opened
+
+
+def _checker(config: CheckerConfig, cache: str) -> Checker | None:
+    """None: rules decide."""
+    if config.kind == "rules":
+        return None
+    key = f"{KEY}.{config.kind}"
+    return ModelChecker(config.model.with_cache(cache), key) if config.kind == "model" else TrainedChecker(config.trained, key)
 
 
 def chain(*labellers: Labeller) -> Labeller:
@@ -189,17 +242,32 @@ def by_rules(content: SubgoalFile) -> Labeller:
     return labeller
 
 
-def by_model(content: SubgoalFile, checker: ModelChecker) -> Labeller:
-    """The subgoals of a file, by a model. An episode without a valid answer is left as it is."""
+def of_file(content: SubgoalFile) -> GoalsOf:
+    """The subgoals of a file."""
+    return lambda trajectory: _goals(content, trajectory)
+
+
+def of_suite(suite: Suite) -> GoalsOf:
+    """The subgoals of the suite."""
+
+    def goals_of(trajectory: Trajectory) -> tuple[Goal, ...]:
+        lost = trajectory.status is Status.INFRA_ERROR
+        return () if lost else tuple(Goal(subgoal.text) for subgoal in suite.milestones(trajectory)[0])
+
+    return goals_of
+
+
+def by_model(goals_of: GoalsOf, checker: Checker) -> Labeller:
+    """The subgoals of an episode, by a model. Without subgoals or without a valid answer, it has no milestones."""
 
     async def labeller(trajectory: Trajectory) -> Trajectory:
-        goals = _goals(content, trajectory)
+        goals = goals_of(trajectory)
         if not goals:
-            return trajectory
+            return await cleared(trajectory)
         try:
             rows = await checker.rows(trajectory, [goal.text for goal in goals])
         except NoAnswer:
-            return trajectory
+            return await cleared(trajectory)
         return _with_milestones(trajectory, _subgoals(goals, checker.name), rows)
 
     return labeller
@@ -212,21 +280,22 @@ def _with_milestones(trajectory: Trajectory, subgoals: tuple[Subgoal, ...], rows
 
 def milestone_needs(config: MilestonesConfig, found: Needs) -> None:
     """Adds what labelling with milestones needs: the file, and an endpoint that answers."""
-    if config.kind != "subgoals":
-        return
-    if found.input("milestones.file", config.file):
+    if config.kind == "subgoals" and found.input("milestones.file", config.file):
         with found.attempt("milestones.file"):
             content = files.read(config.file)
             if config.checker.kind == "rules":
                 by_rules(content)
     if config.checker.kind == "model":
-        role_needs(KEY, config.checker.model, found)
+        role_needs(f"{KEY}.model", config.checker.model, found)
+    if config.checker.kind == "trained":
+        trained = config.checker.trained
+        answer_model_needs(trained.endpoint, trained.tokenizer, f"{KEY}.trained", found)
 
 
-def without_milestones(trajectories: Sequence[Trajectory], known: Mapping[str, Any]) -> tuple[int, int]:
-    """The number of episodes without milestones because their tasks are not in `known`, and for other reasons."""
+def without_milestones(trajectories: Sequence[Trajectory], known: Mapping[str, Any] | None) -> tuple[int, int]:
+    """The number of episodes without milestones because their tasks are not in `known`, and for other reasons. None: all are known."""
     none = [one for one in trajectories if one.status is not Status.INFRA_ERROR and one.steps and not one.subgoals]
-    without_subgoals = sum(one.task.id not in known for one in none)
+    without_subgoals = sum(known is not None and one.task.id not in known for one in none)
     return without_subgoals, len(none) - without_subgoals
 
 

@@ -14,7 +14,7 @@ from mira_jax.trajectories.shards import ShardReader, write_shard
 from rollouts import label, subgoals
 from rollouts.labels import milestones
 from rollouts.labels.checker import CUT, ModelChecker, ModelCheckerConfig
-from rollouts.labels.milestones import Milestones, by_model, by_rules, chain, cleared
+from rollouts.labels.milestones import Milestones, by_model, by_rules, chain, cleared, of_file
 from rollouts.labels.subgoals import files
 from rollouts.labels.subgoals.files import Goal, SubgoalFile
 from rollouts.llm.role import LONGEST
@@ -48,7 +48,7 @@ async def check(trajectory, *answers, **keys):
     async with serving(*answers) as (url, asked):
         checker = ModelChecker(build(ModelCheckerConfig, {"endpoint": endpoint(url), **keys}), "milestones.checker.model")
         async with checker.role:
-            labelled = await by_model(CONTENT, checker)(trajectory)
+            labelled = await by_model(of_file(CONTENT), checker)(trajectory)
         return labelled, asked, checker.role.usage
 
 
@@ -134,7 +134,7 @@ def test_an_endpoint_that_fails_stops_the_command_and_keeps_the_answers(tmp_path
     url = asyncio.run(dead())
     config = build(ModelCheckerConfig, {"endpoint": endpoint(url)})
     checker = ModelChecker(config, "milestones.checker.model")
-    labels = Milestones(by_model(CONTENT, checker), checker)
+    labels = Milestones(by_model(of_file(CONTENT), checker), checker)
     with pytest.raises(UserError, match=r"milestones\.checker\.model.*cannot connect|milestones\.checker\.model"):
         labels.label([shopping(1)])
     labels.close()

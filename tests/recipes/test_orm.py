@@ -66,7 +66,7 @@ def test_it_learns_from_outcomes_by_rule():
     episodes += [trajectory(3, 2, status=Status.INFRA_ERROR), trajectory(4, 1, success=False)]
     prepared = make_recipe({"name": "orm"}).prepare(episodes, [])
     assert prepared.keep.tolist() == [False, False, True, False, False, True, False, False, True]
-    np.testing.assert_array_equal(prepared.columns["success"][prepared.keep], [1, 0, 0])
+    np.testing.assert_array_equal(prepared.columns["answer"][prepared.keep], [1, 0, 0])
     np.testing.assert_array_equal(prepared.columns["weight"][prepared.keep], [1, 1, 1])
     assert prepared.summary == {"episodes": 3, "success_rate": pytest.approx(1 / 3)}
     balanced = make_recipe({"name": "orm", "balanced": True}).prepare(episodes, [])
@@ -110,8 +110,8 @@ def test_the_loss_of_packed_rows_is_that_of_the_episodes_one_by_one(policy, read
     expected = {
         "loss": (weight * nll).mean(),
         "accuracy": ((p >= 0.5) == won).mean(),
-        "p_of_successes": p[won].mean(),
-        "p_of_failures": p[~won].mean(),
+        "p_where_yes": p[won].mean(),
+        "p_where_no": p[~won].mean(),
         "answer_mass": (yes + no).mean(),
     }
     assert values == pytest.approx(expected, rel=1e-4)
