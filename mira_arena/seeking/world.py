@@ -20,7 +20,7 @@ _ALIASED = {PERSON: 0.25, ORGANISATION: 0.25, TOWN: 0.25}
 """Share of the entities with an alias."""
 _LACKING = 0.3
 """Share of the entities that lack an optional relation."""
-_DISPUTED = 0.2
+_DISPUTED = 0.5
 """Share of the entities with a notice that contradicts another page."""
 _HOLDERS = {"works": 0.35, "events": 0.45}
 """Relation with several objects to the share of the entities that have any."""

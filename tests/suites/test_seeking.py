@@ -8,12 +8,15 @@ import pytest_asyncio
 
 from mira_arena.seeking.questions import TEMPLATES, make_question, task_id
 from mira_arena.seeking.site import MAX_QUERY
+from mira_jax.config import load
 from mira_jax.errors import UserError
 from mira_jax.trajectories.actions import parse
 from mira_jax.trajectories.records import Action, Evidence, Page, Policy, Status, Step, Trajectory
 from rollouts.agents.base import PolicyConfig
 from rollouts.agents.policy import make_policy
+from rollouts.collect import CollectConfig
 from rollouts.engine.episode import LimitConfig, run_episode
+from rollouts.evaluate import EvaluateConfig
 from rollouts.suites import make_suite
 from rollouts.suites.seeking.expert import HABITS, SeekingExpert
 from rollouts.suites.seeking.suite import SeekingSuite
@@ -161,6 +164,15 @@ async def test_a_wrong_plan_is_written_as_it_is_carried_out(suite):
     (task,) = suite.tasks("train", ["chain_4"], 1, seed=0)
     plans = {(await play(suite, task, **habits)).steps[0].response.split("\n")[0] for habits in ({}, {"skips_hop": 1.0})}
     assert sorted(plan.count(",") for plan in plans) == [2, 3]
+
+
+async def test_the_configs_demonstrate_and_evaluate(suite):
+    demonstrate = load(CollectConfig, ["configs/seeking/demonstrate.yaml"], ["out=unused"])
+    evaluate = load(EvaluateConfig, ["configs/seeking/evaluate.yaml"], ["out=unused"])
+    assert demonstrate.policy.habits.keys() == HABITS.keys() and demonstrate.split == "train"
+    assert (evaluate.split, evaluate.episodes, evaluate.policy.kind) == ("test", 20 * len(TEMPLATES), "expert")
+    assert demonstrate.observation == evaluate.observation == NAMES
+    assert demonstrate.browser.driver == evaluate.browser.driver == "asgi"
 
 
 async def test_unknown_habits_are_refused(suite):

@@ -58,7 +58,7 @@ def test_some_notices_are_right_and_some_are_not():
     world, pages = make_world("train", 0), make_pages("train", 0)
     disputed = [entity for entity in world.entities.values() if entity.dispute]
     corrected = [entity for entity in disputed if entity.dispute.corrected]
-    assert 0.3 < len(corrected) / len(disputed) < 0.7 and len(disputed) > 500
+    assert 0.3 < len(corrected) / len(disputed) < 0.7 and len(disputed) > 1000
     for entity in disputed:
         relation = RELATIONS[entity.dispute.relation]
         notice, page = pages[page_slug(entity.name, NOTICE)], pages[page_slug(entity.name, relation.page)]
