@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from random import Random
@@ -13,14 +12,13 @@ from mira_arena.tasks.habits import LISTS
 from mira_arena.tasks.milestones import Milestone
 from mira_arena.tasks.moves import Move
 from mira_jax.trajectories.records import Task
-from mira_jax.trajectories.tasks import FIRST_SEED, PAGES
+from mira_jax.trajectories.tasks import FIRST_SEED, PAGES, split_by_hash
 
 SUITE = "arena"
 MAX_HORIZON = 60
 
 _SEEDS_PER_INSTANCE = 64
 _DRAWS_PER_SEED = 32
-_SPLIT_OF_TENTH = ("test", "test", "validation", *["train"] * 7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +115,7 @@ def intent(template: Template, draft: Draft) -> str:
 
 def split_of(template: str, values: dict[str, Any]) -> str:
     """The split of instances with these values: 2 in 10 belong to test, 1 in 10 to validation."""
-    digest = hashlib.sha256(json.dumps([template, values], sort_keys=True).encode()).digest()
-    return _SPLIT_OF_TENTH[int.from_bytes(digest[:4], "big") % 10]
+    return split_by_hash(json.dumps([template, values], sort_keys=True).encode())
 
 
 def _instance(identity: str, template: Template, split: str, number: int, seed: int, draft: Draft) -> Instance:

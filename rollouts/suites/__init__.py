@@ -12,6 +12,7 @@ __all__ = ["OPTIONS", "SUITES", "Session", "Suite", "make_suite"]
 SUITES = {
     "arena": "rollouts.suites.arena.suite:ArenaSuite",
     "miniwob": "rollouts.suites.miniwob.suite:MiniwobSuite",
+    "seeking": "rollouts.suites.seeking.suite:SeekingSuite",
     "tasks": "rollouts.suites.tasks.suite:TasksSuite",
     "webarena_infinity": "rollouts.suites.infinity.suite:InfinitySuite",
     "webarena_lite": "rollouts.suites.webarena.suite:WebArenaLiteSuite",

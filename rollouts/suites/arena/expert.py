@@ -1,56 +1,17 @@
 """The arena's expert: converts the moves of a task into actions on the observed page."""
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
-from random import Random
+from collections.abc import Callable, Sequence
 
-from mira_arena.tasks.habits import DRAWN_EACH_TIME, HABITS
 from mira_arena.tasks.moves import Move
 from mira_arena.tasks.templates import Instance
-from mira_jax.errors import UserError
 from mira_jax.trajectories.actions import EXIT, format_action
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Task
+from rollouts.suites.habits import Habits
 
 _ELEMENT = re.compile(r'<(?P<tag>[a-z]+) id="(?P<handle>[^"]*)"(?P<attributes>[^>]*)>')
 _UNKNOWN = "N/A"
-
-
-@dataclasses.dataclass(frozen=True)
-class Habits:
-    """The bad habits of one episode, each drawn independently, most of them once."""
-
-    chances: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Habit to its probability."""
-    key: str = ""
-    """Determines the draws."""
-
-    @property
-    def drawn(self) -> frozenset[str]:
-        """The habits that the whole episode has."""
-        return frozenset(name for name in self.chances if name not in DRAWN_EACH_TIME and self._draw(name))
-
-    def mistaken(self, habit: str, move: int) -> bool:
-        """Whether a habit that is drawn at each move occurs at that one."""
-        return self._draw(habit, f" {move}")
-
-    def _draw(self, name: str, place: str = "") -> bool:
-        return Random(f"{name} {self.key}{place}").random() < self.chances.get(name, 0)
-
-
-def draw_habits(habits: Mapping[str, float], task: Task, seed: int, attempt: int) -> Habits:
-    """The habits of one episode, from (task, seed, attempt).
-
-    Raises:
-        UserError: an unknown habit, or a probability outside [0, 1].
-    """
-    for name, probability in habits.items():
-        if name not in HABITS:
-            raise UserError(f"policy.habits: {name!r} is none of {', '.join(HABITS)}")
-        if not 0 <= probability <= 1:
-            raise UserError(f"policy.habits: {name} is {probability}, which is no probability")
-    return Habits(habits, f"{task.id} {task.seed} {seed} {attempt}")
 
 
 class ArenaExpert:

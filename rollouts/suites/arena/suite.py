@@ -16,6 +16,7 @@ from mira_arena.sites.registry import APPLICATIONS, application, placeholder
 from mira_arena.sites.server import COOKIE, serve
 from mira_arena.sites.world import Visits, World
 from mira_arena.tasks import milestones
+from mira_arena.tasks.habits import DRAWN_EACH_TIME, HABITS
 from mira_arena.tasks.registry import TEMPLATES, instance, task_id, webarena_task
 from mira_arena.tasks.templates import SUITE, Draft, Instance, example
 from mira_jax.config import Port
@@ -23,9 +24,10 @@ from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from rollouts.errors import SiteError
 from rollouts.suites import evaluators
-from rollouts.suites.arena.expert import ArenaExpert, draw_habits
+from rollouts.suites.arena.expert import ArenaExpert
 from rollouts.suites.arena.widgets import SCRIPTS
 from rollouts.suites.base import NewContext, take_turns, to_address
+from rollouts.suites.habits import draw_habits
 from rollouts.suites.server import LocalServer
 from rollouts.web.asgi.sites import Sites
 
@@ -135,7 +137,7 @@ class ArenaSuite:
 
     def expert(self, task: Task, habits: Mapping[str, float] | None = None, seed: int = 0, attempt: int = 0) -> ArenaExpert:
         """`habits`: see `mira_arena.tasks.habits`."""
-        return ArenaExpert(instance(task.id), draw_habits(habits or {}, task, seed, attempt))
+        return ArenaExpert(instance(task.id), draw_habits(habits or {}, HABITS, task, seed, attempt, DRAWN_EACH_TIME))
 
 
 class ArenaSession:

@@ -5,8 +5,9 @@ import pytest
 from mira_arena.sites.state import Refused
 from mira_arena.sites.tours.content import MAX_LEGS, OFFERS, make_content
 from mira_arena.sites.tours.state import TourState
+from mira_arena.tasks.habits import DRAWN_EACH_TIME
 from mira_arena.tasks.registry import instance
-from rollouts.suites.arena.expert import Habits
+from rollouts.suites.habits import Habits
 from tests.suites.driving import play_over_http
 
 
@@ -63,4 +64,4 @@ async def test_a_mistake_is_drawn_anew_at_each_leg_and_is_never_the_wanted_offer
 
 
 def test_habits_that_are_drawn_once_do_not_depend_on_the_move():
-    assert Habits({"stops_early": 1.0, "takes_first_other": 1.0}, "a").drawn == {"stops_early"}
+    assert Habits({"stops_early": 1.0, "takes_first_other": 1.0}, "a", DRAWN_EACH_TIME).drawn == {"stops_early"}
