@@ -135,16 +135,16 @@ def test_it_is_trained_served_asked_and_measured(tmp_path, capsys):
         "updates": 4,
     }
     train.main(build(TrainConfig, tree))
-    held_out = [msgspec.structs.replace(one, outcome=None) for one in synthetic.trajectories(8, seed=1)]
+    held_out = [msgspec.structs.replace(one, outcome=None) for one in synthetic.trajectories(4, seed=1)]
     write_shard(tmp_path / "raw" / "episodes-00000.array_record", held_out)
-    write_shard(tmp_path / "truth" / "episodes-00000.array_record", synthetic.trajectories(8, seed=1))
+    write_shard(tmp_path / "truth" / "episodes-00000.array_record", synthetic.trajectories(4, seed=1))
     with served(tmp_path / "checker") as url:
         assert run(tmp_path, url, tmp_path / "checker", threshold=0.0) == 0
     capsys.readouterr()
     config = {"analysis": "subgoals", "folder": str(tmp_path / "labelled"), "truth": str(tmp_path / "truth"), "resamples": 100}
     assert analyze.main(build(analyze.AnalyzeConfig, {**config, "out": str(tmp_path / "quality.json")})) == 0
     # At this threshold every subgoal is done, so recall is 1 and precision the share that is done.
-    done = [z for one in synthetic.trajectories(8, seed=1) for z in one.steps[-1].milestones]
+    done = [z for one in synthetic.trajectories(4, seed=1) for z in one.steps[-1].milestones]
     figures = json.loads((tmp_path / "quality.json").read_text())["figures"]
     assert figures["recall"]["value"] == 1 and figures["precision"]["value"] == pytest.approx(np.mean(done))
     assert "milestones.checker.trained: " in capsys.readouterr().out
