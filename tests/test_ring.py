@@ -29,7 +29,7 @@ SMALL = {
 
 
 @pytest.mark.ring
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_demo_in_miniature(tmp_path, capfd):
     demo = load(PhasesConfig, "configs/demo/phases.yaml", [f"out={tmp_path / 'run'}", "seed=5"])
     stages = [
