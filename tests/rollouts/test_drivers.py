@@ -10,10 +10,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from starlette.routing import Route
 
-from mira_jax.config import build
 from mira_jax.errors import ConfigError
 from mira_jax.trajectories.records import Action
-from rollouts.engine.worker import WorkerConfig, check_driver
+from rollouts.engine.worker import check_driver
 from rollouts.errors import InfraError, SiteError, UnsupportedError
 from rollouts.suites.server import LocalServer
 from rollouts.web.asgi.sites import Sites
@@ -302,4 +301,4 @@ async def test_a_suite_without_applications_is_refused():
         name = "remote"
 
     with pytest.raises(ConfigError, match=r"browser.driver.*remote.*set chromium"):
-        check_driver(build(WorkerConfig, {"browser": {"driver": "asgi"}}), Remote())
+        check_driver(BrowserConfig(driver="asgi"), Remote())

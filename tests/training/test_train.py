@@ -122,7 +122,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(folder
     [
         ("optimizer.learning_rate=1e-4", "optimizer.learning_rate is 0.003 there and 0.0001 now"),
         ("optimizer.learningrate=1", "did you mean optimizer.learning_rate?"),
-        ("recipe.name=sgd", "recipe.name: 'sgd' is none of sft, critic, orm, actor"),
+        ("recipe.name=sgd", "recipe.name: 'sgd' is none of sft, critic, orm, checker, actor"),
         ("recipe.normalise=step", "--set: unknown key recipe.normalise; did you mean recipe.normalize?"),
         ("optimizer.accumulate=3", "2 rows can't be divided into 3 equal parts"),
         ("updates=0", "updates: 0; it must be at least 1"),
