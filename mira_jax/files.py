@@ -139,10 +139,12 @@ def lock(path: str | Path, wait: Callable[[], None] = lambda: None) -> Iterator[
     made = [place for place in path.parents if not place.exists()]
     with contextlib.ExitStack() as held:
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 file = held.enter_context(open(path, "ab"))
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):
+                if any(place.exists() and not place.is_dir() for place in path.parents):
+                    raise
                 continue  # the last holder has just removed the folder
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

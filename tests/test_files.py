@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +119,28 @@ def test_a_lock_is_waited_for_and_ends_with_its_process(tmp_path):
     with lock(path, lambda: waits.append("again")):
         assert path.exists()
     assert waits == [None] and not path.exists()
+
+
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_lock_is_taken_if_the_last_holder_removes_the_folder_while_it_is_made(tmp_path, monkeypatch, error):
+    """`Path.mkdir(exist_ok=True)` fails if the folder existed and then does not."""
+    failures = [error(), None]
+    mkdir = Path.mkdir
+
+    def removed(self, *args, **options):
+        if failures and (failure := failures.pop(0)):
+            raise failure
+        mkdir(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", removed)
+    with lock(tmp_path / "a" / "b.lock"):
+        assert (tmp_path / "a" / "b.lock").exists()
+
+
+def test_a_lock_below_a_file_is_an_error(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(OSError, match="a"), lock(tmp_path / "a" / "b" / "c.lock"):
+        pass
 
 
 def test_a_lock_leaves_no_empty_folders_of_its_own(tmp_path):
