@@ -32,9 +32,9 @@ import numpy as np
 from mira_jax import commands, host_memory
 from mira_jax import config as configs
 from mira_jax.config import Count, Natural
+from mira_jax.data.answers import outcome_examples
 from mira_jax.data.cache import cache_folder
 from mira_jax.data.episodes import Episodes
-from mira_jax.data.outcomes import outcome_examples
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer, to_json, write_atomically

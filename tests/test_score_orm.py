@@ -9,7 +9,7 @@ from flax import nnx
 
 from mira_jax import score, train
 from mira_jax.config import build
-from mira_jax.data.outcomes import outcome_examples
+from mira_jax.data.answers import outcome_examples
 from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
 from mira_jax.models import huggingface

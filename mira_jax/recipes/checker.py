@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mira_jax.data.outcomes import subgoal_examples, subgoal_of_step
+from mira_jax.data.answers import subgoal_examples, subgoal_of_step
 from mira_jax.errors import UserError
 from mira_jax.recipes.answers import AnswerRecipe
 from mira_jax.recipes.base import Prepared

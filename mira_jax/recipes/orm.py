@@ -1,7 +1,7 @@
 """The outcome reward model (ORM): a policy that learns to answer whether an episode did its task.
 
 WebRL (arXiv 2411.02337): the model reads the instruction, the responses and the last page, and P(YES) is compared with P(NO).
-`mira_jax.trajectories.outcome_prompts` builds the prompt. It is scored by `mira score --orm`, and served to `mira label` as any
+`mira_jax.trajectories.answer_prompts` builds the prompt. It is scored by `mira score --orm`, and served to `mira label` as any
 policy.
 """
 
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mira_jax.data.outcomes import outcome_examples
+from mira_jax.data.answers import outcome_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes.answers import AnswerRecipe
 from mira_jax.recipes.base import Prepared

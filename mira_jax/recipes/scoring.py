@@ -66,7 +66,7 @@ def score_orm(
     """`success_probability`, P(YES) / (P(YES) + P(NO)), at the last step of each episode; float32 [N], NaN elsewhere.
 
     Args:
-        examples: made with `mira_jax.data.outcomes.outcome_examples`.
+        examples: made with `mira_jax.data.answers.outcome_examples`.
         which: bool [N], the steps whose episodes to score. Default: all.
     """
 

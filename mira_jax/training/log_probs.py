@@ -26,7 +26,7 @@ def response_log_probs(model, batch: Mapping[str, Array], chunk_logits: int = CH
 def answer_log_probs(model, batch: Mapping[str, Array]) -> tuple[Array, Array]:
     """(log P(YES), log P(NO)) after the prompt of each example, BxS fp32 each, over the full vocabulary. Undefined where masked.
 
-    `batch` contains examples of `mira_jax.data.outcomes`, whose responses are the tokens of YES and of NO.
+    `batch` contains examples of `mira_jax.data.answers`, whose responses are the tokens of YES and of NO.
     """
     hidden_BxSxD = model(batch["tokens"], batch["positions"], batch["segment_ids"], index_BxR=batch["last_prompt_index"])
     rows, steps = batch["last_prompt_index"].shape

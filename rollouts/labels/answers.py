@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mira_jax.errors import ConfigError
 from mira_jax.needs import Needs
-from mira_jax.trajectories.outcome_prompts import answer_ids
+from mira_jax.trajectories.answer_prompts import answer_ids
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.tokenizer import Tokenizer
 from rollouts.llm.endpoint import Endpoint, EndpointConfig

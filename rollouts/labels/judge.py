@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mira_jax.errors import ConfigError
 from mira_jax.needs import Needs
-from mira_jax.trajectories.outcome_prompts import outcome_prompt_ids
+from mira_jax.trajectories.answer_prompts import outcome_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Outcome, Status, Task, Trajectory
 from rollouts.labels.answers import AnswerModel, answer_model_needs

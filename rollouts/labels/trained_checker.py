@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from mira_jax.trajectories.outcome_prompts import subgoal_prompt_ids
+from mira_jax.trajectories.answer_prompts import subgoal_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Trajectory
 from rollouts.labels.answers import AnswerModel

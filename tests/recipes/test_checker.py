@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from mira_jax.data.outcomes import subgoal_examples, subgoal_of_step
+from mira_jax.data.answers import subgoal_examples, subgoal_of_step
 from mira_jax.data.packing import PackedBatches
 from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
 from mira_jax.recipes import make_recipe, options_of
 from mira_jax.recipes.labels import fold_of, task_key
-from mira_jax.trajectories.outcome_prompts import SUBGOAL_QUESTION, answer_ids, outcome_prompt_ids, subgoal_prompt_ids
+from mira_jax.trajectories.answer_prompts import SUBGOAL_QUESTION, answer_ids, outcome_prompt_ids, subgoal_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Evidence, Page, Status
 from mira_jax.trajectories.tokenizer import Tokenizer

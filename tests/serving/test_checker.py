@@ -17,7 +17,7 @@ from mira_jax.serving.protocol import Served
 from mira_jax.serving.server import Server, bind
 from mira_jax.train import TrainConfig
 from mira_jax.training.load import load_model
-from mira_jax.trajectories.outcome_prompts import answer_ids, subgoal_prompt_ids
+from mira_jax.trajectories.answer_prompts import answer_ids, subgoal_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader, write_shard

@@ -8,7 +8,7 @@ import pytest
 
 from mira_jax.config import build
 from mira_jax.errors import UserError
-from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids
+from mira_jax.trajectories.answer_prompts import answer_ids, outcome_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader, write_shard

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from mira_jax.errors import UserError
-from mira_jax.trajectories.outcome_prompts import QUESTION, answer_ids, last_page, outcome_prompt_ids
+from mira_jax.trajectories.answer_prompts import QUESTION, answer_ids, last_page, outcome_prompt_ids
 from mira_jax.trajectories.prompts import HISTORY_CUT, PAGE_CUT, PromptConfig
 from mira_jax.trajectories.records import Evidence, Page
 from mira_jax.trajectories.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 
 from mira_jax.data.examples import Example, Turn
-from mira_jax.trajectories.outcome_prompts import answer_ids, outcome_prompt_ids, subgoal_prompt_ids
+from mira_jax.trajectories.answer_prompts import answer_ids, outcome_prompt_ids, subgoal_prompt_ids
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import Tokenizer
