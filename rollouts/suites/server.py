@@ -9,9 +9,38 @@ from typing import Any
 import uvicorn
 
 from mira_jax.errors import UserError
+from mira_jax.needs import Needs
+from rollouts.suites.base import NewContext
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
+
+
+class OneSite:
+    """What the suites have in common whose pages are one application, served on 127.0.0.1 at the option `port`."""
+
+    def __init__(self, app: Any, port: int):
+        """`port`: 0 selects a free port."""
+        self._server, self._port = LocalServer(app, port), port
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """`host:port` while it serves."""
+        return frozenset({self._server.host} if self._server.host else ())
+
+    def needs(self, found: Needs, new_context: NewContext | None) -> None:
+        if new_context:
+            found.port("suite.options.port", "127.0.0.1", self._port)
+
+    async def reset(self) -> None:
+        return None
+
+    async def start(self) -> None:
+        """Starts the server. Raises UserError if the port is in use."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
 
 
 class LocalServer:

@@ -20,12 +20,11 @@ from starlette.staticfiles import StaticFiles
 from mira_jax.config import Port
 from mira_jax.errors import UserError
 from mira_jax.extras import install
-from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import FIRST_SEED
-from rollouts.suites.base import NewContext, take_turns, to_address
+from rollouts.suites.base import take_turns, to_address
 from rollouts.suites.miniwob.expert import MiniwobExpert
-from rollouts.suites.server import LocalServer
+from rollouts.suites.server import OneSite
 
 SUITE = "miniwob"
 PLACEHOLDER = "__MINIWOB__"
@@ -59,7 +58,7 @@ class MiniwobOptions:
     """Minimum score of a success. Below 1, partial answers count."""
 
 
-class MiniwobSuite:
+class MiniwobSuite(OneSite):
     """The MiniWoB++ suite. An episode's score is the page's reward without its time decay."""
 
     name = SUITE
@@ -68,12 +67,8 @@ class MiniwobSuite:
     def __init__(self, port: int = 0, threshold: float = 1.0):
         folder = find_pages()
         self.pages = tuple(sorted(path.stem for path in (folder / "miniwob").glob("*.html")))
-        self._port, self._threshold = port, threshold
-        self._server = LocalServer(StaticFiles(directory=folder), port)
-
-    @property
-    def hosts(self) -> frozenset[str]:
-        return frozenset({self._server.host} if self._server.host else ())
+        self._threshold = threshold
+        super().__init__(StaticFiles(directory=folder), port)
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
         return [_task(page, split, number) for page, number in take_turns(self.pages, templates, split, count, seed)]
@@ -83,20 +78,6 @@ class MiniwobSuite:
         if not match or match["page"] not in self.pages or match["split"] not in FIRST_SEED:
             raise UserError(f"task: no task {task_id!r} in MiniWoB++")
         return _task(match["page"], match["split"], int(match["number"]))
-
-    def needs(self, found: Needs, new_context: NewContext | None) -> None:
-        if new_context:
-            found.port("suite.options.port", "127.0.0.1", self._port)
-
-    async def reset(self) -> None:
-        return None
-
-    async def start(self) -> None:
-        """Starts the server of the pages. Raises UserError if the port is in use."""
-        await self._server.start()
-
-    async def stop(self) -> None:
-        await self._server.stop()
 
     async def open(self, task: Task, context: BrowserContext) -> "MiniwobSession":
         """Makes every page of `context` start with the task's instance, and renders it once to read the instruction."""

@@ -13,14 +13,13 @@ from mira_arena.seeking.questions import TEMPLATES, Question, make_question, tas
 from mira_arena.seeking.site import serve
 from mira_arena.seeking.world import CACHED, World
 from mira_jax.config import Natural, Port
-from mira_jax.needs import Needs
 from mira_jax.trajectories.actions import EXIT
 from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import FIRST_SEED
-from rollouts.suites.base import NewContext, take_turns
+from rollouts.suites.base import take_turns
 from rollouts.suites.habits import draw_habits
 from rollouts.suites.seeking.expert import HABITS, SeekingExpert
-from rollouts.suites.server import LocalServer
+from rollouts.suites.server import OneSite
 from rollouts.web.asgi.sites import Sites
 
 SUITE = "seeking"
@@ -38,22 +37,18 @@ class SeekingOptions:
     """Port of the site on 127.0.0.1. 0 selects a free port."""
 
 
-class SeekingSuite:
+class SeekingSuite(OneSite):
     """The suite seeking. All episodes share one site, which has no state."""
 
     name = SUITE
     Options = SeekingOptions
 
     def __init__(self, world: Natural = 0, worlds: int = 1, port: int = 0):
-        self._first, self._count, self._port = world, worlds, port
+        self._first, self._count = world, worlds
         self._worlds: dict[str, World] = {}
         """The worlds of the episodes so far, by key. A page of another world does not exist."""
         self._app = serve(self._worlds)
-        self._server = LocalServer(self._app, port)
-
-    @property
-    def hosts(self) -> frozenset[str]:
-        return frozenset({self._server.host} if self._server.host else ())
+        super().__init__(self._app, port)
 
     def tasks(self, split: str, templates: Sequence[str] | None, count: int, seed: int) -> list[Task]:
         known = [template.name for template in TEMPLATES.values() if split == "test" or not template.held_out]
@@ -74,23 +69,9 @@ class SeekingSuite:
             horizon=HORIZON,
         )
 
-    def needs(self, found: Needs, new_context: NewContext | None) -> None:
-        if new_context:
-            found.port("suite.options.port", "127.0.0.1", self._port)
-
     def in_process_sites(self) -> Sites:
         """See `rollouts.suites.base.InProcess`."""
         return Sites({self._server.host: self._app})
-
-    async def reset(self) -> None:
-        return None
-
-    async def start(self) -> None:
-        """Starts the server of the site. Raises UserError if the port is in use."""
-        await self._server.start()
-
-    async def stop(self) -> None:
-        await self._server.stop()
 
     async def open(self, task: Task, context: BrowserContext) -> "SeekingSession":
         world = make_question(task.id).world
