@@ -78,7 +78,7 @@ def judge_needs(config: JudgeConfig, found: Needs) -> None:
     if config.kind == "model":
         role_needs(MODEL, config.model, found)
     if config.kind == "orm":
-        answer_model_needs(config.endpoint, config.tokenizer, "judge", found)
+        answer_model_needs(config.endpoint, config.tokenizer, config.prompt, "judge", "orm", found)
 
 
 def refuse_without_rules(suite: Suite, tasks: Sequence[Task], key: str, remedy: str) -> None:
@@ -117,7 +117,7 @@ class OutcomeRewardModel:
 
     def __init__(self, config: JudgeConfig):
         self.config = config
-        self._model = AnswerModel(config.endpoint, config.tokenizer, config.prompt, "judge")
+        self._model = AnswerModel(config.endpoint, config.tokenizer, config.prompt, "judge", "orm")
         self._open_endpoint = KeptOpen(self._model.endpoint)
 
     @property

@@ -289,7 +289,7 @@ def milestone_needs(config: MilestonesConfig, found: Needs) -> None:
         role_needs(f"{KEY}.model", config.checker.model, found)
     if config.checker.kind == "trained":
         trained = config.checker.trained
-        answer_model_needs(trained.endpoint, trained.tokenizer, f"{KEY}.trained", found)
+        answer_model_needs(trained.endpoint, trained.tokenizer, trained.prompt, f"{KEY}.trained", "checker", found)
 
 
 def without_milestones(trajectories: Sequence[Trajectory], known: Mapping[str, Any] | None) -> tuple[int, int]:

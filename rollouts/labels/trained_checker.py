@@ -34,9 +34,9 @@ class TrainedChecker:
     """Asks about each subgoal after each step, until it is done."""
 
     def __init__(self, config: TrainedCheckerConfig, key: str):
-        """Raises UserError if the tokenizer cannot be read or used."""
+        """Raises UserError: see `AnswerModel`."""
         self.key, self._threshold = key, config.threshold
-        self._model = AnswerModel(config.endpoint, config.tokenizer, config.prompt, key)
+        self._model = AnswerModel(config.endpoint, config.tokenizer, config.prompt, key, "checker")
 
     async def __aenter__(self) -> "TrainedChecker":
         """Raises UserError if the endpoint can't be reached, or its model's context is too short for the prompts."""

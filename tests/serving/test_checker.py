@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 
 import msgspec
 import numpy as np
@@ -39,10 +40,10 @@ def raw(tmp_path):
     return episodes
 
 
-def run(tmp_path, url, tokenizer, out="labelled", milestones=None, **keys):
+def run(tmp_path, url, tokenizer, out="labelled", milestones=None, judge=None, **keys):
     trained = {"endpoint": {"base_url": url + "/v1", "retries": 0}, "tokenizer": str(tokenizer), "prompt": PROMPT, **keys}
     milestones = {"checker": {"kind": "trained", "trained": trained}, **(milestones or {})}
-    orm = {"kind": "orm", "endpoint": trained["endpoint"], "tokenizer": str(tokenizer), "prompt": PROMPT}
+    orm = {"kind": "orm", "endpoint": trained["endpoint"], "tokenizer": str(judge or tokenizer), "prompt": PROMPT}
     tree = {"folder": str(tmp_path / "raw"), "out": str(tmp_path / out), "suite": SUITE, "judge": orm, "milestones": milestones}
     return label.main(build(label.LabelConfig, tree))
 
@@ -138,8 +139,10 @@ def test_it_is_trained_served_asked_and_measured(tmp_path, capsys):
     held_out = [msgspec.structs.replace(one, outcome=None) for one in synthetic.trajectories(4, seed=1)]
     write_shard(tmp_path / "raw" / "episodes-00000.array_record", held_out)
     write_shard(tmp_path / "truth" / "episodes-00000.array_record", synthetic.trajectories(4, seed=1))
+    (tmp_path / "judge").mkdir()
+    shutil.copy(tmp_path / "checker" / "tokenizer.model", tmp_path / "judge")  # as of an export, which has no recipe
     with served(tmp_path / "checker") as url:
-        assert run(tmp_path, url, tmp_path / "checker", threshold=0.0) == 0
+        assert run(tmp_path, url, tmp_path / "checker", judge=tmp_path / "judge", threshold=0.0) == 0
     capsys.readouterr()
     config = {"analysis": "subgoals", "folder": str(tmp_path / "labelled"), "truth": str(tmp_path / "truth"), "resamples": 100}
     assert analyze.main(build(analyze.AnalyzeConfig, {**config, "out": str(tmp_path / "quality.json")})) == 0
