@@ -18,7 +18,7 @@ import dataclasses
 import http.server
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +225,15 @@ def table(used: Mapping[str, Used], prices: list[Price], episodes: int, steps: i
     lines += ["| role | requests | prompt tokens | response tokens | " + " | ".join(price.model for price in prices) + " |"]
     lines += ["|---" * (4 + len(prices)) + "|"]
     total = Used(*(sum(getattr(one, name) for one in used.values()) for name in ("requests", "prompt", "response")))
-    thousand: Callable[[int], str] = lambda characters: f"{characters / CHARACTERS_PER_TOKEN / 1000:,.0f} k"  # noqa: E731
     for role, one in (*sorted(used.items(), key=lambda item: -item[1].prompt), ("all", total)):
         costs = " | ".join(f"{one.cost(price):.2f}" for price in prices)
-        lines.append(f"| {role} | {one.requests:,} | {thousand(one.prompt)} | {thousand(one.response)} | {costs} |")
+        lines.append(f"| {role} | {one.requests:,} | {thousands(one.prompt)} | {thousands(one.response)} | {costs} |")
     return lines
+
+
+def thousands(characters: int) -> str:
+    """Thousands of tokens."""
+    return f"{characters / CHARACTERS_PER_TOKEN / 1000:,.0f} k"
 
 
 if __name__ == "__main__":

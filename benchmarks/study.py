@@ -151,8 +151,8 @@ def phases(name: str, out: Path, seed: int, values: Mapping[str, Any], core: int
     command = [sys.executable, "-m", "mira_jax.phases", "--config", f"{CONFIGS}/{name}.yaml", "--out", str(out), "--set", f"seed={seed}"]
     command += itertools.chain.from_iterable(("--set", one) for one in (*sets, *(f"values.{key}={value}" for key, value in values.items())))
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Every stage is a process, so programs are compiled once and kept.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(CACHE).resolve()), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
+    # The runs of a study share what they compile.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(CACHE).resolve())}
     pinned = None if core is None else lambda: os.sched_setaffinity(0, {core})
     with open(f"{out}.log", "a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, preexec_fn=pinned, env={**os.environ, **cache})
