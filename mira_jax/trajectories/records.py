@@ -174,6 +174,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class PlanGrade(msgspec.Struct, frozen=True, kw_only=True):
+    """The grade of an episode's plan, which is its first response. A label, as the outcome is."""
+
+    score: float
+    """R_plan, in [0, 1]. With a rubric, the sum of `dimensions` divided by its maximum."""
+    dimensions: dict[str, int] = {}
+    """Dimension of the rubric to its grade, 0 to 5. Empty if the plan was graded as a whole."""
+    source: str
+    """How it was decided: rule, or the name of the model."""
+    rubric: str = ""
+    """SHA-256 of the rubric."""
+    detail: str = ""
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The inputs for deciding the outcome, recorded while the site was running. Deciding does not require the site."""
 
@@ -198,6 +212,8 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     evidence: Evidence = Evidence()
     outcome: Outcome | None = None
+    plan_grade: PlanGrade | None = None
+    """None before labelling, and for suites without plans."""
     error: str = ""
     """For infra_error: the failure."""
     created: str = ""
