@@ -37,6 +37,8 @@ COMMANDS = {
     "subgoals": Entry("rollouts.subgoals", "write subgoals for tasks that have no milestones"),
     "label": Entry("rollouts.label", "decide outcome and milestones of collected episodes"),
     "train": Entry("mira_jax.train", "train a policy or a critic", "train"),
+    "online": Entry("mira_jax.online", "train a policy on its own episodes, round after round: GRPO and Anchor-GRPO", "train"),
+    "train-online": Entry("mira_jax.train_online", "the trainer of `mira online`, for a host of its own", "train"),
     "score": Entry("mira_jax.score", "compute log-probs, V and P of every step, and judge episodes by an ORM", "train"),
     "diagnose": Entry("mira_jax.diagnose", "measure how training changed a policy: ratios, room to move, KL, entropy", "train"),
     "replay": Entry("mira_jax.replay", "select successful steps of earlier phases to train on again", "train"),

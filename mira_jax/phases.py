@@ -8,24 +8,20 @@ command resumes. A run folder with other settings is renamed, never overwritten.
 """
 
 import contextlib
-import ctypes
-import hashlib
 import importlib
-import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mira_jax import commands, pruning
+from mira_jax import commands, pruning, stage_processes
 from mira_jax import config as configs
 from mira_jax.errors import UserError
-from mira_jax.files import read_json, sole_writer, to_json, write_atomically
+from mira_jax.files import sole_writer
+from mira_jax.stage_records import RECORDS, StageRecord, fingerprint, move_other_run_aside
 from mira_jax.stages import PhasesConfig, Stage, expand, fill_values, phase_stages, prunable_paths
 
 # doit and Snakemake were considered. Both run a graph of tasks in parallel, and rerun only the tasks whose inputs have changed;
@@ -35,15 +31,6 @@ from mira_jax.stages import PhasesConfig, Stage, expand, fill_values, phase_stag
 # By default Snakemake also removes the declared output of a failed task, from which the commands here resume. A stage is an ordinary
 # command, so a study with many runs can call it from either tool.
 
-INTERRUPT_SECONDS = 20
-"""How long a stage that was interrupted by the terminal may take to save and end by itself."""
-_PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl(2)."""
-COMPILED = "compiled"
-"""Folder of the programs that JAX has compiled, in that of the run: the stages share them."""
-RECORDS = "stages"
-"""Folder of the stages' records, in that of the run."""
-
 
 def main(config: PhasesConfig) -> int:
     stages = expand(config)
@@ -52,11 +39,11 @@ def main(config: PhasesConfig) -> int:
     out = Path(config.out)
     if missing := missing_needs(config):
         raise UserError("needs: " + "; ".join(missing))
-    fingerprint = _fingerprint(config, stages)
+    fingerprint_of_run = _fingerprint(config, stages)
     with sole_writer(out, "a run of phases"):
-        _move_other_run_aside(out, fingerprint)
+        move_other_run_aside(out, fingerprint_of_run)
     started = time.monotonic()
-    with sole_writer(out, "a run of phases"), _sigterm_as_interrupt():
+    with sole_writer(out, "a run of phases"), stage_processes.sigterm_as_interrupt():
         for number, stage in enumerate(stages, 1):
             record = _record(out, stage)
             title = f"[{number}/{len(stages)}] {stage.name}"
@@ -65,7 +52,7 @@ def main(config: PhasesConfig) -> int:
             else:
                 _say(f"{title}: {stage.about}" if stage.about else title)
                 with record.timed(), _served(config, stage) as overrides:
-                    _run(out, stage, overrides)
+                    stage_processes.run(out, stage, overrides)
                 _say(f"{title}: {record.seconds / 60:.1f} min ({(time.monotonic() - started) / 60:.1f} min in all)")
             if config.prune:
                 _prune(config, stages)
@@ -97,7 +84,7 @@ def dry_run(config: PhasesConfig, stages: Sequence[Stage]) -> int:
         overrides = {stage.serve.url: "http://127.0.0.1:1/v1"} if stage.serve else {}
         if stage.serve and stage.serve.name:
             overrides[stage.serve.name] = stage.serve.model
-        print(f"    {shlex.join(_command(stage, overrides)[1:])}")
+        print(f"    {shlex.join(stage_processes.command_of(stage, overrides)[1:])}")
         missing += [f"stage {stage.name}: {problem}" for problem in _problems(stage, overrides)]
     print(f"{out}: {len(stages)} stages, {config.phases} phases; " + ("nothing is missing" if not missing else "missing:"))
     for line in missing:
@@ -109,7 +96,9 @@ def _problems(stage: Stage, overrides: dict[str, Any]) -> Iterator[str]:
     """Why the stage's command or config does not load."""
     try:
         command = importlib.import_module(stage.module).COMMAND
-        configs.load(command.config_type, stage.configs, [override(key, value) for key, value in (stage.set | overrides).items()])
+        configs.load(
+            command.config_type, stage.configs, [stage_processes.override(key, value) for key, value in (stage.set | overrides).items()]
+        )
     except (UserError, ImportError) as error:
         yield str(error)
 
@@ -126,176 +115,28 @@ def missing_needs(config: PhasesConfig) -> list[str]:
     return missing
 
 
-class StageRecord:
-    """How long a stage has run, over all attempts, and whether it is complete."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        known = read_json(path, "remove it, and the stage runs again in its own folder") if path.exists() else {}
-        self.seconds: float = known.get("seconds", 0.0)
-        self.complete: bool = known.get("complete", False)
-        if not isinstance(self.seconds, int | float) or not isinstance(self.complete, bool):
-            raise UserError(f"{path}: not the record of a stage; remove it, and the stage runs again in its own folder")
-
-    @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
-        started, before = time.monotonic(), self.seconds
-        try:
-            yield
-            self.complete = True
-        finally:
-            self.seconds = before + time.monotonic() - started
-            write_atomically(self._path, to_json({"seconds": self.seconds, "complete": self.complete}).encode())
-
-
-def override(key: str, value: Any) -> str:
-    """The argument of `--set` for a value of a stage."""
-    return f"{key}={json.dumps(value)}"
-
-
-def _command(stage: Stage, overrides: dict[str, Any]) -> list[str]:
-    command = [sys.executable, "-m", stage.module]
-    for path in stage.configs:
-        command += ["--config", path]
-    for key, value in (stage.set | overrides).items():
-        command += ["--set", override(key, value)]
-    return command
-
-
-def _run(out: Path, stage: Stage, overrides: dict[str, Any]) -> None:
-    command = _command(stage, overrides)
-    process = _start(command, env=_environment(out))
-    try:
-        code = process.wait()
-    except KeyboardInterrupt as interrupt:
-        if interrupt.args != (signal.SIGTERM,):
-            # Ctrl-C reached the stage too, and a second signal would cut its saving short.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(INTERRUPT_SECONDS)
-        process.send_signal(signal.SIGTERM)
-        _wait_or_kill(process, 60)
-        raise
-    if code:
-        raise UserError(
-            f"stage {stage.name} failed with exit code {code}; its message is above. "
-            f"Run the same command again to resume. The stage was: {shlex.join(command)}"
-        )
-
-
-def _environment(out: Path) -> dict[str, str]:
-    """That of this process, with a folder of the run in which JAX keeps compiled programs, unless the user has named another."""
-    kept = {"JAX_COMPILATION_CACHE_DIR": str((out / COMPILED).resolve()), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
-    return kept | os.environ
-
-
-def _start(command: list[str], **options: Any) -> subprocess.Popen:
-    """A child that does not outlive this process, however this process ends. Only Linux promises that; elsewhere a child
-    of a killed process runs on, and its folder stays locked until it ends."""
-    prepare = _killed_with(os.getpid()) if sys.platform == "linux" else None
-    return subprocess.Popen(command, preexec_fn=prepare, **options)
-
-
-def _killed_with(parent: int) -> Callable[[], None]:
-    """To be called in a child, before it becomes another program: the kernel then kills it when `parent` dies."""
-    prctl = ctypes.CDLL(None).prctl
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
-
-
 @contextlib.contextmanager
 def _served(config: PhasesConfig, stage: Stage) -> Iterator[dict[str, Any]]:
-    """Serves `stage.serve.model` on a free port of this machine, and yields the overrides that point at it."""
+    """Serves `stage.serve.model` while the stage runs, and yields the overrides that point at it."""
     if not stage.serve:
         yield {}
         return
-    out = Path(config.out)
+    out, model = Path(config.out), stage.serve.model
     ready = out / RECORDS / f"{stage.name}.serve.json"
-    ready.parent.mkdir(parents=True, exist_ok=True)
-    ready.unlink(missing_ok=True)
-    (out / "logs").mkdir(exist_ok=True)
-    log = out / "logs" / f"serve-{stage.name}.log"
-    model = stage.serve.model
-    command = [sys.executable, "-m", "mira_jax.serve", "--model", model, "--port", "0", "--set", f"ready_file={ready}"]
-    if config.serve_config:
-        command += ["--config", fill_values(config.serve_config, config)]
-    with open(log, "w") as file:
-        process = _start(command, stdout=file, stderr=file, env=_environment(out))
-        try:
-            overrides = {stage.serve.url: _wait_until_ready(process, ready, log) + "/v1"}
-            if stage.serve.name:
-                # The name is part of every episode's key and so of its random draws: the same in any run folder.
-                overrides[stage.serve.name] = os.path.relpath(model, out)
-            yield overrides
-        finally:
-            process.send_signal(signal.SIGTERM)
-            _wait_or_kill(process, 20)
-
-
-def _wait_until_ready(process: subprocess.Popen, ready: Path, log: Path, timeout: float = 300) -> str:
-    deadline = time.monotonic() + timeout
-    while not ready.exists():
-        if process.poll() is not None:
-            raise UserError(f"the policy server stopped with exit code {process.returncode}; see {log}")
-        if time.monotonic() > deadline:
-            raise UserError(f"the policy server was not ready after {timeout:.0f} s; see {log}")
-        time.sleep(0.05)
-    return read_json(ready, f"see {log}")["url"]
-
-
-def _wait_or_kill(process: subprocess.Popen, seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    server = fill_values(config.serve_config, config) if config.serve_config else None
+    with stage_processes.served(out, stage.name, model, ready, server) as address:
+        # The name is part of every episode's key and so of its random draws: the same in any run folder.
+        yield {stage.serve.url: address} | ({stage.serve.name: os.path.relpath(model, out)} if stage.serve.name else {})
 
 
 def _fingerprint(config: PhasesConfig, stages: Sequence[Stage]) -> str:
-    """Changes with the seed, the stages of one phase, and the content of every config they name, comments aside. It does not depend on
-    the number of phases, so a run can be resumed with more."""
+    """Changes with the seed, the stages of one phase, and the content of every config they name. It does not depend on the number of
+    phases, so a run can be resumed with more."""
     free = ("out", "phases", "needs", "prune", "prunable", "dry_run")
-    parts = [json.dumps({key: value for key, value in configs.to_tree(config).items() if key not in free}, sort_keys=True)]
     named = {path: f"stage {stage.name}" for stage in reversed(stages) for path in stage.configs}
     if config.serve_config:
         named[fill_values(config.serve_config, config)] = "serve_config"
-    for path, where in sorted(named.items()):
-        try:
-            parts.append(json.dumps(configs.read(Path(path)), sort_keys=True, default=str))
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
-
-
-def _move_other_run_aside(out: Path, fingerprint: str) -> None:
-    mark = out / RECORDS / "fingerprint"
-    if mark.exists() and mark.read_bytes() == fingerprint.encode():
-        return
-    if out.exists() and any(out.iterdir()):
-        if not mark.exists():
-            raise UserError(f"{out}: exists and is not a run of this command; choose another folder with --set out=DIR")
-        number = next(n for n in range(1, 10_000) if not out.with_name(f"{out.name}-{n}").exists())
-        aside = out.with_name(f"{out.name}-{number}")
-        out.rename(aside)
-        _say(f"{out} held a run with other settings; it is now {aside}")
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(mark, fingerprint.encode())
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt(signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return fingerprint({key: value for key, value in configs.to_tree(config).items() if key not in free}, named)
 
 
 def _say(text: str) -> None:

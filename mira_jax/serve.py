@@ -18,6 +18,7 @@ from msgspec import Meta
 from mira_jax import commands, host_memory
 from mira_jax.config import Count, Natural, Port
 from mira_jax.errors import ConfigError, UserError
+from mira_jax.models.config import Gemma3Config
 from mira_jax.models.decoding import SHORTEST
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.precision import Precision, use_precision
@@ -61,6 +62,9 @@ class ServeConfig:
     """Prompt lengths to compile for before the first request. Other lengths are compiled when first used."""
     compilation_cache: str = ""
     """A folder for JAX's persistent compilation cache."""
+    reload: bool = False
+    """Serves POST /reload, which reads the newest checkpoint of `model` and uses it, without a restart. Completions in progress end with
+    the old weights. Who can send requests can also send this one."""
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -78,14 +82,14 @@ def main(config: ServeConfig) -> int:
         Path(config.ready_file).unlink(missing_ok=True)
     keep_compiled(config.compilation_cache)
     fingerprint = model_fingerprint(config.model)
-    engine = make_engine(config)
-    if model_fingerprint(config.model) != fingerprint:
-        raise UserError(f"{config.model}: its weights changed while they were read; start again, or serve a folder that no run writes to")
+    engine = make_engine(config, fingerprint)
+    _require_unchanged(config, fingerprint)
     name = config.name or Path(config.model).resolve().name
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    server = Server(make_app(engine, Served(name, fingerprint, config.dtype)), bound)
+    load = (lambda: load_newest(config)) if config.reload else None
+    server = Server(make_app(engine, Served(name, fingerprint, config.dtype), load), bound)
     if config.ready_file:
         write_ready_file(config.ready_file, server.url, name)
     print(f"serving {name} at {server.url}/v1", file=sys.stderr, flush=True)
@@ -97,18 +101,36 @@ def main(config: ServeConfig) -> int:
     return 0
 
 
-def make_engine(config: ServeConfig) -> Engine:
-    """Loads the model and its tokenizer, and compiles for the lengths in `warm_up`."""
+def make_engine(config: ServeConfig, fingerprint: str = "") -> Engine:
+    """Loads the model and its tokenizer, and compiles for the lengths in `warm_up`. `fingerprint`: that of the weights."""
     use_precision(config.precision)
-    model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
-    if not isinstance(model, Gemma3):
-        raise UserError(f"{config.model}: a critic, which generates no text; serve a policy")
+    model, sizes = _load(config)
     tokenizer = Tokenizer(config.model)
     tokenizer.fit(sizes.vocabulary_size, config.model)
     max_length = min(config.max_length, sizes.max_positions)
     sampler = Sampler(model, tokenizer.end_ids, config.rows, max_length, tokenizer.vocabulary_size, config.prefix_cache_mb * 2**20)
     sampler.warm_up([length for length in config.warm_up if length + 2 <= max_length])
-    return Engine(sampler, tokenizer, config.queue_limit)
+    return Engine(sampler, tokenizer, config.queue_limit, fingerprint)
+
+
+def load_newest(config: ServeConfig) -> tuple[Gemma3, str]:
+    """The model in the newest checkpoint, and its fingerprint. Raises UserError if another one appears meanwhile."""
+    fingerprint = model_fingerprint(config.model)
+    model, _ = _load(config)
+    _require_unchanged(config, fingerprint)
+    return model, fingerprint
+
+
+def _load(config: ServeConfig) -> tuple[Gemma3, Gemma3Config]:
+    model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
+    if not isinstance(model, Gemma3):
+        raise UserError(f"{config.model}: a critic, which generates no text; serve a policy")
+    return model, sizes
+
+
+def _require_unchanged(config: ServeConfig, fingerprint: str) -> None:
+    if model_fingerprint(config.model) != fingerprint:
+        raise UserError(f"{config.model}: its weights changed while they were read; start again, or serve a folder that no run writes to")
 
 
 def keep_compiled(folder: str) -> None:

@@ -12,6 +12,8 @@
     {earlier}         each earlier phase in turn: an item of a list, or an entry      `each_phase`, `after`
                       of a mapping, that contains it is repeated for 1, 2, ...
 
+{round}, {version} and {policy} have values in the stages of `mira online` (`mira_jax.online`).
+
 After the last phase, all phases are earlier, and `carried` is what the last one produced. A string that consists of one placeholder
 becomes its value, such as a number.
 """
@@ -28,7 +30,7 @@ from mira_jax.errors import ConfigError
 SEEDS_PER_PHASE = 1000
 """Difference between the seeds of two phases. Runs whose seeds differ by less never draw the tasks of each other."""
 EARLIER = "{earlier}"
-_PLACEHOLDER = re.compile(r"\{(?:out|seed|phase|earlier|(?:seeds|values|scheduled|carried)\.[^{}]*)\}")
+_PLACEHOLDER = re.compile(r"\{(?:out|seed|phase|earlier|round|version|policy|(?:seeds|values|scheduled|carried)\.[^{}]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +143,9 @@ class PhasesConfig:
 
     def _check(self, key: str, where: str, tree: Any, groups: tuple[str, ...]) -> None:
         """Raises ConfigError for a placeholder that is unknown, or that has no value here."""
-        for placeholder in _PLACEHOLDER.findall(json.dumps(tree)):
-            group, _, name = placeholder[1:-1].partition(".")
+        for inside in placeholders(tree):
+            placeholder = f"{{{inside}}}"
+            group, _, name = inside.partition(".")
             if group not in groups:
                 raise ConfigError(key, f"{where} uses {placeholder}, which has no value there; see docs/phases.md")
             source = "values" if group == "scheduled" else group
@@ -229,6 +232,11 @@ def _filled(stage: Stage, name: str, values: Mapping[str, Any], earlier: range =
     serve = stage.serve and dataclasses.replace(stage.serve, model=fill(stage.serve.model, values, earlier))
     configs = [str(fill(path, values)) for path in stage.configs]
     return dataclasses.replace(stage, name=name, config=configs or None, set=fill(stage.set, values, earlier), serve=serve)
+
+
+def placeholders(tree: Any) -> list[str]:
+    """The placeholders in the strings of a tree, without braces."""
+    return [found[1:-1] for found in _PLACEHOLDER.findall(json.dumps(tree))]
 
 
 def fill(value: Any, values: Mapping[str, Any], earlier: range = range(0)) -> Any:

@@ -135,7 +135,7 @@ def _train(config: TrainConfig) -> int:
         _refuse_weak(config, tables)
         keep = prepared.keep & side_tables.selected_steps(reader, selections)
         packed = setup.pack_data(
-            config.data, episodes.examples, keep, prepared.columns, recipe.reads_responses, prepared.held_out,
+            config.data, episodes.examples, keep, prepared.columns, recipe.reads_responses, prepared.held_out, prepared.token_columns,
             epochs=config.epochs, updates=config.updates, seed=config.seed,
         )  # fmt: skip
         layout = make_layout(config.mesh, config.data.rows // config.optimizer.accumulate, config.data.row_length)

@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from mira_jax import phases
+from mira_jax import phases, stage_processes
 from mira_jax.config import build, load
 from mira_jax.errors import UserError
 from mira_jax.stages import PhasesConfig, expand
@@ -140,7 +140,7 @@ def test_the_seeds_of_the_demo():
 def test_the_stages_of_a_run_share_compiled_programs(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     code = "import os, sys; sys.exit(os.environ['JAX_COMPILATION_CACHE_DIR'] != sys.argv[1])"
-    monkeypatch.setattr(phases, "_command", lambda stage, overrides: [sys.executable, "-c", code, stage.set["folder"]])
+    monkeypatch.setattr(stage_processes, "command_of", lambda stage, overrides: [sys.executable, "-c", code, stage.set["folder"]])
     phases.main(make_config(tmp_path, {"name": "a", "set": {"folder": f"{tmp_path}/run/compiled"}}))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/shared/compiled")
     phases.main(make_config(tmp_path, {"name": "b", "set": {"folder": "/shared/compiled"}}))
@@ -149,15 +149,15 @@ def test_the_stages_of_a_run_share_compiled_programs(tmp_path, monkeypatch):
 def test_a_stage_says_which_keys_get_the_address_and_the_name_of_its_model(tmp_path, monkeypatch):
     """A server that is ready at once and waits stands in for the model."""
     ready = "import json, sys, time, pathlib; pathlib.Path(sys.argv[-1].partition('=')[2]).write_text(json.dumps({'url': 'http://x:1'}))"
-    start = phases._start
+    start = stage_processes.start
 
-    def instead(command, **options):
+    def instead(command, out, **options):
         if "mira_jax.serve" not in command:
-            return start(command, **options)
+            return start(command, out, **options)
         assert command[command.index("--model") + 1] == str(tmp_path / "run" / "sft")
-        return start([sys.executable, "-c", f"{ready}; time.sleep(60)", command[-1]], **options)
+        return start([sys.executable, "-c", f"{ready}; time.sleep(60)", command[-1]], out, **options)
 
-    monkeypatch.setattr(phases, "_start", instead)
+    monkeypatch.setattr(stage_processes, "start", instead)
     phases.main(make_config(tmp_path, {"name": "a", "serve": {"model": "{out}/sft", "url": "address", "name": "note"}}))
     assert log(tmp_path) == ["sft 0 http://x:1/v1"]
 

@@ -17,8 +17,10 @@ R are the maxima over the plan, so shapes are constant within a run. A step is a
     step_mask            BxS    float32  1 for a step, 0 for padding
     step_id              BxS    int32    j in the step index of the reader; -1 where masked
     COLUMN               BxS    float32  each column of `Prepared.columns`; 0 where masked
+    TOKEN_COLUMN         BxR    float32  each column of `Prepared.token_columns`; 0 where masked
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -32,6 +34,25 @@ OPEN_ROWS = 64
 """Number of recent rows that are tried for a step; it goes into the first with room. This packs nearly as tightly as first-fit
 over all rows, in linear time."""
 ROUND_RESPONSES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenColumn:
+    """One number per response token of each step, for example its log-probability under the policy that drew it."""
+
+    values: np.ndarray
+    """float32: those of all steps, concatenated."""
+    starts: np.ndarray
+    """int64 [N + 1]: where each step begins in `values`. A step without numbers is empty."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Sequence[float]]) -> "TokenColumn":
+        """From the numbers of each step."""
+        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
+        return cls(np.fromiter(itertools.chain.from_iterable(parts), np.float32, int(starts[-1])), starts)
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        return self.values[self.starts[step] : self.starts[step + 1]]
 
 
 class PackedBatches(Sequence[Batch]):
@@ -56,6 +77,7 @@ class PackedBatches(Sequence[Batch]):
         shuffle: bool = True,
         reads_responses: bool = True,
         drop_too_long: bool = False,
+        token_columns: Mapping[str, TokenColumn] | None = None,
     ):
         """Plans every row.
 
@@ -69,11 +91,13 @@ class PackedBatches(Sequence[Batch]):
             reads_responses: if False, examples are packed up to the last prompt and without response arrays (R = 0).
             drop_too_long: leave out examples longer than `row_length` and count them in `dropped`, instead of raising an
                 error.
+            token_columns: as in `Prepared.token_columns`. They have numbers for all response tokens of the steps to pack.
 
         Raises:
             UserError: an example is longer than `row_length`, or no examples are left.
         """
         self._examples = examples
+        self._token_columns = dict(token_columns or {})
         self._columns = {name: np.asarray(column, np.float32) for name, column in columns.items()}
         self._reads_responses = reads_responses
         self.row_length, self.rows = row_length, rows
@@ -98,6 +122,7 @@ class PackedBatches(Sequence[Batch]):
             raise UserError("data: no steps to train on")
         self.steps = self._steps_of(chosen)
         """Indices of the packed steps, without the dropped ones."""
+        self._check_token_columns()
         self._order = np.zeros(0, np.int64)
         """The examples of all rows, row after row."""
         self._row_ends = np.zeros(1, np.int64)
@@ -121,6 +146,19 @@ class PackedBatches(Sequence[Batch]):
         responses_E = examples.sum_turns((examples.turn_stop - examples.turn_start) * self._packs_M)
         most = int(self._sum_rows(responses_E).max()) if reads_responses else 0
         self.responses_per_row = -(-most // ROUND_RESPONSES) * ROUND_RESPONSES
+
+    def _check_token_columns(self) -> None:
+        turns = np.flatnonzero(np.isin(self._examples.turn_step, self.steps))
+        steps, lengths = self._examples.turn_step[turns], (self._examples.turn_stop - self._examples.turn_start)[turns]
+        for name, column in self._token_columns.items():
+            if (wrong := np.diff(column.starts)[steps] != lengths).any():
+                step = int(steps[wrong][0])
+                raise ValueError(f"token column {name}: {len(column[step])} numbers for {int(lengths[wrong][0])} tokens of step {step}")
+
+    def widen(self, steps_per_row: int, responses_per_row: int) -> None:
+        """Makes S and R at least this large, so that several plans have arrays of the same shapes."""
+        self.steps_per_row = max(self.steps_per_row, steps_per_row)
+        self.responses_per_row = max(self.responses_per_row, responses_per_row)
 
     def _lengths(self) -> np.ndarray:
         """Number of tokens that each example occupies in a row, [E]."""
@@ -178,6 +216,7 @@ class PackedBatches(Sequence[Batch]):
         arrays["step_mask"] = np.zeros((B, S), np.float32)
         arrays["step_id"] = np.full((B, S), -1, np.int32)
         arrays |= {name: np.zeros((B, S), np.float32) for name in self._columns}
+        arrays |= {name: np.zeros((B, R), np.float32) for name in self._token_columns}
         source = self._examples
         for b, row in enumerate(rows):
             t = r = s = 0
@@ -197,6 +236,8 @@ class PackedBatches(Sequence[Batch]):
                         arrays["response_targets"][b, span] = source.tokens[begin + start : begin + stop]
                         arrays["response_segment"][b, span] = s
                         arrays["response_mask"][b, span] = 1
+                        for name, column in self._token_columns.items():
+                            arrays[name][b, span] = column[step]
                         r += stop - start
                     arrays["last_prompt_index"][b, s] = last
                     arrays["step_mask"][b, s] = 1

@@ -107,6 +107,7 @@ class Sampler:
         # jit dispatches a plain tuple of arrays with the least overhead.
         leaves, tree = jax.tree.flatten(state)
         self._parameters = tuple(leaves)
+        self._tree = tree
         self.vocabulary_size: int = min(words or model.config.vocabulary_size, model.config.vocabulary_size)
         functions = SamplerFunctions(graph, tree, tuple(end_ids), self.vocabulary_size)
         self._top = min(TOP, self.vocabulary_size)
@@ -129,6 +130,18 @@ class Sampler:
         self._state = empty_rows(self.rows, self._top)
         self._used = np.zeros(self.rows, bool)
         self.prefixes.clear()
+
+    def replace_weights(self, model: Gemma3) -> None:
+        """Uses the parameters of another model of the same architecture, without compiling again. Clears all rows and the prefix cache.
+
+        Raises:
+            ValueError: the parameters differ in structure, shape or dtype.
+        """
+        leaves, tree = jax.tree.flatten(nnx.split(model)[1])
+        if tree != self._tree or [(x.shape, x.dtype) for x in leaves] != [(x.shape, x.dtype) for x in self._parameters]:
+            raise ValueError("the parameters have other names, shapes or dtypes")
+        self._parameters = tuple(leaves)
+        self.reset()
 
     def free_row(self) -> int | None:
         """A row without a prompt, or None if all rows are in use."""

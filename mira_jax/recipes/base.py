@@ -10,6 +10,7 @@ from jax import Array
 
 from mira_jax.data.episodes import Episodes
 from mira_jax.data.examples import Example
+from mira_jax.data.packing import TokenColumn
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Trajectory
@@ -29,6 +30,8 @@ class Prepared:
     """Printed at the start and stored in the run's data.json, for example the mean advantage."""
     held_out: np.ndarray | None = None
     """bool [N]: which steps are held out to measure the loss. Default: the share `data.holdout` of the tasks."""
+    token_columns: dict[str, TokenColumn] = dataclasses.field(default_factory=dict)
+    """Numbers per response token that the loss reads, for example log-probabilities. Complete and finite wherever `keep` is true."""
 
 
 class Recipe(Protocol):
@@ -64,7 +67,8 @@ class Recipe(Protocol):
     def loss(self, model: nnx.Module, batch: dict[str, Array]) -> tuple[Mean, dict[str, Mean]]:
         """The loss and the metrics of one batch, under jit.
 
-        `batch` contains the arrays of `mira_jax.data.packing` and one float32 BxS array per column of `prepare`. Every
+        `batch` contains the arrays of `mira_jax.data.packing`, and one float32 array per column of `prepare`: BxS, or BxR for token
+        columns. Every
         returned value is a `Mean(total, weight)`. Over accumulated batches and devices, totals and weights are summed
         separately before the division, so a loss that is a sum over steps or tokens does not depend on how a batch is split.
         The weight of the loss is its normalisation: the number of steps, or of response tokens.

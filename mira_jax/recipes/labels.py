@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ class StepLabels:
         return _share(self.reached, self.subgoals)
 
 
-def read_labels(reader: Sequence[Trajectory]) -> StepLabels:
+def read_labels(reader: Iterable[Trajectory]) -> StepLabels:
     """Reads every trajectory once.
 
     Raises:

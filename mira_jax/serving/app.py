@@ -15,6 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from mira_jax.errors import UserError
+from mira_jax.models.gemma3 import Gemma3
 from mira_jax.serving import protocol, responses
 from mira_jax.serving.engine import Engine, EngineStopped, Generation, Job, QueueFull
 from mira_jax.serving.metrics import Counted, Metrics
@@ -27,8 +29,9 @@ GONE = "the client closed the connection"
 ROUTES = "POST /v1/completions, POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 
 
-def make_app(engine: Engine, model: Served) -> Starlette:
-    service = _Service(engine, model)
+def make_app(engine: Engine, model: Served, load: Callable[[], tuple[Gemma3, str]] | None = None) -> Starlette:
+    """`load`: the newest weights of the model and their fingerprint. Without it, POST /reload is not served."""
+    service = _Service(engine, model, load)
     routes = [
         Route("/v1/completions", service.completions, methods=["POST"]),
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
@@ -36,6 +39,7 @@ def make_app(engine: Engine, model: Served) -> Starlette:
         Route("/v1/models/{name:path}", service.one_model),
         Route("/health", service.health),
         Route("/metrics", lambda http: Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)),
+        *([Route("/reload", service.reload, methods=["POST"])] if load else []),
     ]
     metrics = Metrics(engine, frozenset(route.path for route in routes))
     counted = [Middleware(Counted, metrics=metrics)]
@@ -43,13 +47,30 @@ def make_app(engine: Engine, model: Served) -> Starlette:
 
 
 class _Service:
-    def __init__(self, engine: Engine, model: Served):
-        self._engine, self._model = engine, model
+    def __init__(self, engine: Engine, model: Served, load: Callable[[], tuple[Gemma3, str]] | None):
+        self._engine, self._first, self._load = engine, model, load
         self._tokenizer, self._limits = engine.tokenizer, Limits.of(engine)
         self._workers = ThreadPoolExecutor(WORKERS, "worker")
-        self._card = {
+        self._reloading = asyncio.Lock()
+
+    @property
+    def _model(self) -> Served:
+        """With the fingerprint of the weights in use."""
+        return msgspec.structs.replace(self._first, fingerprint=self._engine.fingerprint or self._first.fingerprint)
+
+    def _of(self, completions: Sequence[Generation]) -> Served:
+        """With the fingerprint of the weights that made the completions. Raises RequestError if they were replaced in between."""
+        made = {completion.fingerprint for completion in completions}
+        if len(made) > 1:
+            raise RequestError("the weights were replaced during this request; send it again", status=503, retry_after=0)
+        return msgspec.structs.replace(self._first, fingerprint=made.pop() or self._first.fingerprint)
+
+    @property
+    def _card(self) -> dict[str, Any]:
+        model = self._model
+        return {
             "id": model.name, "object": "model", "created": 0, "owned_by": "mira_jax",
-            "max_model_len": engine.max_length, "fingerprint": model.fingerprint, "dtype": model.dtype,
+            "max_model_len": self._engine.max_length, "fingerprint": model.fingerprint, "dtype": model.dtype,
         }  # fmt: skip
 
     async def completions(self, http: Request) -> Response:
@@ -64,7 +85,7 @@ class _Service:
             return self._stream(request, ids, jobs, chat=False)
         completions = await self._complete(http, jobs)
         write = responses.completion_response
-        return await self._json(lambda: write(request, self._model, prompts, jobs, completions, self._tokenizer))
+        return await self._json(lambda: write(request, self._of(completions), prompts, jobs, completions, self._tokenizer))
 
     async def chat(self, http: Request) -> Response:
         body = await self._body(http)
@@ -76,7 +97,23 @@ class _Service:
         if request.stream:
             return self._stream(request, [prompt], jobs, chat=True)
         completions = await self._complete(http, jobs)
-        return await self._json(lambda: responses.chat_response(request, self._model, prompt, completions, self._tokenizer))
+        model = self._of(completions)
+        return await self._json(lambda: responses.chat_response(request, model, prompt, completions, self._tokenizer))
+
+    async def reload(self, http: Request) -> Response:
+        """Reads the newest weights of the model that is served, from its own folder, and uses them. Returns the card of the model."""
+        assert self._load is not None
+        async with self._reloading:
+            try:
+                weights = await asyncio.to_thread(self._load)
+                await asyncio.wrap_future(self._engine.replace_weights(*weights))
+            except UserError as error:
+                raise RequestError(str(error), status=409) from None
+            except ValueError as error:
+                raise RequestError(f"the weights do not fit the model that is served: {error}", status=409) from None
+            except EngineStopped as error:
+                raise RequestError(str(error), status=503) from None
+        return JSONResponse(self._card)
 
     async def models(self, http: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._card]})

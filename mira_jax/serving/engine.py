@@ -9,6 +9,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sampler import Sampler, Sampling, Scores
 from mira_jax.trajectories.tokenizer import Tokenizer
 
@@ -72,6 +73,8 @@ class Generation:
     prompt_log_probs: list[float] = dataclasses.field(default_factory=list)
     """For the second to last tokens of the prompt, if requested."""
     prompt_alternatives: list[Alternatives] = dataclasses.field(default_factory=list)
+    fingerprint: str = ""
+    """Of the weights."""
 
 
 PER_TOKEN = ("tokens", "log_probs", "sampling_log_probs", "alternatives")
@@ -101,9 +104,13 @@ class Engine:
     Any thread may call `submit`. Everything else runs on the engine's own thread.
     """
 
-    def __init__(self, sampler: Sampler, tokenizer: Tokenizer, queue_limit: int = 256):
-        """`queue_limit`: maximum number of prompts that wait for a row."""
-        self.tokenizer, self.queue_limit = tokenizer, queue_limit
+    def __init__(self, sampler: Sampler, tokenizer: Tokenizer, queue_limit: int = 256, fingerprint: str = ""):
+        """
+        Args:
+            queue_limit: maximum number of prompts that wait for a row.
+            fingerprint: that of the weights.
+        """
+        self.tokenizer, self.queue_limit, self.fingerprint = tokenizer, queue_limit, fingerprint
         self.max_length, self.vocabulary_size = sampler.max_length, sampler.vocabulary_size
         self.counters = Counters()
         self._sampler = sampler
@@ -111,6 +118,7 @@ class Engine:
         self._waiting: collections.deque[tuple[Job, Future[Generation]]] = collections.deque()
         self._running: dict[int, _Running] = {}
         self._wake = threading.Condition()
+        self._replacement: tuple[Gemma3, str, Future[None]] | None = None
         self._closed = self._dead = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -144,6 +152,25 @@ class Engine:
             self._wake.notify()
         return futures
 
+    def replace_weights(self, model: Gemma3, fingerprint: str) -> Future[None]:
+        """Uses other weights as soon as the completions in progress have ended. Waiting prompts get the new ones.
+
+        The future raises ValueError if the model has another architecture. The old weights are then kept.
+
+        Raises:
+            EngineStopped: the engine is not running.
+            QueueFull: another replacement is in progress.
+        """
+        future: Future[None] = Future()
+        with self._wake:
+            if not self.alive:
+                raise EngineStopped("the server is stopping" if not self._dead else STOPPED)
+            if self._replacement:
+                raise QueueFull("the weights are being replaced already")
+            self._replacement = model, fingerprint, future
+            self._wake.notify()
+        return future
+
     def close(self) -> None:
         """Stops the thread and cancels unfinished jobs."""
         with self._wake:
@@ -160,7 +187,8 @@ class Engine:
         with self._wake:
             # From here on `submit` raises, so no job can remain in the queue without a result.
             self._closed = True
-        for future in [future for _, future in self._waiting] + [running.future for running in self._running.values()]:
+        replaced = [self._replacement[2]] if self._replacement else []
+        for future in [*(future for _, future in self._waiting), *(running.future for running in self._running.values()), *replaced]:
             if self._dead:
                 _fail(future, EngineStopped(STOPPED))
             elif future.cancel():
@@ -172,10 +200,12 @@ class Engine:
         """Runs until the engine is closed. Propagates exceptions of the sampler's `reset`, which are not recoverable."""
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._waiting or self._running)
+                self._wake.wait_for(lambda: self._closed or self._waiting or self._running or self._replacement)
                 if self._closed:
                     break
             try:
+                if self._replacement and not self._running:
+                    self._replace()
                 self._admit()
                 self._advance()
             except Exception as error:
@@ -187,14 +217,30 @@ class Engine:
                 self._sampler.reset()
         self._sampler.reset()
 
+    def _replace(self) -> None:
+        assert self._replacement is not None
+        model, fingerprint, future = self._replacement
+        self._replacement = None
+        try:
+            self._sampler.replace_weights(model)
+        except ValueError as error:
+            _fail(future, error)
+            return
+        except Exception as error:
+            _fail(future, error)
+            raise
+        self.fingerprint = fingerprint
+        if future.set_running_or_notify_cancel():
+            future.set_result(None)
+
     def _admit(self) -> None:
-        """Moves waiting prompts to free rows, first come, first served."""
-        while self._waiting and self._sampler.free_row() is not None:
+        """Moves waiting prompts to free rows, first come, first served. None while weights wait to be replaced."""
+        while self._waiting and not self._replacement and self._sampler.free_row() is not None:
             with self._wake:
                 job, future = self._waiting.popleft()
             if future.cancelled():
                 continue
-            running = _Running(job, future)
+            running = _Running(job, future, self.fingerprint)
             try:
                 if job.score_prompt:
                     scores = self._sampler.score(job.prompt, job.alternatives > 0)
@@ -251,8 +297,8 @@ class Engine:
 class _Running:
     """A job in a row, with its completion so far."""
 
-    def __init__(self, job: Job, future: Future[Generation]):
-        self.job, self.future, self.completion = job, future, Generation()
+    def __init__(self, job: Job, future: Future[Generation], fingerprint: str):
+        self.job, self.future, self.completion = job, future, Generation(fingerprint=fingerprint)
         self._sent = 0
 
     def add_prompt(self, scores: Scores) -> None:

@@ -86,6 +86,11 @@ class Checkpoints:
         if processes.first():
             checksums.write(Path(self._orbax.directory) / str(step))
 
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written. Raises its error, if there was one."""
+        with self._all_or_nothing():
+            self._wait()
+
     def _wait(self) -> None:
         saving, self._saving = self._saving, None
         if saving:

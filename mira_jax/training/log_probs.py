@@ -19,8 +19,12 @@ def response_log_probs(model, batch: Mapping[str, Array], chunk_logits: int = CH
 
     `model` is a `Gemma3`; `batch` as in `mira_jax.data.packing`.
     """
-    hidden_BxRxD = model(batch["tokens"], batch["positions"], batch["segment_ids"], index_BxR=batch["response_index"])
-    return token_log_probs(model, hidden_BxRxD, batch["response_targets"], chunk_logits) * batch["response_mask"]
+    return token_log_probs(model, response_hidden(model, batch), batch["response_targets"], chunk_logits) * batch["response_mask"]
+
+
+def response_hidden(model, batch: Mapping[str, Array]) -> Array:
+    """The hidden state that predicts each response token, BxRxD. Undefined where masked."""
+    return model(batch["tokens"], batch["positions"], batch["segment_ids"], index_BxR=batch["response_index"])
 
 
 def answer_log_probs(model, batch: Mapping[str, Array]) -> tuple[Array, Array]:

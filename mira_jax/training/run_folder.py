@@ -29,7 +29,7 @@ COMPLETE = "complete.json"
 DATA = "data.json"
 EPISODES = "episodes.json"
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-FREE = ("out", "checkpoint", "log_every", "mesh", "distributed", "data.workers", "data.cache")
+FREE = ("out", "checkpoint", "log_every", "mesh", "distributed", "data.workers", "data.cache", "rounds", "rollouts", "keep")
 """Keys that may change when a run is resumed, because they do not affect the results."""
 PLACES = ("data.folders", "data.side_tables", "data.selections", "tokenizer.path")
 """Keys whose paths may change when a run is resumed. Their content is compared instead."""
@@ -52,8 +52,8 @@ def recipe_of(folder: str | Path) -> str:
 class RunFolder:
     """The folder `out` of a training run."""
 
-    def __init__(self, path: str | Path, config: Any):
-        """Checks whether a run with this config may start or resume here. Writes nothing.
+    def __init__(self, path: str | Path, config: Any, module: str = "mira_jax.train"):
+        """Checks whether a run with this config may start or resume here. Writes nothing. `module`: that of the command.
 
         Raises:
             UserError: the folder contains a run with another config, or is not empty and contains no run.
@@ -61,9 +61,7 @@ class RunFolder:
         self.path = Path(path)
         self._config = config
         folder, file = os.path.abspath(self.path), os.path.abspath(self.path / CONFIG)
-        self.restart = f"cd {shlex.quote(os.getcwd())} && " + shlex.join(
-            [sys.executable, "-m", "mira_jax.train", "--config", file, "--out", folder]
-        )
+        self.restart = f"cd {shlex.quote(os.getcwd())} && " + shlex.join([sys.executable, "-m", module, "--config", file, "--out", folder])
         """The command as a shell string. It restores the working directory of the first start, so relative paths in the config
         stay valid."""
         self.exists = (self.path / CONFIG).exists()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from mira_jax import config as configs
 from mira_jax.config import Count
 from mira_jax.data.examples import Examples
-from mira_jax.data.packing import PackedBatches
+from mira_jax.data.packing import PackedBatches, TokenColumn
 from mira_jax.data.pipeline import DataConfig, split
 from mira_jax.data.steps import choose, corpus
 from mira_jax.errors import ConfigError, UserError
@@ -112,16 +112,20 @@ def pack_data(
     columns: dict[str, np.ndarray],
     reads_responses: bool,
     held_out: np.ndarray | None = None,
+    token_columns: Mapping[str, TokenColumn] | None = None,
     *,
     epochs: float,
     updates: int | None,
     seed: int,
 ) -> Packed:
-    """Plans all batches. `keep`, `columns` and `held_out` are as in `Prepared`, for the steps of `examples`."""
+    """Plans all batches. The arguments after `examples` are as in `Prepared`, for the steps of `examples`."""
     steps = choose(examples, keep, config.only)
     for name, column in columns.items():
         if not np.isfinite(column[steps]).all():
             raise ValueError(f"column {name} is not finite on every step that is trained on")
+    for name, column in (token_columns or {}).items():
+        if not np.isfinite(column.values).all():
+            raise ValueError(f"token column {name} is not finite")
     if held_out is not None and config.holdout:
         raise ConfigError("data.holdout", "the recipe holds out a fold of the tasks; leave this out")
     held = split(examples.task[steps], config.holdout, seed) if held_out is None else held_out[steps]
@@ -130,10 +134,12 @@ def pack_data(
         "rows": config.rows,
         "reads_responses": reads_responses,
         "drop_too_long": config.drop_too_long,
+        "token_columns": token_columns,
     }
     train = PackedBatches(examples, steps[~held], columns, epochs=epochs, batches=updates, seed=seed, **options)
     holdout = PackedBatches(examples, steps[held], columns, shuffle=False, **options) if held.any() else None
-    fingerprint = examples.fingerprint([steps, *(column[steps] for _, column in sorted(columns.items()))])
+    tokens = [array for _, column in sorted((token_columns or {}).items()) for array in (column.values, column.starts)]
+    fingerprint = examples.fingerprint([steps, *(column[steps] for _, column in sorted(columns.items())), *tokens])
     return Packed(train, holdout, {"steps": len(steps), "tokens": len(examples.tokens), "fingerprint": fingerprint})
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mira_jax.rl import objectives
+from mira_jax.rl import objectives, policy_gradient
 
 LOG_PROB = np.array([-1.0, -2.5, -0.3, -4.0, -0.7, -3.0])
 REFERENCE = np.array([-1.2, -2.0, -0.35, -4.5, -0.6, -3.5])
@@ -22,6 +22,11 @@ LOSSES = {
     "exponential_weights": (lambda x: objectives.exponential_weights(x, 0.5, 4.0), ADVANTAGE),
     "outcome_cross_entropy": (lambda x: objectives.outcome_cross_entropy(x, OUTCOMES), np.linspace(-4, 4, 6)),
     "expectile_cross_entropy": (lambda x: objectives.expectile_cross_entropy(x, PROGRESS, 0.8), np.linspace(-4, 4, 6)),
+    "clipped_surrogate": (lambda x: policy_gradient.clipped_surrogate(x, REFERENCE, ADVANTAGE, 0.2, 0.3), LOG_PROB),
+    **{
+        f"kl_estimate, {kind}": (lambda x, kind=kind: policy_gradient.kl_estimate(x, REFERENCE, kind), LOG_PROB)
+        for kind in ("k1", "k2", "k3")
+    },
     "progress_squared_error": (lambda x: objectives.progress_squared_error(x, PROGRESS), np.linspace(-4, 4, 6)),
 }
 

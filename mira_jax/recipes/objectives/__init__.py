@@ -11,6 +11,7 @@ OBJECTIVES = {
     "filtered_bc": "mira_jax.recipes.objectives.filtered_bc:FilteredBC",
     "prefix_bc": "mira_jax.recipes.objectives.prefix_bc:PrefixBC",
     "webrl_code": "mira_jax.recipes.objectives.webrl_code:WebRLCode",
+    "grpo": "mira_jax.recipes.objectives.grpo:GRPO",
 }
 """`recipe.objective` of the actor to module and class, imported on first use.
 
@@ -24,7 +25,8 @@ OBJECTIVES = {
     filtered_bc    -log pi per token, on the best episodes only                   nothing
     prefix_bc      -log pi per token, up to the last subgoal of each episode      nothing; needs milestones
     webrl_code     as in WebRL's released code, which differs from its paper      log_prob, value
+    grpo           -min( rho A, clip(rho) A ) + b KL per token, A of the group    nothing; needs log-probs in the episodes
 
 log pi(a|s) is the sum over the response's tokens, its end token included. Advantages are used as they are: not centred,
-scaled or clipped. SFT (`sft.py`) is a separate recipe: it needs no labels and no side tables.
+scaled or clipped, except in grpo. SFT (`sft.py`) is a separate recipe: it needs no labels and no side tables.
 """
