@@ -140,45 +140,57 @@ def test_the_loss_and_its_gradient_are_those_written_plainly(policy, config, tok
     examples = tokenize(episodes, PROMPT, tokenizer, progress=False)
     draw = np.random.default_rng(0)
     prepared = recipe.prepare(episodes, [])
-    sampler = prepared.token_columns[SAMPLER]
+    lengths = [len(examples.response(n)) for n in range(examples.steps)]
+    longest, most = max(np.diff(examples.starts)), max(lengths)
+    tokens_NxT = np.zeros((examples.steps, longest), np.int32)
+    places_NxR, targets_NxR = (np.zeros((examples.steps, most), np.int32) for _ in range(2))
+    used_NxR = np.zeros((examples.steps, most))
+    for n, length in enumerate(lengths):
+        start = len(examples.prompt(n))
+        tokens_NxT[n, : start + length] = [*examples.prompt(n), *examples.response(n)]
+        places_NxR[n, :length] = np.arange(start - 1, start - 1 + length)
+        targets_NxR[n, :length] = examples.response(n)
+        used_NxR[n, :length] = prepared.keep[n]
 
-    def forward(params, number):
-        prompt, response = examples.prompt(number), examples.response(number)
-        tokens = np.concatenate([prompt, response])[None]
-        logits = bones.merge(params).logits(bones.merge(params)(tokens))[0, len(prompt) - 1 : -1]
-        log_p = jax.nn.log_softmax(logits)
-        return log_p[np.arange(len(response)), response], -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    @jax.jit
+    def forward(params):
+        """log pi and entropy of each response token, NxR, one row for each step."""
+        model = bones.merge(params)
+        log_p = jax.nn.log_softmax(model.logits(model(tokens_NxT)))
+        log_p = jnp.take_along_axis(log_p, places_NxR[..., None], axis=1)
+        return jnp.take_along_axis(log_p, targets_NxR[..., None], axis=2)[..., 0], -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
     bones = skeleton(lambda rngs: type(policy)(config, rngs=rngs))
     params = params_of(policy)
-    own = [np.asarray(forward(params, n)[0]) if prepared.keep[n] else np.zeros(0) for n in range(examples.steps)]
-    old = [values + draw.normal(0, 0.3, len(values)) for values in own]
-    reference = [values + draw.normal(0, 0.5, len(values)) for values in own]
+    own = np.asarray(forward(params)[0])
+    old, reference = own + draw.normal(0, 0.3, own.shape), own + draw.normal(0, 0.5, own.shape)
     # The sampler's numbers are near the old ones, so that weights lie on both sides of their bound.
-    near = [values + draw.normal(0, 0.2, len(values)) for values in old]
-    columns = {SAMPLER: TokenColumn.of(near), OLD: TokenColumn.of(old), REFERENCE: TokenColumn.of(reference)}
+    near = old + draw.normal(0, 0.2, own.shape)
+
+    def column(values_NxR):
+        return TokenColumn.of([values[:length] for values, length in zip(values_NxR, lengths, strict=True)])
+
+    columns = {SAMPLER: column(near), OLD: column(old), REFERENCE: column(reference)}
 
     def plainly(params):
-        total, tokens, episodes_seen = 0.0, 0, 0.0
-        for n in np.flatnonzero(prepared.keep):
-            log_prob, entropy = forward(params, n)
-            advantage = jnp.full(len(log_prob), prepared.columns["advantage"][n])
-            if recipe.entropy_weight:
-                advantage += jax.lax.stop_gradient(jnp.minimum(recipe.entropy_weight * entropy, jnp.abs(advantage) / 2))
-            ratio = jnp.exp(log_prob - old[n])
-            weight = np.minimum(np.exp(old[n] - near[n]), 1.2)
-            better = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.8, 1 + recipe.clip_high) * advantage)
-            d = reference[n] - log_prob
-            total += jnp.sum(-weight * better + 0.05 * (jnp.exp(d) - d - 1))
-            tokens += len(log_prob)
-            episodes_seen += prepared.columns["episode_share"][n]
-        return total / tokens if recipe.normalize == "tokens" else total / 7 / episodes_seen
+        log_prob, entropy = forward(params)
+        advantage = jnp.broadcast_to(prepared.columns["advantage"][:, None], log_prob.shape)
+        if recipe.entropy_weight:
+            advantage += jax.lax.stop_gradient(jnp.minimum(recipe.entropy_weight * entropy, jnp.abs(advantage) / 2))
+        ratio = jnp.exp(log_prob - old)
+        weight = np.minimum(np.exp(old - near), 1.2)
+        better = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.8, 1 + recipe.clip_high) * advantage)
+        d = reference - log_prob
+        total = jnp.sum(used_NxR * (-weight * better + 0.05 * (jnp.exp(d) - d - 1)))
+        if recipe.normalize == "tokens":
+            return total / used_NxR.sum()
+        return total / 7 / prepared.columns["episode_share"][prepared.keep].sum()
 
     batch = packed_batch(recipe, episodes, examples, columns)
     found = make_evaluation(bones, recipe.loss)(params, cut(batch, 1))
     np.testing.assert_allclose(found["loss"].total / found["loss"].weight, plainly(params), rtol=1e-4)
-    assert len(sampler[0]) == len(examples.response(0))
 
+    @jax.jit
     def packed_loss(params):
         loss, _ = recipe.loss(bones.merge(params), batch)
         return loss.total / loss.weight
