@@ -36,6 +36,7 @@ from mira_jax.stages import Stage, fill, placeholders
 
 POLICY = "policy"
 ROUNDS = "rounds"
+EXPORTS, NEWEST = "exports", "newest"
 STARTED = "started.json"
 """In the folder of a round: with which weights its episodes are drawn."""
 POLL_SECONDS = 0.2
@@ -59,8 +60,12 @@ class ServerConfig:
     """Address of a server that runs already, with its /v1. Default: `mira serve` is started here."""
     config: str | None = None
     """The config file of `mira serve`."""
+    export: bool = False
+    """Before the reload, export the policy in the format of Hugging Face, for vLLM and SGLang. exports/newest in `out` is a link to the
+    newest export. Earlier ones are removed."""
     reload: list[Request] = dataclasses.field(default_factory=lambda: [Request("/reload")])
-    """What makes the server use the newest weights. docs/online.md has the requests of vLLM and SGLang."""
+    """What makes the server use the newest weights. {export} stands for the newest export. docs/online.md has the requests of vLLM and
+    SGLang."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +195,8 @@ def reload(config: OnlineConfig, out: Path, address: str, version: Version) -> N
     """
     base = address.removesuffix("/v1")
     values = {"{policy}": str(out / POLICY), "{out}": str(out), "{version}": version.round}
+    if config.server.export:
+        values["{export}"] = str(_export(out, version))
     for request in config.server.reload:
         try:
             response = httpx.post(base + request.path, json=fill(request.body, values), timeout=RELOAD_SECONDS)
@@ -202,6 +209,20 @@ def reload(config: OnlineConfig, out: Path, address: str, version: Version) -> N
             used = body.get("fingerprint") if isinstance(body, dict) else None
             if used is not None and used != version.fingerprint:
                 raise UserError(f"server.reload: {base} uses the weights {used}, not those of round {version.round}, {version.fingerprint}")
+
+
+def _export(out: Path, version: Version) -> Path:
+    """Writes the policy to exports/ROUND, links exports/newest to it, and removes earlier exports. Returns the path of the export."""
+    folder = (out / EXPORTS / str(version.round)).absolute()
+    stage_processes.run(out, Stage("export", "mira_jax.export", set={"checkpoint": str(out / POLICY), "out": str(folder)}), {})
+    link, fresh = folder.with_name(NEWEST), folder.with_name(f"{NEWEST}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder.name)
+    fresh.replace(link)
+    for earlier in folder.parent.iterdir():
+        if earlier.name.isdigit() and earlier != folder:
+            shutil.rmtree(earlier)
+    return folder
 
 
 def _filled(stage: Stage, config: OnlineConfig, number: int, version: int) -> Stage:

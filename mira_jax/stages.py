@@ -30,7 +30,7 @@ from mira_jax.errors import ConfigError
 SEEDS_PER_PHASE = 1000
 """Difference between the seeds of two phases. Runs whose seeds differ by less never draw the tasks of each other."""
 EARLIER = "{earlier}"
-_PLACEHOLDER = re.compile(r"\{(?:out|seed|phase|earlier|round|version|policy|(?:seeds|values|scheduled|carried)\.[^{}]*)\}")
+_PLACEHOLDER = re.compile(r"\{(?:out|seed|phase|earlier|round|version|policy|export|(?:seeds|values|scheduled|carried)\.[^{}]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
