@@ -39,6 +39,8 @@ ROUNDS = "rounds"
 EXPORTS, NEWEST = "exports", "newest"
 STARTED = "started.json"
 """In the folder of a round: with which weights its episodes are drawn."""
+SEEDS = 10_000
+"""Difference between the round seeds of two runs with adjacent seeds."""
 POLL_SECONDS = 0.2
 RELOAD_SECONDS = 600
 """How long a server may take to read new weights."""
@@ -71,9 +73,10 @@ class ServerConfig:
 @dataclasses.dataclass(frozen=True)
 class OnlineConfig:
     rollouts: list[Stage]
-    """The commands of a round, in order. In `set` and `config` there are {out}, {seed}, {round}, {version}, {policy} and {values.NAME}:
-    the folder and the seed of the run, the number of the round, the round whose weights are used, and the folder of the trainer. With
-    `serve`, whose model is {policy}, a command gets the address of the server, and as name of the checkpoint round-VERSION."""
+    """The commands of a round, in order. In `set` and `config` there are {out}, {seed}, {round}, {round_seed}, {version}, {policy} and
+    {values.NAME}: the folder and the seed of the run, the number of the round, a seed of its own for each round of each seed, the round
+    whose weights are used, and the folder of the trainer. With `serve`, whose model is {policy}, a command gets the address of the server,
+    and as name of the checkpoint round-VERSION."""
     trainer: Stage | None = None
     """`mira train-online`. null: it runs on another host."""
     evaluate: list[Stage] = dataclasses.field(default_factory=list)
@@ -100,7 +103,7 @@ class OnlineConfig:
             raise ConfigError("rollouts", f"two stages have the same name, {twice}; give each its own")
         if not self.rollouts:
             raise ConfigError("rollouts", "no stages; name the commands of a round, such as rollouts.collect and rollouts.label")
-        known = {"out", "seed", "round", "version", "policy", *(f"values.{name}" for name in self.values)}
+        known = {"out", "seed", "round", "round_seed", "version", "policy", *(f"values.{name}" for name in self.values)}
         stages = [*self.rollouts, *self.evaluate, *([self.trainer] if self.trainer else [])]
         for stage in stages:
             for name in placeholders([stage.set, stage.configs]):
@@ -227,7 +230,8 @@ def _export(out: Path, version: Version) -> Path:
 
 def _filled(stage: Stage, config: OnlineConfig, number: int, version: int) -> Stage:
     values = {
-        "{out}": config.out, "{seed}": config.seed, "{round}": number, "{version}": version, "{policy}": str(Path(config.out) / POLICY),
+        "{out}": config.out, "{seed}": config.seed, "{round}": number, "{version}": version,
+        "{round_seed}": config.seed * SEEDS + number, "{policy}": str(Path(config.out) / POLICY),
         **{f"{{values.{name}}}": value for name, value in config.values.items()},
     }  # fmt: skip
     paths = [str(fill(path, values)) for path in stage.configs]

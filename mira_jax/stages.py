@@ -12,7 +12,7 @@
     {earlier}         each earlier phase in turn: an item of a list, or an entry      `each_phase`, `after`
                       of a mapping, that contains it is repeated for 1, 2, ...
 
-{round}, {version} and {policy} have values in the stages of `mira online` (`mira_jax.online`).
+{round}, {round_seed}, {version} and {policy} have values in the stages of `mira online` (`mira_jax.online`).
 
 After the last phase, all phases are earlier, and `carried` is what the last one produced. A string that consists of one placeholder
 becomes its value, such as a number.
@@ -30,7 +30,9 @@ from mira_jax.errors import ConfigError
 SEEDS_PER_PHASE = 1000
 """Difference between the seeds of two phases. Runs whose seeds differ by less never draw the tasks of each other."""
 EARLIER = "{earlier}"
-_PLACEHOLDER = re.compile(r"\{(?:out|seed|phase|earlier|round|version|policy|export|(?:seeds|values|scheduled|carried)\.[^{}]*)\}")
+_PLACEHOLDER = re.compile(
+    r"\{(?:out|seed|phase|earlier|round|version|policy|round_seed|export|(?:seeds|values|scheduled|carried)\.[^{}]*)\}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
