@@ -187,7 +187,7 @@ class _Rollouts:
                 overrides = {stage.serve.url: self._address}
                 if stage.serve.name:
                     overrides[stage.serve.name] = f"round-{version.round}"
-            stage_processes.run(self._out, stage, overrides)
+            stage_processes.run(self._out, [(stage, overrides)])
 
 
 def reload(config: OnlineConfig, out: Path, address: str, version: Version) -> None:
@@ -217,7 +217,8 @@ def reload(config: OnlineConfig, out: Path, address: str, version: Version) -> N
 def _export(out: Path, version: Version) -> Path:
     """Writes the policy to exports/ROUND, links exports/newest to it, and removes earlier exports. Returns the path of the export."""
     folder = (out / EXPORTS / str(version.round)).absolute()
-    stage_processes.run(out, Stage("export", "mira_jax.export", set={"checkpoint": str(out / POLICY), "out": str(folder)}), {})
+    stage = Stage("export", "mira_jax.export", set={"checkpoint": str(out / POLICY), "out": str(folder)})
+    stage_processes.run(out, [(stage, {})])
     link, fresh = folder.with_name(NEWEST), folder.with_name(f"{NEWEST}.new")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)

@@ -22,7 +22,7 @@ from mira_jax import config as configs
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.stage_records import RECORDS, StageRecord, fingerprint, move_other_run_aside
-from mira_jax.stages import PhasesConfig, Stage, expand, fill_values, phase_stages, prunable_paths
+from mira_jax.stages import PhasesConfig, Stage, expand, fill_values, phase_stages, prunable_paths, side_by_side
 
 # doit and Snakemake were considered. Both run a graph of tasks in parallel, and rerun only the tasks whose inputs have changed;
 # Snakemake also submits to clusters. Here the stages are few and form one chain, and each command resumes its own work, so either
@@ -44,21 +44,36 @@ def main(config: PhasesConfig) -> int:
         move_other_run_aside(out, fingerprint_of_run)
     started = time.monotonic()
     with sole_writer(out, "a run of phases"), stage_processes.sigterm_as_interrupt():
-        for number, stage in enumerate(stages, 1):
-            record = _record(out, stage)
-            title = f"[{number}/{len(stages)}] {stage.name}"
-            if record.complete and not stage.always:
-                _say(f"{title}: done before, {record.seconds / 60:.1f} min")
-            else:
-                _say(f"{title}: {stage.about}" if stage.about else title)
-                with record.timed(), _served(config, stage) as overrides:
-                    stage_processes.run(out, stage, overrides)
-                _say(f"{title}: {record.seconds / 60:.1f} min ({(time.monotonic() - started) / 60:.1f} min in all)")
+        for group in side_by_side(stages):
+            _run(config, out, stages, group, started)
             if config.prune:
                 _prune(config, stages)
     minutes = {stage.name: _record(out, stage).seconds / 60 for stage in stages}
     _say("minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()) + f"; in all {sum(minutes.values()):.1f}")
     return 0
+
+
+def _run(config: PhasesConfig, out: Path, stages: Sequence[Stage], group: Sequence[Stage], started: float) -> None:
+    """Runs stages at the same time, except those that are complete."""
+    titles = {stage.name: f"[{number}/{len(stages)}] {stage.name}" for number, stage in enumerate(stages, 1)}
+    records = {stage.name: _record(out, stage) for stage in group}
+    ahead = [stage for stage in group if stage.always or not records[stage.name].complete]
+    for stage in group:
+        title, record = titles[stage.name], records[stage.name]
+        if stage not in ahead:
+            _say(f"{title}: done before, {record.seconds / 60:.1f} min")
+        else:
+            _say(f"{title}: {stage.about}" if stage.about else title)
+    if not ahead:
+        return
+    with contextlib.ExitStack() as stack:
+        for stage in ahead:
+            stack.enter_context(records[stage.name].timed(len(ahead)))
+        stage_processes.run(out, [(stage, stack.enter_context(_served(config, stage))) for stage in ahead])
+    elapsed = (time.monotonic() - started) / 60
+    for stage in ahead:
+        shared = f", side by side with {len(ahead) - 1} more" if len(ahead) > 1 else ""
+        _say(f"{titles[stage.name]}: {records[stage.name].seconds / 60:.1f} min{shared} ({elapsed:.1f} min in all)")
 
 
 def _record(out: Path, stage: Stage) -> "StageRecord":
@@ -133,10 +148,14 @@ def _fingerprint(config: PhasesConfig, stages: Sequence[Stage]) -> str:
     """Changes with the seed, the stages of one phase, and the content of every config they name. It does not depend on the number of
     phases, so a run can be resumed with more."""
     free = ("out", "phases", "needs", "prune", "prunable", "dry_run")
+    tree = {key: value for key, value in configs.to_tree(config).items() if key not in free}
+    for key in ("stages", "each_phase", "after"):
+        # When a stage runs does not change what it does.
+        tree[key] = [{name: value for name, value in stage.items() if name != "beside"} for stage in tree[key]]
     named = {path: f"stage {stage.name}" for stage in reversed(stages) for path in stage.configs}
     if config.serve_config:
         named[fill_values(config.serve_config, config)] = "serve_config"
-    return fingerprint({key: value for key, value in configs.to_tree(config).items() if key not in free}, named)
+    return fingerprint(tree, named)
 
 
 def _say(text: str) -> None:

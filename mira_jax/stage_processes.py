@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mira_jax.stages import Stage
 
 INTERRUPT_SECONDS = 20
 """How long a stage that was interrupted by the terminal may take to save and end by itself."""
+POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl(2)."""
 COMPILED = "compiled"
@@ -42,25 +43,48 @@ def command_of(stage: Stage, overrides: dict[str, Any]) -> list[str]:
     return command
 
 
-def run(out: Path, stage: Stage, overrides: dict[str, Any]) -> None:
-    """Runs a stage to its end. An interruption is passed on to it. Raises UserError if it fails."""
-    command = command_of(stage, overrides)
-    process = start(command, out)
+def run(out: Path, stages: Sequence[tuple[Stage, dict[str, Any]]]) -> None:
+    """Runs stages to their end, all at once, each with keys of its config that take precedence. An interruption is passed on to them.
+
+    Raises:
+        UserError: one fails. The others are then stopped as by an interruption.
+    """
+    commands = [command_of(stage, overrides) for stage, overrides in stages]
+    processes: list[subprocess.Popen] = []
     try:
-        code = process.wait()
+        for command in commands:
+            processes.append(start(command, out))
+        while any(process.poll() is None for process in processes) and not any(process.returncode for process in processes):
+            time.sleep(POLL_SECONDS)
     except KeyboardInterrupt as interrupt:
         if interrupt.args != (signal.SIGTERM,):
-            # Ctrl-C reached the stage too, and a second signal would cut its saving short.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(INTERRUPT_SECONDS)
-        process.send_signal(signal.SIGTERM)
-        wait_or_kill(process, 60)
+            # Ctrl-C reached the stages too, and a second signal would cut their saving short.
+            _wait_for(processes, INTERRUPT_SECONDS)
         raise
-    if code:
-        raise UserError(
-            f"stage {stage.name} failed with exit code {code}; its message is above. "
-            f"Run the same command again to resume. The stage was: {shlex.join(command)}"
-        )
+    finally:
+        _stop(processes)
+    for (stage, _), command, process in zip(stages, commands, processes, strict=True):
+        if process.returncode:
+            raise UserError(
+                f"stage {stage.name} failed with exit code {process.returncode}; its message is above. "
+                f"Run the same command again to resume. The stage was: {shlex.join(command)}"
+            )
+
+
+def _wait_for(processes: Sequence[subprocess.Popen], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Ends the processes that still run: they may save within a minute."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    _wait_for(processes, 60)
+    for process in processes:
+        wait_or_kill(process, 0)
 
 
 def _environment(out: Path) -> dict[str, str]:
@@ -130,7 +154,7 @@ def _wait_until_ready(process: subprocess.Popen, ready: Path, log: Path, timeout
             raise UserError(f"the policy server stopped with exit code {process.returncode}; see {log}")
         if time.monotonic() > deadline:
             raise UserError(f"the policy server was not ready after {timeout:.0f} s; see {log}")
-        time.sleep(0.05)
+        time.sleep(POLL_SECONDS)
     return read_json(ready, f"see {log}")["url"]
 
 

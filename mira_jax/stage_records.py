@@ -29,13 +29,15 @@ class StageRecord:
             raise UserError(f"{path}: not the record of a stage; remove it, and the stage runs again in its own folder")
 
     @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
+    def timed(self, sharers: int = 1) -> Iterator[None]:
+        """Adds the time in the context. `sharers`: the stages that run side by side. Each gets its share, so that the sum over stages is
+        the time of the run."""
         started, before = time.monotonic(), self.seconds
         try:
             yield
             self.complete = True
         finally:
-            self.seconds = before + time.monotonic() - started
+            self.seconds = before + (time.monotonic() - started) / sharers
             write_atomically(self._path, to_json({"seconds": self.seconds, "complete": self.complete}).encode())
 
 

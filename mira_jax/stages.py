@@ -21,7 +21,7 @@ becomes its value, such as a number.
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mira_jax.config import Count, Natural
@@ -64,6 +64,8 @@ class Stage:
     """Keys of the command's config to values, in which placeholders are replaced."""
     serve: Serve | None = None
     """A model that is served while the stage runs."""
+    beside: bool = False
+    """Runs the stage at the same time as the one before it, on the same machine."""
     always: bool = False
     """Runs the stage also if it is complete, for example a report that prints a table."""
 
@@ -117,6 +119,9 @@ class PhasesConfig:
     """Lists the stages, and what is missing to run them: what `needs` names, and configs that do not load. Starts and writes nothing."""
 
     def __post_init__(self) -> None:
+        for key, stages in self._lists():
+            if stages and stages[0].beside:
+                raise ConfigError(f"{key}.0.beside", f"stage {stages[0].name} is the first; there is none that it could run beside")
         names = [stage.name for _, stages in self._lists() for stage in stages]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -195,6 +200,17 @@ def expand(config: PhasesConfig) -> list[Stage]:
     # The name contains the number of phases, so these stages run again when a run is resumed with more phases.
     last = {**once, **_carried(config, config.phases + 1)}
     return stages + [_filled(stage, f"{stage.name}-{config.phases}", last, range(1, config.phases + 1)) for stage in config.after]
+
+
+def side_by_side(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """The stages in order, those that run at the same time in one list."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        if stage.beside and groups:
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups
 
 
 def phase_stages(config: PhasesConfig, phase: int) -> list[Stage]:

@@ -126,7 +126,8 @@ def test_other_settings_do_not_continue_a_run(tmp_path, capfd):
 
 
 def test_the_newest_export_is_linked_and_earlier_ones_are_removed(tmp_path, monkeypatch):
-    def export(out, stage, overrides):
+    def export(out, stages):
+        ((stage, _),) = stages
         (tmp_path / "run/exports" / stage.set["out"].rpartition("/")[2]).mkdir(parents=True)
 
     monkeypatch.setattr(online.stage_processes, "run", export)
