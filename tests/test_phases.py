@@ -43,7 +43,9 @@ def test_a_stage_may_run_at_every_call(tmp_path):
 
 def test_stages_run_side_by_side_and_share_the_minutes(tmp_path, capfd):
     """Each waits for what the other writes at its start, so one after the other they would never end."""
-    code = "import sys, time, pathlib\nmine, other = map(pathlib.Path, sys.argv[1:])\nmine.touch()\nwhile not other.exists(): time.sleep(0.01)"
+    code = (
+        "import sys, time, pathlib\nmine, other = map(pathlib.Path, sys.argv[1:])\nmine.touch()\nwhile not other.exists(): time.sleep(0.01)"
+    )
     pair = {"a": "b", "b": "a"}
 
     def command_of(stage, overrides):

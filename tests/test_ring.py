@@ -1,6 +1,7 @@
-"""The whole loop in miniature: the demo's own stages, every one a process, with its evaluations in real Chromium."""
+"""The whole loop in miniature: the demo's own stages, every one a process, with an evaluation in real Chromium."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -13,7 +14,7 @@ from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
 
 LEARNERS = ["critic-0", "critic-1", "potential-0", "potential-1", "filtered-bc", "mira", "recommended"]
-EVALUATIONS = ["evaluate-sft", "evaluate-filtered-bc", "evaluate-mira", "evaluate-recommended"]
+EVALUATIONS = ["evaluate-sft", "evaluate-filtered-bc", "evaluate-mira", "evaluate-recommended", "evaluate-in-chromium"]
 SMALL = {
     "demonstrate-first": {"episodes": 12},
     "first": {"updates": 12, "model.sizes": {"width": 32, "layers": 2, "query_heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_width": 64}},
@@ -42,15 +43,22 @@ def test_the_demo_in_miniature(tmp_path, capfd):
     run = tmp_path / "run"
 
     summary = summaries.read(run / "summary.json")
-    assert set(summary.methods) == {"sft", "filtered_bc", "mira", "recommended"}
+    methods = {"sft", "filtered_bc", "mira", "recommended", "recommended_in_chromium"}
+    assert set(summary.methods) == methods
     assert all(method.success_rate.tasks == 4 for method in summary.methods.values())
     pairs = [(one.treatment, one.baseline) for one in summary.comparisons]
-    assert pairs == [
-        ("recommended", "sft"), ("recommended", "filtered_bc"), ("recommended", "mira"),
-        ("filtered_bc", "sft"), ("mira", "sft"), ("mira", "filtered_bc"),
-    ]  # fmt: skip
+    assert {frozenset(pair) for pair in pairs} == {frozenset(pair) for pair in itertools.combinations(methods, 2)} and len(pairs) == 10
+    assert pairs[:3] == [("recommended", "sft"), ("recommended", "filtered_bc"), ("recommended", "mira")]
     assert all(one.wins + one.losses + one.ties == 4 for one in summary.comparisons)
     assert set(summaries.read(run / "evaluations" / "recommended" / "summary.json").methods) == {"recommended"}
+    seen = [
+        {
+            one.task.id: [(step.page.observation, step.response) for step in one.steps]
+            for one in ShardReader(run / "evaluations" / name / "labelled")
+        }
+        for name in ("recommended", "recommended-in-chromium")
+    ]
+    assert seen[0] == seen[1]
     assert set(summary.minutes) == {stage.name for stage in stages} - {"report"} and summary.seed == 5
     assert "recommended against filtered_bc" in capfd.readouterr().out
 
