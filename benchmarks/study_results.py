@@ -98,8 +98,17 @@ def success(evaluation: Evaluation) -> float:
 
 
 def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequence[str]) -> None:
-    """Prints success rates by template, and each method minus those in `against`, paired by task."""
-    of_method = {method: evaluations(out, seeds, "test", method) for method in methods}
+    """Prints the table of the evaluations on test tasks."""
+    print_table({method: evaluations(out, seeds, "test", method) for method in methods}, against)
+
+
+def print_table(of_method: Mapping[str, Mapping[int, Evaluation]], against: Sequence[str]) -> None:
+    """Prints success rates by template, and each method minus those in `against`, paired by task. The sample are the seeds.
+
+    Args:
+        of_method: method to seed to evaluation, of the same seeds and tasks for all methods.
+    """
+    methods, seeds = list(of_method), list(next(iter(of_method.values())))
     rows = {method: rates(of_seed) for method, of_seed in of_method.items()}
     templates = sorted(next(iter(rows.values())), key=lambda name: (name == ALL, len(name), name))
     print(f"success in % over {len(seeds)} seeds, with {statistics.SEED_INTERVAL}, 95 %\n")

@@ -28,7 +28,7 @@ from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import make_recipe, options_of
-from mira_jax.recipes.base import Prepared, Recipe
+from mira_jax.recipes.base import NothingToLearn, Prepared, Recipe
 from mira_jax.recipes.objectives import OBJECTIVES
 from mira_jax.recipes.objectives.grpo import GRPO, OLD, REFERENCE
 from mira_jax.rounds import DONE, ROUND, Version, read_version
@@ -230,7 +230,11 @@ class _Trainer:
                     f"{drawn.fingerprint}; remove the folder of this round, and its rollouts run again"
                 )
         episodes = Episodes(reader, self._config.data.prompt, self._tokenizer, self._recipe.examples, progress=False)
-        prepared = self._recipe.prepare(episodes, [])
+        try:
+            prepared = self._recipe.prepare(episodes, [])
+        except NothingToLearn as error:
+            _say(str(error))
+            return Prepared(np.zeros(0, bool)), None
         if not prepared.keep.any():
             return prepared, None
         tokens = dict(prepared.token_columns)

@@ -11,11 +11,16 @@ from jax import Array
 from mira_jax.data.episodes import Episodes
 from mira_jax.data.examples import Example
 from mira_jax.data.packing import TokenColumn
+from mira_jax.errors import UserError
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.side_tables import SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
+
+
+class NothingToLearn(UserError):
+    """No episode is of use to the recipe, such as no success to imitate. Online training goes on with the next round."""
 
 
 @dataclasses.dataclass(frozen=True)

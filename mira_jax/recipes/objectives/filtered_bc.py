@@ -18,9 +18,8 @@ from flax import nnx
 from msgspec import Meta
 
 from mira_jax.data.steps import step_examples
-from mira_jax.errors import UserError
 from mira_jax.recipes import policies
-from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.base import NothingToLearn, Prepared
 from mira_jax.recipes.labels import StepLabels, read_labels
 from mira_jax.rl.advantages import worth_imitating
 from mira_jax.training.metrics import Mean
@@ -49,7 +48,7 @@ class FilteredBC:
         ends = labels.last & labels.sound
         best = worth_imitating(labels.success[ends].astype(np.float32), self.percentile)
         if not best.any():
-            raise UserError(f"filtered_bc: none of the {len(best)} episodes succeeded; there is nothing to imitate")
+            raise NothingToLearn(f"filtered_bc: none of the {len(best)} episodes succeeded; there is nothing to imitate")
         ids = np.array(labels.ids, object)
         return labels.sound & np.isin(ids, ids[ends][best])
 

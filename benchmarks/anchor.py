@@ -1,0 +1,113 @@
+"""Compares methods of online training on questions of the suite seeking (docs/anchor.md). What is complete is not run again.
+
+    mira phases --config configs/anchor/policy.yaml     # the policy that all start from
+    python benchmarks/anchor.py run                     # 8 seeds, all methods
+    python benchmarks/anchor.py table                   # success by hops, and comparisons over seeds
+    python benchmarks/anchor.py costs                   # episodes, steps, tokens and minutes
+
+All methods draw about the same number of steps. Each run is on one core, as many at once as --jobs.
+"""
+
+import argparse
+import collections
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from study import in_parallel
+from study_results import print_table
+
+from rollouts.analysis.evaluation import Evaluation
+
+CONFIGS = Path("configs/anchor")
+GRPO: Mapping[str, Any] = {"name": "actor", "objective": "grpo"}
+ONLINE: Mapping[str, Mapping[str, Any]] = {
+    "grpo": GRPO,
+    "first_step": {**GRPO, "credit": "plan", "length": 20.0},
+    "entropy": {**GRPO, "entropy_weight": 0.4},
+    "rejection": {"name": "actor", "objective": "filtered_bc"},
+}
+"""Method to the recipe of the trainer. anchor has two stages, in configs/anchor/anchor.yaml."""
+ANCHOR, SFT = "anchor", "sft"
+METHODS = (SFT, *ONLINE, ANCHOR)
+SEEDS = range(1, 9)
+EVALUATION = "test"
+"""What the stage of the evaluation writes, in the folder of a version."""
+
+
+def main() -> None:
+    actions = {"run": run, "table": table, "costs": costs}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=actions)
+    parser.add_argument("--out", type=Path, default=Path("runs/anchor"), help="folder of the study, with the policy in sft")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, each on its own core")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of configs/anchor/grpo.yaml and anchor.yaml")
+    arguments = parser.parse_args()
+    actions[arguments.action](arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    jobs = [job(arguments, seed, method) for seed in arguments.seeds for method in arguments.methods if method != SFT]
+    in_parallel(jobs, arguments.jobs)
+    table(arguments)
+
+
+def job(arguments: argparse.Namespace, seed: int, method: str) -> Callable[[int], None]:
+    out = folder(arguments.out, seed, method)
+    sets = [f"seed={seed}", f"values.policy={arguments.out / SFT}", *arguments.set]
+    if method == ANCHOR:
+        command = ["mira_jax.phases", "--config", str(CONFIGS / "anchor.yaml")]
+    else:
+        command = ["mira_jax.online", "--config", str(CONFIGS / "grpo.yaml")]
+        sets += [f"trainer.set.recipe={json.dumps(ONLINE[method])}", "evaluate_every=1000"]
+    command += ["--out", str(out), *itertools.chain.from_iterable(("--set", one) for one in sets)]
+
+    def start(core: int) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        cache = {"JAX_COMPILATION_CACHE_DIR": str((arguments.out / "compiled").resolve())}
+        with open(f"{out}.log", "a") as log:
+            subprocess.run(
+                [sys.executable, "-m", *command], check=True, stdout=log, stderr=log, env={**os.environ, **cache},
+                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            )  # fmt: skip
+        print(f"{out}: complete", flush=True)
+
+    return start
+
+
+def folder(out: Path, seed: int, method: str) -> Path:
+    return out / f"seed-{seed}" / method
+
+
+def last_evaluation(out: Path, seed: int, method: str) -> Evaluation:
+    """The evaluation after the last round; that of SFT is the one before the first round of another method."""
+    place = folder(out, seed, "grpo" if method == SFT else method) / ("execution" if method == ANCHOR else "") / "evaluations"
+    versions = sorted((int(path.name) for path in place.iterdir() if path.name.isdigit()), default=0)
+    return Evaluation(method, place / str(0 if method == SFT else versions[-1]) / EVALUATION)
+
+
+def table(arguments: argparse.Namespace) -> None:
+    found = {method: {seed: last_evaluation(arguments.out, seed, method) for seed in arguments.seeds} for method in arguments.methods}
+    print_table(found, [method for method in ("grpo",) if method in found])
+
+
+def costs(arguments: argparse.Namespace) -> None:
+    """Episodes, updates, trained tokens and minutes of each method, over its rounds."""
+    for method in arguments.methods:
+        totals: collections.Counter[str] = collections.Counter()
+        for path in folder(arguments.out, arguments.seeds[0], method).rglob("rounds.jsonl"):
+            for line in map(json.loads, path.read_text().splitlines()):
+                for key in ("episodes", "updates", "tokens", "wait_seconds", "train_seconds"):
+                    totals[key] += line.get(key, 0)
+        print(f"{method:12} " + ", ".join(f"{key} {value:,.0f}" for key, value in totals.items()))
+
+
+if __name__ == "__main__":
+    main()
