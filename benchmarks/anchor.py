@@ -66,7 +66,8 @@ def job(arguments: argparse.Namespace, seed: int, method: str) -> Callable[[int]
         command = ["mira_jax.phases", "--config", str(CONFIGS / "anchor.yaml")]
     else:
         command = ["mira_jax.online", "--config", str(CONFIGS / "grpo.yaml")]
-        sets += [f"trainer.set.recipe={json.dumps(ONLINE[method])}", "evaluate_every=1000"]
+        # SFT is evaluated once for each seed.
+        sets += [f"trainer.set.recipe={json.dumps(ONLINE[method])}", *(["evaluate_every=1000"] if method == "grpo" else [])]
     command += ["--out", str(out), *itertools.chain.from_iterable(("--set", one) for one in sets)]
 
     def start(core: int) -> None:

@@ -40,7 +40,10 @@ class Prepared:
 
 
 class Recipe(Protocol):
-    """A training method, for a policy or a critic."""
+    """A training method, for a policy or a critic.
+
+    A recipe whose loss reads token columns names them in `token_columns`, a tuple, for `mira size`.
+    """
 
     name: str
     """Its key in `mira_jax.recipes.RECIPES`. The objectives of a policy share the name `actor`, and each has its own key in `objective`."""

@@ -102,6 +102,7 @@ class Plan:
     def _row(self) -> dict[str, jax.ShapeDtypeStruct]:
         """One row, with the columns that the recipe reads."""
         arrays = self.workload.arrays
+        arrays = arrays | dict.fromkeys(getattr(self.recipe, "token_columns", ()), arrays["response_mask"])
         columns = _columns(self.skeleton, self.recipe, {name: _stack(array, 1) for name, array in arrays.items()})
         return arrays | dict.fromkeys(columns, arrays["step_mask"])
 

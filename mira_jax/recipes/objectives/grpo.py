@@ -81,6 +81,11 @@ class GRPO:
     reads_responses: ClassVar[bool] = True
     examples = staticmethod(step_examples)
 
+    @property
+    def token_columns(self) -> tuple[str, ...]:
+        """The token columns that the loss reads in online training."""
+        return (SAMPLER, OLD, *((REFERENCE,) if self.kl_weight else ()))
+
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `advantage` and `episode_share`, 1 / the number of credited steps of the episode. Token column: `sampler_log_prob`.
 
