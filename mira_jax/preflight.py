@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mira_jax import cli, commands, needs, phases, stages
+from mira_jax import cli, commands, needs, phases, stage_processes, stage_records, stages
 from mira_jax import config as configs
 from mira_jax.commands import Command
 from mira_jax.config import Origins
@@ -90,7 +90,7 @@ def _check_stages(config: stages.PhasesConfig, found: Needs) -> None:
     """Adds the checks of each stage, with the stage's name before each key."""
     found.output("out", config.out)
     found.checks += [Check("needs", "missing", missing) for missing in phases.missing_needs(config)]
-    produced = [str(Path(config.out) / phases.RECORDS)]
+    produced = [str(Path(config.out) / stage_records.RECORDS)]
     asked: list[tuple[str, Any]] = []
     for stage in stages.expand(config):
         of_stage = Needs(produced, config.out)
@@ -125,7 +125,7 @@ def _server(serve: stages.Serve, config: stages.PhasesConfig) -> tuple[Command, 
 
 
 def _gather(command: Command, paths: Sequence[str], values: Mapping[str, Any]) -> tuple[dict[str, Any], Origins]:
-    overrides = [(phases.override(key, value), "set by the stage") for key, value in values.items()]
+    overrides = [(stage_processes.override(key, value), "set by the stage") for key, value in values.items()]
     return configs.gather(command.config_type, paths, overrides)
 
 
