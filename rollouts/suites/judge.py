@@ -30,7 +30,7 @@ _REASON = _RULES + (
 _FINAL = _RULES + (
     "You are given a question, its reference answers, each of which is right, and the response of a system. Take the final answer out of "
     "the response, in its words; leave it empty if the response commits to none, or to several that differ. Then compare it with the "
-    "references alone: do not answer the question yourself, and do not argue for another answer. The verdict is correct if the final answer "
+    "references alone: do not answer the question yourself, nor argue for another answer. The verdict is correct if the final answer "
     "means the same as one of the references, or, for a measured quantity, differs from it by rounding. It is incorrect if anything is "
     "missing, added that contradicts it, ambiguous, or another."
 )

@@ -143,8 +143,8 @@ def _merged(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
-    """Replaces the placeholders in all texts of a tree, once: a query that contains a placeholder stays as it is. A text that is nothing but
-    {count} becomes a number."""
+    """Replaces the placeholders in all texts of a tree, once: a query that contains a placeholder stays as it is. A text that is {count}
+    alone becomes a number."""
     if isinstance(template, str):
         return values["count"] if template == "{count}" else _PLACE.sub(lambda found: str(values[found[1]]), template)
     if isinstance(template, Mapping):

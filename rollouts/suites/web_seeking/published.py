@@ -1,7 +1,7 @@
 """Files of published benchmarks, in the formats of their authors: BrowseComp, BrowseComp-ZH, xbench-DeepSearch, and GAIA.
 
-Sources: openai/simple-evals, browsecomp_eval.py; PALIN2018/BrowseComp-ZH, data/browsecomp-zh-decrypt.py and its xlsx; xbench-ai/xbench-evals,
-xbench_evals.py and data/*.csv; the dataset card of gaia-benchmark/GAIA. No message shows a decrypted text.
+Sources: openai/simple-evals, browsecomp_eval.py; PALIN2018/BrowseComp-ZH, data/browsecomp-zh-decrypt.py and its xlsx;
+xbench-ai/xbench-evals, xbench_evals.py and data/*.csv; the dataset card of gaia-benchmark/GAIA. No message shows a decrypted text.
 """
 
 import base64
