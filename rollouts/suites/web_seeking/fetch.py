@@ -1,6 +1,7 @@
 """Fetches pages over HTTP, from public addresses alone, with limits of size and time. What a page holds is data."""
 
 import asyncio
+import codecs
 import dataclasses
 import re
 import ssl
@@ -14,8 +15,8 @@ from mira_jax.config import Count, Natural, Positive
 from mira_jax.files import now
 from rollouts.errors import SiteError
 from rollouts.llm.cache import AnswerCache, question_key
-from rollouts.suites.web_seeking import text as texts
 from rollouts.suites.web_seeking.addresses import Refused, Unreachable, check
+from rollouts.web import page_text
 
 KEY = "suite.options.fetch"
 HOPS = 10
@@ -59,6 +60,16 @@ class Fetched(msgspec.Struct, frozen=True):
     """Why the page cannot be read, in words for the policy. Empty: it was read."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Download:
+    """A page as it was sent."""
+
+    url: str
+    data: bytes
+    header: str
+    """Its Content-Type."""
+
+
 class _Failed(Exception):
     """The page gave no answer that says anything about it. It may do so later."""
 
@@ -93,7 +104,8 @@ class Fetcher:
             return known
         async with self._places:
             try:
-                found = await self._with_retries(url)
+                got = await self._with_retries(url)
+                found = await _read(got) if isinstance(got, _Download) else got
             except Refused as refusal:
                 return Fetched(url, now(), problem=str(refusal))
             except _Failed as failed:
@@ -113,7 +125,7 @@ class Fetcher:
             self._dead.clear()
             raise SiteError(f"{KEY}: none of the last {count} hosts could be reached; check the network of this machine")
 
-    async def _with_retries(self, url: str) -> Fetched:
+    async def _with_retries(self, url: str) -> _Download | Fetched:
         """Raises Refused, and _Failed after all retries."""
         for attempt in range(self.config.retries + 1):
             try:
@@ -129,20 +141,20 @@ class Fetcher:
             return found
         raise AssertionError("a try returns or raises")
 
-    async def _follow(self, url: str) -> Fetched:
+    async def _follow(self, url: str) -> _Download | Fetched:
         """Every hop is checked like the first address."""
         async with httpx.AsyncClient(
             verify=self._certificates, trust_env=False, timeout=self.config.timeout, limits=httpx.Limits(max_keepalive_connections=0)
         ) as client:
             for _ in range(HOPS + 1):
                 found = await self._get(client, url)
-                if isinstance(found, Fetched):
+                if not isinstance(found, str):
                     return found
                 url = found
         raise Refused(f"it redirects more than {HOPS} times")
 
-    async def _get(self, client: httpx.AsyncClient, url: str) -> Fetched | str:
-        """A page, or the address that it redirects to."""
+    async def _get(self, client: httpx.AsyncClient, url: str) -> _Download | Fetched | str:
+        """A page, why it cannot be read, or the address that it redirects to."""
         address = await check(url, self._allowed)
         try:
             where = address.origin + httpx.URL(url).raw_path.decode("ascii")
@@ -159,11 +171,11 @@ class Fetcher:
                 raise _Failed(f"it answered HTTP {status}", reached=True)
             if status != 200:
                 return Fetched(url, now(), problem=f"it answered HTTP {status}")
-            return await self._read(url, response)
+            return await self._download(url, response)
 
-    async def _read(self, url: str, response: httpx.Response) -> Fetched:
+    async def _download(self, url: str, response: httpx.Response) -> _Download | Fetched:
         header = response.headers.get("content-type", "")
-        kind = header.partition(";")[0].strip().lower()
+        kind = _kind(header)
         if kind == "application/pdf":
             return Fetched(url, now(), problem="it is a PDF, which is not read")
         if kind and kind not in _HTML and not _PLAIN.fullmatch(kind):
@@ -174,9 +186,7 @@ class Fetcher:
             size += len(part)
             if size > self.config.max_bytes:
                 return Fetched(url, now(), problem=f"it is larger than {self.config.max_bytes:,} bytes")
-        data = b"".join(parts)
-        # A page of a megabyte takes a second to read, in which other episodes go on.
-        return await asyncio.to_thread(_parsed, url, data, header, kind)
+        return _Download(url, b"".join(parts), header)
 
 
 def _joined(url: str, location: str) -> str:
@@ -186,16 +196,26 @@ def _joined(url: str, location: str) -> str:
         raise Refused("it redirects to no address") from None
 
 
-def _parsed(url: str, data: bytes, header: str, kind: str) -> Fetched:
+def _kind(header: str) -> str:
+    return header.partition(";")[0].strip().lower()
+
+
+async def _read(got: _Download) -> Fetched:
+    """Raises _Failed if this machine is too slow."""
+    data, kind = got.data, _kind(got.header)
     if data.startswith(b"%PDF-"):
-        return Fetched(url, now(), problem="it is a PDF, which is not read")
-    if b"\0" in data[:1024] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return Fetched(url, now(), problem="it is no page of text")
-    text = texts.decode(data, header)
+        return Fetched(got.url, now(), problem="it is a PDF, which is not read")
+    if b"\0" in data[:1024] and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Fetched(got.url, now(), problem="it is no page of text")
     is_html = kind in _HTML or (not kind and data.lstrip()[:1] == b"<")
-    found = texts.read_html(text, url) if is_html else texts.read_plain(text, url)
+    try:
+        found = await page_text.read(data, got.url, got.header, is_html)
+    except page_text.Unreadable as error:
+        return Fetched(got.url, now(), problem=str(error))
+    except TimeoutError:
+        raise _Failed("it could not be read in time", reached=True) from None
     problem = "" if found.paragraphs else "it has no text without its scripts"
-    return Fetched(url, now(), found.title, found.paragraphs, tuple((link.text, link.url) for link in found.links), problem)
+    return Fetched(got.url, now(), found.title, found.paragraphs, tuple((link.text, link.url) for link in found.links), problem)
 
 
 def describe_allowed(config: FetchConfig) -> Mapping[str, str]:

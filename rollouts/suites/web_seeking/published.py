@@ -51,12 +51,14 @@ class Table:
     id: str = ""
     """Column of the id. Empty: the id is a hash of the question."""
     encrypted_topic: bool = False
+    unused: tuple[str, ...] = ()
+    """Further columns, which tell the file from that of another benchmark."""
 
 
 TABLES: Mapping[str, Table] = {
     "browsecomp": Table("BrowseComp", "problem", "answer", "problem_topic", hashed_key),
     "browsecomp_zh": Table("BrowseComp-ZH", "Question", "Answer", "Topic", hashed_key, encrypted_topic=True),
-    "xbench": Table("xbench-DeepSearch", "prompt", "answer", "", str.encode, id="id"),
+    "xbench": Table("xbench-DeepSearch", "prompt", "answer", "", str.encode, id="id", unused=("reference_steps",)),
 }
 CANARY = "canary"
 
@@ -78,7 +80,7 @@ def read_table(path: str, key: str, table: Table) -> dict[str, PublishedQuestion
     found: dict[str, PublishedQuestion] = {}
     errors: list[UserError] = []
     try:
-        columns = [name for name in (table.question, table.answer, table.topic, table.id, CANARY) if name]
+        columns = [name for name in (table.question, table.answer, table.topic, table.id, *table.unused, CANARY) if name]
         missing = [name for name in columns if name not in (rows.fieldnames or ())]
         if missing:
             raise ConfigError(

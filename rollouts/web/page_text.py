@@ -1,8 +1,20 @@
-"""The text and the links of a page in HTML or plain text."""
+"""The text and the links of a page in HTML or plain text, read in a process of their own.
 
+A page of a few megabytes can be made such that a parser takes hours or gigabytes for it, or crashes. The process has limits of time and
+memory, and no keys in its environment.
+
+    python -m rollouts.web.page_text < REQUEST    # a line of JSON with url, header and kind, then the bytes of the page
+"""
+
+import asyncio
 import codecs
+import contextlib
 import dataclasses
+import json
+import os
 import re
+import resource
+import sys
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
@@ -14,6 +26,10 @@ MAX_CHARACTERS = 400_000
 """Of one page's text. What follows is left out, and the last paragraph says so."""
 MAX_LINKS = 1_000
 MAX_NODES = 200_000
+CPU_SECONDS = 10
+MEMORY = 2 << 30
+"""Bytes of address space."""
+WALL_SECONDS = 120.0
 LONGEST = 500
 """Maximum characters of a paragraph. A longer one is split at a space: observations cut pieces of text at 600."""
 CUT = "(the rest of this page is left out)"
@@ -49,6 +65,49 @@ class PageText:
     """Those of the page's text, with http addresses, each address once."""
 
 
+class Unreadable(Exception):
+    """The page cannot be read within the limits, or is no text. The message can be shown to the policy."""
+
+
+async def read(data: bytes, url: str, header: str, is_html: bool) -> PageText:
+    """Reads a page in a process of its own.
+
+    Args:
+        url: address of the page, for relative links.
+        header: its Content-Type.
+
+    Raises:
+        Unreadable: too much time or memory is needed for it.
+        TimeoutError: the process did not end, which says nothing about the page.
+    """
+    request = json.dumps({"url": url, "header": header, "is_html": is_html}).encode() + b"\n" + data
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        env=environment,
+    )  # fmt: skip
+    try:
+        answer, _ = await asyncio.wait_for(process.communicate(request), WALL_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    if process.returncode:
+        raise Unreadable("its markup is too complex to be read")
+    tree = json.loads(answer)
+    return PageText(tree["title"], tuple(tree["paragraphs"]), tuple(Link(**link) for link in tree["links"]))
+
+
+def main() -> None:
+    """Answers the request on standard input with a `PageText` as JSON."""
+    for kind, most in ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):  # not on every system
+            resource.setrlimit(kind, (most, most))
+    request = json.loads(sys.stdin.buffer.readline())
+    text = decode(sys.stdin.buffer.read(), request["header"])
+    found = read_html(text, request["url"]) if request["is_html"] else read_plain(text, "")
+    sys.stdout.write(json.dumps(dataclasses.asdict(found)))
+
+
 def decode(data: bytes, content_type: str) -> str:
     """The text by the byte order mark, the charset of the header, that of a meta element, or else UTF-8. Undecodable bytes are replaced."""
     for mark, name in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
@@ -80,7 +139,7 @@ def read_html(html: str, url: str) -> PageText:
     root = LexborHTMLParser(html).root
     if root is None:
         return PageText("", ())
-    title = next((_spaced(node.text_content or "") for node in root.css("title")[:1]), "")
+    title = next((_spaced(node.text(deep=True)) for node in root.css("title")[:1]), "")
     mains = root.css("main")
     lines, links = _walk(mains[0] if len(mains) == 1 else root, url)
     if len(mains) == 1 and not lines:
@@ -157,3 +216,7 @@ def _paragraphs(lines: list[str]) -> tuple[str, ...]:
 
 def _spaced(text: str) -> str:
     return " ".join(sanitize(text).split())
+
+
+if __name__ == "__main__":
+    main()
