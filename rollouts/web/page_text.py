@@ -186,6 +186,8 @@ def _walk(start: Any, url: str) -> tuple[list[str], dict[str, str]]:
         if node.first_child is not None:
             stack.append(("open", node.first_child))
     end_line()
+    if stack:
+        lines.append(CUT)
     return lines, links
 
 

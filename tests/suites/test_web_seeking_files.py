@@ -214,7 +214,7 @@ def test_other_files_than_gaias_are_refused_without_showing_them(tmp_path, trees
     with pytest.raises(UserError, match=message) as error:
         read_questions("gaia", lines(tmp_path / "metadata.jsonl", trees), training=False)
     assert "lighthouse" not in str(error.value) and "lamp 3" not in str(error.value)
-    with pytest.raises(UserError, match="convert metadata.parquet to JSON Lines"):
+    with pytest.raises(UserError, match=r"convert metadata\.parquet to JSON Lines"):
         read_questions("gaia", str(tmp_path / "metadata.parquet"), training=False)
 
 

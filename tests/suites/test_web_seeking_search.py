@@ -140,14 +140,14 @@ async def test_faults_are_infrastructure_errors(reply, message, count):
 
 
 async def test_a_slow_api_is_given_up():
-    with pytest.raises(SiteError, match="no complete answer within 0.2 s"):
+    with pytest.raises(SiteError, match=r"no complete answer within 0\.2 s"):
         await ask(lambda _: Reply("{}", seconds=1.0), "q", timeout=0.2, retries=0)
 
 
 async def test_nothing_listens():
     kept = AnswerCache(None, Results)
     async with Search(config("http://127.0.0.1:9/", retries=0), kept) as search:
-        with pytest.raises(SiteError, match="suite.options.search .*ConnectError"):
+        with pytest.raises(SiteError, match=r"suite\.options\.search .*ConnectError"):
             await search.search("q")
 
 

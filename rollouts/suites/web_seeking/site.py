@@ -1,10 +1,11 @@
-"""The site that stands between a policy and the web: a search, results, and the text of pages in parts. It has no state.
+"""The site that stands between a policy and the web: a search, results, and the text of pages in parts.
 
-A policy acts on it as on the site of the suite seeking, and sees its pages through either driver.
+A policy acts on it as on the site of the suite seeking, and sees its pages through either driver. The only state of an episode is the first
+failure of the search API or the network that it met.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -39,76 +40,84 @@ class Web(Protocol):
         ...
 
 
-def serve(web: Web, part_characters: int) -> Starlette:
-    """Creates the ASGI application. `part_characters`: maximum characters of one part of a page's text.
+def serve(web: Web, part_characters: int, failures: MutableMapping[str, str]) -> Starlette:
+    """Creates the ASGI application.
 
-    A failure of the search API or of the network is answered with 503, which both drivers take for a failure of the site.
+    Args:
+        part_characters: maximum characters of one part of a page's text.
+        failures: the episodes that are served, by the first part of their paths, with the failure that they met, or "". After a failure
+            the answer is 503, and the session has to end the episode: a browser shows such a page.
     """
     loader = jinja2.FileSystemLoader([Path(__file__).parent / "html", HTML])
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"home": "", "to_page": _to_page, "to_links": _to_links, "host": lambda url: urlsplit(url).netloc}
+    environment.globals |= {"to_page": _to_page, "to_links": _to_links, "host": lambda url: urlsplit(url).netloc}
     stylesheet = (HTML / "style.css").read_text(encoding="utf-8")
 
     def show(template: str, status: int = 200, **values: object) -> Response:
         return HTMLResponse(environment.get_template(template).render(values), status_code=status)
 
-    def say(title: str, message: str, status: int = 200) -> Response:
-        return show("message.html", status, title=title, message=message)
+    def say(home: str, title: str, message: str, status: int = 200) -> Response:
+        return show("message.html", status, home=home, title=title, message=message)
 
-    async def missing(request: Request, error: Exception) -> Response:
-        return say("not found", "there is no such page", 404)
+    async def missing(request: Request, error: Exception | None = None) -> Response:
+        return say("", "not found", "there is no such page", 404)
 
-    def endpoint(respond: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def endpoint(respond: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
+            episode = request.path_params["episode"]
+            if episode not in failures:
+                return await missing(request)
             try:
-                return await respond(request)
+                return await respond(request, f"/{episode}")
             except SiteError as error:
                 log.warning("%s", error)
-                return say("not available", "the service does not answer", 503)
+                failures[episode] = failures.get(episode) or str(error.args[0])
+                return say(f"/{episode}", "not available", "the service does not answer", 503)
 
         return guarded
 
-    async def home(request: Request) -> Response:
-        return show("home.html")
+    async def home_page(request: Request, home: str) -> Response:
+        return show("home.html", home=home)
 
-    async def search(request: Request) -> Response:
+    async def search(request: Request, home: str) -> Response:
         asked = request.query_params.get("q", "").strip()
         if asked.startswith(("http://", "https://")) and " " not in asked and len(asked) <= MAX_URL:
-            return Response(status_code=303, headers={"location": _to_page(asked)})
+            return Response(status_code=303, headers={"location": _to_page(home, asked)})
         query = " ".join(sanitize(asked).split())[:MAX_QUERY]
         if not query:
-            return say("no query", "type what to search for")
+            return say(home, "no query", "type what to search for")
         try:
             found = await web.search(query)
         except QueryRefused as refusal:
-            return say("no results", f"the search does not accept this query ({refusal}); type another")
-        return show("found.html", query=query, found=found.results)
+            return say(home, "no results", f"the search does not accept this query ({refusal}); type another")
+        return show("found.html", home=home, query=query, found=found.results)
 
-    async def page(request: Request) -> Response:
+    async def page(request: Request, home: str) -> Response:
         url, number = _asked(request)
         found = await web.fetch(url)
         if found.problem:
-            return say("the page cannot be read", f"{_shown(url)}: {found.problem}")
+            return say(home, "the page cannot be read", f"{_shown(url)}: {found.problem}")
         parts = _parts(found.paragraphs, part_characters)
         number = min(number, len(parts))
         return show(
-            "part.html", title=found.title or _shown(url), url=url, part=number, parts=len(parts), paragraphs=parts[number - 1],
+            "part.html", home=home, title=found.title or _shown(url), url=url, part=number, parts=len(parts), paragraphs=parts[number - 1],
             links=found.links,
         )  # fmt: skip
 
-    async def links(request: Request) -> Response:
+    async def links(request: Request, home: str) -> Response:
         url, number = _asked(request)
         found = await web.fetch(url)
         parts = max(1, -(-len(found.links) // LINKS))
         number = min(number, parts)
         shown = found.links[(number - 1) * LINKS : number * LINKS]
-        return show("links.html", title=found.title or _shown(url), url=url, part=number, parts=parts, links=shown)
+        return show("links.html", home=home, title=found.title or _shown(url), url=url, part=number, parts=parts, links=shown)
 
     async def css(request: Request) -> Response:
         return PlainTextResponse(stylesheet, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
 
-    routes = [Route(path, endpoint(one)) for path, one in (("/", home), ("/search", search), ("/page", page), ("/links", links))]
-    return Starlette(routes=[*routes, Route("/style.css", css)], exception_handlers={404: missing, 405: missing})
+    parts = (("", home_page), ("/search", search), ("/page", page), ("/links", links))
+    routes = [Route("/style.css", css), *(Route("/{episode}" + path, endpoint(one)) for path, one in parts)]
+    return Starlette(routes=routes, exception_handlers={404: missing, 405: missing})
 
 
 def _asked(request: Request) -> tuple[str, int]:
@@ -117,12 +126,12 @@ def _asked(request: Request) -> tuple[str, int]:
     return request.query_params.get("url", ""), max(1, int(number)) if number.isascii() and number.isdigit() else 1
 
 
-def _to_page(url: str, part: int = 1) -> str:
-    return f"/page?url={quote(url, safe='')}" + (f"&part={part}" if part > 1 else "")
+def _to_page(home: str, url: str, part: int = 1) -> str:
+    return f"{home}/page?url={quote(url, safe='')}" + (f"&part={part}" if part > 1 else "")
 
 
-def _to_links(url: str, part: int = 1) -> str:
-    return f"/links?url={quote(url, safe='')}" + (f"&part={part}" if part > 1 else "")
+def _to_links(home: str, url: str, part: int = 1) -> str:
+    return f"{home}/links?url={quote(url, safe='')}" + (f"&part={part}" if part > 1 else "")
 
 
 def _shown(url: str) -> str:

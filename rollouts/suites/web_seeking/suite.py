@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -76,7 +77,7 @@ class WebSeekingOptions:
 
 
 class WebSeekingSuite(OneSite):
-    """Questions that are answered on the web. All episodes share one site, which has no state."""
+    """Questions that are answered on the web. All episodes share one site."""
 
     name = SUITE
     Options = WebSeekingOptions
@@ -88,7 +89,9 @@ class WebSeekingSuite(OneSite):
         self._open: AsyncExitStack | None = None
         self._search: Search | None = None
         self._fetcher: Fetcher | None = None
-        self._app = serve(self, self.options.part_characters)
+        self._failures: dict[str, str] = {}
+        """The running episodes, with the failure of the search API or the network that each met."""
+        self._app = serve(self, self.options.part_characters, self._failures)
         super().__init__(self._app, self.options.port)
 
     @functools.cached_property
@@ -157,7 +160,7 @@ class WebSeekingSuite(OneSite):
         return await self._fetcher.fetch(url)
 
     async def open(self, task: Task, context: BrowserContext) -> "WebSeekingSession":
-        return WebSeekingSession(task, self._question(task.id), f"http://{self._server.host}", self.hosts)
+        return WebSeekingSession(task, self._question(task.id), self._server.host, self.hosts, self._failures)
 
     def judge(self, trajectory: Trajectory) -> Outcome | None:
         """By the grader. None if the model gave no verdict."""
@@ -235,12 +238,20 @@ class WebSeekingSuite(OneSite):
 class WebSeekingSession:
     """One episode on the shared site."""
 
-    def __init__(self, task: Task, question: Question, address: str, hosts: frozenset[str]):
-        self.task, self.addresses, self.hosts = task, {PLACEHOLDER: address}, hosts
-        self._question = question
+    def __init__(self, task: Task, question: Question, host: str, hosts: frozenset[str], failures: dict[str, str]):
+        self._name = secrets.token_hex(8)
+        self.task, self.addresses, self.hosts = task, {PLACEHOLDER: f"http://{host}/{self._name}"}, hosts
+        self._question, self._failures = question, failures
+        failures[self._name] = ""
 
     async def state(self) -> dict[str, Any]:
-        """The question's fingerprint, by which a changed file is noticed, and the benchmark's canary, which marks the records."""
+        """The question's fingerprint, by which a changed file is noticed, and the benchmark's canary, which marks the records.
+
+        Raises:
+            SiteError: the search API or the network failed since the episode began.
+        """
+        if failure := self._failures.get(self._name):
+            raise SiteError(failure)
         canary = {"canary": self._question.canary} if self._question.canary else {}
         return {"question": self._question.fingerprint, **canary}
 
@@ -248,4 +259,4 @@ class WebSeekingSession:
         return Evidence(answer=answer, page=page)
 
     async def close(self) -> None:
-        return None
+        self._failures.pop(self._name, None)
