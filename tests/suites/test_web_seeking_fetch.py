@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from mira_jax.config import build
 from rollouts.errors import SiteError
 from rollouts.llm.cache import AnswerCache
-from rollouts.suites.web_seeking.addresses import Refused, Unreachable, check, is_public
 from rollouts.suites.web_seeking.fetch import DEAD_HOSTS, FetchConfig, Fetched, Fetcher
 from rollouts.web import page_text as text
+from rollouts.web.addresses import Refused, Unreachable, check, is_public
 from tests.suites.web_server import Reply, serving_web
 
 PRIVATE = [

@@ -17,9 +17,9 @@ from mira_jax.files import now, parse_json
 from rollouts.errors import SiteError
 from rollouts.llm.answers import failure, retry_after
 from rollouts.llm.cache import AnswerCache, question_key
-from rollouts.suites.web_seeking.addresses import is_public
 from rollouts.suites.web_seeking.apis import NoList, Result, SearchConfig, fill, read_results
 from rollouts.text import scrub
+from rollouts.web.addresses import is_public
 
 KEY = "suite.options.search"
 MAX_BYTES = 8 << 20

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mira_arena.seeking.site import HTML, MAX_QUERY
-from rollouts.errors import SiteError
+from rollouts.errors import InfraError
 from rollouts.suites.web_seeking.apis import MAX_URL
 from rollouts.suites.web_seeking.fetch import Fetched
 from rollouts.suites.web_seeking.search import QueryRefused, Results
@@ -36,7 +36,7 @@ class Web(Protocol):
         ...
 
     async def fetch(self, url: str) -> Fetched:
-        """Raises SiteError."""
+        """Raises InfraError."""
         ...
 
 
@@ -69,7 +69,7 @@ def serve(web: Web, part_characters: int, failures: MutableMapping[str, str]) ->
                 return await missing(request)
             try:
                 return await respond(request, f"/{episode}")
-            except SiteError as error:
+            except InfraError as error:
                 log.warning("%s", error)
                 failures[episode] = failures.get(episode) or str(error.args[0])
                 return say(f"/{episode}", "not available", "the service does not answer", 503)

@@ -29,6 +29,7 @@ from rollouts.suites.judge import KEY as JUDGE
 from rollouts.suites.judge import ModelJudge, judge_needs
 from rollouts.suites.server import OneSite
 from rollouts.suites.web_seeking.apis import SearchConfig
+from rollouts.suites.web_seeking.fetch import KEY as FETCH
 from rollouts.suites.web_seeking.fetch import FetchConfig, Fetched, Fetcher, describe_allowed
 from rollouts.suites.web_seeking.questions import KEY, OWN, Benchmark, Question, describe, read_questions
 from rollouts.suites.web_seeking.search import KEY as SEARCH
@@ -139,7 +140,7 @@ class WebSeekingSuite(OneSite):
             stack.callback(results.close)
             stack.callback(pages.close)
             self._search = await stack.enter_async_context(Search(self.options.search, results))
-            self._fetcher = Fetcher(self.options.fetch, pages)
+            self._fetcher = await stack.enter_async_context(Fetcher(self.options.fetch, pages))
             await super().start()
             self._open = stack.pop_all()
 
@@ -203,6 +204,8 @@ class WebSeekingSuite(OneSite):
         found.output(CACHE, self.options.cache)
         for option, text in describe_allowed(self.options.fetch).items():
             found.ok(option, text)
+        if self.options.fetch.browser:
+            found.ask(f"{FETCH}.browser", self._ask_browser, self.options.fetch.browser)
         if self.options.search.api == "none":
             found.required(f"{SEARCH}.api", "name the search API that episodes use")
         else:
@@ -222,6 +225,13 @@ class WebSeekingSuite(OneSite):
         if not found:
             raise ConfigError(f"{SEARCH}.request", f"no results for {PROBE!r}; check results and link, the keys of the answer")
         return f"{quick.form.url}: {len(found)} results"
+
+    async def _ask_browser(self, stack: AsyncExitStack) -> str:
+        """Raises UserError."""
+        cache = AnswerCache(None, Fetched)
+        stack.callback(cache.close)
+        await stack.enter_async_context(Fetcher(self.options.fetch, cache))
+        return "Chromium starts"
 
     def _question(self, task_id: str) -> Question:
         if task_id not in self._questions:

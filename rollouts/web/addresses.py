@@ -80,6 +80,21 @@ async def check(url: str, allowed: Collection[str] = ()) -> Address:
     if parts.username is not None or parts.password is not None:
         raise Refused("an address with a user name or password cannot be visited")
     port = port or PORTS[parts.scheme]
+    ips = await _resolve(host, port)
+    if f"{host}:{port}" not in allowed and not all(map(is_public, ips)):
+        raise Refused("its host is not on the public internet")
+    return Address(parts.scheme, host, port, ips[0])
+
+
+async def public_addresses(host: str, port: int) -> list[str]:
+    """The addresses of a host, if all are public. Raises Refused and Unreachable as `check` does."""
+    ips = await _resolve(host.strip("[]"), port)
+    if not all(map(is_public, ips)):
+        raise Refused("its host is not on the public internet")
+    return ips
+
+
+async def _resolve(host: str, port: int) -> list[str]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -88,7 +103,4 @@ async def check(url: str, allowed: Collection[str] = ()) -> Address:
         raise Unreachable("its host has no address now") from None
     except (OSError, UnicodeError, ValueError):
         raise Refused("it is not an address of a page") from None
-    ips = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if f"{host}:{port}" not in allowed and not all(map(is_public, ips)):
-        raise Refused("its host is not on the public internet")
-    return Address(parts.scheme, host, port, ips[0])
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
