@@ -16,14 +16,15 @@ from mira_arena.seeking.world import World
 MAX_QUERY = 200
 """A longer query is cut."""
 
-_HTML = Path(__file__).parent / "html"
+HTML = Path(__file__).parent / "html"
+"""Templates and the style sheet of the site."""
 _Shown = Callable[[Request, World, Mapping[str, Page]], Response]
 
 
 def serve(worlds: Mapping[str, World]) -> Starlette:
     """Creates the ASGI application. `worlds`: the worlds that it serves, by `World.key`, the first part of their paths."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HTML), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    stylesheet = (_HTML / "style.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HTML), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    stylesheet = (HTML / "style.css").read_text(encoding="utf-8")
 
     def show(template: str, status: int = 200, **values: object) -> Response:
         return HTMLResponse(environment.get_template(template).render(values), status_code=status)

@@ -1,4 +1,4 @@
-"""Answers of models on disk, so that a question that was asked before costs nothing."""
+"""Answers of models and of other services on disk, so that a question that was asked before costs nothing."""
 
 import contextlib
 import hashlib
@@ -6,13 +6,13 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from mira_jax.errors import UserError
-from rollouts.llm.answers import Completion
 
+Answer = TypeVar("Answer")
 VERSION = 1
 """Version of the file. Another one is refused."""
 SECONDS = 60.0
@@ -24,17 +24,17 @@ def question_key(question: Any) -> str:
     return hashlib.sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-class AnswerCache:
+class AnswerCache(Generic[Answer]):
     """A SQLite database of answers by the key of their question. Several processes may use it at once. An answer is written in one
     transaction, so a killed process leaves no part of one."""
 
-    def __init__(self, path: Path | None):
-        """Opens the database, and creates it if there is none. Without a path, it is in memory.
+    def __init__(self, path: Path | None, form: type[Answer]):
+        """Opens the database, and creates it if there is none. Without a path, it is in memory. `form`: the type of an answer.
 
         Raises:
             UserError: not a database of this version, or it cannot be written.
         """
-        self.path = path or Path(":memory:")
+        self.path, self._form = path or Path(":memory:"), form
         with self._errors():
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,16 +49,16 @@ class AnswerCache:
     def close(self) -> None:
         self._database.close()
 
-    def get(self, key: str) -> Completion | None:
+    def get(self, key: str) -> Answer | None:
         """Raises UserError if the database is damaged."""
         with self._errors():
             row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         try:
-            return msgspec.json.decode(row[0], type=Completion) if row else None
+            return msgspec.json.decode(row[0], type=self._form) if row else None
         except msgspec.MsgspecError as error:
             raise UserError(f"{self.path}: a damaged answer ({error}); delete the file: the questions are then asked again") from None
 
-    def put(self, key: str, answer: Completion) -> None:
+    def put(self, key: str, answer: Answer) -> None:
         """Raises UserError if the database cannot be written."""
         with self._errors():
             self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, msgspec.json.encode(answer)))

@@ -73,7 +73,7 @@ class Role:
 
     async def __aenter__(self) -> "Role":
         """Raises UserError if the endpoint cannot be reached or the cache not be used."""
-        self._cache = AnswerCache(Path(self.config.cache) if self.config.cache else None)
+        self._cache = AnswerCache(Path(self.config.cache) if self.config.cache else None, Completion)
         try:
             await self.endpoint.__aenter__()
         except BaseException:

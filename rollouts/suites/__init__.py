@@ -14,6 +14,7 @@ SUITES = {
     "miniwob": "rollouts.suites.miniwob.suite:MiniwobSuite",
     "seeking": "rollouts.suites.seeking.suite:SeekingSuite",
     "tasks": "rollouts.suites.tasks.suite:TasksSuite",
+    "web_seeking": "rollouts.suites.web_seeking.suite:WebSeekingSuite",
     "webarena_infinity": "rollouts.suites.infinity.suite:InfinitySuite",
     "webarena_lite": "rollouts.suites.webarena.suite:WebArenaLiteSuite",
 }

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -27,6 +27,13 @@ _REASON = _RULES + (
     "You are given a task that can't be done, the actual reason why, and the reason that was reported. Is the reported reason the "
     "actual one, even if it only implies it?"
 )
+_FINAL = _RULES + (
+    "You are given a question, its reference answers, each of which is right, and the response of a system. Take the final answer out of "
+    "the response, in its words; leave it empty if the response commits to none, or to several that differ. Then compare it with the "
+    "references alone: do not answer the question yourself, nor argue for another answer. The verdict is correct if the final answer "
+    "means the same as one of the references, or, for a measured quantity, differs from it by rounding. It is incorrect if anything is "
+    "missing, added that contradicts it, ambiguous, or another."
+)
 Reason = Annotated[str, msgspec.Meta(description="what decides it, in one sentence")]
 
 
@@ -46,7 +53,13 @@ class SameReason(msgspec.Struct, forbid_unknown_fields=True):
     verdict: Literal["same", "different"]
 
 
-Form = TypeVar("Form", SameAnswer, SameReason)
+class FinalAnswer(msgspec.Struct, forbid_unknown_fields=True):
+    final_answer: Annotated[str, msgspec.Meta(description="the final answer in the response, or empty")]
+    reason: Reason
+    verdict: Literal["correct", "incorrect"]
+
+
+Form = TypeVar("Form", SameAnswer, SameReason, FinalAnswer)
 
 
 class ModelJudge:
@@ -74,7 +87,16 @@ class ModelJudge:
         """See `Judge`. Raises as `same` does."""
         return self._ask(_REASON, {"task": question, "actual reason": reason, "reported reason": answer}, SameReason).verdict == "same"
 
-    def _ask(self, rules: str, data: dict[str, str], form: type[Form]) -> Form:
+    def final(self, question: str, references: Sequence[str], response: str) -> bool:
+        """Whether the final answer in a response is right by one of the references. An empty final answer is wrong.
+
+        Raises as `same` does.
+        """
+        data = {"question": question, "reference answers": list(references), "response": response}
+        found = self._ask(_FINAL, data, FinalAnswer)
+        return found.verdict == "correct" and bool(found.final_answer.strip())
+
+    def _ask(self, rules: str, data: Mapping[str, Any], form: type[Form]) -> Form:
         messages = [{"role": "system", "content": rules}, {"role": "user", "content": json.dumps(data, ensure_ascii=False)}]
         with naming_what_is_kept(KEY):
             return self._open_role.run(lambda role: role.ask(messages, form))

@@ -11,6 +11,11 @@ from collections.abc import Collection, Iterable
 from typing import cast
 from urllib.parse import urlsplit
 
+from rollouts.web.addresses import Refused, Unreachable, public_addresses
+
+PUBLIC = "*"
+"""Among the hosts of a fence: every host of the public internet. Its name is resolved when it is connected to, and the connection goes to
+that address. A name with an address that is not public is refused."""
 CONNECT_SECONDS = 10.0
 _VERSION, _NO_PASSWORD, _CONNECT = 5, 0, 1
 _DONE, _UNREACHABLE = 0, 4
@@ -42,12 +47,12 @@ class Fence:
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def allow(self, hosts: Iterable[str]) -> None:
-        """Allows `hosts` (`host:port`, or a host for the ports 80 and 443) and nothing else.
+        """Allows `hosts` (`host:port`, a host for the ports 80 and 443, or `PUBLIC`) and nothing else.
 
         The addresses of a name are resolved once, in this call, and kept as long as the name stays allowed.
         """
         self._hosts = frozenset(host.lower() for host in hosts)
-        names = {_name(host) for host in self._hosts}
+        names = {_name(host) for host in self._hosts if host != PUBLIC}
         for name in [name for name in self._addresses if name not in names]:
             self._addresses.pop(name).cancel()
         for name in names - set(self._addresses):
@@ -58,8 +63,7 @@ class Fence:
     async def connect(self, protocol: asyncio.Protocol, host: str, port: int) -> None:
         """Connects to an allowed host. Raises OSError."""
         failure = OSError(f"{host} has no address")
-        addresses = self._addresses.get(host)
-        for address in await asyncio.shield(addresses) if addresses else ():
+        for address in await self._resolved(host, port):
             try:
                 await asyncio.get_running_loop().create_connection(lambda: protocol, address, port)
                 return
@@ -67,8 +71,16 @@ class Fence:
                 failure = error
         raise failure
 
+    async def _resolved(self, host: str, port: int) -> list[str]:
+        if is_among(host, port, self._hosts):
+            return await asyncio.shield(self._addresses[host]) if host in self._addresses else []
+        try:
+            return await public_addresses(host, port) if PUBLIC in self._hosts else []
+        except (Refused, Unreachable):
+            return []
+
     def allows(self, host: str, port: int) -> bool:
-        return is_among(host, port, self._hosts)
+        return PUBLIC in self._hosts or is_among(host, port, self._hosts)
 
 
 def _name(host: str) -> str:

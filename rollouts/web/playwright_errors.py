@@ -8,6 +8,7 @@ it searches the installed code for the phrase.
 _LEFT = ("context was destroyed", "navigated or closed", "Cannot find context", "Promise was collected", "No frame for given id")
 _CLOSED = ("has been closed",)
 _CRASHED = ("crashed",)
+_DOWNLOAD = ("Download is starting",)
 _NOT_ACTIVE = ("Not attached to an active page",)
 _NOT_INSTALLED = ("Executable doesn't exist",)
 _NO_SANDBOX = ("Chromium sandboxing failed", "No usable sandbox")
@@ -27,6 +28,11 @@ def is_closed(error: BaseException | None) -> bool:
 def is_crashed(error: BaseException | None) -> bool:
     """The page's renderer crashed."""
     return _says(error, _CRASHED)
+
+
+def is_download(error: BaseException | None) -> bool:
+    """The address of a navigation is a file to download, which no page shows."""
+    return _says(error, _DOWNLOAD)
 
 
 def is_not_active(error: BaseException | None) -> bool:

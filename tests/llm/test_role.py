@@ -11,6 +11,7 @@ import pytest
 from mira_jax.config import build
 from mira_jax.errors import ConfigError, UserError
 from rollouts.errors import EndpointError
+from rollouts.llm.answers import Completion
 from rollouts.llm.cache import AnswerCache, question_key
 from rollouts.llm.role import LONGEST, NoAnswer, Role, RoleConfig, answer_schema
 from rollouts.llm.usage import SpendingLimit
@@ -211,7 +212,7 @@ async def test_another_cache_is_refused_by_its_name(tmp_path, kind):
 
 
 def test_a_damaged_answer_is_named(tmp_path):
-    cache = AnswerCache(tmp_path / "judge.sqlite")
+    cache = AnswerCache(tmp_path / "judge.sqlite", Completion)
     cache._database.execute("INSERT INTO answers VALUES (?, ?)", (question_key(1), b"{}"))
     with pytest.raises(UserError, match="a damaged answer"):
         cache.get(question_key(1))

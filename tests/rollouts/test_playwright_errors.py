@@ -18,7 +18,7 @@ from rollouts.web.playwright_errors import is_closed, is_crashed, is_driver_gone
 from tests.rollouts.sites import QUICK, descendants
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-KINDS = (is_left, is_closed, is_crashed, is_not_installed, is_no_sandbox, is_driver_gone, errors.is_not_active)
+KINDS = (is_left, is_closed, is_crashed, is_not_installed, is_no_sandbox, is_driver_gone, errors.is_not_active, errors.is_download)
 FOREVER = "() => new Promise(() => {})"
 
 
@@ -88,6 +88,12 @@ async def test_a_page_that_closed_or_crashed(pool, page):
         assert_only(is_crashed, await failure(waiting))
     finally:
         await pool.close(context)
+
+
+async def test_an_address_that_is_a_download(pool, page):
+    headers = {"content-type": "application/octet-stream", "content-disposition": "attachment"}
+    await page.route("http://a.test/file", lambda route: route.fulfill(body="x", headers=headers))
+    assert_only(errors.is_download, await failure(page.goto("http://a.test/file")))
 
 
 async def test_an_ordinary_failure_is_of_no_kind(page):

@@ -47,7 +47,8 @@ def test_a_ray_worker_makes_it_from_the_config_that_it_is_sent():
         (
             "bazaar",
             {},
-            "suite.name: 'bazaar' is none of arena, miniwob, seeking, tasks, webarena_infinity, webarena_lite, nor the module:Class",
+            "suite.name: 'bazaar' is none of arena, miniwob, seeking, tasks, web_seeking, webarena_infinity, webarena_lite, "
+            "nor the module:Class",
         ),
     ],
 )

@@ -1,0 +1,1 @@
+"""Information seeking on the web: questions from the user's files, any search API, and pages fetched over HTTP."""
