@@ -1,6 +1,7 @@
 """The phases command: stages in order, complete ones skipped, other runs moved aside."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
