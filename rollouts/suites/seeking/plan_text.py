@@ -43,7 +43,7 @@ _HOPS = tuple(
 )
 _REFERENCE = re.compile(r"(?:#|step |hop )?(?P<number>[0-9]{1,3})")
 _OPERATION = re.compile(
-    r"(?P<word>compare|count|sum|total|earliest|greater|greatest|later|difference)(?P<rest>(?: (?:[0-9]{1,6}|[a-z]+))*)"
+    r"(?:the )?(?P<word>compare|count|sum|total|earliest|greater|greatest|later|difference)(?P<rest>(?: (?:[0-9]{1,6}|[a-z]+))*)"
 )
 _JOINING = frozenset(["of", "the", "and", "between", "from", "with", "in", "those", "after", "step", "steps", "hop", "hops", "all"]) | {
     word for relation in RELATIONS for word in relation.split()
