@@ -42,9 +42,10 @@ _INSIGHTS = _ABOUT + (
 _UPDATE = _ABOUT + (
     "You are given a rubric that grades plans in six dimensions, 0 to 5 each; insights from episodes; and the episodes with the grades "
     "that they got and their outcomes; some have grades or comments of people, which are right where they differ. Improve the rubric so "
-    "that its grades agree with people and tell plans that lead to the answer from plans that do not. Keep the dimensions and their meaning. "
-    "Change no more than the insights ask for. Every anchor says something that a reader of the plan can see. A longer plan must gain "
-    "nothing, nor a plan that repeats the question or the rubric. Name no entity or answer of an episode. reason: what you changed and why."
+    "that its grades agree with people and tell plans that lead to the answer from plans that do not. Keep the dimensions and what they "
+    "mean. Change no more than the insights ask for. Every anchor says something that a reader of the plan can see. A longer plan must "
+    "gain nothing, nor a plan that repeats the question or the rubric. Name no entity or answer of an episode. "
+    "reason: what you changed and why."
 )
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT)]
 _DIMENSION = msgspec.defstruct(
