@@ -95,8 +95,8 @@ def test_the_grade_depends_on_the_first_step_only():
     ],
 )  # fmt: skip
 def test_right_plans_in_other_words_and_orders_get_full_marks(form, comment):
-    first = next(name for name in sorted([WORK, PERSON, TOWN, ALIASED.name, ALIASED.alias], key=lambda name: (comment.lower() + name).find(name))
-                 if name in comment.lower())  # fmt: skip
+    named = [name for name in (WORK, PERSON, TOWN, ALIASED.name, ALIASED.alias) if name in comment.lower()]
+    first = min(named, key=comment.lower().index)
     found = grade(form, comment, query=first)
     assert found.dimensions == grades(5, 5, 5, 5, 5, 5) and found.score == 1 and is_right(found), found
 
@@ -202,12 +202,17 @@ def test_a_megabyte_of_text_is_no_plan_and_costs_no_time():
     began = time.process_time()
     for text in (f"# Plan: {PLAN}, " * 20_000, "# Plan: " + "1 " * 500_000, "# Plan: " + f"{PLAN}, " * 20_000, "#" * 1_000_000):
         assert grade(CHAIN, "", response=f"{text}\ngo_backward()").score == 0
-    for text in ("# Plan: " + "seat of " * 2400, "# Plan: " + "a's " * 4900, "# Plan: " + "1," * 9900, "# Plan:\n" + "# 1 seat of 1\n" * 1400):
-        assert grade(CHAIN, "", response=f"{text}\ngo_backward()").score < 0.5
+    for text in (
+        "# Plan: " + "seat of " * 2400,
+        "# Plan: " + "a's " * 4900,
+        "# Plan: " + "1," * 9900,
+        "# Plan:\n" + "# 1 seat of 1\n" * 1400,
+    ):
+        assert grade(CHAIN, "", response=f"# Plan: {text}\ngo_backward()").score < 0.5
     assert time.process_time() - began < 20
 
 
-@pytest.mark.parametrize("text", [*odd_texts(20, 0), "９" * 300, "1" * 5000, "² seat of ²", "\u202e1 seat of 1", "\x00, \x1b[2J, 1 seat of \ud800"])
+@pytest.mark.parametrize("text", [*odd_texts(20, 0), *HOSTILE])
 def test_odd_text_is_graded(text):
     found = grade(CHAIN, "", response=f"# Plan: {text}\ngo_backward()")
     assert 0 <= found.score < 1 and set(found.dimensions) == set(DIMENSIONS)
