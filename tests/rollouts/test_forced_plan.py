@@ -17,7 +17,6 @@ from rollouts import collect
 from rollouts.agents.base import PolicyConfig
 from rollouts.agents.policy import make_policy
 from rollouts.engine.needs import rollout_needs
-from rollouts.engine.pool import UNTOKENISED
 from rollouts.suites import make_suite
 from rollouts.suites.seeking.suite import SeekingSuite
 from tests.llm.endpoints import answer, as_vllm, serving
@@ -58,7 +57,7 @@ async def test_the_suite_writes_the_first_response_and_the_policy_the_rest(token
             begin = len(asked)
             episodes[kind] = await run(tokenizer, tmp_path / kind, kind, url)
             assert len(asked) - begin == 3
-            assert UNTOKENISED not in capsys.readouterr().out
+            assert collect.UNTOKENISED not in capsys.readouterr().out
         seeds = [request["seed"] for request in asked]
         with pytest.raises(UserError, match=r"other settings \(policy\.forced_plan\)"):
             await run(tokenizer, tmp_path / "right", "wrong", url)
