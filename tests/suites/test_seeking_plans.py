@@ -212,6 +212,9 @@ def test_a_megabyte_of_text_is_no_plan_and_costs_no_time():
     assert time.process_time() - began < 20
 
 
+HOSTILE = ("\uff19" * 300, "1" * 5000, "\u00b2 seat of \u00b2", "\u202e1 seat of 1", "\x00, \x1b[2J, 1 seat of \ud800")
+
+
 @pytest.mark.parametrize("text", [*odd_texts(20, 0), *HOSTILE])
 def test_odd_text_is_graded(text):
     found = grade(CHAIN, "", response=f"# Plan: {text}\ngo_backward()")
