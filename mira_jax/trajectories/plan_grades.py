@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mira_jax.trajectories.records import PlanGrade
+from mira_jax.trajectories.records import PlanGrade, Step
 
 HIGHEST = 5
 """Grades are integers from 0 to this."""
@@ -18,6 +18,11 @@ DIMENSIONS = {
 it does not name the others, which are this project's."""
 CONTENT = ("goal_alignment", "subgoal_coverage", "order", "constraint_coverage")
 """The dimensions that say whether the plan leads to the answer. The others concern the tool of the first action, and length."""
+
+
+def first_text(first: Step) -> str:
+    """The text of the first step that may hold the plan: the response, after what a chat model wrote before it."""
+    return f"{first.reasoning}\n{first.response}" if first.reasoning else first.response
 
 
 def graded(

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from mira_jax.config import Count
-from mira_jax.trajectories.plan_grades import DIMENSIONS, HIGHEST, graded
+from mira_jax.trajectories.plan_grades import DIMENSIONS, HIGHEST, first_text, graded
 from mira_jax.trajectories.records import PlanGrade, Trajectory
 from rollouts.labels.rubrics import Rubric
 from rollouts.llm.role import Role, RoleConfig
@@ -88,7 +88,7 @@ class ChatGrader:
         return graded(answer, model, self._rubric.sha256, _short(reason), self._rubric.weights)
 
     def _messages(self, rules: str, trajectory: Trajectory) -> list[dict[str, str]]:
-        response, limit = trajectory.steps[0].response, self._config.max_characters
+        response, limit = first_text(trajectory.steps[0]), self._config.max_characters
         data: dict[str, Any] = {"question": sanitize(trajectory.task.intent), "first_response": response[:limit]}
         if len(response) > limit:
             data["first_response_cut_at"] = limit

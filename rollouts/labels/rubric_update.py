@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from mira_jax.config import Count
 from mira_jax.errors import UserError
-from mira_jax.trajectories.plan_grades import DIMENSIONS, HIGHEST
+from mira_jax.trajectories.plan_grades import DIMENSIONS, HIGHEST, first_text
 from mira_jax.trajectories.records import Evidence, Page, Status, Trajectory
 from rollouts.labels.evidence import ENDINGS
 from rollouts.labels.human_grades import HumanGrade
@@ -163,7 +163,7 @@ def _described(trajectory: Trajectory, most: int, human: HumanGrade | None) -> d
     grade, reached = trajectory.plan_grade, trajectory.steps[-1].milestones
     data: dict[str, Any] = {
         "question": sanitize(trajectory.task.intent),
-        "first_response": trajectory.steps[0].response[:most],
+        "first_response": first_text(trajectory.steps[0])[:most],
         "outcome": "success" if trajectory.success else "failure",
         "steps": len(trajectory.steps),
         "end": ENDINGS[trajectory.status],

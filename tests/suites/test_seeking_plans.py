@@ -13,7 +13,7 @@ from mira_arena.seeking.questions import TEMPLATES, make_question
 from mira_arena.seeking.relations import RELATIONS
 from mira_arena.seeking.world import make_world
 from mira_jax.trajectories.actions import ParseError, parse
-from mira_jax.trajectories.plan_grades import CONTENT, DIMENSIONS, is_right
+from mira_jax.trajectories.plan_grades import CONTENT, DIMENSIONS, first_text, is_right
 from mira_jax.trajectories.records import Page, Policy, Status, Step, Trajectory
 from rollouts.suites.base import Planned
 from rollouts.suites.seeking.expert import SeekingExpert
@@ -68,6 +68,15 @@ def test_the_grade_depends_on_the_first_step_only():
         for name, steps, status in (("p", (first,), Status.HORIZON), ("q", (first, other), Status.FINISHED))
     ]
     assert found[0] == found[1] and found[0].score == 1
+
+
+def test_the_plan_of_a_chat_model_is_in_what_it_wrote_before_its_call():
+    suite = SeekingSuite()
+    (task,) = suite.tasks("train", ["chain_3"], 1, seed=0)
+    plan, _, call = suite.forced_response(task, '<input id="search">', True).rpartition("\n")
+    step = Step(index=0, page=Page(url="", observation=""), response=call, reasoning=f"I search first.\n{plan}\nNow:", action=parse(call))
+    assert suite.grade_plan(Trajectory(id="a", task=task, policy=Policy(name="p"), steps=(step,), status=Status.HORIZON)).score == 1
+    assert first_text(step) == f"I search first.\n{plan}\nNow:\n{call}"
 
 
 @pytest.mark.parametrize(

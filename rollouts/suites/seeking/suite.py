@@ -108,9 +108,10 @@ class SeekingSuite(OneSite):
         return (*subgoals, Subgoal(text="answer the question", check=f"exit with {question.answers[0]!r}")), table
 
     def grade_plan(self, trajectory: Trajectory) -> PlanGrade:
-        """See `rollouts.suites.seeking.plan_rubric`."""
+        """See `rollouts.suites.seeking.plan_rubric`. The comments of a chat model are in its reasoning."""
         question, first = make_question(trajectory.task.id), trajectory.steps[0]
-        return grade_plan(question.form, question.world, first.response, first.action)
+        comments = [line for line in first.reasoning.split("\n") if line.lstrip().startswith("#")]
+        return grade_plan(question.form, question.world, "\n".join([*comments, first.response]), first.action)
 
     def forced_response(self, task: Task, observation: str, right: bool, attempt: int = 0) -> str:
         """The expert's first response: its plan, and a search for the first name. A wrong plan lacks a hop or has another relation."""
