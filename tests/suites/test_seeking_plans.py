@@ -175,6 +175,8 @@ def test_tricks_earn_less_than_any_plan_with_one_mistake(comment):
     one_mistake = min(grade(CHAIN, PLAN.replace(was, now)).score for was, now in (("publisher", "author"), ("mayor", "population")))
     found = grade(CHAIN, comment)
     assert found.score < one_mistake and found.score <= 0.5 and not is_right(found), found
+    assert found.score == 0 or " of " in comment
+    assert found.score == 0 or comment not in (QUESTION, QUESTION.removeprefix("What is "))
 
 
 def test_no_plan_has_grade_0_whatever_the_action():
