@@ -73,6 +73,7 @@ def _compared_settings(settings: CollectConfig) -> dict[str, Any]:
         "observation": settings.observation,
         "browser.driver": settings.browser.driver,
         "policy.habits": policy.habits,
+        "policy.forced_plan": policy.forced_plan,
         "policy.prompt": policy.prompt,
         "policy.chat": policy.chat,
         "policy.endpoint.body": policy.endpoint.body,

@@ -25,6 +25,7 @@ NAMES = (
     "compare",
     "analyze",
     "subgoals",
+    "rubric",
     "report",
     "export",
     "convert",

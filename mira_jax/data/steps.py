@@ -95,9 +95,14 @@ def step_examples(trajectory: Trajectory, prompt: PromptConfig, tokenizer: Token
     from text.
 
     Raises:
-        UserError: a prompt differs from the one that the policy read, a response's tokens do not match its text, or `prompt.subgoals` is
-            set and the episode lacks milestones.
+        UserError: a prompt differs from the one that the policy read, a response's tokens do not match its text, `prompt.subgoals` is
+            set and the episode lacks milestones, or the first response was given to the policy.
     """
+    if kind := trajectory.policy.forced_plan:
+        raise UserError(
+            f"trajectory {trajectory.id}: its first response is not the policy's own but a {kind} plan that was given to it "
+            "(policy.forced_plan); train on other folders"
+        )
     past: list[Round] = []
     subgoals = [subgoal.text for subgoal in trajectory.subgoals]
     done = np.zeros(len(subgoals), bool)

@@ -51,6 +51,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     planner: str = ""
     """Identifies the planner and its settings. Empty: none."""
+    forced_plan: str = ""
+    """right or wrong: the suite wrote the first response, with a plan of that kind. The policy did not sample it: its `token_ids` and
+    `log_probs` are None. Empty: the policy wrote all responses."""
 
 
 class Subgoal(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,13 +181,13 @@ class PlanGrade(msgspec.Struct, frozen=True, kw_only=True):
     """The grade of an episode's plan, which is its first response. A label, as the outcome is."""
 
     score: float
-    """R_plan, in [0, 1]. With a rubric, the sum of `dimensions` divided by its maximum."""
+    """R_plan, in [0, 1]. With a rubric, the weighted sum of `dimensions` divided by its maximum (`mira_jax.trajectories.plan_grades`)."""
     dimensions: dict[str, int] = {}
     """Dimension of the rubric to its grade, 0 to 5. Empty if the plan was graded as a whole."""
     source: str
     """How it was decided: rule, or the name of the model."""
     rubric: str = ""
-    """SHA-256 of the rubric."""
+    """SHA-256 of the rubric's file, or name and version of the suite's rules. Empty if the plan was graded as a whole."""
     detail: str = ""
 
 
@@ -233,7 +236,8 @@ def episode_key(task: Task, attempt: int, policy: Policy) -> str:
     # Disabled settings add nothing, so keys, and the random draws derived from them, are the same as in format 1.
     cut = (f"p{policy.top_p:g}" if policy.top_p != 1 else "") + (f"k{policy.top_k}" if policy.top_k else "")
     planner = f"|{policy.planner}" if policy.planner else ""
-    return f"{task.id}|{task.seed}|{attempt}|{policy.name}@{policy.checkpoint}|t{policy.temperature:g}s{policy.seed}{cut}{planner}"
+    forced = f"|{policy.forced_plan} plan" if policy.forced_plan else ""
+    return f"{task.id}|{task.seed}|{attempt}|{policy.name}@{policy.checkpoint}|t{policy.temperature:g}s{policy.seed}{cut}{planner}{forced}"
 
 
 def encode(trajectory: Trajectory) -> bytes:

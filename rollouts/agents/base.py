@@ -52,6 +52,9 @@ class PolicyConfig:
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     habits: dict[str, Fraction] = dataclasses.field(default_factory=dict)
     """expert: probability of each bad habit, drawn once per episode."""
+    forced_plan: Literal["none", "right", "wrong"] = "none"
+    """endpoint, chat: right and wrong let the suite write the first response, with a plan of that kind, to measure what plans cause
+    (docs/plans.md). none: the policy writes all responses."""
 
     def __post_init__(self) -> None:
         if self.kind == "auto":
@@ -64,6 +67,8 @@ class PolicyConfig:
             raise ConfigError("top_k", "chat APIs have no top_k; set it in $.endpoint.body if this one does")
         if self.kind in ("endpoint", "chat") and "temperature" in self.endpoint.body and self.temperature != 1:
             raise ConfigError("temperature", "requests leave it out ($.endpoint.body), so the API's own is recorded: set it to 1")
+        if self.forced_plan != "none" and self.kind not in ("endpoint", "chat"):
+            raise ConfigError("forced_plan", f"a policy of kind {self.kind} reads no plan; set $.kind to endpoint or chat, or this to none")
         refuse_subgoals(self.prompt, "prompt")
 
 

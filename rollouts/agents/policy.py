@@ -8,6 +8,7 @@ import msgspec
 from rollouts.agents.base import AgentFactory, PolicyConfig
 from rollouts.agents.chat import ChatPolicy
 from rollouts.agents.completion import EndpointPolicy
+from rollouts.agents.forced import ForcedPlanPolicy
 from rollouts.agents.planner import Planner
 from rollouts.agents.plans import PlannerConfig
 from rollouts.agents.scripts import ScriptPolicy
@@ -16,6 +17,11 @@ from rollouts.suites import Suite
 
 def make_policy(config: PolicyConfig, suite: Suite, planner: PlannerConfig | None = None) -> AgentFactory:
     """Returns the policy that the config describes. With a planner of kind joint it writes checklists. Raises UserError."""
+    policy = _own_policy(config, suite, planner)
+    return policy if config.forced_plan == "none" else ForcedPlanPolicy(policy, suite, config.forced_plan)
+
+
+def _own_policy(config: PolicyConfig, suite: Suite, planner: PlannerConfig | None) -> AgentFactory:
     if config.kind == "endpoint":
         return EndpointPolicy(config)
     if config.kind == "chat":

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mira_jax.intervals import normal_quantile, wilson
+from mira_jax.trajectories.summary import Rate
 
 RATE_INTERVAL = "Wilson's score interval, with the effective number of tasks"
 """Method of `rate_interval`."""
@@ -55,6 +56,14 @@ def rate_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, n
     return wilson(mean * n, n, level, np.where(((x == 0) | (x == 1)).all(-1), n, effective))
 
 
+def task_rate(tasks: Sequence[Sequence[bool]], level: float = 0.95) -> Rate:
+    """The success rate over tasks with its interval (`rate_interval`). `tasks`: the outcomes of the attempts at each."""
+    values = [sum(outcomes) / len(outcomes) for outcomes in tasks]
+    low, high = rate_interval(values, level)
+    mean = math.fsum(values) / len(values)
+    return Rate(method="", mean=mean, low=float(low), high=float(high), tasks=len(values), attempts=sum(map(len, tasks)))
+
+
 def difference_interval(differences: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Interval of the mean over paired tasks of a difference in [-1, 1], (low, high).
 
@@ -88,6 +97,17 @@ def difference_interval(differences: ArrayLike, level: float = 0.95) -> tuple[np
         return (mean - delta) ** 2 <= z * z * np.maximum(2 * q + delta * (1 - delta), 0) / effective
 
     return _bisect(inside, mean, -1.0), _bisect(inside, mean, 1.0)
+
+
+def newcombe(first: Rate, second: Rate) -> tuple[float, float]:
+    """Interval of the difference of two rates, first less second, (low, high), from the intervals of both:
+    d - sqrt((p1 - l1)^2 + (u2 - p2)^2) and d + sqrt((u1 - p1)^2 + (p2 - l2)^2)    (Newcombe 1998, method 10, with `rate_interval`).
+
+    The rates are taken as independent.
+    """
+    difference = first.mean - second.mean
+    low = difference - math.hypot(first.mean - first.low, second.high - second.mean)
+    return low, difference + math.hypot(first.high - first.mean, second.mean - second.low)
 
 
 def sign_flip(differences: Sequence[Fraction]) -> float:

@@ -16,6 +16,7 @@ from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.summary import Rate
 from rollouts.analysis import statistics
 from rollouts.analysis.bootstrap import Bootstrap, Figure
+from rollouts.analysis.grades import auroc, kendall_tau, ratio, spearman
 
 PAPER = {"auroc": 0.84, "tau": 0.4585, "f1": 0.685, "precision": 0.79, "recall": 0.60}
 """MiRA (arXiv 2603.19685), for the subgoals of its teacher and its checker."""
@@ -119,32 +120,6 @@ def analyse(labelled: Sequence[Ending], without: int, truth: Sequence[Ending] | 
     )
 
 
-def auroc(tables_RxLx2: np.ndarray) -> np.ndarray:
-    """The probability that a success has a larger share than a failure, where equal shares count half. Rows are shares in rising order,
-    the columns failures and successes. NaN without successes or without failures."""
-    larger, equal, pairs = _pair_counts(tables_RxLx2)
-    return _ratio(larger + equal / 2, pairs)
-
-
-def kendall_tau(tables_RxLx2: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of the share and success: (C - D) / sqrt((N - N_share) (N - N_success)) over N pairs of episodes, of which C are
-    concordant, D discordant, and N_share and N_success tied."""
-    larger, equal, pairs = _pair_counts(tables_RxLx2)
-    smaller = pairs - larger - equal
-    total = _pairs_of(tables_RxLx2.sum(axis=(1, 2)))
-    tied_shares = _pairs_of(tables_RxLx2.sum(axis=2)).sum(axis=1)
-    tied_outcomes = _pairs_of(tables_RxLx2.sum(axis=1)).sum(axis=1)
-    return _ratio(larger - smaller, np.sqrt((total - tied_shares) * (total - tied_outcomes)))
-
-
-def spearman(tables_RxLxM: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of rows and columns, both in rising order: Pearson's of their mean ranks."""
-    rows, columns = tables_RxLxM.sum(axis=2), tables_RxLxM.sum(axis=1)
-    one, other = _centred_ranks(rows), _centred_ranks(columns)
-    covariance = np.einsum("rlm,rl,rm->r", tables_RxLxM, one, other)
-    return _ratio(covariance, np.sqrt((rows * one**2).sum(axis=1) * (columns * other**2).sum(axis=1)))
-
-
 def to_tree(findings: Findings) -> dict[str, Any]:
     """For JSON, with the figures of the paper."""
     rates = {name: {str(key): _rate_tree(rate) for key, rate in getattr(findings, name).items()} for name in ("by_done", "by_share")}
@@ -203,7 +178,7 @@ def _against_truth(pairs: Sequence[tuple[Ending, Ending]], task_P: np.ndarray, b
     return {
         **{name: bootstrap.figure(getattr(counts, name)) for name in ("precision", "recall", "f1")},
         "spearman": bootstrap.figure(spearman(tables)),
-        "mae": bootstrap.figure(_ratio(bootstrap.sums(task_P, errors), bootstrap.sums(task_P, np.ones(len(pairs))))),
+        "mae": bootstrap.figure(ratio(bootstrap.sums(task_P, errors), bootstrap.sums(task_P, np.ones(len(pairs))))),
     }
 
 
@@ -212,32 +187,4 @@ def _rates(labelled: Sequence[Ending], key: Callable[[Ending], int], level: floa
     groups: dict[int, dict[str, list[bool]]] = {}
     for one in labelled:
         groups.setdefault(key(one), {}).setdefault(one.task, []).append(one.success)
-    return {found: _rate(list(groups[found].values()), level) for found in sorted(groups)}
-
-
-def _rate(tasks: Sequence[Sequence[bool]], level: float) -> Rate:
-    values = [sum(outcomes) / len(outcomes) for outcomes in tasks]
-    low, high = statistics.rate_interval(values, level)
-    mean = math.fsum(values) / len(values)
-    return Rate(method="", mean=mean, low=float(low), high=float(high), tasks=len(values), attempts=sum(map(len, tasks)))
-
-
-def _pair_counts(tables_RxLx2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of a success and a failure, by whether the success has the larger share, an equal one, and all."""
-    failures, successes = tables_RxLx2[..., 0], tables_RxLx2[..., 1]
-    below = np.cumsum(failures, axis=1) - failures
-    return (successes * below).sum(axis=1), (successes * failures).sum(axis=1), successes.sum(axis=1) * failures.sum(axis=1)
-
-
-def _pairs_of(counts: np.ndarray) -> np.ndarray:
-    return counts * (counts - 1) / 2
-
-
-def _centred_ranks(counts_RxL: np.ndarray) -> np.ndarray:
-    """Mean ranks of the levels, less the mean over all."""
-    ranks = np.cumsum(counts_RxL, axis=1) - (counts_RxL - 1) / 2
-    return ranks - (counts_RxL.sum(axis=1, keepdims=True) + 1) / 2
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return {found: statistics.task_rate(list(groups[found].values()), level) for found in sorted(groups)}

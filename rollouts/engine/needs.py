@@ -22,7 +22,7 @@ from rollouts.errors import InfraError
 from rollouts.llm.endpoint import Endpoint
 from rollouts.llm.probe import ask_chat, ask_completion, quick, role_needs
 from rollouts.suites import Suite, make_suite
-from rollouts.suites.base import CheckedSuite
+from rollouts.suites.base import CheckedSuite, Planned
 from rollouts.web.browser import BrowserConfig, BrowserPool, find_executables
 
 KEY = "policy.endpoint"
@@ -41,6 +41,8 @@ def rollout_needs(config: RolloutConfig, found: Needs) -> None:
             found.ok("suite", f"{config.suite.name}: {len(tasks)} tasks")
             if config.policy.kind == "expert":
                 suite.expert(tasks[0], config.policy.habits)
+        if config.policy.forced_plan != "none" and not isinstance(suite, Planned):
+            found.missing("policy.forced_plan", f"the suite {config.suite.name} knows no plans; set it to none")
     browser = _Browser(config.browser)
     if config.policy.kind == "endpoint":
         _policy_needs(config.policy, found)

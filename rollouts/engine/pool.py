@@ -221,8 +221,9 @@ class _Run:
             def report(trajectory: Trajectory) -> None:
                 self.tally.seconds = time.perf_counter() - started
                 self.tally.steps += len(trajectory.steps)
-                # Only model policies name a tokenizer.
-                self.tally.untokenised += sum(bool(trajectory.policy.tokenizer) and step.token_ids is None for step in trajectory.steps)
+                # Only model policies name a tokenizer, and they sample no forced plan.
+                sampled = trajectory.steps[1:] if trajectory.policy.forced_plan else trajectory.steps
+                self.tally.untokenised += sum(bool(trajectory.policy.tokenizer) and step.token_ids is None for step in sampled)
                 self.tally.status[trajectory.status.value] += 1
                 counts = " ".join(f"{name} {count}" for name, count in sorted(self.tally.status.items()))
                 progress.note(f"{self.tally.steps_per_second:.1f} steps/s, {counts}")

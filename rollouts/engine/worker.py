@@ -48,6 +48,8 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         if self.policy.kind == "chat" and self.policy.chat.images and not self.browser.screenshots:
             raise ConfigError("policy.chat.images", "needs the pictures of the pages; set browser.screenshots=true")
+        if self.planner.kind == "joint" and self.policy.forced_plan != "none":
+            raise ConfigError("policy.forced_plan", "the response has no checklist, which planner.kind=joint needs; set this to none")
         if self.planner.kind == "joint" and self.policy.kind != "chat":
             raise ConfigError("planner.kind", f"joint needs a policy that writes checklists, of kind chat, not {self.policy.kind}")
 

@@ -1,39 +1,32 @@
-"""What decides the milestones of recorded episodes: the subgoals of their suite or of a file, checked by rules or a model.
+"""What decides the milestones of recorded episodes: the subgoals of their suite or of a file, checked by rules or a model."""
 
-A labeller is an async function from trajectories to trajectories. Labellers can be chained, and label several trajectories at once.
-"""
-
-import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 from mira_jax.config import to_tree
-from mira_jax.errors import ConfigError, UserError
+from mira_jax.errors import ConfigError
 from mira_jax.files import sha256
 from mira_jax.needs import Needs
 from mira_jax.trajectories.records import Status, Subgoal, Trajectory
-from rollouts.errors import EndpointError
 from rollouts.labels.answers import answer_model_needs
 from rollouts.labels.checker import PROMPT_VERSION, ModelChecker, ModelCheckerConfig
+from rollouts.labels.labeller import AskedModel, Labeller, OpenLabeller, chain
 from rollouts.labels.subgoals import files
 from rollouts.labels.subgoals.files import Goal, SubgoalFile
 from rollouts.labels.trained_checker import TrainedChecker, TrainedCheckerConfig
 from rollouts.llm.probe import role_needs
 from rollouts.llm.role import NoAnswer
-from rollouts.llm.usage import Usage
 from rollouts.suites import Suite
 from rollouts.suites.tasks.checks import done_after_steps
 
-Labeller = Callable[[Trajectory], Awaitable[Trajectory]]
 GoalsOf = Callable[[Trajectory], tuple[Goal, ...]]
 """The subgoals of an episode's task. None: it has none."""
 KEY = "milestones.checker"
 """Followed by the kind, the path of the config of a checker that asks a model."""
-KEPT = "the episodes are kept, and the same command labels them"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,83 +88,21 @@ class MilestonesConfig:
         return tree
 
 
-class Checker(Protocol):
-    """Decides with a model. Its endpoint is open while it is entered."""
-
-    key: str
-    """Path of its config."""
-
-    async def __aenter__(self) -> "Checker": ...
-
-    async def __aexit__(self, *_: object) -> None: ...
+class Checker(AskedModel, Protocol):
+    """Decides with a model."""
 
     @property
     def name(self) -> str:
         """Of the model."""
         ...
 
-    @property
-    def usage(self) -> Usage: ...
-
     async def rows(self, trajectory: Trajectory, subgoals: Sequence[str]) -> list[tuple[bool, ...]]:
         """For each step, whether each subgoal is done by the end of that step. What was done once stays done. Raises NoAnswer."""
         ...
 
 
-class Milestones:
-    """Labels trajectories with milestones. Close it after use. Must not be used from a running event loop."""
-
-    def __init__(self, labeller: Labeller, checker: Checker | None = None):
-        self._labeller, self._checker = labeller, checker
-        self._runner = asyncio.Runner()
-        self._stack = contextlib.AsyncExitStack()
-        self._opened = False
-
-    @property
-    def usage(self) -> Mapping[str, Usage]:
-        """What a model used, by the path of its config. Empty without a model."""
-        return {self._checker.key: self._checker.usage} if self._checker else {}
-
-    def label(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """Labels several at once.
-
-        Raises:
-            UserError: the endpoint fails, or the spending limit is reached.
-        """
-        try:
-            return self._runner.run(self._label(trajectories))
-        except ConfigError:
-            raise
-        except (EndpointError, UserError) as error:
-            raise ConfigError(self._checker.key if self._checker else KEY, f"{error}; {KEPT}") from None
-
-    async def _label(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        if self._checker and not self._opened:
-            await self._stack.enter_async_context(self._checker)
-            self._opened = True
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_caught(self._labeller, trajectory)) for trajectory in trajectories]
-        results = [task.result() for task in tasks]
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-        return [result for result in results if isinstance(result, Trajectory)]
-
-    def close(self) -> None:
-        self._runner.run(self._stack.aclose())
-        self._runner.close()
-
-
-async def _caught(labeller: Labeller, trajectory: Trajectory) -> Trajectory | EndpointError | UserError:
-    """Errors are returned, so that the other trajectories are labelled and their answers kept."""
-    try:
-        return await labeller(trajectory)
-    except (EndpointError, UserError) as error:
-        return error
-
-
 @contextlib.contextmanager
-def open_milestones(config: MilestonesConfig, suite: Suite, cache: str = "") -> Iterator[Milestones]:
+def open_milestones(config: MilestonesConfig, suite: Suite, cache: str = "") -> Iterator[OpenLabeller]:
     """What labels with milestones as the config says. `cache`: file of a model's answers if the config names none.
 
     Raises:
@@ -185,7 +116,7 @@ def open_milestones(config: MilestonesConfig, suite: Suite, cache: str = "") -> 
         labeller = by_suite(suite)
     else:
         labeller = chain(cleared, by_rules(files.read(config.file)))
-    with contextlib.closing(Milestones(labeller, checker)) as opened:
+    with contextlib.closing(OpenLabeller(labeller, KEY, checker)) as opened:
         yield opened
 
 
@@ -195,17 +126,6 @@ def _checker(config: CheckerConfig, cache: str) -> Checker | None:
         return None
     key = f"{KEY}.{config.kind}"
     return ModelChecker(config.model.with_cache(cache), key) if config.kind == "model" else TrainedChecker(config.trained, key)
-
-
-def chain(*labellers: Labeller) -> Labeller:
-    """Applies labellers one after the other."""
-
-    async def labeller(trajectory: Trajectory) -> Trajectory:
-        for one in labellers:
-            trajectory = await one(trajectory)
-        return trajectory
-
-    return labeller
 
 
 async def cleared(trajectory: Trajectory) -> Trajectory:

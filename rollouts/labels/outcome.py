@@ -1,4 +1,7 @@
-"""Labels recorded episodes: the outcome, by a judge, and the milestones after every step, by labellers. It needs no site."""
+"""Labels recorded episodes: the outcome, by a judge, and by labellers the milestones after every step and the grade of the plan.
+
+It needs no site.
+"""
 
 import asyncio
 import contextlib
@@ -19,7 +22,9 @@ from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.shards import RECORDS, ShardReader, write_shard
 from mira_jax.trajectories.summary import RoleUsage
 from rollouts.labels.judge import OutcomeJudge, Rules
-from rollouts.labels.milestones import Milestones, by_suite
+from rollouts.labels.labeller import OpenLabeller
+from rollouts.labels.milestones import KEY as MILESTONES
+from rollouts.labels.milestones import by_suite
 from rollouts.suites import Suite
 
 PER_SHARD = 1024
@@ -52,18 +57,21 @@ def label_folder(
     overwrite: bool = False,
     settings: Mapping[str, Any] | None = None,
     judge: OutcomeJudge | None = None,
-    milestones: Milestones | None = None,
+    milestones: OpenLabeller | None = None,
     lacks: Callable[[Trajectory], str] | None = None,
+    plans: OpenLabeller | None = None,
 ) -> bool:
     """Labels all packed episodes of `folder` into shards in `out`. The output appears atomically.
 
     Args:
-        settings: name and options of `suite`, and those of `judge` and `milestones`, written with the labels. Default: the name of the
-            suite.
+        settings: name and options of `suite`, and those of `judge`, `milestones` and `plans`, written with the labels. Default: the name
+            of the suite.
         judge: what decides the outcomes. Default: the rules of the suite.
         milestones: what decides the milestones. Default: the rules of the suite.
-            What both have used is written with the labels.
         lacks: what a labelled episode lacks, for which it is left out; "" if it is kept. Default: all are kept.
+        plans: what grades the plans. Default: they get no grade.
+
+    What models used for the labels is written with them.
 
     Returns:
         False if `out` already contains the labels of exactly these episodes with these settings. It is then left unchanged.
@@ -91,15 +99,15 @@ def label_folder(
         _empty(temporary)
         try:
             with contextlib.ExitStack() as stack:
-                milestones = milestones or stack.enter_context(contextlib.closing(Milestones(by_suite(suite))))
-                labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge, milestones)))
+                milestones = milestones or stack.enter_context(contextlib.closing(OpenLabeller(by_suite(suite), MILESTONES)))
+                labelled = stack.enter_context(contextlib.closing(_labelled(reader, suite, judge, milestones, plans)))
                 left_out = _write(labelled, temporary, lacks or (lambda _: ""))
             if len(left_out) == len(reader):
                 raise UserError(f"{folder}: every episode would be left out; the first because {next(iter(left_out.values()))}")
             if left_out:
                 write_atomically(temporary / LEFT_OUT, to_json({"left_out": left_out}, indent=1).encode())
             write_atomically(temporary / SETTINGS, yaml.safe_dump(dict(settings)).encode())
-            if usage := {key: one.record() for key, one in {**judge.usage, **milestones.usage}.items()}:
+            if usage := {key: one.record() for key, one in {**judge.usage, **milestones.usage, **(plans.usage if plans else {})}.items()}:
                 write_atomically(temporary / USAGE, to_json(msgspec.to_builtins(usage), indent=1).encode())
             if out.exists():
                 shutil.rmtree(out)
@@ -109,14 +117,16 @@ def label_folder(
     return True
 
 
-def missing_label(trajectory: Trajectory, milestones: bool) -> str:
-    """What a labelled episode lacks to be trained on: its outcome, or with `milestones` its milestones. "" if nothing. An episode lost to
-    an infrastructure error lacks nothing, since it is never trained on."""
+def missing_label(trajectory: Trajectory, milestones: bool, plans: bool = False) -> str:
+    """What a labelled episode lacks to be trained on: its outcome, with `milestones` its milestones, or with `plans` the grade of its
+    plan. "" if nothing. An episode lost to an infrastructure error lacks nothing, since it is never trained on."""
     if trajectory.status is Status.INFRA_ERROR:
         return ""
     if trajectory.outcome is None:
         return "it has no outcome"
-    return "it has no milestones" if milestones and not trajectory.subgoals else ""
+    if milestones and not trajectory.subgoals:
+        return "it has no milestones"
+    return "its plan has no grade" if plans and trajectory.plan_grade is None else ""
 
 
 def _write(labelled: Iterable[Trajectory], out: Path, lacks: Callable[[Trajectory], str]) -> dict[str, str]:
@@ -157,18 +167,24 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def _labelled(reader: ShardReader, suite: Suite, judge: OutcomeJudge, milestones: Milestones) -> Generator[Trajectory, None, None]:
-    yield from track(_batches(reader, suite, judge, milestones), "labels", "episodes", len(reader))
+def _labelled(
+    reader: ShardReader, suite: Suite, judge: OutcomeJudge, milestones: OpenLabeller, plans: OpenLabeller | None
+) -> Generator[Trajectory, None, None]:
+    yield from track(_batches(reader, suite, judge, milestones, plans), "labels", "episodes", len(reader))
 
 
-def _batches(reader: ShardReader, suite: Suite, judge: OutcomeJudge, milestones: Milestones) -> Iterator[Trajectory]:
+def _batches(
+    reader: ShardReader, suite: Suite, judge: OutcomeJudge, milestones: OpenLabeller, plans: OpenLabeller | None
+) -> Iterator[Trajectory]:
     for start in range(0, len(reader), AT_ONCE):
         trajectories = [reader[index] for index in range(start, min(start + AT_ONCE, len(reader)))]
         for task in (trajectory.task for trajectory in trajectories):
             if task.suite != suite.name:
                 raise UserError(f"{task.id}: an episode of the suite {task.suite!r}, not of {suite.name!r}; set suite.name")
         outcomes = judge.outcomes(trajectories)
-        for trajectory, outcome in zip(milestones.label(trajectories), outcomes, strict=True):
+        # A grade of earlier labels would not be by the recorded settings.
+        ungraded = [msgspec.structs.replace(trajectory, plan_grade=None) for trajectory in milestones.label(trajectories)]
+        for trajectory, outcome in zip(plans.label(ungraded) if plans else ungraded, outcomes, strict=True):
             yield msgspec.structs.replace(trajectory, outcome=outcome)
 
 
@@ -203,5 +219,5 @@ def _difference(out: Path, reader: ShardReader, settings: Mapping[str, Any]) -> 
     if not path.exists():
         return "does not record the settings of its labels (it was written by an older version)"
     if not config.same(yaml.safe_load(path.read_text(encoding="utf-8")), dict(settings)):
-        return "was labelled with other settings of the suite, the judge or the milestones"
+        return "was labelled with other settings of the suite, the judge or the milestones, or of the plans"
     return ""

@@ -13,7 +13,7 @@ from playwright.async_api import Page as BrowserPage
 from mira_jax.errors import UserError
 from mira_jax.needs import Needs
 from mira_jax.trajectories.prompts import Round
-from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
+from mira_jax.trajectories.records import Evidence, Outcome, Page, PlanGrade, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import SPLITS
 from rollouts.llm.usage import Usage
 from rollouts.web.asgi.sites import Sites
@@ -172,6 +172,22 @@ class Referenced(Protocol):
 
     def references(self, task: Task) -> list[str]:
         """The texts of the task's reference answer. Empty without one."""
+        ...
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """Optional for a suite that knows the right plan of each task. The plan of an episode is its first response."""
+
+    plan_rules: str
+    """Name and version of the rules of `grade_plan`, which are recorded with its grades."""
+
+    def grade_plan(self, trajectory: Trajectory) -> PlanGrade:
+        """Grades the plan by rules, from the task and the first step's text and action alone. The episode has a step."""
+        ...
+
+    def forced_response(self, task: Task, observation: str, right: bool, attempt: int = 0) -> str:
+        """Returns a first response with the right plan of the task, or with a plausible wrong one. Deterministic in the arguments."""
         ...
 
 

@@ -12,7 +12,8 @@ from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import write_shard
 from rollouts import analyze
 from rollouts.analysis.bootstrap import Bootstrap
-from rollouts.analysis.subgoals import Ending, analyse, auroc, endings, kendall_tau, spearman, table, to_tree
+from rollouts.analysis.grades import auroc, kendall_tau, spearman
+from rollouts.analysis.subgoals import Ending, analyse, endings, table, to_tree
 from tests.labels.episodes import episode
 
 

@@ -14,7 +14,8 @@ from mira_jax.trajectories.shards import ShardReader, write_shard
 from rollouts import label, subgoals
 from rollouts.labels import milestones
 from rollouts.labels.checker import CUT, ModelChecker, ModelCheckerConfig
-from rollouts.labels.milestones import Milestones, by_model, by_rules, chain, cleared, of_file
+from rollouts.labels.labeller import OpenLabeller, chain
+from rollouts.labels.milestones import by_model, by_rules, cleared, of_file
 from rollouts.labels.subgoals import files
 from rollouts.labels.subgoals.files import Goal, SubgoalFile
 from rollouts.llm.role import LONGEST
@@ -134,7 +135,7 @@ def test_an_endpoint_that_fails_stops_the_command_and_keeps_the_answers(tmp_path
     url = asyncio.run(dead())
     config = build(ModelCheckerConfig, {"endpoint": endpoint(url)})
     checker = ModelChecker(config, "milestones.checker.model")
-    labels = Milestones(by_model(of_file(CONTENT), checker), checker)
+    labels = OpenLabeller(by_model(of_file(CONTENT), checker), milestones.KEY, checker)
     with pytest.raises(UserError, match=r"milestones\.checker\.model.*cannot connect|milestones\.checker\.model"):
         labels.label([shopping(1)])
     labels.close()

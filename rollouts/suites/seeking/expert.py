@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from random import Random
 
 from mira_arena.seeking.answers import NOT_STATED
-from mira_arena.seeking.forms import Base, Count, Difference, Earliest, Follow, Form, Named, OfTwo, Select, Total
+from mira_arena.seeking.forms import Base, Count, Difference, Earliest, Follow, Form, Named, OfTwo, Total
 from mira_arena.seeking.pages import NOTICE, page_title
 from mira_arena.seeking.plans import plan_text
 from mira_arena.seeking.relations import RELATIONS, Relation
@@ -14,6 +14,7 @@ from mira_jax.trajectories.actions import EXIT, format_action
 from mira_jax.trajectories.prompts import Round
 from mira_jax.trajectories.records import Action, Task
 from rollouts.suites.habits import Habits
+from rollouts.suites.seeking.mistakes import misplanned
 
 HABITS = {
     "skips_hop": "leaves a hop out of its plan",
@@ -51,7 +52,7 @@ class SeekingExpert:
     def __init__(self, form: Form, habits: Habits | None = None):
         habits = habits or Habits()
         self.habits = habits.drawn
-        self.form = _misplanned(form, self.habits, Random(f"plan {habits.key}"))
+        self.form = misplanned(form, self.habits, Random(f"plan {habits.key}"))
         """The form that the expert plans and carries out."""
         self._comments = [f"# Plan: {plan_text(self.form)}"]
         self._page = ""
@@ -171,37 +172,3 @@ def _gather(form: Count | Total | Earliest, numbers: dict[str, int]) -> list[str
     if isinstance(form, Total):
         return [str(sum(numbers.values()))]
     return [min(numbers, key=lambda name: numbers[name])]
-
-
-def _misplanned(form: Form, habits: frozenset[str], random: Random) -> Form:
-    """The form with the mistakes that bad habits make in a plan."""
-    for habit in ("skips_hop", "mistakes_relation"):
-        followed = _follows(form)
-        if habit in habits and followed:
-            form = _changed(form, random.choice(followed), habit, random)
-    return form
-
-
-def _follows(form: Form) -> list[Follow]:
-    """All parts of the form that follow a relation."""
-    if isinstance(form, Named):
-        return []
-    if isinstance(form, OfTwo):
-        return [*_follows(form.first), *_follows(form.second)]
-    return [*_follows(form.base), *([form] if isinstance(form, Follow) else [])]
-
-
-def _changed(form: Form, part: Follow, habit: str, random: Random) -> Form:
-    """The form in which the part is another: only its base, or with another relation of the same entities."""
-    if form is part:
-        if habit == "skips_hop":
-            return part.base
-        relation = RELATIONS[part.relation]
-        others = [other.name for other in RELATIONS.values() if other.subject == relation.subject and not other.many and other != relation]
-        return Follow(part.base, random.choice(others))
-    parts = {
-        field.name: _changed(value, part, habit, random)
-        for field in dataclasses.fields(form)
-        if isinstance(value := getattr(form, field.name), Follow | Select)
-    }
-    return dataclasses.replace(form, **parts)

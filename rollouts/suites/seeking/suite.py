@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -14,11 +15,13 @@ from mira_arena.seeking.site import serve
 from mira_arena.seeking.world import CACHED, World
 from mira_jax.config import Natural, Port
 from mira_jax.trajectories.actions import EXIT
-from mira_jax.trajectories.records import Evidence, Outcome, Page, Subgoal, Task, Trajectory
+from mira_jax.trajectories.records import Evidence, Outcome, Page, PlanGrade, Subgoal, Task, Trajectory
 from mira_jax.trajectories.tasks import FIRST_SEED
 from rollouts.suites.base import take_turns
 from rollouts.suites.habits import draw_habits
 from rollouts.suites.seeking.expert import HABITS, SeekingExpert
+from rollouts.suites.seeking.mistakes import wrong_form
+from rollouts.suites.seeking.plan_rubric import RULES, grade_plan
 from rollouts.suites.server import OneSite
 from rollouts.web.asgi.sites import Sites
 
@@ -42,6 +45,7 @@ class SeekingSuite(OneSite):
 
     name = SUITE
     Options = SeekingOptions
+    plan_rules = RULES
 
     def __init__(self, world: Natural = 0, worlds: int = 1, port: int = 0):
         self._first, self._count = world, worlds
@@ -102,6 +106,18 @@ class SeekingSuite(OneSite):
                 answered = is_right(step.action.argument, question.answers)
             table.append((*_done(question, visited), answered))
         return (*subgoals, Subgoal(text="answer the question", check=f"exit with {question.answers[0]!r}")), table
+
+    def grade_plan(self, trajectory: Trajectory) -> PlanGrade:
+        """See `rollouts.suites.seeking.plan_rubric`. The comments of a chat model are in its reasoning."""
+        question, first = make_question(trajectory.task.id), trajectory.steps[0]
+        comments = [line for line in first.reasoning.split("\n") if line.lstrip().startswith("#")]
+        return grade_plan(question.form, question.world, "\n".join([*comments, first.response]), first.action)
+
+    def forced_response(self, task: Task, observation: str, right: bool, attempt: int = 0) -> str:
+        """The expert's first response: its plan, and a search for the first name. A wrong plan lacks a hop or has another relation."""
+        form = make_question(task.id).form
+        planned = form if right else wrong_form(form, Random(f"wrong plan {task.id} {attempt}"))
+        return SeekingExpert(planned).respond(task, (), observation)
 
     def references(self, task: Task) -> list[str]:
         """See `rollouts.suites.base.Referenced`."""
