@@ -11,7 +11,7 @@ DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.p
 NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py interchange \
 	test_ring.py)
 
-.PHONY: demo test test-device test-peers test-lowest test-newest test-ray test-openenv bench-peers reproduce reproduce-quick lint docs setup clean
+.PHONY: demo test test-device test-peers test-lowest test-newest test-ray test-openenv bench-peers reproduce reproduce-quick reproduce-anchor reproduce-anchor-quick lint docs setup clean
 
 demo: setup
 	$(BIN)/mira demo $(if $(SEED),--set seed=$(SEED))
@@ -91,6 +91,15 @@ reproduce-quick: setup
 	printf '1\n2\n' | xargs -P 2 -I{} sh -c '$(BIN)/mira demo --set seed={} --set out=$(QUICK)-{} >> $(QUICK)-{}.log 2>&1'
 	for baseline in sft filtered-bc mira; do \
 		$(BIN)/mira compare "$(QUICK)-{seed}/evaluations/$$baseline" "$(QUICK)-{seed}/evaluations/recommended" --set seeds=[1,2] || exit 1; done
+
+# Anchor-GRPO and its baselines on the suite seeking (docs/anchor.md), which takes hours, and one seed of two methods.
+reproduce-anchor: setup
+	$(BIN)/mira phases --config configs/anchor/policy.yaml
+	$(BIN)/python benchmarks/anchor.py run
+
+reproduce-anchor-quick: setup
+	$(BIN)/mira phases --config configs/anchor/policy.yaml
+	$(BIN)/python benchmarks/anchor.py run --methods sft grpo anchor --seeds 1 --questions 12 --rounds 3 --plan-rounds 6
 
 setup:
 	@VENV=$(VENV) PYTHON=$(PYTHON) scripts/setup.sh $(EXTRAS)

@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, each on its own core")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of configs/anchor/grpo.yaml and anchor.yaml")
+    parser.add_argument("--questions", type=int, default=24, help="of a round, with eight attempts each")
+    parser.add_argument("--rounds", type=int, default=10, help="of a method with one stage")
+    parser.add_argument("--plan-rounds", type=int, default=20, help="of the first stage of anchor, of one step an episode")
     arguments = parser.parse_args()
     actions[arguments.action](arguments)
 
@@ -61,11 +63,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 def job(arguments: argparse.Namespace, seed: int, method: str) -> Callable[[int], None]:
     out = folder(arguments.out, seed, method)
-    sets = [f"seed={seed}", f"values.policy={arguments.out / SFT}", *arguments.set]
+    sets = [f"seed={seed}", f"values.policy={arguments.out / SFT}", f"values.questions={arguments.questions}"]
     if method == ANCHOR:
         command = ["mira_jax.phases", "--config", str(CONFIGS / "anchor.yaml")]
+        plan = arguments.plan_rounds
+        # An episode has about ten steps, and a plan one.
+        sets += [f"values.plan_rounds={plan}", f"values.rounds={max(1, arguments.rounds - round(plan / 10))}"]
     else:
         command = ["mira_jax.online", "--config", str(CONFIGS / "grpo.yaml")]
+        sets.append(f"rounds={arguments.rounds}")
         # SFT is evaluated once for each seed.
         sets += [f"trainer.set.recipe={json.dumps(ONLINE[method])}", *(["evaluate_every=1000"] if method == "grpo" else [])]
     command += ["--out", str(out), *itertools.chain.from_iterable(("--set", one) for one in sets)]
