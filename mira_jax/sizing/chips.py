@@ -31,12 +31,19 @@ class Chip:
 
 # Sources, read 2026-11-20: docs.cloud.google.com/tpu/docs/{v5p,v5e,v6e} (peak bf16, HBM, HBM bandwidth, bidirectional
 # ICI bandwidth per chip: 1200, 400 and 800 GB/s; v5p is a torus from 4x4x4 on, v5e and v6e from 16 chips a side).
-# H200 SXM: NVIDIA's data sheet (989 TFLOP/s bf16 without sparsity, 141 GB, 4.8 TB/s, NVLink 900 GB/s both ways).
+# GPUs: NVIDIA's data sheets of A100 SXM 80 GB, H100 SXM, H200 SXM, HGX B200, L40S and A10G (as sold by AWS), and the white paper of Ada
+# Lovelace for the RTX 4090: bf16 with fp32 sums and without sparsity, half of NVLink's or PCIe's bandwidth of both ways.
 CHIPS = {
     "v5p": Chip("TPU v5p", 459e12, 95 * GIB, 2765e9, 600e9, dimensions=3, wraps_from=4),
     "v5e": Chip("TPU v5e", 197e12, 16 * GIB, 819e9, 200e9, dimensions=2, wraps_from=16),
     "v6e": Chip("TPU v6e", 918e12, 32 * GIB, 1638e9, 400e9, dimensions=2, wraps_from=16),
+    "a100": Chip("NVIDIA A100", 312e12, 80 * GB, 2039e9, 300e9, tpu=False),
+    "h100": Chip("NVIDIA H100", 989e12, 80 * GB, 3350e9, 450e9, tpu=False),
     "h200": Chip("NVIDIA H200", 989e12, 141 * GB, 4800e9, 450e9, tpu=False),
+    "b200": Chip("NVIDIA B200", 2250e12, 180 * GB, 7700e9, 900e9, tpu=False),
+    "l40s": Chip("NVIDIA L40S", 362e12, 48 * GB, 864e9, 32e9, tpu=False),
+    "a10g": Chip("NVIDIA A10G", 70e12, 24 * GB, 600e9, 32e9, tpu=False),
+    "rtx4090": Chip("NVIDIA RTX 4090", 165e12, 24 * GB, 1008e9, 32e9, tpu=False),
 }
 
 

@@ -12,8 +12,8 @@ def test_topologies_have_as_many_chips_as_their_shape():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "expected one of v5p, v5e, v6e, h200"),
-        ("v9:4x4", "expected one of v5p, v5e, v6e, h200"),
+        ("", "expected one of v5p, v5e, v6e, a100, h100, h200, b200, l40s, a10g, rtx4090"),
+        ("v9:4x4", "expected one of v5p, v5e, v6e, a100, h100, h200, b200, l40s, a10g, rtx4090"),
         ("v5p", "has no shape"),
         ("v5p:4x0x4", "has no shape"),
         ("v5p:128", "has 1 dimensions; TPU v5p has 3, for example v5p:2x2x4"),
