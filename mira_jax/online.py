@@ -164,9 +164,14 @@ class _Rollouts:
 
     def _load(self, least: int) -> Version:
         """Waits for the weights of round `least` or later, and makes the server use them."""
-        version = _wait_for(self._out, max(least, 0), self._trainer)
-        if version != self._loaded:
-            reload(self._config, self._out, self._address, version)
+        while (version := _wait_for(self._out, max(least, 0), self._trainer)) != self._loaded:
+            try:
+                reload(self._config, self._out, self._address, version)
+            except UserError:
+                # The trainer may have saved newer weights while the server read these.
+                if read_version(self._out / POLICY / ROUND) == version:
+                    raise
+                continue
             self._loaded = version
         return version
 

@@ -100,6 +100,18 @@ def test_a_server_that_does_not_take_the_weights_ends_the_run(tmp_path, answer, 
     assert not (tmp_path / "run/log").exists()
 
 
+def test_weights_that_are_replaced_while_the_server_reads_them_are_read_again(tmp_path, monkeypatch):
+    """The server already has the next version when it is told of the first."""
+    versions = iter([online.Version(0, 0, "a"), online.Version(1, 2, "b"), online.Version(1, 2, "b"), online.Version(1, 2, "b")])
+    monkeypatch.setattr(online, "read_version", lambda path: next(versions))
+    (tmp_path / "run/policy").mkdir(parents=True)
+    (tmp_path / "run/policy/round.json").touch()
+    with server(lambda path, body: (200, {"fingerprint": "b"})) as (url, seen):
+        rollouts = online._Rollouts(config(tmp_path, url), tmp_path / "run", url, None)
+        assert rollouts._load(0) == online.Version(1, 2, "b")
+    assert [body["version"] for _, body in seen] == [0, 1]
+
+
 def test_a_server_that_reports_no_fingerprint_is_believed(tmp_path):
     with server(lambda path, body: (200, [None])) as (url, _):
         assert online.main(config(tmp_path, url, rounds=1)) == 0
