@@ -38,7 +38,7 @@ COMMANDS = {
     "label": Entry("rollouts.label", "decide outcome and milestones of collected episodes, and grade their plans"),
     "rubric": Entry("rollouts.rubric", "propose later versions of the rubric by which plans are graded"),
     "train": Entry("mira_jax.train", "train a policy or a critic", "train"),
-    "online": Entry("mira_jax.online", "train a policy on its own episodes, round after round: GRPO and Anchor-GRPO", "train"),
+    "online": Entry("mira_jax.online", "train a policy on its own episodes, round after round: GRPO and Anchor-GRPO"),
     "train-online": Entry("mira_jax.train_online", "the trainer of `mira online`, for a host of its own", "train"),
     "score": Entry("mira_jax.score", "compute log-probs, V and P of every step, and judge episodes by an ORM", "train"),
     "diagnose": Entry("mira_jax.diagnose", "measure how training changed a policy: ratios, room to move, KL, entropy", "train"),
