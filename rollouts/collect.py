@@ -1,4 +1,4 @@
-"""Collects episodes: a policy attempts a suite's tasks in a real browser, and the episodes are written as trajectory shards.
+"""Collects episodes: a policy attempts a suite's tasks, in a real browser by default, and the episodes are written as trajectory shards.
 
     mira collect --config configs/shop/demonstrate.yaml --out runs/shop/demonstrations
 

@@ -137,7 +137,7 @@ def _lead(evaluations: Sequence[Evaluation], findings: Findings) -> str:
     same = "the same " if len(common) == len(tasks) else ""
     methods = f"{count(len(evaluations), 'method')} on {same}{count(len(tasks), 'task')}"
     parts = [
-        f"{methods} of {count(len(findings.templates), 'template')}, in a real browser",
+        f"{methods} of {count(len(findings.templates), 'template')}",
         "one attempt each" if attempts <= 1 else f"{attempts:.0f} attempts each",
         "temperature " + ", ".join(f"{temperature:g}" for temperature in temperatures),
     ]
