@@ -96,7 +96,7 @@ def folder(out: Path, seed: int, method: str) -> Path:
 def last_evaluation(out: Path, seed: int, method: str) -> Evaluation:
     """The evaluation after the last round; that of SFT is the one before the first round of another method."""
     place = folder(out, seed, "grpo" if method == SFT else method) / ("execution" if method == ANCHOR else "") / "evaluations"
-    versions = sorted((int(path.name) for path in place.iterdir() if path.name.isdigit()), default=0)
+    versions = sorted(int(path.name) for path in place.iterdir() if path.name.isdigit())
     return Evaluation(method, place / str(0 if method == SFT else versions[-1]) / EVALUATION)
 
 
