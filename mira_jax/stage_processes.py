@@ -51,10 +51,11 @@ def run(out: Path, stages: Sequence[tuple[Stage, dict[str, Any]]]) -> None:
     """
     commands = [command_of(stage, overrides) for stage, overrides in stages]
     processes: list[subprocess.Popen] = []
+    codes: list[int | None] = []
     try:
         for command in commands:
             processes.append(start(command, out))
-        while any(process.poll() is None for process in processes) and not any(process.returncode for process in processes):
+        while None in (codes := [process.poll() for process in processes]) and not any(codes):
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt as interrupt:
         if interrupt.args != (signal.SIGTERM,):
@@ -63,10 +64,11 @@ def run(out: Path, stages: Sequence[tuple[Stage, dict[str, Any]]]) -> None:
         raise
     finally:
         _stop(processes)
-    for (stage, _), command, process in zip(stages, commands, processes, strict=True):
-        if process.returncode:
+    # Those that were stopped because of another have no code here.
+    for (stage, _), command, code in zip(stages, commands, codes, strict=True):
+        if code:
             raise UserError(
-                f"stage {stage.name} failed with exit code {process.returncode}; its message is above. "
+                f"stage {stage.name} failed with exit code {code}; its message is above. "
                 f"Run the same command again to resume. The stage was: {shlex.join(command)}"
             )
 

@@ -68,10 +68,11 @@ def test_when_runs_a_stage_is_no_other_setting(tmp_path):
 
 def test_a_stage_that_fails_stops_the_one_beside_it_which_saves_and_goes_on_later(tmp_path, capfd):
     waiting = {"name": "a", "set": {"note": "a", "wait": 60.0}}
+    began = time.monotonic()
     with pytest.raises(UserError, match="stage b failed with exit code 2"):
         phases.main(make_config(tmp_path, waiting, {"name": "b", "beside": True, "set": {"fail_unless": "{out}/no"}}))
+    assert time.monotonic() - began < 50  # it would end by itself after 60 s
     assert not json.loads((tmp_path / "run/stages/a.json").read_text())["complete"]
-    assert log(tmp_path) in ([], ["a 0"], ["a 0", "a saved"]) if (tmp_path / "run/log").exists() else True
 
 
 def test_a_failed_stage_is_named_and_the_next_run_goes_on_from_it(tmp_path):

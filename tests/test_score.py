@@ -227,7 +227,9 @@ def test_a_run_whose_reference_is_another_policy_stops_at_its_first_update(folde
     columns = {**table.columns, "log_prob": table.columns["log_prob"] + np.float32(0.01)}
     SideTable(table.ids, table.steps, columns, table.made_by, table.shards).write(tmp_path / "policy.npz")
     tables = [str(tmp_path / "policy.npz"), str(scores / "critic.npz")]
-    with pytest.raises(UserError, match=r"before the first update log pi differs from log_prob by 0\.01 nats a step, more than the 0\.001"):
+    with pytest.raises(
+        UserError, match=r"before the first update log pi differs from log_prob by 0\.(01|00999|0100\d) nats a step, more than the 0\.001"
+    ):
         run(
             folder,
             "other",

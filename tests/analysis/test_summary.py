@@ -172,10 +172,10 @@ def test_the_lead_says_so_where_methods_met_different_tasks():
 
     findings = SimpleNamespace(templates=["buy"])
     assert report_page._lead([evaluation("a", "b"), evaluation("a", "b")], findings).startswith(
-        "2 methods on the same 2 tasks of 1 template,"
+        "2 methods on the same 2 tasks of 1 template;"
     )
     apart = report_page._lead([evaluation("a", "b"), evaluation("b", "c")], findings)
-    assert apart.startswith("2 methods on 3 tasks of 1 template, in a real browser; 1 task in common; one attempt each;")
+    assert apart.startswith("2 methods on 3 tasks of 1 template; 1 task in common; one attempt each;")
 
 
 def test_the_table_holds_every_policy_comparison_and_stage():
