@@ -1,6 +1,7 @@
 """The phases command: stages in order, complete ones skipped, other runs moved aside."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -121,7 +122,9 @@ def started(tmp_path):
     path = tmp_path / "phases.yaml"
     path.write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "stages": stages}))
     command = [sys.executable, "-m", "mira_jax.phases", "--config", str(path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # As in a terminal: a job in the background may have been started with SIGINT ignored.
+    as_in_a_terminal = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=as_in_a_terminal)
     deadline = time.monotonic() + 30
     while not (tmp_path / "run" / "log").exists() or len(log(tmp_path)) < 2:
         assert time.monotonic() < deadline
