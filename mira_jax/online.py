@@ -32,9 +32,11 @@ from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import read_json, sole_writer, to_json, write_atomically
 from mira_jax.rounds import DONE, ROUND, Version, read_version
 from mira_jax.stage_records import fingerprint, move_other_run_aside
-from mira_jax.stages import Stage, fill, placeholders
+from mira_jax.stages import Stage, fill, parallel_groups, placeholders
 
 POLICY = "policy"
+SERVED = "{policy}"
+"""The model of the stages that need one."""
 ROUNDS = "rounds"
 EXPORTS, NEWEST = "exports", "newest"
 STARTED = "started.json"
@@ -106,6 +108,8 @@ class OnlineConfig:
         known = {"out", "seed", "round", "round_seed", "version", "policy", *(f"values.{name}" for name in self.values)}
         stages = [*self.rollouts, *self.evaluate, *([self.trainer] if self.trainer else [])]
         for stage in stages:
+            if stage.always or (stage.serve and stage.serve.model != SERVED):
+                raise ConfigError("rollouts", f"stage {stage.name}: always has no effect here, and serve.model is {SERVED}")
             for name in placeholders([stage.set, stage.configs]):
                 if name not in known:
                     raise ConfigError("rollouts", f"stage {stage.name} uses {{{name}}}, which has no value there; see `mira online --help`")
@@ -115,7 +119,8 @@ def main(config: OnlineConfig) -> int:
     out = Path(config.out)
     fingerprint_of_run = _fingerprint(config)
     with sole_writer(out, "online training"):
-        move_other_run_aside(out, fingerprint_of_run)
+        # On another host the trainer may have started before, and the first weights of a server may be linked.
+        move_other_run_aside(out, fingerprint_of_run, (POLICY, EXPORTS), rename=config.trainer is not None)
     with sole_writer(out, "online training"), stage_processes.sigterm_as_interrupt(), _trainer(config, out) as trainer:
         _wait_for(out, 0, trainer)
         with _server(config, out) as address:
@@ -185,14 +190,13 @@ class _Rollouts:
         write_atomically(path, to_json(dataclasses.asdict(version)).encode())
 
     def _run(self, stages: list[Stage], number: int, version: Version) -> None:
-        for stage in stages:
-            stage = _filled(stage, self._config, number, version.round)
-            overrides = {}
-            if stage.serve:
-                overrides = {stage.serve.url: self._address}
-                if stage.serve.name:
-                    overrides[stage.serve.name] = f"round-{version.round}"
-            stage_processes.run(self._out, [(stage, overrides)])
+        for group in parallel_groups([_filled(stage, self._config, number, version.round) for stage in stages]):
+            stage_processes.run(self._out, [(stage, self._overrides(stage, version)) for stage in group])
+
+    def _overrides(self, stage: Stage, version: Version) -> dict[str, Any]:
+        if not stage.serve:
+            return {}
+        return {stage.serve.url: self._address} | ({stage.serve.name: f"round-{version.round}"} if stage.serve.name else {})
 
 
 def reload(config: OnlineConfig, out: Path, address: str, version: Version) -> None:
@@ -286,10 +290,11 @@ def _wait_for(out: Path, least: int, trainer: subprocess.Popen | None) -> Versio
 
 
 def _fingerprint(config: OnlineConfig) -> str:
-    free = ("out", "rounds", "server", "evaluate", "evaluate_every")
+    free = ("out", "rounds", "server", "evaluate_every")
     tree = {key: value for key, value in configs.to_tree(config).items() if key not in free}
-    stages = [*config.rollouts, *([config.trainer] if config.trainer else [])]
-    return fingerprint(tree, {path: f"stage {stage.name}" for stage in stages for path in stage.configs})
+    stages = [*config.rollouts, *config.evaluate, *([config.trainer] if config.trainer else [])]
+    named = {path: f"stage {stage.name}" for stage in stages for path in stage.configs}
+    return fingerprint(tree, named | ({config.server.config: "server.config"} if config.server.config else {}))
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,7 @@ from mira_jax import config as configs
 from mira_jax.errors import UserError
 from mira_jax.files import sole_writer
 from mira_jax.stage_records import RECORDS, StageRecord, fingerprint, move_other_run_aside
-from mira_jax.stages import PhasesConfig, Stage, expand, fill_values, phase_stages, prunable_paths, side_by_side
+from mira_jax.stages import PhasesConfig, Stage, expand, fill_values, parallel_groups, phase_stages, prunable_paths
 
 # doit and Snakemake were considered. Both run a graph of tasks in parallel, and rerun only the tasks whose inputs have changed;
 # Snakemake also submits to clusters. Here the stages are few and form one chain, and each command resumes its own work, so either
@@ -44,7 +44,7 @@ def main(config: PhasesConfig) -> int:
         move_other_run_aside(out, fingerprint_of_run)
     started = time.monotonic()
     with sole_writer(out, "a run of phases"), stage_processes.sigterm_as_interrupt():
-        for group in side_by_side(stages):
+        for group in parallel_groups(stages):
             _run(config, out, stages, group, started)
             if config.prune:
                 _prune(config, stages)
@@ -72,7 +72,7 @@ def _run(config: PhasesConfig, out: Path, stages: Sequence[Stage], group: Sequen
         stage_processes.run(out, [(stage, stack.enter_context(_served(config, stage))) for stage in ahead])
     elapsed = (time.monotonic() - started) / 60
     for stage in ahead:
-        shared = f", side by side with {len(ahead) - 1} more" if len(ahead) > 1 else ""
+        shared = f", in parallel with {len(ahead) - 1} more" if len(ahead) > 1 else ""
         _say(f"{titles[stage.name]}: {records[stage.name].seconds / 60:.1f} min{shared} ({elapsed:.1f} min in all)")
 
 
@@ -151,7 +151,7 @@ def _fingerprint(config: PhasesConfig, stages: Sequence[Stage]) -> str:
     tree = {key: value for key, value in configs.to_tree(config).items() if key not in free}
     for key in ("stages", "each_phase", "after"):
         # When a stage runs does not change what it does.
-        tree[key] = [{name: value for name, value in stage.items() if name != "beside"} for stage in tree[key]]
+        tree[key] = [{name: value for name, value in stage.items() if name != "parallel"} for stage in tree[key]]
     named = {path: f"stage {stage.name}" for stage in reversed(stages) for path in stage.configs}
     if config.serve_config:
         named[fill_values(config.serve_config, config)] = "serve_config"

@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class StageRecord:
 
     @contextlib.contextmanager
     def timed(self, sharers: int = 1) -> Iterator[None]:
-        """Adds the time in the context. `sharers`: the stages that run side by side. Each gets its share, so that the sum over stages is
+        """Adds the time in the context. `sharers`: the stages that run in parallel. Each gets its share, so that the sum over stages is
         the time of the run."""
         started, before = time.monotonic(), self.seconds
         try:
@@ -60,14 +60,24 @@ def fingerprint(tree: Mapping[str, Any], named: Mapping[str, str]) -> str:
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
-def move_other_run_aside(out: Path, fingerprint: str) -> None:
-    """Renames `out` if it is a run with other settings, and records the settings of this one. Raises UserError if it is no run."""
+def move_other_run_aside(out: Path, fingerprint: str, shared: Collection[str] = (), rename: bool = True) -> None:
+    """Renames `out` if it is a run with other settings, and records the settings of this one.
+
+    Args:
+        shared: entries of `out` that another process may have written before.
+        rename: False if another process writes to `out`, which then cannot be renamed.
+
+    Raises:
+        UserError: `out` is no run, or it would have to be renamed and cannot.
+    """
     mark = out / RECORDS / "fingerprint"
     if mark.exists() and mark.read_bytes() == fingerprint.encode():
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (mark.exists() or any(entry.name not in shared for entry in out.iterdir())):
         if not mark.exists():
             raise UserError(f"{out}: exists and is not a run of this command; choose another folder with --set out=DIR")
+        if not rename:
+            raise UserError(f"{out}: holds a run with other settings; choose another folder with --set out=DIR")
         number = next(n for n in range(1, 10_000) if not out.with_name(f"{out.name}-{n}").exists())
         aside = out.with_name(f"{out.name}-{number}")
         out.rename(aside)

@@ -64,7 +64,7 @@ class Stage:
     """Keys of the command's config to values, in which placeholders are replaced."""
     serve: Serve | None = None
     """A model that is served while the stage runs."""
-    beside: bool = False
+    parallel: bool = False
     """Runs the stage at the same time as the one before it, on the same machine."""
     always: bool = False
     """Runs the stage also if it is complete, for example a report that prints a table."""
@@ -120,8 +120,8 @@ class PhasesConfig:
 
     def __post_init__(self) -> None:
         for key, stages in self._lists():
-            if stages and stages[0].beside:
-                raise ConfigError(f"{key}.0.beside", f"stage {stages[0].name} is the first; there is none that it could run beside")
+            if stages and stages[0].parallel:
+                raise ConfigError(f"{key}.0.parallel", f"stage {stages[0].name} is the first; there is none before it")
         names = [stage.name for _, stages in self._lists() for stage in stages]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -202,11 +202,11 @@ def expand(config: PhasesConfig) -> list[Stage]:
     return stages + [_filled(stage, f"{stage.name}-{config.phases}", last, range(1, config.phases + 1)) for stage in config.after]
 
 
-def side_by_side(stages: Sequence[Stage]) -> list[list[Stage]]:
+def parallel_groups(stages: Sequence[Stage]) -> list[list[Stage]]:
     """The stages in order, those that run at the same time in one list."""
     groups: list[list[Stage]] = []
     for stage in stages:
-        if stage.beside and groups:
+        if stage.parallel and groups:
             groups[-1].append(stage)
         else:
             groups.append([stage])

@@ -7,11 +7,12 @@ import threading
 
 
 @contextlib.contextmanager
-def serving_json(post, models=("small",)):
+def serving_json(post, models=("small",), requests=None):
     """An endpoint. Yields its address, without /v1.
 
     Args:
         post: the tree of a request to (status, tree) of its answer.
+        requests: a list that gets (path, tree) of each request.
         models: the names that it lists.
     """
 
@@ -20,7 +21,10 @@ def serving_json(post, models=("small",)):
             self.answer(200, {"data": [{"id": name} for name in models]})
 
         def do_POST(self):
-            self.answer(*post(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            tree = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if requests is not None:
+                requests.append((self.path, tree))
+            self.answer(*post(tree))
 
         def answer(self, status, tree):
             body = json.dumps(tree).encode()

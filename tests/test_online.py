@@ -2,41 +2,23 @@
 
 import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from mira_jax import online
-from mira_jax.config import build
+from mira_jax.config import build, to_tree
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.online import OnlineConfig
 from mira_jax.rounds import read_version
+from tests.json_server import serving_json
 
 
 @contextlib.contextmanager
 def server(answer):
-    """A server that answers each POST with `answer(path, body)`, a status and JSON; yields its address and the requests."""
+    """A server that answers each POST with `answer(body)`, a status and JSON; yields its address, with /v1, and the requests."""
     seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "null")
-            seen.append((self.path, body))
-            status, made = answer(self.path, body)
-            data = json.dumps(made).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_port}/v1", seen
-    running.shutdown()
+    with serving_json(answer, requests=seen) as url:
+        yield f"{url}/v1", seen
 
 
 def config(tmp_path, url, trainer=None, **keys):
@@ -55,7 +37,7 @@ def log(tmp_path):
     return (tmp_path / "run" / "log").read_text().splitlines()
 
 
-def right(path, body):
+def right(body):
     return 200, {"fingerprint": f"weights {body['version']}"}
 
 
@@ -89,9 +71,9 @@ def test_rollouts_may_run_ahead_of_the_updates(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda path, body: (200, {"fingerprint": "others"}), r"uses the weights others, not those of round 0, weights 0"),
-        (lambda path, body: (409, {"error": "its weights changed"}), r"was answered with 409: .*its weights changed"),
-        (lambda path, body: (404, {}), "was answered with 404"),
+        (lambda body: (200, {"fingerprint": "others"}), r"uses the weights others, not those of round 0, weights 0"),
+        (lambda body: (409, {"error": "its weights changed"}), r"was answered with 409: .*its weights changed"),
+        (lambda body: (404, {}), "was answered with 404"),
     ],
 )
 def test_a_server_that_does_not_take_the_weights_ends_the_run(tmp_path, answer, message):
@@ -106,14 +88,14 @@ def test_weights_that_are_replaced_while_the_server_reads_them_are_read_again(tm
     monkeypatch.setattr(online, "read_version", lambda path: next(versions))
     (tmp_path / "run/policy").mkdir(parents=True)
     (tmp_path / "run/policy/round.json").touch()
-    with server(lambda path, body: (200, {"fingerprint": "b"})) as (url, seen):
+    with server(lambda body: (200, {"fingerprint": "b"})) as (url, seen):
         rollouts = online._Rollouts(config(tmp_path, url), tmp_path / "run", url, None)
         assert rollouts._load(0) == online.Version(1, 2, "b")
     assert [body["version"] for _, body in seen] == [0, 1]
 
 
 def test_a_server_that_reports_no_fingerprint_is_believed(tmp_path):
-    with server(lambda path, body: (200, [None])) as (url, _):
+    with server(lambda body: (200, [None])) as (url, _):
         assert online.main(config(tmp_path, url, rounds=1)) == 0
 
 
@@ -137,13 +119,41 @@ def test_other_settings_do_not_continue_a_run(tmp_path, capfd):
     assert log(tmp_path) == [f"1 0 x 6 {url}"]
 
 
+def test_the_trainer_of_another_host_may_have_started_before(tmp_path):
+    """Its folder and the first weights of a server are there; a run with other settings is not moved from under it."""
+    policy = tmp_path / "run/policy"
+    policy.mkdir(parents=True)
+    (tmp_path / "run/exports").mkdir()
+    (policy / "round.json").write_text(json.dumps({"round": 0, "step": 0, "fingerprint": "weights 0"}))
+    with server(right) as (url, _):
+        assert online.main(build(OnlineConfig, {**to_tree(config(tmp_path, url, rounds=1)), "trainer": None})) == 0
+        assert log(tmp_path) == [f"1 0 x 5 {url}"]
+        with pytest.raises(UserError, match="holds a run with other settings; choose another folder"):
+            online.main(build(OnlineConfig, {**to_tree(config(tmp_path, url, rounds=1, seed=6)), "trainer": None}))
+    assert policy.exists()
+
+
+def test_a_stranger_s_folder_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes").touch()
+    with server(right) as (url, _), pytest.raises(UserError, match="is not a run of this command"):
+        online.main(config(tmp_path, url))
+
+
+def test_stages_of_a_round_may_run_in_parallel(tmp_path):
+    stage = {"module": "tests.phases_stage", "set": {"log": "{out}/log", "note": "round {round}"}}
+    with server(right) as (url, _):
+        online.main(config(tmp_path, url, rounds=1, rollouts=[{"name": "a", **stage}, {"name": "b", "parallel": True, **stage}]))
+    assert log(tmp_path) == ["round 1 0", "round 1 0"]
+
+
 def test_the_newest_export_is_linked_and_earlier_ones_are_removed(tmp_path, monkeypatch):
     def export(out, stages):
         ((stage, _),) = stages
         (tmp_path / "run/exports" / stage.set["out"].rpartition("/")[2]).mkdir(parents=True)
 
     monkeypatch.setattr(online.stage_processes, "run", export)
-    with server(lambda path, body: (200, {})) as (url, seen):
+    with server(lambda body: (200, {})) as (url, seen):
         keys = {"export": True, "url": url, "reload": [{"path": "/update_weights_from_disk", "body": {"model_path": "{export}"}}]}
         made = config(tmp_path, url, server=keys)
         for version in (0, 1):
@@ -162,6 +172,8 @@ def test_the_newest_export_is_linked_and_earlier_ones_are_removed(tmp_path, monk
             r"stage a uses \{values\.other\}, which has no value",
         ),
         ({"rollouts": [{"name": "a", "module": "m", "set": {"x": "{phase}"}}]}, r"stage a uses \{phase\}"),
+        ({"rollouts": [{"name": "a", "module": "m", "always": True}]}, "stage a: always has no effect here"),
+        ({"rollouts": [{"name": "a", "module": "m", "serve": {"model": "runs/x", "url": "u"}}]}, r"stage a: .* serve\.model is \{policy\}"),
         ({"rollouts": [{"name": "a", "module": "m"}, {"name": "a", "module": "m"}]}, "two stages have the same name, a"),
     ],
 )

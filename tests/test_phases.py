@@ -43,7 +43,7 @@ def test_a_stage_may_run_at_every_call(tmp_path):
     assert log(tmp_path) == ["once 0", "always 0", "always 0"]
 
 
-def test_stages_run_side_by_side_and_share_the_minutes(tmp_path, capfd):
+def test_stages_run_in_parallel_and_share_the_minutes(tmp_path, capfd):
     """Each waits for what the other writes at its start, so one after the other they would never end."""
     code = (
         "import sys, time, pathlib\nmine, other = map(pathlib.Path, sys.argv[1:])\nmine.touch()\nwhile not other.exists(): time.sleep(0.01)"
@@ -55,23 +55,23 @@ def test_stages_run_side_by_side_and_share_the_minutes(tmp_path, capfd):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage_processes, "command_of", command_of)
-        phases.main(make_config(tmp_path, {"name": "a"}, {"name": "b", "beside": True}))
-    assert "[2/2] b: 0.0 min, side by side with 1 more" in capfd.readouterr().err
+        phases.main(make_config(tmp_path, {"name": "a"}, {"name": "b", "parallel": True}))
+    assert "[2/2] b: 0.0 min, in parallel with 1 more" in capfd.readouterr().err
     seconds = [json.loads((tmp_path / f"run/stages/{name}.json").read_text())["seconds"] for name in pair]
     assert seconds[0] == pytest.approx(seconds[1], abs=0.05)
 
 
 def test_when_runs_a_stage_is_no_other_setting(tmp_path):
-    for beside in (False, True):
-        phases.main(make_config(tmp_path, {"name": "a", "set": {"note": "a"}}, {"name": "b", "set": {"note": "b"}, "beside": beside}))
+    for parallel in (False, True):
+        phases.main(make_config(tmp_path, {"name": "a", "set": {"note": "a"}}, {"name": "b", "set": {"note": "b"}, "parallel": parallel}))
     assert log(tmp_path) == ["a 0", "b 0"]
 
 
-def test_a_stage_that_fails_stops_the_one_beside_it_which_saves_and_goes_on_later(tmp_path, capfd):
+def test_a_stage_that_fails_stops_those_in_parallel(tmp_path, capfd):
     waiting = {"name": "a", "set": {"note": "a", "wait": 60.0}}
     began = time.monotonic()
     with pytest.raises(UserError, match="stage b failed with exit code 2"):
-        phases.main(make_config(tmp_path, waiting, {"name": "b", "beside": True, "set": {"fail_unless": "{out}/no"}}))
+        phases.main(make_config(tmp_path, waiting, {"name": "b", "parallel": True, "set": {"fail_unless": "{out}/no"}}))
     assert time.monotonic() - began < 50  # it would end by itself after 60 s
     assert not json.loads((tmp_path / "run/stages/a.json").read_text())["complete"]
 
@@ -203,7 +203,7 @@ def test_a_stage_says_which_keys_get_the_address_and_the_name_of_its_model(tmp_p
     ("tree", "message"),
     [
         ({"stages": [{"name": "a", "module": "m"}, {"name": "a", "module": "m"}]}, "same name"),
-        ({"stages": [{"name": "a", "module": "m", "beside": True}]}, r"stages\.0\.beside: stage a is the first"),
+        ({"stages": [{"name": "a", "module": "m", "parallel": True}]}, r"stages\.0\.parallel: stage a is the first"),
         (
             {"stages": [{"name": "a", "module": "m", "set": {"x": ["{seeds.b}"]}}], "seeds": {"a": 1}},
             r"stages: stage a uses \{seeds\.b\}, but seeds has no b",
