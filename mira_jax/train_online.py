@@ -22,23 +22,22 @@ from mira_jax.data.episodes import Episodes
 from mira_jax.data.packing import TokenColumn
 from mira_jax.data.pipeline import Batches, DataConfig
 from mira_jax.errors import ConfigError, UserError
-from mira_jax.files import parse_json, to_json, write_atomically
+from mira_jax.files import to_json, write_atomically
 from mira_jax.model_files import digests_of
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import make_recipe, options_of
-from mira_jax.recipes.base import NothingToLearn, Prepared, Recipe
+from mira_jax.recipes.base import OLD, REFERENCE, NothingToLearn, Prepared, Recipe
 from mira_jax.recipes.objectives import OBJECTIVES
-from mira_jax.recipes.objectives.grpo import GRPO, OLD, REFERENCE
 from mira_jax.rounds import DONE, ROUND, Version, read_version
 from mira_jax.schema import Options
 from mira_jax.training import processes, setup
 from mira_jax.training.checkpoint import Checkpoints
 from mira_jax.training.layout import Layout, make_layout
 from mira_jax.training.load import MODEL, lora_run, model_fingerprint, write_model_json
-from mira_jax.training.loop import Diverged
-from mira_jax.training.metrics import MetricsWriter
+from mira_jax.training.loop import FINITE, Diverged
+from mira_jax.training.metrics import MetricsWriter, read_metrics
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.round_data import RoundPosition, column_of_tokens, make_token_log_probs
 from mira_jax.training.run_folder import RunFolder
@@ -146,7 +145,8 @@ class _Trainer:
         optimizer = make_optimizer(config.optimizer, 1)
         abstract = abstract_state(skeleton.params, optimizer)
         params, self._frozen = skeleton.split(model.make_params(layout))
-        self._reference = jax.tree.map(jnp.copy, params) if isinstance(recipe, GRPO) and recipe.kl_weight else None
+        self._columns: tuple[str, ...] = getattr(recipe, "token_columns", ())
+        self._reference = jax.tree.map(jnp.copy, params) if REFERENCE in self._columns else None
         if self._checkpoints.latest is not None:
             self._state = self._checkpoints.restore(layout.abstract(abstract), self._position)
         else:
@@ -158,7 +158,7 @@ class _Trainer:
         self._writer = MetricsWriter(run.path, self.step)
         self._shapes = (1, 1)
         """S and R of the rounds so far: batches of equal shapes need one compilation."""
-        self._history = [line for line in _read_history(self._path / HISTORY) if line["round"] <= self.round]
+        self._history = [line for line in read_metrics(self._path / HISTORY) if line["round"] <= self.round]
         self.metrics: dict[str, float] = self._writer.last
         self._save()
 
@@ -201,7 +201,7 @@ class _Trainer:
             "wait_seconds": round(started - waited, 3), "train_seconds": round(time.monotonic() - started, 3),
         }  # fmt: skip
         if packed:
-            line |= {"tokens": int(packed.description["tokens"]), **{key: self.metrics[key] for key in ("loss", "gradient_norm")}}
+            line |= {"tokens": int(packed.description["tokens"]), **{key: self.metrics[key] for key in FINITE}}
         self._history.append(line)
         self._save()
         return True
@@ -237,9 +237,7 @@ class _Trainer:
             return Prepared(np.zeros(0, bool)), None
         if not prepared.keep.any():
             return prepared, None
-        tokens = dict(prepared.token_columns)
-        if isinstance(self._recipe, GRPO):
-            tokens |= self._own_log_probs(episodes, prepared)
+        tokens = prepared.token_columns | self._own_log_probs(episodes, prepared)
         packed = self._pack(episodes, prepared, tokens, self._config.epochs)
         packed.train.widen(*self._shapes)
         self._shapes = packed.train.steps_per_row, packed.train.responses_per_row
@@ -252,7 +250,10 @@ class _Trainer:
         )  # fmt: skip
 
     def _own_log_probs(self, episodes: Episodes, prepared: Prepared) -> dict[str, TokenColumn]:
-        """Token columns of log pi_old and, for the KL divergence, log pi_ref."""
+        """The token columns OLD and REFERENCE, if the recipe reads them."""
+        params = {name: of for name, of in ((OLD, self._state.params), (REFERENCE, self._reference)) if name in self._columns}
+        if not params:
+            return {}
         packed = self._pack(episodes, prepared, prepared.token_columns, 1).train
         packed.widen(*self._shapes)
         self._shapes = packed.steps_per_row, packed.responses_per_row
@@ -262,15 +263,14 @@ class _Trainer:
             values = [np.asarray(self._log_probs(params, batch, self._frozen)) for batch in batches]
             return column_of_tokens(packed, values, episodes.examples.steps)
 
-        columns = {OLD: column(self._state.params)}
-        return columns | ({REFERENCE: column(self._reference)} if self._reference is not None else {})
+        return {name: column(of) for name, of in params.items()}
 
     def _update(self, batch: dict[str, np.ndarray]) -> None:
         parts = self._config.optimizer.accumulate
         placed = self._layout.put_batch(cut(batch, parts), self._config.data.rows // parts)
         self._state, values = self._step_of(self._state, placed, self._frozen)
         self.metrics = {name: float(value) for name, value in jax.device_get(values).items()}
-        for name in ("loss", "gradient_norm"):
+        for name in FINITE:
             if not np.isfinite(self.metrics[name]):
                 raise Diverged(f"update {self.step + 1}: {name} is {self.metrics[name]}; training stops, and the last round is kept")
         self._position.step += 1
@@ -291,10 +291,6 @@ class _Trainer:
         shown = {name: prepared.summary[name] for name in ("reward", "success_rate", "groups_without_spread") if name in prepared.summary}
         values = ", ".join(f"{name} {value:.3g}" for name, value in shown.items())
         _say(f"round {number} of {self._config.rounds}: {values}; " + (f"{updates} updates" if updates else "nothing to learn from"))
-
-
-def _read_history(path: Path) -> list[dict[str, Any]]:
-    return [parse_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def _say(text: str) -> None:

@@ -18,6 +18,11 @@ from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.side_tables import SideTable
 from mira_jax.trajectories.tokenizer import Tokenizer
 
+OLD = "old_log_prob"
+REFERENCE = "token_reference_log_prob"
+"""Token columns that online training computes for the recipes that name them: log pi_old, by the weights before the first update of the
+round, and log pi_ref, by the first policy."""
+
 
 class NothingToLearn(UserError):
     """No episode is of use to the recipe, such as no success to imitate. Online training goes on with the next round."""
@@ -42,7 +47,7 @@ class Prepared:
 class Recipe(Protocol):
     """A training method, for a policy or a critic.
 
-    A recipe whose loss reads token columns names them in `token_columns`, a tuple, for `mira size`.
+    A recipe whose loss reads token columns names them in `token_columns`, a tuple, for online training and `mira size`.
     """
 
     name: str

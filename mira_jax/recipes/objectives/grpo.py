@@ -32,7 +32,7 @@ from mira_jax.config import NonNegative, Positive
 from mira_jax.data.packing import TokenColumn
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
-from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.base import OLD, REFERENCE, Prepared
 from mira_jax.recipes.labels import mean, read_labels
 from mira_jax.rl import policy_gradient
 from mira_jax.rl.groups import Scale, group_advantages
@@ -42,9 +42,7 @@ from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.side_tables import SideTable
 
 SAMPLER = "sampler_log_prob"
-OLD = "old_log_prob"
-REFERENCE = "token_reference_log_prob"
-"""Token columns: log mu by the sampler, log pi_old and log pi_ref by the trainer."""
+"""Token column: log mu, by the sampler."""
 
 
 @dataclasses.dataclass(frozen=True)
