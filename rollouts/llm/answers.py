@@ -153,6 +153,18 @@ def failure(response: httpx.Response) -> str:
     return f"HTTP {response.status_code}: {message}"
 
 
+async def read_limited(response: httpx.Response, most: int) -> httpx.Response:
+    """Reads a streamed response, with the headers that callers use. Raises ValueError if it is longer than `most` bytes."""
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise ValueError(f"a response of more than {most >> 20} MiB")
+    kept = {name: response.headers[name] for name in ("retry-after", "content-type") if name in response.headers}
+    return httpx.Response(response.status_code, headers=kept, content=b"".join(parts))
+
+
 def retry_after(response: httpx.Response) -> float:
     """Parses the Retry-After header into seconds, at most 120. 0 if the header is absent or invalid."""
     value = response.headers.get("retry-after", "")

@@ -298,14 +298,7 @@ class Endpoint:
     async def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         """Raises ValueError if the response is longer than `LONGEST`."""
         async with self._open().stream("POST", path, json=body) as response:
-            parts, size = [], 0
-            async for part in response.aiter_bytes():
-                parts.append(part)
-                size += len(part)
-                if size > LONGEST:
-                    raise ValueError(f"a response of more than {LONGEST >> 20} MiB")
-        headers = {name: response.headers[name] for name in ("retry-after", "content-type") if name in response.headers}
-        return httpx.Response(response.status_code, headers=headers, content=b"".join(parts))
+            return await answers.read_limited(response, LONGEST)
 
     def _body(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body by `body` and `rename` of the config."""

@@ -183,7 +183,7 @@ class Planned(Protocol):
     """Name and version of the rules of `grade_plan`, which are recorded with its grades."""
 
     def grade_plan(self, trajectory: Trajectory) -> PlanGrade:
-        """Grades the plan by rules, from the task and the first step's text and action alone. The episode has a step."""
+        """Grades the plan by rules, only from the task and the text and action of the first step. The episode has a step."""
         ...
 
     def forced_response(self, task: Task, observation: str, right: bool, attempt: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Downloads pages by plain HTTP, from public addresses alone, with limits of size and time."""
+"""Downloads pages by plain HTTP, only from public addresses, with limits of size and time."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Downloads pages with a browser, which runs their scripts, behind a fence that lets it reach public addresses alone."""
+"""Downloads pages with a browser, which runs their scripts, behind a fence that lets it reach only public addresses."""
 
 import asyncio
 import contextlib

@@ -15,7 +15,7 @@ import msgspec
 from mira_jax.errors import ConfigError
 from mira_jax.files import now, parse_json
 from rollouts.errors import SiteError
-from rollouts.llm.answers import failure, retry_after
+from rollouts.llm.answers import failure, read_limited, retry_after
 from rollouts.llm.cache import AnswerCache, question_key
 from rollouts.suites.web_seeking.apis import NoList, Result, SearchConfig, fill, read_results
 from rollouts.text import scrub
@@ -139,14 +139,7 @@ class Search:
         parameters, headers = fill(form.parameters, values), {"Accept": "application/json", **fill(form.headers, values)}
         sent: Mapping[str, Any] = {"json": parameters} if form.method == "POST" else {"params": parameters}
         async with self._client.stream(form.method or "GET", form.url, headers=headers, **sent) as response:
-            parts, size = [], 0
-            async for part in response.aiter_bytes():
-                parts.append(part)
-                size += len(part)
-                if size > MAX_BYTES:
-                    raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
-        kept = {name: response.headers[name] for name in ("retry-after", "content-type") if name in response.headers}
-        return httpx.Response(response.status_code, headers=kept, content=b"".join(parts))
+            return await read_limited(response, MAX_BYTES)
 
     async def _pace(self) -> None:
         if self.config.requests_per_minute > 0:
