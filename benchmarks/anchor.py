@@ -3,7 +3,7 @@
     mira phases --config configs/anchor/policy.yaml     # the policy that all start from
     python benchmarks/anchor.py run                     # 8 seeds, all methods
     python benchmarks/anchor.py table                   # success by hops, and comparisons over seeds
-    python benchmarks/anchor.py costs                   # episodes, steps, tokens and minutes
+    python benchmarks/anchor.py costs                   # episodes, steps, updates, tokens and seconds
 
 All methods draw about the same number of steps. Each run is on one core, as many at once as --jobs.
 """
@@ -22,6 +22,7 @@ from typing import Any
 from study import in_parallel
 from study_results import print_table
 
+from mira_jax.trajectories.shards import ShardReader
 from rollouts.analysis.evaluation import Evaluation
 
 CONFIGS = Path("configs/anchor")
@@ -106,13 +107,16 @@ def table(arguments: argparse.Namespace) -> None:
 
 
 def costs(arguments: argparse.Namespace) -> None:
-    """Episodes, updates, trained tokens and minutes of each method, over its rounds."""
+    """Episodes, steps, updates, trained tokens and seconds of each method, summed over its rounds and the seeds."""
     for method in arguments.methods:
         totals: collections.Counter[str] = collections.Counter()
-        for path in folder(arguments.out, arguments.seeds[0], method).rglob("rounds.jsonl"):
-            for line in map(json.loads, path.read_text().splitlines()):
-                for key in ("episodes", "updates", "tokens", "wait_seconds", "train_seconds"):
-                    totals[key] += line.get(key, 0)
+        for seed in arguments.seeds:
+            for path in folder(arguments.out, seed, method).rglob("rounds.jsonl"):
+                for line in map(json.loads, path.read_text().splitlines()):
+                    for key in ("episodes", "updates", "tokens", "wait_seconds", "train_seconds"):
+                        totals[key] += line.get(key, 0)
+            for path in folder(arguments.out, seed, method).rglob("rounds/*/labelled"):
+                totals["steps"] += int(ShardReader([str(path)]).steps_per_record.sum())
         print(f"{method:12} " + ", ".join(f"{key} {value:,.0f}" for key, value in totals.items()))
 
 
