@@ -4,7 +4,7 @@
 
 For TPUs (v5p, v5e, v6e) it compiles the real step with the compiler of libtpu, which takes minutes. For GPUs (h200:8) it
 estimates. It reads no data, tokenizer or weights: a row contains as many steps of `prompt_tokens` and `response_tokens` as
-fit. If the step does not fit in memory, it searches for settings that do.
+fit. If the step does not fit in memory, or with search=true, it searches for the fastest settings that do.
 """
 
 import dataclasses
@@ -46,6 +46,8 @@ class SizeConfig(TrainConfig):
     """Response tokens of each step, end token included. A critic's rows contain no responses."""
     compile: bool = True
     """False: only estimate, also for TPUs."""
+    search: bool = False
+    """Also searches other settings of mesh, rematerialisation and accumulation if the step fits, as if it does not."""
     efficiency: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Assumed share of the chips' peak rate that matrix products reach."""
     json: str | None = None
@@ -72,8 +74,8 @@ def main(config: SizeConfig) -> int:
     first = size(config, plan, topology, compiles)
     print(first.text())
     sizings, found = [first], []
-    if not first.fits:
-        found = candidates(config, recipe, plan, topology, done=first.done, needed=first.needed, efficiency=config.efficiency)
+    if config.search or not first.fits:
+        found = candidates(config, recipe, plan, topology, needed=first.needed, efficiency=config.efficiency)
         print("\n" + report.others(found))
         if found and compiles:
             other = found[0].apply(config)

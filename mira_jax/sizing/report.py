@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from mira_jax.models import remat
 from mira_jax.models.config import PRESETS
 from mira_jax.sizing import flops
 from mira_jax.sizing.chips import GB, Topology
@@ -100,7 +101,7 @@ class Sizing:
             f"{plan.recipe.name} step of Gemma3{preset}, {plan.model.parameters / 1e9:.3f} B parameters{trained}, "
             f"on {self.topology.name}: {self.topology.chips} x {self.topology.chip.name}",
             "mesh " + ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
-            + f"; activations {plan.dtype}, remat {plan.remat}, {self.optimizer}",
+            + f"; activations {plan.dtype}, remat {remat.text(plan.remat)}, {self.optimizer}",
             f"{workload.rows} rows of {workload.row_length:,} tokens"
             + (f" in {workload.parts} parts" if workload.parts > 1 else "")
             + f", each {len(workload.texts)} steps of {text.tokens:,} tokens: {workload.tokens:,} tokens a step",

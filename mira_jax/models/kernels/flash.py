@@ -21,8 +21,8 @@ LOG2E = math.log2(math.e)
 """The kernels use powers of two, which the hardware computes."""
 MASKED = -1e30
 """The logit of a key outside the range. It is finite, so that a block without any visible key gives no NaN."""
-OUTPUT, LOG_SUM = "attention_heads", "attention_log_sum"
-"""Names of the residuals for rematerialisation. If both are saved, the backward pass does not run the forward kernel again."""
+KEPT = "heads"
+"""Name of the residuals for rematerialisation (`mira_jax.models.remat`). If they are kept, the forward kernel is not run again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _forward(q, k, v, first, scale: float, tiling: Tiling, interpret: bool):
         interpret=interpret,
         name="flash_attention_forward",
     )(q, k, v, first)
-    out, log_sum = checkpoint_name(out, OUTPUT), checkpoint_name(log_sum, LOG_SUM)
+    out, log_sum = checkpoint_name(out, KEPT), checkpoint_name(log_sum, KEPT)
     return out, (q, k, v, first, out, log_sum)
 
 
