@@ -162,7 +162,8 @@ class MLP(nnx.Module):
         self.down = matrix(rngs, stack, (f, d), f, param_dtype)
 
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        return linear(self, "down", jax.nn.gelu(linear(self, "gate", x_BxTxD), approximate=True) * linear(self, "up", x_BxTxD))
+        gate, up = linear(self, "gate", x_BxTxD), linear(self, "up", x_BxTxD)
+        return linear(self, "down", jax.nn.gelu(gate, approximate=True) * up)
 
 
 class Block(nnx.Module):
