@@ -45,20 +45,22 @@ class Tiling:
     key_gradient: Blocks
 
 
-TILINGS = {
+SMALL_TILINGS = {
     64: Tiling(Blocks(64, 64, 4), Blocks(64, 64, 4), Blocks(32, 64, 4)),
     128: Tiling(Blocks(64, 64, 4), Blocks(64, 32, 4), Blocks(32, 64, 4)),
     256: Tiling(Blocks(64, 32, 8), Blocks(32, 32, 4), Blocks(16, 64, 8)),
 }
 """Tilings by head dim, for bfloat16. They fit in 99 KiB of shared memory, which every GPU since Ampere has, and in its registers."""
-LARGE_TILINGS = {
+HOPPER_TILINGS = {
     64: Tiling(Blocks(128, 128, 8), Blocks(128, 64, 8), Blocks(64, 128, 8)),
     128: Tiling(Blocks(128, 128, 8), Blocks(128, 64, 8), Blocks(64, 128, 8)),
     256: Tiling(Blocks(128, 64, 8), Blocks(64, 64, 8), Blocks(64, 64, 8)),
 }
-"""For 227 KiB of shared memory. At least 64 rows in every product, as the tensor cores of these GPUs need."""
-LARGE = "9.", "10."
-"""Beginnings of the compute capabilities with 227 KiB of shared memory: H100, H200, B200."""
+"""For 227 KiB of shared memory. At least 64 rows in every product, which the tensor cores of these GPUs take at once."""
+BLACKWELL_TILINGS = {**HOPPER_TILINGS, 256: Tiling(Blocks(128, 64, 8), Blocks(64, 32, 8), Blocks(32, 64, 8))}
+"""As for Hopper, but operands that Hopper keeps in registers are in shared memory too."""
+TILINGS = {"9.": HOPPER_TILINGS, "10.": BLACKWELL_TILINGS}
+"""By the beginning of the compute capability: H100 and H200, B200. Other GPUs: `SMALL_TILINGS`."""
 
 
 def attend(
@@ -98,7 +100,7 @@ def attend(
 def default_tiling(head_dim: int) -> Tiling:
     """The tiling for the GPU of this process; without one, the one that fits on all. Raises ValueError if there is none."""
     capability = str(getattr(jax.devices()[0], "compute_capability", ""))
-    tilings = LARGE_TILINGS if capability.startswith(LARGE) else TILINGS
+    tilings = next((tilings for start, tilings in TILINGS.items() if capability.startswith(start)), SMALL_TILINGS)
     if head_dim not in tilings:
         raise ValueError(f"head dim {head_dim}: the kernels have tilings for {', '.join(map(str, tilings))}")
     return tilings[head_dim]
