@@ -4,8 +4,8 @@
     python benchmarks/device.py --parts kernels --json k.jsonl  # with every tiling of the GPU kernels
     python benchmarks/device.py --tiny                          # the same code at sizes for a CPU, to rehearse
 
-kernels: one layer's attention, forward, and forward with backward, over packed rows; errors are relative to fp32 at 2,048 tokens. steps: the
-real training step of configs/lora/actor.yaml and configs/12b/actor.yaml. decode: the sampler of `mira serve`. Times are medians of
+kernels: one layer's attention, forward, and forward with backward, over packed rows; errors are relative to fp32 at 2,048 tokens. steps:
+the real training step of configs/lora/actor.yaml and configs/12b/actor.yaml. decode: the sampler of `mira serve`. Times are medians of
 several calls. MFU is that of docs/size.md, against the peak rate of `mira_jax.sizing.chips` for --chip.
 """
 
