@@ -18,7 +18,8 @@ from mira_jax.data.steps import choose, corpus
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config, Preset
-from mira_jax.models.gemma3 import Remat
+from mira_jax.models.gemma3 import Remat, use_kernels
+from mira_jax.models.kernels.choose import Kernels, Setting, choose_kernels, describe_kernels
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import Precision
 from mira_jax.schema import Options
@@ -45,6 +46,9 @@ class ModelConfig:
     """Precision of float32 matrix products (`mira_jax.models.precision`). Only highest is exact float32 on every backend."""
     remat: Remat = "none"
     """What the backward pass recomputes (`mira_jax.models.gemma3.REMAT`)."""
+    attention: Setting = "auto"
+    """The implementation of attention (`mira_jax.models.kernels.choose`): auto, xla, splash or pallas, or one of these each for
+    `local` and `global` layers. auto: a kernel on TPUs and GPUs where one can be used, and xla elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +152,8 @@ class Model:
     """A model before its parameters are computed."""
 
     config: Gemma3Config
+    kernels: Kernels
+    """The implementations of attention."""
     skeleton: Skeleton
     make_params: Callable[[Layout], Params]
     """Makes all parameters, including frozen ones; `skeleton.split` separates them."""
@@ -159,8 +165,8 @@ def describe_model(
     """The model to train, from scratch or from `init_from`. With `lora`, only its new adapters and a critic's heads are trained.
 
     Raises:
-        UserError: sizes are missing or inconsistent, the vocabulary is smaller than the tokenizer's, or adapters would have
-            to be merged into bfloat16 parameters.
+        UserError: sizes are missing or inconsistent, the vocabulary is smaller than the tokenizer's, adapters would have to be
+            merged into bfloat16 parameters, or an implementation of attention cannot be used.
     """
     old_heads: tuple[str, ...] = ()
     old_lora: tuple[LoraConfig, ...] = ()
@@ -185,9 +191,12 @@ def describe_model(
         sizes = configs.build(Gemma3Config, {"vocabulary_size": tokenizer.vocabulary_size, **preset, **config.sizes}, prefix="model.sizes.")
     tokenizer.fit(sizes.vocabulary_size, init_from or "model")
 
+    kernels = choose_kernels(config.attention, sizes, config.dtype)
+
     def build(rngs):
         layers = (*old_lora, lora) if lora else ()
-        return build_model(sizes, heads, layers, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
+        model = build_model(sizes, heads, layers, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
+        return use_kernels(model, kernels)
 
     def make_params(layout: Layout) -> Params:
         given = {}
@@ -200,7 +209,7 @@ def describe_model(
         return init_params(build, seed, given, layout.of(bones.parameters))
 
     bones = skeleton(build, adapters.trained if lora else None)
-    return Model(sizes, bones, make_params)
+    return Model(sizes, kernels, bones, make_params)
 
 
 def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
@@ -213,6 +222,7 @@ def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
         + (f", {len(packed.holdout.steps):,} held out" if packed.holdout else "")
         + (f", {train.dropped:,} left out (longer than a row)" if train.dropped else ""),
         f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {train.packed_steps / len(train):.0f} steps an update",
+        describe_kernels(model.kernels),
     ]
     lines += [f"{name}: {value:.4g}" for name, value in summary.items()]
     return "\n".join(lines)
