@@ -68,7 +68,7 @@ def candidates(
     rows = plan.workload.rows
     for remat in REMAT:
         changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
-        estimator = Estimator(make_plan(changed, recipe, plan.workload))
+        estimator = Estimator(make_plan(changed, recipe, plan.workload, topology.chip.tpu))
         # The forward pass is a third of the needed FLOPs, and recomputation repeats it.
         flops = done if remat == plan.remat else needed * (1 if remat == "none" else 4 / 3)
         for parts, mesh in itertools.product([2**n for n in range(rows.bit_length()) if rows % 2**n == 0], meshes(plan, topology)):
