@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= dev
-# Tests that are meaningful on an accelerator: parity, attention, the sampler, adapters, precision, and the training step.
-DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_precision.py models/test_lora.py \
+# Tests that are meaningful on an accelerator: parity, attention and its kernels, the sampler, adapters, precision, and the training step.
+DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_kernels.py models/test_precision.py models/test_lora.py \
 	models/test_sampler.py training/test_step.py training/test_precision.py recipes/test_scoring.py)
 # Tests that depend on the versions of Python and JAX, for test-newest.
 NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py interchange \
@@ -22,7 +22,10 @@ test: setup
 
 # Numerical tests on the GPU or TPU of this machine, in a single process: make test-device EXTRAS=dev,cuda
 test-device: setup
-	XLA_FLAGS= XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -p no:xdist -o addopts='-q --strict-markers --import-mode=importlib' $(DEVICE_TESTS)
+	@if $(BIN)/python -c "import jax; exit(jax.default_backend() == 'cpu')"; then \
+		XLA_FLAGS= XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -p no:xdist -m 'not slow' \
+			-o addopts='-q --strict-markers --import-mode=importlib' $(DEVICE_TESTS); \
+	else echo "skipped: jax finds no GPU or TPU on this machine; EXTRAS=dev,cuda or EXTRAS=dev,tpu installs its libraries"; fi
 
 lint: setup
 	$(BIN)/ruff check .

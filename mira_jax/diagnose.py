@@ -20,6 +20,8 @@ from mira_jax.data.cache import cache_folder
 from mira_jax.data.episodes import Episodes
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import read_json, sole_writer
+from mira_jax.models.gemma3 import use_kernels
+from mira_jax.models.kernels.check import checked_kernels
 from mira_jax.models.precision import use_precision
 from mira_jax.needs import Needs
 from mira_jax.recipes import make_recipe
@@ -109,7 +111,8 @@ def _trained(run: Path) -> TrainConfig:
 
 
 def _score(folder: str, trained: TrainConfig, episodes: Episodes, rows: int, which: np.ndarray) -> dict[str, np.ndarray]:
-    model, _ = load_model(folder, dtype=DTYPES[trained.model.dtype], param_dtype=DTYPES[trained.model.param_dtype])
+    model, sizes = load_model(folder, dtype=DTYPES[trained.model.dtype], param_dtype=DTYPES[trained.model.param_dtype])
+    use_kernels(model, checked_kernels(trained.model.attention, sizes, trained.model.dtype))
     return score_movement(model, episodes.examples, rows=rows, which=which)
 
 

@@ -38,6 +38,9 @@ from mira_jax.data.episodes import Episodes
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import sole_writer, to_json, write_atomically
+from mira_jax.models.gemma3 import use_kernels
+from mira_jax.models.kernels.check import checked_kernels
+from mira_jax.models.kernels.choose import Setting
 from mira_jax.models.precision import Precision, use_precision
 from mira_jax.needs import Needs
 from mira_jax.recipes import agreement
@@ -91,6 +94,8 @@ class ScoreConfig:
     """Dtype of parameters, except the critics' heads and adapters."""
     precision: Precision = "highest"
     """Precision of float32 matrix products (`mira_jax.models.precision`)."""
+    attention: Setting = "auto"
+    """The implementation of attention, as `model.attention` of `mira train`. Set this to the value in that run."""
 
 
 def main(config: ScoreConfig) -> None:
@@ -301,7 +306,8 @@ def _check_heads(kind: Kind, folders: Sequence[str], made_by: Sequence[Provenanc
 
 
 def _score(kind: Kind, folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig) -> dict[str, np.ndarray]:
-    model, _ = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
+    model, sizes = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
+    use_kernels(model, checked_kernels(config.attention, sizes, config.dtype, key="attention"))
     trajectories = steps.read(episodes)  # the same iteration makes the examples
     examples = episodes.examples
     if kind == "policy":

@@ -20,7 +20,9 @@ from mira_jax.config import Count, Natural, Port
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.decoding import SHORTEST
-from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.gemma3 import Gemma3, use_kernels
+from mira_jax.models.kernels.check import checked_kernels
+from mira_jax.models.kernels.choose import Setting
 from mira_jax.models.precision import Precision, use_precision
 from mira_jax.models.sampler import Sampler
 from mira_jax.needs import Needs
@@ -58,6 +60,9 @@ class ServeConfig:
     """Dtype of parameters, activations and cache. Adapters are float32."""
     precision: Precision = "highest"
     """Precision of float32 matrix products (`mira_jax.models.precision`)."""
+    attention: Setting = "auto"
+    """The implementation of attention over a prompt without cached tokens (`mira_jax.models.kernels.choose`), for all layers or for
+    each kind. Decoding, and prompts that continue cached ones, use XLA."""
     warm_up: tuple[int, ...] = ()
     """Prompt lengths to compile for before the first request. Other lengths are compiled when first used."""
     compilation_cache: str = ""
@@ -125,6 +130,7 @@ def _load(config: ServeConfig) -> tuple[Gemma3, Gemma3Config]:
     model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
     if not isinstance(model, Gemma3):
         raise UserError(f"{config.model}: a critic, which generates no text; serve a policy")
+    use_kernels(model, checked_kernels(config.attention, sizes, config.dtype, key="attention"))
     return model, sizes
 
 

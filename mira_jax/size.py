@@ -68,7 +68,7 @@ def main(config: SizeConfig) -> int:
     recipe = make_recipe(config.recipe)
     data, parts = config.data, config.optimizer.accumulate
     workload = make_workload(recipe, data.rows, parts, data.row_length, config.prompt_tokens, config.response_tokens)
-    plan = make_plan(config, recipe, workload)
+    plan = make_plan(config, recipe, workload, topology.chip.tpu)
     require_shareable(abstract_mesh(config.mesh, topology.chips), workload)
 
     first = size(config, plan, topology, compiles)
@@ -80,7 +80,7 @@ def main(config: SizeConfig) -> int:
         if found and compiles:
             other = found[0].apply(config)
             workload = dataclasses.replace(workload, parts=other.optimizer.accumulate)
-            sizings.append(size(other, make_plan(other, recipe, workload), topology, compiles))
+            sizings.append(size(other, make_plan(other, recipe, workload, topology.chip.tpu), topology, compiles))
             print("\nthe first of them, compiled\n" + sizings[-1].text())
     if config.json:
         tree = {"sizings": [sizing.tree() for sizing in sizings], "candidates": [candidate.tree() for candidate in found]}

@@ -24,6 +24,7 @@ from mira_jax.data.pipeline import Batches, DataConfig
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import to_json, write_atomically
 from mira_jax.model_files import digests_of
+from mira_jax.models.kernels.choose import describe_kernels
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
@@ -112,6 +113,7 @@ def main(config: TrainOnlineConfig) -> int:
         run = RunFolder(config.out, config, "mira_jax.train_online")
         tokenizer, tokenizer_files = setup.open_tokenizer(TokenizerConfig(), config.init_from, run.path, [], config.seed)
         model = setup.describe_model(config.model, config.init_from, (), tokenizer, config.seed, config.lora)
+        _say(describe_kernels(model.kernels))
         lora = lora_run(run.path, config.lora, config.init_from) if config.lora else None
         with run.writing():
             run.create()

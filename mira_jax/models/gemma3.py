@@ -14,7 +14,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from mira_jax.models import attention, sequence
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
-from mira_jax.models.remat import Remat, kept, rematerialised
+from mira_jax.models.kernels import sharded
+from mira_jax.models.kernels.choose import Kernel, Kernels
+from mira_jax.models.remat import HEADS, Remat, kept, rematerialised
 from mira_jax.models.sharding import constrain, whole_width
 
 
@@ -105,6 +107,8 @@ class Attention(nnx.Module):
 
     lora = None
     """`mira_jax.models.lora.Adapters` if the model has adapters. The same applies to the MLP."""
+    kernel = Kernel()
+    """The implementation of attention over the tokens of a row (`use_kernels`). That of selected tokens, and over a cache, is XLA's."""
 
     def __init__(self, config: Gemma3Config, layer_type: str, stack: tuple[int, ...], rngs: nnx.Rngs, param_dtype):
         d, n, k, h = config.width, config.query_heads, config.kv_heads, config.head_dim
@@ -129,10 +133,11 @@ class Attention(nnx.Module):
         if cache is not None and not context.empty:
             heads = attention.attend_cache(q, *cache, take(context.slots, index_BxR), self.window, self.scale)
         elif index_BxR is not None:
-            heads = sequence.attend_from(q, index_BxR, k, v, context.segment_ids, self.window, self.scale)
+            heads = checkpoint_name(sequence.attend_from(q, index_BxR, k, v, context.segment_ids, self.window, self.scale), HEADS)
+        elif self.kernel.name == "xla":
+            heads = checkpoint_name(sequence.attend(q, k, v, context.segment_ids, self.window, self.scale), HEADS)
         else:
-            heads = sequence.attend(q, k, v, context.segment_ids, self.window, self.scale)
-        heads = checkpoint_name(heads, "heads")
+            heads = sharded.attend(self.kernel, q, k, v, context.segment_ids, self.window, self.scale)
         return linear(self, "output", heads.reshape(*heads.shape[:2], -1)), cache
 
 
@@ -292,6 +297,14 @@ class Gemma3(nnx.Module):
             return self._run(blocks, x, context, caches)
 
         return jax.lax.scan(step, x, (self.groups, None if cache is None else cache.groups))
+
+
+def use_kernels(model: nnx.Module, kernels: Kernels) -> nnx.Module:
+    """Sets the implementations of attention of a model, a `Gemma3` or a `Critic`, and returns it."""
+    trunk: Gemma3 = getattr(model, "trunk", model)
+    for block in (*trunk.groups, *trunk.tail):
+        block.attention.kernel = kernels[block.attention.layer_type]
+    return model
 
 
 @jax.custom_vjp

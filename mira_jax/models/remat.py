@@ -10,6 +10,8 @@ from mira_jax.errors import ConfigError
 Kept = Literal["query", "key", "value", "heads", "output", "gate", "up", "down"]
 """The results that can be kept: those of the matrices of these names, and heads, those of attention. Kernels keep the sums of their
 softmax with heads, and are then not run again. `mira_jax.models.attention` is run again in any case."""
+HEADS = "heads"
+"""The name in `Kept` that kernels give to what they keep."""
 Policy = Literal["none", "block", "products"]
 Remat = Policy | list[Kept]
 """none: keeps everything, nothing is computed again. block: keeps only the input of each block. products: keeps all that `Kept` names, so

@@ -63,7 +63,7 @@ def attend_from(
         segment_ids_BxT = jnp.ones(k_BxTxKxH.shape[:2], jnp.int32)
 
     def body(q, index, k, v, segment_ids):
-        return attention.attend_from(q, index, _gather(k), _gather(v), _gather(segment_ids), window, scale)
+        return attention.attend_from(q, index, gather(k), gather(v), gather(segment_ids), window, scale)
 
     chosen = q_BxRxNxH.shape[1]
     q, index = _padded(q_BxRxNxH, count), _padded(index_BxR, count)
@@ -95,7 +95,7 @@ def _take(x_BxTx: jax.Array, index_BxR: jax.Array) -> jax.Array:
 
 def _attend_gathered(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window: int | None, scale: float) -> jax.Array:
     """Attention of the device's own queries over the whole row, in blocks of queries."""
-    k, v, all_segments = _gather(k_BxtxKxH), _gather(v_BxtxKxH), _gather(segment_ids_Bxt)
+    k, v, all_segments = gather(k_BxtxKxH), gather(v_BxtxKxH), gather(segment_ids_Bxt)
     batch, length, heads, _ = q_BxtxNxH.shape
     dense = attention.dense
     if batch * heads * length * k.shape[1] > attention.KEPT_WEIGHTS:
@@ -115,19 +115,21 @@ def _attend_gathered(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window
 def _attend_neighbour(q_BxtxNxH, k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt, *, window: int, scale: float) -> jax.Array:
     """Attention of the device's own queries over its own keys and the window - 1 keys before them. They are treated as one row,
     and the results of the first queries are discarded."""
-    count, reach = parts(), window - 1
-
-    def extended(x: jax.Array) -> jax.Array:
-        end = x[:, x.shape[1] - reach :]
-        # The first device receives zeros: segment 0, which no token attends to.
-        return jnp.concatenate([jax.lax.ppermute(end, AXIS, [(i, i + 1) for i in range(count - 1)]), x], axis=1)
-
+    reach = window - 1
     q = jnp.pad(q_BxtxNxH, ((0, 0), (reach, 0), (0, 0), (0, 0)))
-    row = q, extended(k_BxtxKxH), extended(v_BxtxKxH), extended(segment_ids_Bxt)
+    row = q, *(extended(x, reach) for x in (k_BxtxKxH, v_BxtxKxH, segment_ids_Bxt))
     return attention.attend(*row, window, scale)[:, reach:]
 
 
-def _gather(x_Bxt: jax.Array) -> jax.Array:
+def extended(x_Bxt: jax.Array, reach: int) -> jax.Array:
+    """The device's own tokens after the last `reach` tokens of its left neighbour. The first device receives zeros: segment 0, which
+    no token attends to."""
+    end = x_Bxt[:, x_Bxt.shape[1] - reach :]
+    return jnp.concatenate([jax.lax.ppermute(end, AXIS, [(i, i + 1) for i in range(parts() - 1)]), x_Bxt], axis=1)
+
+
+def gather(x_Bxt: jax.Array) -> jax.Array:
+    """The tokens of all devices."""
     return jax.lax.all_gather(x_Bxt, AXIS, axis=1, tiled=True)
 
 

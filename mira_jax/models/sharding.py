@@ -117,7 +117,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(AXES) <= set(mesh.shape):
         return x
-    return jax.lax.with_sharding_constraint(x, _partition(axes, x.shape, mesh.shape, RULES))
+    return jax.lax.with_sharding_constraint(x, partition(axes, x.shape, mesh.shape))
 
 
 def whole_width(matrix: jax.Array, name: str) -> jax.Array:
@@ -135,13 +135,15 @@ def _spec(path: tuple, shape: tuple[int, ...], mesh: Mapping[str, int], rules: M
     axes = PARAMETERS.get(name, ())
     if len(shape) < len(axes):
         return PartitionSpec()
-    return _partition((None,) * (len(shape) - len(axes)) + axes, shape, mesh, rules)
+    return partition((None,) * (len(shape) - len(axes)) + axes, shape, mesh, rules)
 
 
-def _partition(
-    axes: Sequence[str | None], shape: Sequence[int], mesh: Mapping[str, int], rules: Mapping[str, tuple[str, ...]]
+def partition(
+    axes: Sequence[str | None], shape: Sequence[int], mesh: Mapping[str, int], rules: Mapping[str, tuple[str, ...]] = RULES
 ) -> PartitionSpec:
-    """Raises ValueError if two axes of one array would be sharded over the same mesh axis."""
+    """The mesh axes of an array, given its logical axes. An axis that is not divisible by its mesh axes is replicated.
+
+    Raises ValueError if two axes of one array would be sharded over the same mesh axis."""
     parts, used = [], set()
     for axis, length in zip(axes, shape, strict=True):
         mesh_axes = rules.get(axis, ()) if axis else ()

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh
 
 from mira_jax.models import sharding
-from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.gemma3 import Gemma3, use_kernels
 from mira_jax.sizing.plan import Plan
 from mira_jax.training.log_probs import CHUNK_LOGITS
 
@@ -125,7 +125,7 @@ def _loss_of(plan: Plan) -> Any:
 def _block_residuals(plan: Plan, kind: str, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
     """The values that the backward pass of one layer of a kind reads, if all of them are saved."""
     sizes = dataclasses.replace(plan.model, layers=1, layer_types=(kind,), scan_layers=False, vocabulary_size=1)
-    graph, state = nnx.split(nnx.eval_shape(lambda: Gemma3(sizes, rngs=nnx.Rngs(0), dtype=plan.dtype)))
+    graph, state = nnx.split(nnx.eval_shape(lambda: use_kernels(Gemma3(sizes, rngs=nnx.Rngs(0), dtype=plan.dtype), plan.kernels)))
 
     def run(state: Any, batch: dict[str, jax.Array]) -> jax.Array:
         return nnx.merge(graph, state)(batch["tokens"], batch["positions"], batch["segment_ids"])

@@ -57,7 +57,8 @@ def done(jaxpr: Any) -> float:
     """FLOPs of all matrix products in a traced program, including masked blocks and rematerialisation. Bodies of scans are
     counted once per iteration.
 
-    A `while` loop with an unknown trip count is counted as one iteration.
+    A `while` loop with an unknown trip count is counted as one iteration. A kernel counts with all blocks of its grid, also those
+    that it skips.
     """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:

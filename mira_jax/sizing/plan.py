@@ -18,6 +18,8 @@ from mira_jax.data.packing import PackedBatches
 from mira_jax.errors import UserError
 from mira_jax.models import lora, sharding
 from mira_jax.models.config import PRESETS, Gemma3Config
+from mira_jax.models.gemma3 import use_kernels
+from mira_jax.models.kernels.choose import XLA, Kernels, choose_kernels
 from mira_jax.models.remat import Remat
 from mira_jax.models.sharding import AXES, MeshConfig
 from mira_jax.recipes.base import Recipe
@@ -86,6 +88,8 @@ class Plan:
     """A training step that can be compiled."""
 
     model: Gemma3Config
+    kernels: Kernels
+    """The implementations of attention."""
     skeleton: Skeleton
     recipe: Recipe
     workload: Workload
@@ -132,26 +136,30 @@ class Plan:
         }
 
 
-def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload) -> Plan:
+def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, tpu: bool = False) -> Plan:
     """Makes a plan. The model has the sizes of `init_from` or of the config, including the vocabulary.
 
+    Args:
+        tpu: whether the step is for TPUs. On other chips, attention is that of XLA: the products in a GPU kernel cannot be counted.
+
     Raises:
-        UserError: there are no sizes or no vocabulary, or the folder in `init_from` does not exist.
+        UserError: there are no sizes or no vocabulary, the folder in `init_from` does not exist, or an implementation of attention
+            cannot be used.
     """
     updates = config.updates or UPDATES
     sizes = _sizes(config)
-
+    kernels = choose_kernels(config.model.attention, sizes, config.model.dtype, platform="tpu") if tpu else XLA
     layers = (config.lora,) if config.lora else ()
 
     def build(rngs: nnx.Rngs) -> nnx.Module:
         options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
-        return build_model(sizes, recipe.heads, layers, rngs=rngs, **options)
+        return use_kernels(build_model(sizes, recipe.heads, layers, rngs=rngs, **options), kernels)
 
     bones = skeleton(build, lora.trained if config.lora else None)
     optimizer = make_optimizer(config.optimizer, updates)
     state = abstract_state(bones.params, optimizer)
     options = config.model.remat, jnp.dtype(config.model.dtype), config.optimizer.sum_dtype
-    return Plan(sizes, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *options)
+    return Plan(sizes, kernels, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *options)
 
 
 def _sizes(config: TrainConfig) -> Gemma3Config:

@@ -7,6 +7,7 @@ import jax
 
 from mira_jax.models import remat
 from mira_jax.models.config import PRESETS
+from mira_jax.models.kernels.choose import describe_kernels
 from mira_jax.sizing import flops
 from mira_jax.sizing.chips import GB, Topology
 from mira_jax.sizing.compiled import Compiled
@@ -72,6 +73,7 @@ class Sizing:
             "trained": _count(self.plan.state.params),
             "dtype": str(self.plan.dtype),
             "remat": self.plan.remat,
+            "attention": {layer_type: kernel.name for layer_type, kernel in self.plan.kernels.items()},
             "optimizer": self.optimizer,
             "rows": workload.rows,
             "parts": workload.parts,
@@ -102,6 +104,7 @@ class Sizing:
             f"on {self.topology.name}: {self.topology.chips} x {self.topology.chip.name}",
             "mesh " + ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
             + f"; activations {plan.dtype}, remat {remat.text(plan.remat)}, {self.optimizer}",
+            describe_kernels(plan.kernels),
             f"{workload.rows} rows of {workload.row_length:,} tokens"
             + (f" in {workload.parts} parts" if workload.parts > 1 else "")
             + f", each {len(workload.texts)} steps of {text.tokens:,} tokens: {workload.tokens:,} tokens a step",

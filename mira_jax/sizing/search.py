@@ -78,9 +78,10 @@ def candidates(config: TrainConfig, recipe: Recipe, plan: Plan, topology: Topolo
     found = []
     rows = plan.workload.rows
     for kept in REMATS:
-        changed = make_plan(dataclasses.replace(config, model=dataclasses.replace(config.model, remat=kept)), recipe, plan.workload)
-        estimator = Estimator(changed)
-        computed = flops.done(changed.trace())
+        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=kept))
+        planned = make_plan(changed, recipe, plan.workload, topology.chip.tpu)
+        estimator = Estimator(planned)
+        computed = flops.done(planned.trace())
         for parts, mesh in itertools.product([2**n for n in range(rows.bit_length()) if rows % 2**n == 0], meshes(plan, topology)):
             if (rows // parts) % (mesh.data * mesh.fsdp):
                 continue

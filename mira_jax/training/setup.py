@@ -18,6 +18,9 @@ from mira_jax.data.steps import choose, corpus
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config, Preset
+from mira_jax.models.gemma3 import use_kernels
+from mira_jax.models.kernels.check import checked_kernels
+from mira_jax.models.kernels.choose import Kernels, Setting, describe_kernels
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import Precision
 from mira_jax.models.remat import Remat
@@ -46,6 +49,9 @@ class ModelConfig:
     remat: Remat = "none"
     """What the forward pass keeps for the backward pass: none, block, products, or a list such as [heads, gate, up]
     (`mira_jax.models.remat`)."""
+    attention: Setting = "auto"
+    """The implementation of attention (`mira_jax.models.kernels.choose`): auto, xla, splash or pallas, or one of these each for
+    `local` and `global` layers. auto: a kernel on TPUs and GPUs where one can be used, and xla elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +155,8 @@ class Model:
     """A model before its parameters are computed."""
 
     config: Gemma3Config
+    kernels: Kernels
+    """The implementations of attention."""
     skeleton: Skeleton
     make_params: Callable[[Layout], Params]
     """Makes all parameters, including frozen ones; `skeleton.split` separates them."""
@@ -160,8 +168,8 @@ def describe_model(
     """The model to train, from scratch or from `init_from`. With `lora`, only its new adapters and a critic's heads are trained.
 
     Raises:
-        UserError: sizes are missing or inconsistent, the vocabulary is smaller than the tokenizer's, or adapters would have
-            to be merged into bfloat16 parameters.
+        UserError: sizes are missing or inconsistent, the vocabulary is smaller than the tokenizer's, adapters would have to be
+            merged into bfloat16 parameters, or an implementation of attention cannot be used.
     """
     old_heads: tuple[str, ...] = ()
     old_lora: tuple[LoraConfig, ...] = ()
@@ -186,9 +194,12 @@ def describe_model(
         sizes = configs.build(Gemma3Config, {"vocabulary_size": tokenizer.vocabulary_size, **preset, **config.sizes}, prefix="model.sizes.")
     tokenizer.fit(sizes.vocabulary_size, init_from or "model")
 
+    kernels = checked_kernels(config.attention, sizes, config.dtype)
+
     def build(rngs):
         layers = (*old_lora, lora) if lora else ()
-        return build_model(sizes, heads, layers, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
+        model = build_model(sizes, heads, layers, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
+        return use_kernels(model, kernels)
 
     def make_params(layout: Layout) -> Params:
         given = {}
@@ -201,7 +212,7 @@ def describe_model(
         return init_params(build, seed, given, layout.of(bones.parameters))
 
     bones = skeleton(build, adapters.trained if lora else None)
-    return Model(sizes, bones, make_params)
+    return Model(sizes, kernels, bones, make_params)
 
 
 def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
@@ -214,6 +225,7 @@ def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:
         + (f", {len(packed.holdout.steps):,} held out" if packed.holdout else "")
         + (f", {train.dropped:,} left out (longer than a row)" if train.dropped else ""),
         f"{len(train):,} updates of {train.rows} rows of {train.row_length} tokens, {train.packed_steps / len(train):.0f} steps an update",
+        describe_kernels(model.kernels),
     ]
     lines += [f"{name}: {value:.4g}" for name, value in summary.items()]
     return "\n".join(lines)

@@ -16,8 +16,9 @@ from flax import nnx
 from mira_jax.data.pipeline import Batches
 from mira_jax.models import attention, sequence
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
-from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.gemma3 import Gemma3, use_kernels
 from mira_jax.models.heads import Critic
+from mira_jax.models.kernels.choose import Kernel
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes.critic import CriticRecipe
 from mira_jax.recipes.objectives.mira import Mira
@@ -74,32 +75,38 @@ LOSSES = {
 """The recipes' own, on a critic whose trunk is the policy."""
 
 
-def measure(cases: list[tuple[str, str]]) -> dict[str, dict[str, float]]:
-    """For each (loss, mesh) the largest errors of loss and gradient, each relative to the largest number in the same array."""
-    bones = skeleton(lambda rngs: Critic(CONFIG, rngs=rngs))
+def measure(cases: list[tuple[str, ...]]) -> dict[str, dict[str, float]]:
+    """For each (loss, mesh) or (loss, mesh, kernel) the largest errors of loss and gradient, each relative to the largest number in
+    the same array. A kernel is interpreted, and is compared with the attention of XLA on one device."""
     model = Critic(CONFIG, rngs=nnx.Rngs(0))
     for head in model.heads.values():
         head.out[...] = jnp.linspace(-1, 1, CONFIG.width)
     params = jax.device_get(params_of(model))
     batch = {name: array[None] for name, array in packed_batch(np.random.default_rng(0)).items()}
 
-    def value_and_gradient(params, batch, loss):
+    def value_and_gradient(params, batch, loss, bones):
         part = {name: array[0] for name, array in batch.items()}
         return jax.value_and_grad(lambda params: (lambda mean: mean.total / mean.weight)(LOSSES[loss](bones.merge(params), part)))(params)
 
+    def bones_with(kernel):
+        return skeleton(lambda rngs: use_kernels(Critic(CONFIG, rngs=rngs), dict.fromkeys((LOCAL, GLOBAL), kernel)))
+
+    plain = bones_with(Kernel())
     expected, errors = {}, {}
-    for loss, mesh in cases:
+    for loss, mesh, *kernel in cases:
+        bones = bones_with(Kernel(kernel[0], interpret=True)) if kernel else plain
         if loss not in expected:
-            expected[loss] = jax.device_get(jax.jit(partial(value_and_gradient, loss=loss))(params, batch))
+            expected[loss] = jax.device_get(jax.jit(partial(value_and_gradient, loss=loss, bones=plain))(params, batch))
         layout = make_layout(MESHES[mesh], ROWS, LENGTH)
         places = layout.of(bones.params)
         with layout.active():
-            step = jax.jit(partial(value_and_gradient, loss=loss), out_shardings=(None, places))
+            step = jax.jit(partial(value_and_gradient, loss=loss, bones=bones), out_shardings=(None, places))
             got = jax.device_get(step(jax.device_put(params, places), layout.put_batch(batch, ROWS)))
         both = zip(jax.tree.leaves(got), jax.tree.leaves(expected[loss]), strict=True)
         relative = [float(np.abs(ours - theirs).max() / (np.abs(theirs).max() or 1)) for ours, theirs in both]
-        errors[f"{loss} on {mesh}"] = {"loss": relative[0], "gradient": max(relative[1:])}
-        print(f"{loss} on {mesh}", errors[f"{loss} on {mesh}"], f"{time.process_time():.0f} s of CPU", file=sys.stderr, flush=True)
+        name = " ".join([loss, "on", mesh, *kernel])
+        errors[name] = {"loss": relative[0], "gradient": max(relative[1:])}
+        print(name, errors[name], f"{time.process_time():.0f} s of CPU", file=sys.stderr, flush=True)
     return errors
 
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from mira_jax.config import build
 from mira_jax.errors import UserError
-from mira_jax.models.sharding import AXES, MeshConfig, _partition, make_mesh
+from mira_jax.models.sharding import AXES, MeshConfig, make_mesh, partition
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,13 +61,13 @@ def test_attention_of_a_long_row_is_exact_and_gathers_keys_and_values_alone():
 def test_axes_that_do_not_divide_stay_whole():
     rules = {"width": ("fsdp",), "heads": ("tensor",)}
     mesh = {"fsdp": 2, "tensor": 4}
-    assert _partition(("width", "heads", None), (16, 4, 8), mesh, rules) == P(("fsdp",), ("tensor",), None)
-    assert _partition(("width", "heads", None), (16, 1, 8), mesh, rules) == P(("fsdp",), None, None)
+    assert partition(("width", "heads", None), (16, 4, 8), mesh, rules) == P(("fsdp",), ("tensor",), None)
+    assert partition(("width", "heads", None), (16, 1, 8), mesh, rules) == P(("fsdp",), None, None)
 
 
 def test_rules_that_collide_are_refused():
     with pytest.raises(ValueError, match="one mesh axis"):
-        _partition(("width", "heads"), (4, 4), {"fsdp": 2}, {"width": ("fsdp",), "heads": ("fsdp",)})
+        partition(("width", "heads"), (4, 4), {"fsdp": 2}, {"width": ("fsdp",), "heads": ("fsdp",)})
 
 
 def test_a_mesh_takes_all_devices_or_says_why_not():

@@ -17,12 +17,12 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from mira_jax.models.remat import HEADS
+
 LOG2E = math.log2(math.e)
 """The kernels use powers of two, which the hardware computes."""
 MASKED = -1e30
 """The logit of a key outside the range. It is finite, so that a block without any visible key gives no NaN."""
-KEPT = "heads"
-"""Name of the residuals for rematerialisation (`mira_jax.models.remat`). If they are kept, the forward kernel is not run again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +112,18 @@ def _attend(q, k, v, first, scale: float, tiling: Tiling, interpret: bool) -> ja
 
 
 def _forward(q, k, v, first, scale: float, tiling: Tiling, interpret: bool):
+    out, log_sum = (checkpoint_name(x, HEADS) for x in _run_forward(q, k, v, first, scale, tiling, interpret))
+    return out, (q, k, v, first, out, log_sum)
+
+
+# JAX removes an unused call of a compiled function, as after rematerialisation, but not a call of a kernel.
+@partial(jax.jit, static_argnums=(4, 5, 6))
+def _run_forward(q, k, v, first, scale: float, tiling: Tiling, interpret: bool) -> tuple[jax.Array, jax.Array]:
+    """The output, and the logarithms of the softmax's sums, BxNxT, base 2."""
     batch, length, heads, width = q.shape
     groups, blocks = heads // k.shape[2], tiling.forward
     one_head = lambda rows, head: pl.BlockSpec((None, rows, None, width), head)  # noqa: E731
-    out, log_sum = pl.pallas_call(
+    return pl.pallas_call(
         partial(_forward_kernel, blocks=blocks, scale=scale),
         grid=(length // blocks.queries, batch, heads),
         in_specs=[
@@ -133,8 +141,6 @@ def _forward(q, k, v, first, scale: float, tiling: Tiling, interpret: bool):
         interpret=interpret,
         name="flash_attention_forward",
     )(q, k, v, first)
-    out, log_sum = checkpoint_name(out, KEPT), checkpoint_name(log_sum, KEPT)
-    return out, (q, k, v, first, out, log_sum)
 
 
 def _forward_kernel(q_ref, k_ref, v_ref, first_ref, out_ref, log_sum_ref, *, blocks: Blocks, scale: float):
