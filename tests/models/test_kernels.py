@@ -232,7 +232,7 @@ def test_auto_takes_the_kernel_of_the_backend(preset, dtype, platform, chosen):
 
 def test_auto_says_why_it_takes_no_kernel():
     reason = choose_kernels("auto", PRESETS["12b"], "float32", platform="gpu")[LOCAL].reason
-    assert reason == "pallas takes activations in bfloat16 or float16, not float32"
+    assert reason == "pallas takes activations in bfloat16, not float32"
     assert "this model has 8" in choose_kernels("auto", SIZES, "bfloat16", platform="tpu")[LOCAL].reason
 
 
@@ -247,7 +247,7 @@ def test_each_kind_of_layer_has_its_own():
     [
         ("splash", "cpu", r"^model.attention: splash runs on tpu, and this is cpu; set auto or xla"),
         ({"local": "pallas"}, "tpu", r"^model.attention.local: pallas runs on gpu"),
-        ("pallas", "gpu", "takes activations in bfloat16 or float16, not float32"),
+        ("pallas", "gpu", "takes activations in bfloat16, not float32"),
         ("cudnn", "gpu", "cudnn is tested with head dims 64, 128, and this model has 256"),
     ],
 )

@@ -17,12 +17,11 @@ Setting = Choice | dict[Literal["local", "global"], Choice]
 
 xla: `mira_jax.models.attention`, on every backend. splash: on TPUs. pallas: on GPUs. cudnn: on GPUs, for rows without segment ids.
 auto: splash or pallas where it can be used, otherwise xla."""
-KINDS = {"local": LOCAL, "global": GLOBAL}
+KINDS: dict[Literal["local", "global"], str] = {"local": LOCAL, "global": GLOBAL}
 PLATFORMS: dict[Name, str] = {"splash": "tpu", "pallas": "gpu", "cudnn": "gpu"}
 HEAD_DIMS: dict[Name, tuple[int, ...]] = {"splash": (64, 128, 256), "pallas": (64, 128, 256), "cudnn": (64, 128)}
 """The head dims that are tested. Of Gemma3, 27B has 128, and the smaller ones have 256."""
-HALF = ("bfloat16", "float16")
-DTYPES: dict[Name, tuple[str, ...]] = {"splash": ("float32", "bfloat16"), "pallas": HALF, "cudnn": HALF}
+DTYPES: dict[Name, tuple[str, ...]] = {"splash": ("float32", "bfloat16"), "pallas": ("bfloat16",), "cudnn": ("bfloat16",)}
 
 
 @dataclasses.dataclass(frozen=True)

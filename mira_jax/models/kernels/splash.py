@@ -61,7 +61,7 @@ def _heads_first(x_BxTxNxH: jax.Array, before: int, after: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(options: tuple, q_BxNxTxH, k_BxKxSxH, v_BxKxSxH, segment_ids_BxS) -> jax.Array:
+def _attend(options: tuple, q_BxNxTxH, k_BxKxSxH, v_BxKxSxH, segment_ids_BxS):
     """The kernel in the precision of `_precision`, which has to be set while each pass is traced."""
     with _precision(q_BxNxTxH.dtype):
         return _rows(options, segment_ids_BxS)(q_BxNxTxH, k_BxKxSxH, v_BxKxSxH)
@@ -108,7 +108,9 @@ def _kernel(heads: int, length: int, keys: int, window: int | None, block: int, 
         mask = splash_attention.CausalMask(shape, offset)
     else:
         mask = splash_attention.LocalMask(shape, (window - 1, 0), offset)
-    sizes = splash_attention.BlockSizes(*(block,) * 8)
+    sizes = splash_attention.BlockSizes(
+        block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+    )
     options = {"block_sizes": sizes, "head_shards": 1, "q_seq_shards": 1, "residual_checkpoint_name": HEADS, "interpret": interpret}
     make = functools.partial(splash_attention.make_splash_mha, **options)
     # In another thread, the list is computed: here it would be traced, for the devices of the mesh, which may be absent.
