@@ -27,7 +27,6 @@ from mira_jax.recipes.base import Prepared, Recipe
 from mira_jax.recipes.diagnostics import diagnostics
 from mira_jax.recipes.labels import read_labels
 from mira_jax.recipes.scoring import score_movement
-from mira_jax.score import DTYPES
 from mira_jax.train import TrainConfig
 from mira_jax.training.checkpoint import latest_checkpoint
 from mira_jax.training.load import load_model, model_fingerprint
@@ -109,7 +108,7 @@ def _trained(run: Path) -> TrainConfig:
 
 
 def _score(folder: str, trained: TrainConfig, episodes: Episodes, rows: int, which: np.ndarray) -> dict[str, np.ndarray]:
-    model, _ = load_model(folder, dtype=DTYPES[trained.model.dtype], param_dtype=DTYPES[trained.model.param_dtype])
+    model, _ = load_model(folder, dtype=trained.model.dtype, param_dtype=trained.model.param_dtype)
     return score_movement(model, episodes.examples, rows=rows, which=which)
 
 
