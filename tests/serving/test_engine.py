@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mira_jax.models.prefixes import PART
 from mira_jax.models.sampler import Sampler, Sampling
 from mira_jax.serving.engine import Engine, EngineStopped, Job, NotFinite, QueueFull
 
@@ -96,7 +97,7 @@ def test_successive_prompts_of_an_episode_read_their_common_beginning_once(engin
         prompt = history[: 270 + 30 * step] + pages[step]
         assert complete(engine, Job(prompt, Sampling(8))).tokens == by_hand.greedy(prompt, 8, ends)
     assert engine.counters.prefix_hits - hits == 2
-    assert engine.counters.prefix_tokens - tokens == 270 + 300
+    assert engine.counters.prefix_tokens - tokens == 2 * PART
 
 
 def test_a_cancelled_job_leaves_its_row(engine, prompt):
