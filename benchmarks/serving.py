@@ -116,11 +116,8 @@ def measure_episodes(folder: Path, tokenizer: Tokenizer, arguments: argparse.Nam
         }  # fmt: skip
         (kept, other), (kept_cpu, other_cpu) = ([statistics.median(times) for times in side.values()] for side in (seconds, cpu))
         ratios |= {f"page_{page}/no_cache/cache": other / kept, f"page_{page}/no_cache/cache/cpu": other_cpu / kept_cpu}
-        print(
-            f"| {page} | {case['prompt_tokens']:.0f} | {case['prefix_hits']:.0%} | {case['prefix_tokens']:.0%} | {kept:.2f} | {kept_cpu:.2f} |"
-            f" {other:.2f} | {other_cpu:.2f} |",
-            flush=True,
-        )
+        reuse = f"{case['prompt_tokens']:.0f} | {case['prefix_hits']:.0%} | {case['prefix_tokens']:.0%}"
+        print(f"| {page} | {reuse} | {kept:.2f} | {kept_cpu:.2f} | {other:.2f} | {other_cpu:.2f} |", flush=True)
         cases.append(case)
     return cases, ratios
 

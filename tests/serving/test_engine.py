@@ -79,6 +79,18 @@ def test_more_jobs_than_rows_all_end_and_each_as_if_alone(engine, prompt):
     assert together == [complete(engine, job) for job in jobs]
 
 
+def test_prompts_that_wait_together_are_prefilled_together_up_to_the_limit(engine, model, tokenizer, prompt, monkeypatch):
+    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), rows=4, max_length=512, prefill_tokens=2 * 64)
+    batches, insert = [], sampler.insert
+    monkeypatch.setattr(sampler, "insert", lambda work: batches.append(len(work)) or insert(work))
+    batched = Engine(sampler, tokenizer)
+    jobs = [Job([*prompt, 10 + place], Sampling(6, 1.0, seed=place)) for place in (0, 1, 1, 2)]
+    together = [future.result(timeout=60) for future in batched.submit(jobs)]
+    batched.close()
+    assert batches == [3, 1]
+    assert [made.tokens for made in together] == [complete(engine, job).tokens for job in jobs]
+
+
 def test_progress_adds_up_to_the_text_and_never_tells_part_of_a_stop_string(engine, prompt, said):
     stop = said[12:16]
     told: list[str] = []
