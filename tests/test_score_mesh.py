@@ -90,6 +90,6 @@ def test_rounded_parameters_give_other_scores(folder, on_four_devices):
 def test_a_mesh_that_does_not_fit_is_refused(on_four_devices):
     assert [run["code"] or 0 for run in on_four_devices["runs"]] == [0, 0, 2, 2, 2]
     devices, rows, tokens = (run["error"] for run in on_four_devices["runs"][2:])
-    assert "error: mesh: {'data': 1, 'fsdp': 3, 'tensor': 1, 'sequence': 1} makes 3 devices; there are 4" in devices
-    assert "error: rows: 6 rows at once can't be shared evenly by 4 devices (mesh.data times mesh.fsdp)" in rows
-    assert "error: row_length: 510 tokens can't be split evenly into mesh.sequence=4 parts" in tokens
+    assert "mesh: {'data': 1, 'fsdp': 3, 'tensor': 1, 'sequence': 1} makes 3 devices; there are 4" in devices
+    assert "rows: 6 rows at once can't be shared evenly by 4 devices (mesh.data times mesh.fsdp)" in rows
+    assert "row_length: 510 tokens can't be split evenly into mesh.sequence=4 parts" in tokens
