@@ -159,7 +159,7 @@ def _layout(mesh: ServeMesh, sizes: Gemma3Config) -> Layout:
         return Layout()
     if sizes.kv_heads % mesh.tensor:
         raise ConfigError(
-            "mesh.tensor", f"{mesh.tensor} devices can't share {sizes.kv_heads} kv heads evenly; set a divisor of {sizes.kv_heads}"
+            "mesh.tensor", f"{mesh.tensor} devices can't share {sizes.kv_heads} kv head(s) evenly; set a divisor of {sizes.kv_heads}"
         )
     if mesh.tensor > jax.local_device_count():
         raise ConfigError("mesh.tensor", f"{mesh.tensor} devices; there are {jax.local_device_count()}: set this many or fewer")

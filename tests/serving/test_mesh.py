@@ -45,5 +45,5 @@ def test_adapters_and_batches_on_a_mesh(found):
 
 
 def test_a_mesh_that_does_not_fit_is_refused(found):
-    assert found["served"]["message for 3"] == "mesh.tensor: 3 devices can't share 4 kv heads evenly; set a divisor of 4"
+    assert found["served"]["message for 3"] == "mesh.tensor: 3 devices can't share 4 kv head(s) evenly; set a divisor of 4"
     assert found["served"]["message for 8"] == "mesh.tensor: 8 devices; there are 4: set this many or fewer"

@@ -94,7 +94,7 @@ def test_bad_settings_are_one_message_and_exit_code_2(overrides, word, tmp_path,
 
 def test_a_mesh_that_does_not_divide_the_kv_heads_is_refused(folder, capsys):
     assert serve.COMMAND.run(["--model", str(folder), "--set", "port=0", "--set", "mesh.tensor=2"]) == 2
-    assert capsys.readouterr().err == "error: mesh.tensor: 2 devices can't share 1 kv heads evenly; set a divisor of 1\n"
+    assert capsys.readouterr().err == "error: --set: mesh.tensor: 2 devices can't share 1 kv head(s) evenly; set a divisor of 1\n"
 
 
 def test_a_port_that_another_takes_meanwhile_is_seen_too(folder):
