@@ -101,7 +101,7 @@ def compare(one: "DecodeWorker", two: "DecodeWorker", work: Work, rounds: int) -
     """Runs all three sides in rounds, after a warm-up round. Reports how many greedy tokens are equal."""
 
     def do(side: str, round_: int) -> tuple[float, float, list[list[int]]]:
-        # New prompts in each round, since our sampler has a prefix cache.
+        # New prompts in each round.
         now = dataclasses.replace(work, seed=work.seed + 1000 * round_, cache="" if side == "ours" else side)
         return (one if side == "ours" else two).do(now)
 
@@ -183,7 +183,7 @@ def ours(arguments: argparse.Namespace) -> tuple[str, Callable[[Work], list[list
     import jax
 
     from mira_jax.models import huggingface
-    from mira_jax.models.sampler import Sampler, Sampling
+    from mira_jax.models.sampler import Sampler, Sampling, Work
 
     save_random(arguments.size, Path(arguments.model))
     dtype = jax.numpy.dtype(arguments.dtype)
@@ -194,7 +194,11 @@ def ours(arguments: argparse.Namespace) -> tuple[str, Callable[[Work], list[list
         length = work.prompt + max(work.tokens, arguments.tokens)
         sampler = samplers.get((work.batch, length)) or Sampler(model, (), work.batch, length)
         samplers[work.batch, length] = sampler
-        rows = [sampler.insert(prompt, Sampling(work.tokens)) for prompt in prompts(work, model.config.vocabulary_size).tolist()]
+        rows = [
+            row
+            for prompt in prompts(work, model.config.vocabulary_size).tolist()
+            for row in sampler.insert([Work(prompt, Sampling(work.tokens))])
+        ]
         tokens: list[list[int]] = [[] for _ in rows]
         going = True
         while going:

@@ -3,10 +3,11 @@
     python benchmarks/serving.py --clients 1 4 8 --prompt 200 --tokens 10
     python benchmarks/serving.py --episodes 8 --steps 10 --page 200 1000
 
-Uses a random model of the size of the shop's policy (about 1M parameters), token-id prompts and responses of at most `--tokens`,
-over loopback.
+Uses a random model of the size of the shop's policy (about 1M parameters) or of a preset, token-id prompts and responses of at
+most `--tokens`, over loopback.
 Episodes are as in rollouts: each step's prompt contains the task, all past responses in full, and a new page. They run
-on a server with a prefix cache and on one without, in turn. Each round has new tasks and pages.
+on a server with a prefix cache and on one without, in turn. Each round has new tasks and pages. CPU seconds are those of the
+server, which other load on the machine changes less than wall-clock seconds.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import numpy as np
 from flax import nnx
 
 from mira_jax.models import huggingface
-from mira_jax.models.config import Gemma3Config
+from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.trajectories.prompts import PromptConfig, Round, prompt_ids
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer
@@ -38,6 +39,7 @@ SIZES = {"width": 128, "layers": 4, "query_heads": 4, "kv_heads": 1, "head_dim":
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="shop", help="shop, or a preset such as 270m")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--prompt", type=int, default=200, help="mean tokens of a prompt; the length varies by 20 %%")
     parser.add_argument("--tokens", type=int, default=10, help="tokens of a completion")
@@ -59,7 +61,7 @@ def main() -> None:
     print(f"{datetime.date.today()}, {machine}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        tokenizer = make_model(folder)
+        tokenizer = make_model(folder, arguments.size)
         cases, ratios = measure_episodes(folder, tokenizer, arguments) if arguments.episodes else measure_load(folder, tokenizer, arguments)
     if arguments.json:
         about = {"date": str(datetime.date.today()), "machine": machine, **vars(arguments)}
@@ -86,37 +88,36 @@ def measure_load(folder: Path, tokenizer: Tokenizer, arguments: argparse.Namespa
 def measure_episodes(folder: Path, tokenizer: Tokenizer, arguments: argparse.Namespace) -> tuple[list[dict], dict[str, float]]:
     cases, ratios = [], {}
     print(
-        "| page tokens | prompt tokens, mean | cache hits | tokens from cache | with cache s | without s | speedup |\n"
-        + "|---|"
-        + "---|" * 6
+        "| page tokens | prompt tokens, mean | cache hits | tokens from cache | with cache: s | CPU s | without: s | CPU s |\n"
+        + "|---" * 8
+        + "|"
     )
     for page in arguments.page:
         seconds: dict[str, list[float]] = {"cache": [], "no cache": []}
+        cpu: dict[str, list[float]] = {"cache": [], "no cache": []}
         with (
-            serving(folder, "max_length=8192") as (with_prefixes, _),
-            serving(folder, "max_length=8192", "prefix_cache_mb=0") as (without, _),
+            serving(folder, "max_length=8192", "prefix_cache_mb=1024") as with_prefixes,
+            serving(folder, "max_length=8192") as without,
         ):
             for number in range(-1, arguments.rounds):
-                servers = [("cache", with_prefixes), ("no cache", without)][:: 1 if number % 2 else -1]
+                servers = [("cache", *with_prefixes), ("no cache", *without)][:: 1 if number % 2 else -1]
                 if number == 0:
-                    before = counts(with_prefixes)
-                for side, url in servers:
-                    start = time.monotonic()
+                    before = counts(with_prefixes[0])
+                for side, url, pid in servers:
+                    start, cpu_start = time.monotonic(), cpu_seconds(pid)
                     asyncio.run(episodes(url, tokenizer, page, number, arguments))
-                    # The first round compiles and is not counted.
-                    seconds[side] += [time.monotonic() - start] if number >= 0 else []
-            done = {name: value - before[name] for name, value in counts(with_prefixes).items()}
+                    if number >= 0:  # the first round compiles and is not counted
+                        seconds[side].append(time.monotonic() - start)
+                        cpu[side].append(cpu_seconds(pid) - cpu_start)
+            done = {name: value - before[name] for name, value in counts(with_prefixes[0]).items()}
         case = {
-            "page": page, "seconds": seconds, "prompt_tokens": done["prompt_tokens"] / done["completions"],
+            "page": page, "seconds": seconds, "cpu_seconds": cpu, "prompt_tokens": done["prompt_tokens"] / done["completions"],
             "prefix_hits": done["prefix_hits"] / done["completions"], "prefix_tokens": done["prefix_tokens"] / done["prompt_tokens"],
         }  # fmt: skip
-        kept, other = (statistics.median(times) for times in seconds.values())
-        ratios[f"page_{page}/no_cache/cache"] = other / kept
-        print(
-            f"| {page} | {case['prompt_tokens']:.0f} | {case['prefix_hits']:.0%} | {case['prefix_tokens']:.0%} | {kept:.2f} | {other:.2f} |"
-            f" {other / kept:.2f} |",
-            flush=True,
-        )
+        (kept, other), (kept_cpu, other_cpu) = ([statistics.median(times) for times in side.values()] for side in (seconds, cpu))
+        ratios |= {f"page_{page}/no_cache/cache": other / kept, f"page_{page}/no_cache/cache/cpu": other_cpu / kept_cpu}
+        reuse = f"{case['prompt_tokens']:.0f} | {case['prefix_hits']:.0%} | {case['prefix_tokens']:.0%}"
+        print(f"| {page} | {reuse} | {kept:.2f} | {kept_cpu:.2f} | {other:.2f} | {other_cpu:.2f} |", flush=True)
         cases.append(case)
     return cases, ratios
 
@@ -147,12 +148,13 @@ async def episodes(url: str, tokenizer: Tokenizer, page: int, seed: int, argumen
         await asyncio.gather(*(episode(http, text(30)) for _ in range(arguments.episodes)))
 
 
-def make_model(folder: Path) -> Tokenizer:
+def make_model(folder: Path, size: str) -> Tokenizer:
     words = " ".join(f"word{number} " for number in np.random.default_rng(0).permutation(3000))
     path = folder.with_name("tokenizer.model")
     train_tokenizer([words[start : start + 500] for start in range(0, len(words), 500)], path, vocabulary_size=1024)
     tokenizer = Tokenizer(path)
-    huggingface.save(Gemma3(Gemma3Config(tokenizer.vocabulary_size, **SIZES), rngs=nnx.Rngs(0)), folder, path)
+    config = Gemma3Config(tokenizer.vocabulary_size, **SIZES) if size == "shop" else PRESETS[size]
+    huggingface.save(Gemma3(config, rngs=nnx.Rngs(0)), folder, path)
     return tokenizer
 
 

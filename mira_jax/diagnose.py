@@ -29,7 +29,6 @@ from mira_jax.recipes.base import Prepared, Recipe
 from mira_jax.recipes.diagnostics import diagnostics
 from mira_jax.recipes.labels import read_labels
 from mira_jax.recipes.scoring import score_movement
-from mira_jax.score import DTYPES
 from mira_jax.train import TrainConfig
 from mira_jax.training.checkpoint import latest_checkpoint
 from mira_jax.training.load import load_model, model_fingerprint
@@ -111,7 +110,7 @@ def _trained(run: Path) -> TrainConfig:
 
 
 def _score(folder: str, trained: TrainConfig, episodes: Episodes, rows: int, which: np.ndarray) -> dict[str, np.ndarray]:
-    model, sizes = load_model(folder, dtype=DTYPES[trained.model.dtype], param_dtype=DTYPES[trained.model.param_dtype])
+    model, sizes = load_model(folder, dtype=trained.model.dtype, param_dtype=trained.model.param_dtype)
     use_kernels(model, checked_kernels(trained.model.attention, sizes, trained.model.dtype))
     return score_movement(model, episodes.examples, rows=rows, which=which)
 

@@ -25,7 +25,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import msgspec
 import numpy as np
 
@@ -42,15 +41,17 @@ from mira_jax.models.gemma3 import use_kernels
 from mira_jax.models.kernels.check import checked_kernels
 from mira_jax.models.kernels.choose import Setting
 from mira_jax.models.precision import Precision, use_precision
+from mira_jax.models.sharding import MeshConfig
 from mira_jax.needs import Needs
 from mira_jax.recipes import agreement
 from mira_jax.recipes.labels import fold_of, read_labels, task_key
 from mira_jax.recipes.quality import critic_quality, describe
 from mira_jax.recipes.scoring import score_critic, score_orm, score_policy
 from mira_jax.rl.replay import perplexity
+from mira_jax.training.layout import Layout, make_layout
 from mira_jax.training.load import checkpoint_id, load_config, load_model, weights_identity
 from mira_jax.training.optimizer import DType
-from mira_jax.training.run_folder import CONFIG, trained_on
+from mira_jax.training.run_folder import CONFIG, section, trained_on
 from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Evidence, Page, Status, Step, Trajectory
 from mira_jax.trajectories.shards import ShardReader
@@ -62,7 +63,6 @@ ORM_COLUMNS = ("success_probability",)
 Kind = Literal["policy", "critic", "orm"]
 Keys = list[tuple[str, int] | None]
 """(trajectory id, step) for each entry of the step index. None for steps without a row in the table."""
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ScoreConfig:
     prompt: PromptConfig | None = None
     """How steps are turned into prompts. Default: the prompt config that each model was trained with, from the config of its run."""
     rows: Count = 8
-    """Rows per batch."""
+    """Rows per batch. A multiple of `mesh.data` times `mesh.fsdp`."""
     row_length: Natural = 0
     """Tokens per row. 0: as many as the longest step needs."""
     cache: str | None = None
@@ -96,6 +96,8 @@ class ScoreConfig:
     """Precision of float32 matrix products (`mira_jax.models.precision`)."""
     attention: Setting = "auto"
     """The implementation of attention, as `model.attention` of `mira train`. Set this to the value in that run."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """How the devices divide the work, as in training. A table does not record it: the mesh changes the scores only by rounding."""
 
 
 def main(config: ScoreConfig) -> None:
@@ -107,6 +109,7 @@ def main(config: ScoreConfig) -> None:
 
 
 def _score_all(config: ScoreConfig) -> None:
+    layout = make_layout(config.mesh, config.rows, config.row_length, prefix="")
     reader = ShardReader(config.episodes)
     tables = [_Table(kind, Path(config.out) / f"{kind}.npz", folders) for kind, folders in _models(config).items() if folders]
     models = [(table.kind, *pair) for table in tables for pair in zip(table.folders, table.made_by(config), strict=True)]
@@ -118,7 +121,7 @@ def _score_all(config: ScoreConfig) -> None:
             episodes[_inputs(kind, made)] = Episodes(reader, made.prompt, Tokenizer(folder), examples_of, cache)
     steps = _Steps(reader)
     for table in tables:
-        _write(table, reader, episodes, steps, config)
+        _write(table, reader, episodes, steps, config, layout)
 
 
 Inputs = tuple[bool, PromptConfig, str]
@@ -190,7 +193,9 @@ class _Table:
         return made_by
 
 
-def _write(table: _Table, reader: ShardReader, episodes: Mapping[Inputs, Episodes], steps: _Steps, config: ScoreConfig) -> None:
+def _write(
+    table: _Table, reader: ShardReader, episodes: Mapping[Inputs, Episodes], steps: _Steps, config: ScoreConfig, layout: Layout
+) -> None:
     """Scores with each model and writes all columns to one table, unless the existing table is current."""
     path, made_by = table.path, table.made_by(config)
     if path.exists():
@@ -202,7 +207,7 @@ def _write(table: _Table, reader: ShardReader, episodes: Mapping[Inputs, Episode
         print(f"{path}: {stale}; scored anew")
     scores: dict[str, list[np.ndarray]] = {}
     for folder, made in zip(table.folders, made_by, strict=True):
-        for column, scored in _score(table.kind, folder, made, episodes[_inputs(table.kind, made)], steps, config).items():
+        for column, scored in _score(table.kind, folder, made, episodes[_inputs(table.kind, made)], steps, config, layout).items():
             scores.setdefault(column, []).append(scored)
     values = {column: _mean_of_scored(several) for column, several in scores.items()}
     if made_by != table.made_by(config):
@@ -226,7 +231,7 @@ def _provenance(folder: str, kind: Kind, config: ScoreConfig) -> Provenance:
     sizes, heads = load_config(folder)
     if bool(heads) != (kind == "critic"):
         raise ConfigError(kind, f"{folder} holds a {'critic' if heads else 'policy'}")
-    recipe = (_section(folder, "recipe") or {}).get("name")
+    recipe = (section(folder, "recipe") or {}).get("name")
     if kind == "orm" and recipe not in (None, "orm"):
         raise ConfigError("orm", f"{folder} was trained by the recipe {recipe}; name a run of the recipe orm")
     tokenizer = Tokenizer(folder)
@@ -305,16 +310,18 @@ def _check_heads(kind: Kind, folders: Sequence[str], made_by: Sequence[Provenanc
             raise ConfigError(kind, f"the {word} {column} lacks the fold {', '.join(missing)}; train that {kind} and name it too")
 
 
-def _score(kind: Kind, folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig) -> dict[str, np.ndarray]:
-    model, sizes = load_model(folder, dtype=DTYPES[config.dtype], param_dtype=DTYPES[config.param_dtype])
+def _score(
+    kind: Kind, folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig, layout: Layout
+) -> dict[str, np.ndarray]:
+    model, sizes = load_model(folder, dtype=config.dtype, param_dtype=config.param_dtype, layout=layout)
     use_kernels(model, checked_kernels(config.attention, sizes, config.dtype, key="attention"))
     trajectories = steps.read(episodes)  # the same iteration makes the examples
     examples = episodes.examples
     if kind == "policy":
-        return score_policy(model, examples, row_length=config.row_length, rows=config.rows)
+        return score_policy(model, examples, row_length=config.row_length, rows=config.rows, layout=layout)
     which = _scored_by(made, trajectories)[examples.episode] if made.fold else None
     score = score_orm if kind == "orm" else score_critic
-    return score(model, examples, row_length=config.row_length, rows=config.rows, which=which)
+    return score(model, examples, row_length=config.row_length, rows=config.rows, which=which, layout=layout)
 
 
 def _scored_by(made: Provenance, trajectories: Sequence[Trajectory]) -> np.ndarray:
@@ -353,27 +360,14 @@ def _orm_quality(trajectories: Sequence[Trajectory], values: dict[str, np.ndarra
 
 def _prompt(folder: str) -> PromptConfig:
     """`data.prompt` of the run's config. For a Hugging Face folder, the default."""
-    tree = _section(folder, "data", "prompt")
+    tree = section(folder, "data", "prompt")
     return PromptConfig() if tree is None else configs.build(PromptConfig, tree, source=str(Path(folder) / CONFIG), prefix="data.prompt.")
 
 
 def _fold(folder: str) -> str:
     """The fold that a run holds out, as in `Provenance.fold`."""
-    recipe = _section(folder, "recipe") or {}
+    recipe = section(folder, "recipe") or {}
     return f"{recipe.get('fold', 0)} of {recipe['folds']}" if recipe.get("folds") else ""
-
-
-def _section(folder: str, *keys: str) -> dict[str, Any] | None:
-    """A section of the run's config. None for a Hugging Face folder. Raises UserError if it is missing."""
-    path = Path(folder) / CONFIG
-    if not path.exists():
-        return None
-    tree: Any = configs.read(path)
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: damaged: says no {'.'.join(keys)}; restore a copy, or set prompt")
-    return tree
 
 
 def _describe(columns: dict[str, np.ndarray]) -> str:

@@ -25,14 +25,23 @@ from mira_jax.models.kernels.check import checked_kernels
 from mira_jax.models.kernels.choose import Setting
 from mira_jax.models.precision import Precision, use_precision
 from mira_jax.models.sampler import Sampler
+from mira_jax.models.sharding import MeshConfig, make_mesh
 from mira_jax.needs import Needs
 from mira_jax.serving.app import make_app
 from mira_jax.serving.engine import Engine
 from mira_jax.serving.protocol import Served
 from mira_jax.serving.server import Server, allow_connections, bind, write_ready_file
+from mira_jax.training.layout import Layout
 from mira_jax.training.load import load_config, load_model, model_fingerprint
 from mira_jax.training.optimizer import DType
 from mira_jax.trajectories.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeMesh:
+    tensor: Count = 1
+    """Number of devices that share heads, mlp and vocabulary of the parameters, and the KV cache by kv heads. A divisor of the model's
+    number of kv heads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +62,18 @@ class ServeConfig:
     """Maximum number of prompts in the queue. Further requests get status 429."""
     max_length: Annotated[int, Meta(ge=SHORTEST)] = 4096
     """Maximum number of tokens of a prompt and its completion. Limited by the model's own maximum."""
-    prefix_cache_mb: Natural = 1024
+    prefix_cache_mb: Natural = 0
     """Size of the prefix cache in MiB: keys and values of recent prompts, reused for new prompts with the same beginning. 0: no
     prefix cache."""
+    prefill_tokens: Natural = 0
+    """Maximum number of tokens, padding included, of waiting prompts that are prefilled in one batch. A completion may then differ in
+    the last bits with the prompts that arrive together. 0: one prompt at a time. Not together with a prefix cache."""
     dtype: DType = "float32"
-    """Dtype of parameters, activations and cache. Adapters are float32."""
+    """Dtype of activations and KV cache."""
+    param_dtype: DType | None = None
+    """Dtype of parameters, except adapters, which are float32. Default: `dtype`."""
+    mesh: ServeMesh = dataclasses.field(default_factory=ServeMesh)
+    """The devices that share one copy of the model. For several copies, start several servers."""
     precision: Precision = "highest"
     """Precision of float32 matrix products (`mira_jax.models.precision`)."""
     attention: Setting = "auto"
@@ -74,6 +90,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not self.model:
             raise ConfigError("model", "name a folder to serve, for example --model runs/demo/sft")
+        if self.prefill_tokens and self.prefix_cache_mb:
+            raise ConfigError("prefill_tokens", "prompts of a batch can't reuse prefixes; set this or prefix_cache_mb to 0")
         for length in self.warm_up:
             if not 1 <= length <= self.max_length - 2:
                 raise ConfigError("warm_up", f"{length}: with max_length {self.max_length}, prompts have 1 to {self.max_length - 2} tokens")
@@ -109,11 +127,14 @@ def main(config: ServeConfig) -> int:
 def make_engine(config: ServeConfig, fingerprint: str = "") -> Engine:
     """Loads the model and its tokenizer, and compiles for the lengths in `warm_up`. `fingerprint`: that of the weights."""
     use_precision(config.precision)
-    model, sizes = _load(config)
+    model, layout = _load(config)
     tokenizer = Tokenizer(config.model)
-    tokenizer.fit(sizes.vocabulary_size, config.model)
-    max_length = min(config.max_length, sizes.max_positions)
-    sampler = Sampler(model, tokenizer.end_ids, config.rows, max_length, tokenizer.vocabulary_size, config.prefix_cache_mb * 2**20)
+    tokenizer.fit(model.config.vocabulary_size, config.model)
+    max_length = min(config.max_length, model.config.max_positions)
+    sampler = Sampler(
+        model, tokenizer.end_ids, config.rows, max_length, tokenizer.vocabulary_size,
+        prefix_bytes=config.prefix_cache_mb * 2**20, prefill_tokens=config.prefill_tokens, mesh=layout.mesh,
+    )  # fmt: skip
     sampler.warm_up([length for length in config.warm_up if length + 2 <= max_length])
     return Engine(sampler, tokenizer, config.queue_limit, fingerprint)
 
@@ -126,12 +147,29 @@ def load_newest(config: ServeConfig) -> tuple[Gemma3, str]:
     return model, fingerprint
 
 
-def _load(config: ServeConfig) -> tuple[Gemma3, Gemma3Config]:
-    model, sizes = load_model(config.model, dtype=config.dtype, param_dtype=config.dtype)
-    if not isinstance(model, Gemma3):
+def _load(config: ServeConfig) -> tuple[Gemma3, Layout]:
+    """The model, each parameter read directly to its shards, and the devices that it is on."""
+    sizes, heads = load_config(config.model)
+    if heads:
         raise UserError(f"{config.model}: a critic, which generates no text; serve a policy")
+    layout = _layout(config.mesh, sizes)
+    model, _ = load_model(config.model, dtype=config.dtype, param_dtype=config.param_dtype or config.dtype, layout=layout)
+    assert isinstance(model, Gemma3)
     use_kernels(model, checked_kernels(config.attention, sizes, config.dtype, key="attention"))
-    return model, sizes
+    return model, layout
+
+
+def _layout(mesh: ServeMesh, sizes: Gemma3Config) -> Layout:
+    """The first `tensor` devices of this process."""
+    if mesh.tensor == 1:
+        return Layout()
+    if sizes.kv_heads % mesh.tensor:
+        raise ConfigError(
+            "mesh.tensor", f"{mesh.tensor} devices can't share {sizes.kv_heads} kv head(s) evenly; set a divisor of {sizes.kv_heads}"
+        )
+    if mesh.tensor > jax.local_device_count():
+        raise ConfigError("mesh.tensor", f"{mesh.tensor} devices; there are {jax.local_device_count()}: set this many or fewer")
+    return Layout(make_mesh(MeshConfig(fsdp=1, tensor=mesh.tensor), jax.local_devices()[: mesh.tensor]))
 
 
 def _require_unchanged(config: ServeConfig, fingerprint: str) -> None:

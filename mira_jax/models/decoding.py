@@ -1,6 +1,7 @@
 """The functions that the sampler compiles: prefill, the decode loop, and scoring. All are pure.
 
-Dimensions: B rows of the cache, T prompt tokens (padded), S positions of a slice, V vocabulary, K alternatives, D width.
+Dimensions: B rows of the cache, P prompts that are prefilled together, T prompt tokens (padded), S positions of a slice,
+V vocabulary, K alternatives, D width.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from flax import nnx
 
 from mira_jax.models.drawing import draw
 from mira_jax.models.gemma3 import Cache, Gemma3
+from mira_jax.models.sharding import constrain
 
 TOP = 20
 """Maximum number of alternative tokens whose log-probabilities are reported."""
@@ -73,13 +75,13 @@ class SamplerFunctions:
     def _model(self, parameters: tuple[jax.Array, ...]) -> Gemma3:
         return nnx.merge(self._graph, jax.tree.unflatten(self._tree, parameters))
 
-    def prefill(self, parameters: Any, tokens_1xT: jax.Array, length: jax.Array) -> tuple[jax.Array, Cache]:
-        """The hidden state of a prompt's last token, 1xD, and its cache of length T."""
-        T = tokens_1xT.shape[1]
+    def prefill(self, parameters: Any, tokens_PxT: jax.Array, lengths_P: jax.Array) -> tuple[jax.Array, Cache]:
+        """The hidden state of each prompt's last token, PxD, and a cache of P rows of length T."""
+        P, T = tokens_PxT.shape
         model = self._model(parameters)
         positions = jnp.arange(T, dtype=jnp.int32)[None]
-        segments = (positions < length).astype(jnp.int32)
-        hidden, cache = model(tokens_1xT, positions, segments, model.init_cache(1, T), (length - 1)[None, None])
+        segments = (positions < lengths_P[:, None]).astype(jnp.int32)
+        hidden, cache = model(tokens_PxT, positions, segments, model.init_cache(P, T), (lengths_P - 1)[:, None])
         return hidden[:, 0], cache
 
     def extend(self, parameters: Any, tokens_1xT: jax.Array, cache: Cache, numbers: jax.Array) -> tuple[jax.Array, Cache]:
@@ -91,9 +93,11 @@ class SamplerFunctions:
         hidden, cache = model(tokens_1xT, None, segments, cache, (count - 1)[None, None])
         return hidden[:, 0], cache
 
-    def first(self, parameters: Any, hidden_1xD: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> Rows:
-        """The state of one row with its first token drawn. Separate from `prefill`, which is compiled for every length."""
-        length, max_tokens, choice, top_k = numbers
+    def first(self, parameters: Any, hidden_PxD: jax.Array, numbers: jax.Array, seed: jax.Array, knobs: jax.Array, top: int) -> Rows:
+        """The state of one row with its first token drawn. Separate from `prefill`, which is compiled for every length. `numbers`
+        begins with the place of the prompt in the batch that was prefilled."""
+        place, length, max_tokens, choice, top_k = numbers
+        hidden_1xD = jax.lax.dynamic_slice_in_dim(hidden_PxD, place, 1)
         row = empty_rows(1, min(TOP, self._words))
         row = dataclasses.replace(
             row, seed=seed[None], choice=choice[None], temperature=knobs[:1], top_p=knobs[1:], top_k=top_k[None], position=length[None]
@@ -103,19 +107,21 @@ class SamplerFunctions:
         active = (remaining > 0) & ~self._ends(row.token)
         return dataclasses.replace(row, remaining=remaining, active=active, fresh=jnp.ones(1, bool))
 
-    def insert(self, cache: Cache, rows: Rows, row_cache: Cache, entry: Rows, row: jax.Array) -> tuple[Cache, Rows]:
-        """Copies one prompt's cache and state to row `row` of the shared ones. Older keys beyond them remain in the row, but are masked."""
+    def insert(self, cache: Cache, rows: Rows, prefilled: Cache, entry: Rows, places: jax.Array) -> tuple[Cache, Rows]:
+        """Copies one prompt's cache and state to a row of the shared ones. Older keys beyond them remain in the row, but are masked.
+        `places`: the row of the prompt in `prefilled`, and the row that it gets."""
+        place, row = places
 
         def put(stacked: int) -> Callable:
             def one(whole: jax.Array, part: jax.Array) -> jax.Array:
                 start = [jnp.int32(0)] * whole.ndim
                 start[stacked] = row
-                return jax.lax.dynamic_update_slice(whole, part, start)
+                return jax.lax.dynamic_update_slice(whole, jax.lax.dynamic_slice_in_dim(part, place, 1, stacked), start)
 
             return one
 
         cache = dataclasses.replace(
-            cache, groups=jax.tree.map(put(1), cache.groups, row_cache.groups), tail=jax.tree.map(put(0), cache.tail, row_cache.tail)
+            cache, groups=jax.tree.map(put(1), cache.groups, prefilled.groups), tail=jax.tree.map(put(0), cache.tail, prefilled.tail)
         )
         return cache, jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, row, axis=0), rows, entry)
 
@@ -195,7 +201,8 @@ class SamplerFunctions:
 
     def _draw(self, logits_BxV: jax.Array, rows: Rows, top: int) -> Rows:
         """Draws the token for `rows.position`, with its two log-probabilities and the most likely tokens."""
-        logits_BxV = logits_BxV.astype(jnp.float32)
+        # On a mesh the logits are sharded over the vocabulary. Sorting them there would cost more than gathering them.
+        logits_BxV = constrain(logits_BxV.astype(jnp.float32), "batch", None)
         total = jax.nn.logsumexp(logits_BxV, -1)
         logits_BxV = logits_BxV[:, : self._words]
         token, sampling_log_prob = draw(logits_BxV, rows.temperature, rows.top_p, rows.top_k, rows.seed, rows.choice, rows.position)

@@ -38,6 +38,10 @@ class Cache:
     """True if no row contains a token yet. Prefill then attends only to its own tokens."""
 
 
+CACHE_AXES = ("batch", "heads", None, None)
+"""Logical axes of the keys or values of one layer, BxKxSxH."""
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) * (1 + scale), in fp32, cast back to the dtype of x."""
 
@@ -129,7 +133,7 @@ class Attention(nnx.Module):
         q = rope(self.query_norm(q), tuple(take(angle, index_BxR) for angle in angles))
         k = rope(self.key_norm(k), angles)
         if cache is not None:
-            cache = _write(cache[0], k, context.slots), _write(cache[1], v, context.slots)
+            cache = tuple(constrain(_write(*pair, context.slots), *CACHE_AXES) for pair in zip(cache, (k, v), strict=True))
         if cache is not None and not context.empty:
             heads = attention.attend_cache(q, *cache, take(context.slots, index_BxR), self.window, self.scale)
         elif index_BxR is not None:
@@ -271,12 +275,7 @@ class Gemma3(nnx.Module):
 
     def init_cache(self, batch: int, length: int, dtype=None) -> Cache:
         """An empty cache with `length` slots per row. Padding of the prompt counts."""
-        config = self.config
-        period, groups = config.grouping
-        shape = batch, config.kv_heads, length, config.head_dim
-        zeros = lambda *stack: tuple(jnp.zeros((*stack, *shape), dtype or self.dtype) for _ in range(2))  # noqa: E731
-        tail = [zeros() for _ in range(config.layers - period * groups)]
-        return Cache([zeros(groups) for _ in range(period)], tail, jnp.zeros((batch,), jnp.int32), empty=True)
+        return init_cache(self.config, batch, length, dtype or self.dtype)
 
     def _run(self, blocks: Sequence[Block], x, context: _Context, caches, index_BxR=None):
         """Applies blocks in order. The last one returns only the tokens `index_BxR`."""
@@ -305,6 +304,19 @@ def use_kernels(model: nnx.Module, kernels: Kernels) -> nnx.Module:
     for block in (*trunk.groups, *trunk.tail):
         block.attention.kernel = kernels[block.attention.layer_type]
     return model
+
+
+def init_cache(config: Gemma3Config, batch: int, length: int, dtype) -> Cache:
+    """An empty cache of a model of these sizes."""
+    period, groups = config.grouping
+    shape = batch, config.kv_heads, length, config.head_dim
+
+    def zeros(*stack: int) -> tuple[jax.Array, jax.Array]:
+        keys, values = (constrain(jnp.zeros((*stack, *shape), dtype), *(None for _ in stack), *CACHE_AXES) for _ in range(2))
+        return keys, values
+
+    tail = [zeros() for _ in range(config.layers - period * groups)]
+    return Cache([zeros(groups) for _ in range(period)], tail, jnp.zeros((batch,), jnp.int32), empty=True)
 
 
 @jax.custom_vjp

@@ -8,8 +8,9 @@ import numpy as np
 
 from mira_jax.models.gemma3 import Cache
 
-LEAST = 256
-"""Minimum length of a shared prefix, in tokens. A shorter prefix is faster to compute than to find, copy and extend."""
+PART = 256
+"""Prompts are prefilled in parts of this many tokens, and whole parts are reused. A reused part was computed by the same program from
+the same inputs as a new one, so reuse changes no bit of a completion, in any dtype."""
 
 
 class Prefixes:
@@ -29,16 +30,14 @@ class Prefixes:
         self._kept: collections.OrderedDict[bytes, tuple[np.ndarray, Cache]] = collections.OrderedDict()
 
     def find(self, prompt: Sequence[int]) -> tuple[int, Cache | None]:
-        """The length of the longest cached prefix of `prompt`, and the cache that contains it. (0, None) if it is too short.
+        """The length of the longest cached prefix of `prompt` in whole parts, and the cache that contains it. (0, None) if there is none.
 
         The last token of `prompt` is never included: its hidden state must be computed.
         """
-        if len(prompt) <= LEAST:
-            return 0, None
         wanted = np.asarray(prompt, np.int32)
-        most, best = LEAST - 1, None
+        most, best = 0, None
         for key, (tokens, _) in self._kept.items():
-            count = _common(wanted[:-1], tokens)
+            count = _common(wanted[:-1], tokens) // PART * PART
             if count > most:
                 most, best = count, key
         if best is None:
@@ -52,7 +51,7 @@ class Prefixes:
         """Stores the cache of `prompt`, one row, unless it is too short to be useful or too large."""
         tokens = np.asarray(prompt, np.int32)
         size = _bytes(cache)
-        if len(tokens) <= LEAST or size > self.limit:
+        if len(tokens) <= PART or size > self.limit:
             return
         self._drop(tokens.tobytes())
         self._kept[tokens.tobytes()] = tokens, cache

@@ -1,15 +1,21 @@
 """Generates text with a model. Prompts occupy rows of one shared cache, and all rows are decoded together (continuous batching).
 
-A prompt is prefilled on its own, with its length padded to one of a few buckets, and its keys and values are copied to a free
-row of the cache. Prefixes shared with recent prompts come from the prefix cache (`Prefixes`). All rows then advance together
-by one token per step, inside a compiled loop. The number of rows is fixed, and the random numbers of a row depend only on its
-seed, choice and position, so the result for a prompt does not depend on the other prompts in the cache.
+A prompt is prefilled with its length padded to one of a few buckets, and its keys and values are copied to a free row of the
+cache. All rows then advance together by one token per step, inside a compiled loop. The number of rows is fixed, and the random
+numbers of a row depend only on its seed, choice and position, so the result for a prompt does not depend on the other prompts in
+the cache.
 
-Dimensions: B rows of the cache, C its length in tokens, T prompt tokens (padded), V vocabulary, K alternatives.
+With a prefix cache (`Prefixes`), a long prompt is prefilled in parts, and the parts that it shares with a recent prompt are
+reused. Otherwise several prompts may be prefilled in one batch (`prefill_tokens`). This changes the shapes of matrix products, so
+the result for a prompt may then differ in the last bits with the prompts that arrive with it.
+
+Dimensions: B rows of the cache, C its length in tokens, P prompts that are prefilled together, T prompt tokens (padded),
+V vocabulary, K alternatives.
 """
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -17,17 +23,16 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mira_jax.models.decoding import CHUNK, SHORTEST, TOP, SamplerFunctions, empty_rows
-from mira_jax.models.gemma3 import Cache, Gemma3
-from mira_jax.models.prefixes import Prefixes
+from mira_jax.models.gemma3 import Cache, Gemma3, init_cache
+from mira_jax.models.prefixes import PART, Prefixes
 
 log = logging.getLogger(__name__)
 
-PARTS = (64, 128, 256, 512)
-"""Padded lengths for tokens that are prefilled after a cached prefix."""
-PREFIX_BYTES = 2**30
-"""Default memory limit of the prefix cache."""
+PADDED_PARTS = (64, 128, PART)
+"""Padded lengths of the last part of a prompt that is prefilled in parts."""
 
 
 def bucket(length: int) -> int:
@@ -52,6 +57,16 @@ class Sampling:
     """Completions with the same seed and different choices are sampled independently."""
     top_k: int = 0
     """Sample only from this many of the most likely tokens. 0: from all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A prompt to complete."""
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    alternatives: bool = False
+    """Whether to keep the log-probabilities of the most likely tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +106,7 @@ class Sampler:
 
     def __init__(
         self, model: Gemma3, end_ids: Sequence[int], rows: int = 8, max_length: int = 4096, words: int | None = None,
-        prefix_bytes: int = PREFIX_BYTES,
+        prefix_bytes: int = 0, prefill_tokens: int = 0, mesh: jax.sharding.Mesh | None = None,
     ):  # fmt: skip
         """
         Args:
@@ -100,9 +115,14 @@ class Sampler:
             rows: number of prompts decoded together.
             max_length: maximum number of tokens of a prompt and its completion.
             words: draw only from the first `words` ids. The embedding may have more rows than the tokenizer has pieces.
-            prefix_bytes: memory limit of the prefix cache, in addition to the cache. 0 disables it.
+            prefix_bytes: memory limit of the prefix cache, in addition to the cache. 0: none.
+            prefill_tokens: maximum number of tokens, padding included, of prompts that are prefilled in one batch. 0: different
+                prompts are prefilled one by one. Not together with a prefix cache.
+            mesh: the mesh on which the parameters are, from `mira_jax.models.sharding.make_mesh`. The cache is sharded by kv heads
+                over `tensor`. Default: one device.
         """
-        self.rows, self.max_length = rows, max_length
+        assert not (prefix_bytes and prefill_tokens), "a batch has no parts that could be reused"
+        self.rows, self.max_length, self._prefill_tokens, self._mesh = rows, max_length, prefill_tokens, mesh
         graph, state = nnx.split(model)
         # jit dispatches a plain tuple of arrays with the least overhead.
         leaves, tree = jax.tree.flatten(state)
@@ -111,8 +131,8 @@ class Sampler:
         self.vocabulary_size: int = min(words or model.config.vocabulary_size, model.config.vocabulary_size)
         functions = SamplerFunctions(graph, tree, tuple(end_ids), self.vocabulary_size)
         self._top = min(TOP, self.vocabulary_size)
-        self._new_cache = model.init_cache
         self.prefixes = Prefixes(prefix_bytes)
+        self._new_cache = jax.jit(functools.partial(init_cache, model.config, dtype=model.dtype), static_argnums=(0, 1))
         self._prefill = jax.jit(functions.prefill)
         self._extend = jax.jit(functions.extend)
         self._first = jax.jit(functions.first, static_argnames=("top",))
@@ -128,6 +148,8 @@ class Sampler:
         self.length = 0
         self._cache: Cache | None = None
         self._state = empty_rows(self.rows, self._top)
+        if self._mesh is not None:
+            self._state = jax.device_put(self._state, NamedSharding(self._mesh, PartitionSpec()))
         self._used = np.zeros(self.rows, bool)
         self.prefixes.clear()
 
@@ -143,28 +165,44 @@ class Sampler:
         self._parameters = tuple(leaves)
         self.reset()
 
-    def free_row(self) -> int | None:
-        """A row without a prompt, or None if all rows are in use."""
-        free = np.flatnonzero(~self._used)
-        return int(free[0]) if len(free) else None
+    @property
+    def free_rows(self) -> int:
+        """Number of rows without a prompt."""
+        return int(np.count_nonzero(~self._used))
 
-    def insert(self, prompt: Sequence[int], sampling: Sampling, alternatives: bool = False) -> int:
-        """Prefills a prompt in a free row and draws its first token, which the next `advance` returns.
+    def is_batch(self, prompts: Sequence[Sequence[int]]) -> bool:
+        """Whether these prompts may be prefilled together: equal ones, and others if their padded tokens are within the limit and no
+        prompt is padded to more than twice its bucket."""
+        different = {tuple(prompt) for prompt in prompts}
+        buckets = [bucket(len(prompt)) for prompt in different]
+        return len(different) == 1 or (
+            max(buckets) * _batch_rows(len(different)) <= self._prefill_tokens and max(buckets) <= 2 * min(buckets)
+        )
 
-        Precondition: `prompt` has at least one token, `sampling.max_tokens` is at least one, and their sum is at most
-        `max_length`. `alternatives` also keeps the log-probabilities of the most likely tokens. Returns the row.
+    def insert(self, work: Sequence[Work]) -> list[int]:
+        """Prefills prompts in one batch, equal ones once, each for a free row. Draws their first tokens, which the next `advance`
+        returns.
+
+        Precondition: `is_batch`, at most `free_rows` prompts, each with at least one token, `max_tokens` of at least one, and
+        a sum of both of at most `max_length`. Returns the row of each.
         """
-        row = self.free_row()
-        length = len(prompt)
-        assert row is not None and 0 < length <= self.max_length - sampling.max_tokens, "the caller checks room and length"
-        hidden, row_cache = self._read(prompt)
-        self._fit_cache(max(_slots(row_cache), length + sampling.max_tokens))
-        numbers = np.array([length, sampling.max_tokens, sampling.choice, min(sampling.top_k, self.vocabulary_size)], np.int32)
+        prompts = list(dict.fromkeys(tuple(one.prompt) for one in work))
+        assert len(work) <= self.free_rows and all(prompts), "the caller checks rows and lengths"
+        assert all(len(one.prompt) + one.sampling.max_tokens <= self.max_length for one in work), "the caller checks rows and lengths"
+        with self._on_mesh():
+            hidden, prefilled = self._read(prompts[0]) if len(prompts) == 1 else self._read_together(prompts)
+            self._fit_cache(max(_slots(prefilled), *(len(one.prompt) + one.sampling.max_tokens for one in work)))
+            return [self._enter(one, hidden, prefilled, prompts.index(tuple(one.prompt))) for one in work]
+
+    def _enter(self, work: Work, hidden: jax.Array, prefilled: Cache, place: int) -> int:
+        """Draws the first token after prompt `place` of those that were prefilled, and gives it a row."""
+        row, sampling = int(np.flatnonzero(~self._used)[0]), work.sampling
+        top_k = min(sampling.top_k, self.vocabulary_size)
+        numbers = np.array([place, len(work.prompt), sampling.max_tokens, sampling.choice, top_k], np.int32)
         seed = np.uint32(sampling.seed & 0xFFFFFFFF)
         knobs = np.array([sampling.temperature, sampling.top_p], np.float32)
-        top = self._top if alternatives else 0
-        entry = self._first(self._parameters, hidden, numbers, seed, knobs, top=top)
-        self._cache, self._state = self._insert(self._cache, self._state, row_cache, entry, np.int32(row))
+        entry = self._first(self._parameters, hidden, numbers, seed, knobs, top=self._top if work.alternatives else 0)
+        self._cache, self._state = self._insert(self._cache, self._state, prefilled, entry, np.array([place, row], np.int32))
         self._used[row] = True
         return row
 
@@ -175,7 +213,7 @@ class Sampler:
         """
         top = self._top if alternatives else 0
         numbers = np.array([min(steps, CHUNK), until_free], np.int32)
-        with self._log_compilation("decode", self.length, top):
+        with self._on_mesh(), self._log_compilation("decode", self.length, top):
             self._cache, self._state, drawn = self._advance(self._parameters, self._cache, self._state, self._used, numbers, top=top)
         *arrays, taken = jax.device_get(drawn)
         return Chunk(*arrays, int(taken))
@@ -187,38 +225,55 @@ class Sampler:
     def score(self, prompt: Sequence[int], alternatives: bool = False) -> Scores:
         """Log-probabilities of the prompt's own tokens. Does not change any row."""
         length = len(prompt)
-        tokens = _padded(prompt, bucket(length))
+        tokens = _padded([prompt], bucket(length))
         top = self._top if alternatives else 0
-        with self._log_compilation("score", tokens.shape[1], top):
+        with self._on_mesh(), self._log_compilation("score", tokens.shape[1], top):
             scores = self._score(self._parameters, tokens, np.int32(length), top=top)
         return Scores(*(array[: length - 1] for array in jax.device_get(scores)))
 
     def warm_up(self, lengths: Sequence[int]) -> None:
-        """Compiles for prompts of these lengths without a cached prefix."""
+        """Compiles for prompts of these lengths, in batches of every size, without a cached prefix."""
         for length in lengths:
-            row = self.insert([0] * length, Sampling(2))
-            self.advance()
-            self.release(row)
-            self.prefixes.clear()
+            count = 1
+            while count <= self.rows and self.is_batch(prompts := [[place] * length for place in range(count)]):
+                rows = self.insert([Work(prompt, Sampling(2)) for prompt in prompts])
+                self.advance()
+                for row in rows:
+                    self.release(row)
+                self.prefixes.clear()
+                count *= 2
 
     def _read(self, prompt: Sequence[int]) -> tuple[jax.Array, Cache]:
-        """The hidden state of a prompt's last token, 1xD, and its cache, one row. The cache is added to the prefix cache."""
-        shared, cache = self.prefixes.find(prompt)
+        """The hidden state of a prompt's last token, 1xD, and its cache, one row. With a prefix cache, it is added to that."""
+        if not self.prefixes.limit or len(prompt) <= PART:
+            return self._read_together([prompt])
+        held, cache = self.prefixes.find(prompt)
         if cache is None:
-            tokens = _padded(prompt, bucket(len(prompt)))
-            with self._log_compilation("prefill", tokens.shape[1]):
-                hidden, cache = self._prefill(self._parameters, tokens, np.int32(len(prompt)))
-        while shared and shared < len(prompt):
-            part = prompt[shared : shared + PARTS[-1]]
-            tokens = _padded(part, next(size for size in PARTS if size >= len(part)))
-            room = self._cache_length(shared + tokens.shape[1])
+            held = PART
+            hidden, cache = self._read_together([prompt[:PART]])
+        while held < len(prompt):
+            part = prompt[held : held + PART]
+            tokens = _padded([part], next(size for size in PADDED_PARTS if size >= len(part)))
+            # The shapes depend only on the place of the part in the prompt, so that a part is always computed in the same way.
+            room = self._cache_length(held + PART)
             if _slots(cache) != room:
                 cache = self._resize(cache, length=room)
             with self._log_compilation("prefill", tokens.shape[1], room):
-                hidden, cache = self._extend(self._parameters, tokens, cache, np.array([shared, len(part)], np.int32))
-            shared += len(part)
+                hidden, cache = self._extend(self._parameters, tokens, cache, np.array([held, len(part)], np.int32))
+            held += len(part)
         self.prefixes.keep(prompt, cache)
         return hidden, cache
+
+    def _read_together(self, prompts: Sequence[Sequence[int]]) -> tuple[jax.Array, Cache]:
+        """The hidden states of the last tokens of prompts, PxD, and their cache of P rows. P is the number of prompts, padded."""
+        count = _batch_rows(len(prompts))
+        tokens = _padded(prompts, bucket(max(map(len, prompts))), count)
+        lengths = np.array([len(prompt) for prompt in prompts] + [1] * (count - len(prompts)), np.int32)
+        with self._log_compilation("prefill", tokens.shape[1], count):
+            return self._prefill(self._parameters, tokens, lengths)
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
     @contextlib.contextmanager
     def _log_compilation(self, *program: str | int) -> Iterator[None]:
@@ -244,10 +299,16 @@ class Sampler:
         return min(_cache_bucket(length), max(self.max_length, bucket(length)))
 
 
-def _padded(tokens: Sequence[int], length: int) -> np.ndarray:
-    padded = np.zeros((1, length), np.int32)
-    padded[0, : len(tokens)] = tokens
+def _padded(prompts: Sequence[Sequence[int]], length: int, rows: int = 1) -> np.ndarray:
+    padded = np.zeros((rows, length), np.int32)
+    for row, prompt in zip(padded, prompts, strict=False):
+        row[: len(prompt)] = prompt
     return padded
+
+
+def _batch_rows(count: int) -> int:
+    """`count` rounded up to a power of two. Few distinct numbers of rows need few compiled programs."""
+    return 1 << (count - 1).bit_length()
 
 
 def _slots(cache: Cache) -> int:

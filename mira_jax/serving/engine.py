@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.sampler import Sampler, Sampling, Scores
+from mira_jax.models.sampler import Sampler, Sampling, Scores, Work
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -235,29 +235,45 @@ class Engine:
 
     def _admit(self) -> None:
         """Moves waiting prompts to free rows, first come, first served. None while weights wait to be replaced."""
-        while self._waiting and not self._replacement and self._sampler.free_row() is not None:
-            with self._wake:
-                job, future = self._waiting.popleft()
-            if future.cancelled():
-                continue
-            running = _Running(job, future, self.fingerprint)
+        while not self._replacement and (batch := self._next_batch()):
             try:
-                if job.score_prompt:
-                    scores = self._sampler.score(job.prompt, job.alternatives > 0)
-                    if not np.isfinite(scores.log_probs).all():
-                        _fail(future, NotFinite())
-                        continue
-                    running.add_prompt(scores)
-                self.counters.prompt_tokens += len(job.prompt)
-                if job.sampling.max_tokens == 0:
-                    self._resolve(running)
-                else:
-                    self._running[self._sampler.insert(job.prompt, job.sampling, job.alternatives > 0)] = running
-                    self.counters.prefix_hits, self.counters.prefix_tokens = self._sampler.prefixes.hits, self._sampler.prefixes.tokens
+                sound = [running for running in batch if not running.job.score_prompt or self._score_prompt(running)]
+                self.counters.prompt_tokens += sum(len(running.job.prompt) for running in sound)
+                for running in sound:
+                    if not running.job.sampling.max_tokens:
+                        self._resolve(running)
+                if drawing := [running for running in sound if running.job.sampling.max_tokens]:
+                    rows = self._sampler.insert([running.work for running in drawing])
+                    self._running.update(zip(rows, drawing, strict=True))
             except Exception as error:
-                _fail(future, error)
+                for running in batch:
+                    if not running.future.done():
+                        _fail(running.future, error)
                 raise
+            self.counters.prefix_hits, self.counters.prefix_tokens = self._sampler.prefixes.hits, self._sampler.prefixes.tokens
         self.counters.most_rows = max(self.counters.most_rows, len(self._running))
+
+    def _next_batch(self) -> list["_Running"]:
+        """Takes the next prompts from the queue, as many as can be prefilled together. [] if none waits or no row is free."""
+        batch: list[_Running] = []
+        with self._wake:
+            while self._waiting and len(batch) < self._sampler.free_rows:
+                job, future = self._waiting[0]
+                if not future.cancelled():
+                    if batch and not self._sampler.is_batch([*(running.job.prompt for running in batch), job.prompt]):
+                        break
+                    batch.append(_Running(job, future, self.fingerprint))
+                self._waiting.popleft()
+        return batch
+
+    def _score_prompt(self, running: "_Running") -> bool:
+        """Adds the log-probabilities of the prompt. Returns False if they are not finite, and fails the job."""
+        scores = self._sampler.score(running.job.prompt, running.job.alternatives > 0)
+        if np.isfinite(scores.log_probs).all():
+            running.add_prompt(scores)
+            return True
+        _fail(running.future, NotFinite())
+        return False
 
     def _advance(self) -> None:
         for row, running in list(self._running.items()):
@@ -299,6 +315,7 @@ class _Running:
 
     def __init__(self, job: Job, future: Future[Generation], fingerprint: str):
         self.job, self.future, self.completion = job, future, Generation(fingerprint=fingerprint)
+        self.work = Work(job.prompt, job.sampling, job.alternatives > 0)
         self._sent = 0
 
     def add_prompt(self, scores: Scores) -> None:

@@ -170,7 +170,7 @@ class Served(msgspec.Struct, frozen=True):
     fingerprint: str
     """Fingerprint of the weights, in hexadecimal: `mira_jax.training.load.model_fingerprint`."""
     dtype: str
-    """Dtype of parameters, activations and cache."""
+    """Dtype of activations and KV cache."""
 
 
 def completion_prompts(request: CompletionRequest, limits: Limits, vocabulary_size: int) -> list[str | list[int]]:

@@ -57,6 +57,11 @@ class Layout:
 
         return {name: put(array) for name, array in batch.items()}
 
+    def put_rows(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Transfers a batch whose arrays begin with the axis of rows to the devices, in one process. With one device, the host arrays
+        are returned unchanged."""
+        return batch if self.mesh is None else jax.device_put(batch, sharding.batch_sharding(self.mesh))
+
     def _rows_of_part(self, count: int) -> np.ndarray:
         if self.mesh is None:
             return np.arange(count)
@@ -68,8 +73,12 @@ class Layout:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
 
-def make_layout(config: MeshConfig, rows: int, row_length: int) -> Layout:
-    """The layout on the devices of all processes. `rows`: the number of rows that are computed at once.
+def make_layout(config: MeshConfig, rows: int, row_length: int, prefix: str = "data.") -> Layout:
+    """The layout on the devices of all processes.
+
+    Args:
+        rows: the number of rows that are computed at once.
+        prefix: of the keys `rows` and `row_length`, for messages.
 
     Raises:
         UserError: the mesh does not match the devices, or the rows or their tokens cannot be divided evenly.
@@ -78,8 +87,8 @@ def make_layout(config: MeshConfig, rows: int, row_length: int) -> Layout:
     if mesh.size == 1:
         return Layout()
     if row_length % mesh.shape["sequence"]:
-        raise UserError(f"data.row_length: {row_length} tokens can't be split evenly into mesh.sequence={mesh.shape['sequence']} parts")
+        raise UserError(f"{prefix}row_length: {row_length} tokens can't be split evenly into mesh.sequence={mesh.shape['sequence']} parts")
     sharers = mesh.shape["data"] * mesh.shape["fsdp"]
     if rows % sharers:
-        raise UserError(f"data.rows: {rows} rows at once can't be shared evenly by {sharers} devices (mesh.data times mesh.fsdp)")
+        raise UserError(f"{prefix}rows: {rows} rows at once can't be shared evenly by {sharers} devices (mesh.data times mesh.fsdp)")
     return Layout(mesh)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
@@ -28,6 +29,8 @@ from mira_jax.training.state import Params, Skeleton, params_of, skeleton
 
 MODEL = "model.json"
 REWRITE = "restore a copy; a resumed run writes it again"
+LEAST_READ = 2**30
+"""Bytes of parameters that may always be read from a checkpoint at the same time."""
 ORIGIN = "huggingface"
 """Folder in an imported run with the other files of its Hugging Face folder."""
 
@@ -211,8 +214,11 @@ def _skeleton_of(folder: Path, **options) -> Skeleton:
 
 def _load_params(folder: str | Path, abstract: Params) -> Params:
     path = sound_checkpoint(folder)
+    context = ocp.Context()
+    # The host holds two of the largest parameters at a time, in float32 if that is what is stored, but not the whole model.
+    context.memory.read_concurrent_bytes = max(LEAST_READ, 8 * max(leaf.size for leaf in jax.tree.leaves(abstract)) + 1)
     try:
-        with quiet_failure():
+        with context, quiet_failure():
             params = ocp.load(path, abstract, checkpointable_name=parameters_part(path))
     except Exception as error:
         raise UserError(

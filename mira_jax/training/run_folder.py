@@ -49,6 +49,19 @@ def recipe_of(folder: str | Path) -> str:
     return str(recipe.get("name", "")) if isinstance(recipe, dict) else ""
 
 
+def section(folder: str | Path, *keys: str) -> dict[str, Any] | None:
+    """A section of the config of a run. None for a Hugging Face folder. Raises UserError if it is missing."""
+    path = Path(folder) / CONFIG
+    if not path.exists():
+        return None
+    tree: Any = configs.read(path)
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: damaged: says no {'.'.join(keys)}; restore a copy, or set prompt")
+    return tree
+
+
 class RunFolder:
     """The folder `out` of a training run."""
 

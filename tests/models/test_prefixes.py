@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from mira_jax.models.gemma3 import Cache
-from mira_jax.models.prefixes import LEAST, Prefixes
+from mira_jax.models.prefixes import PART, Prefixes
 
 SIZE = 2 * 4 * 16
 """Bytes of the caches below."""
@@ -17,27 +17,28 @@ def cache() -> Cache:
 @pytest.fixture
 def heads() -> list[list[int]]:
     """Three beginnings that have nothing in common."""
-    return [[word] * (LEAST + 40) for word in (1, 2, 3)]
+    return [[word] * (PART + 40) for word in (1, 2, 3)]
 
 
-def test_the_longest_common_beginning_is_found_less_the_last_token(heads):
+def test_the_longest_common_beginning_in_whole_parts_is_found_less_the_last_token(heads):
     prefixes = Prefixes(10 * SIZE)
     first, second = cache(), cache()
-    prefixes.keep(heads[0] + [7, 7, 7], first)
-    prefixes.keep(heads[0] + [8, 8, 8], second)
-    assert prefixes.find(heads[0] + [8, 8, 9]) == (LEAST + 42, second)
-    assert prefixes.find(heads[0] + [7, 7, 7]) == (LEAST + 42, first)
+    prefixes.keep(heads[0] + [7] * PART, first)
+    prefixes.keep(heads[0] + [8] * PART, second)
+    assert prefixes.find(heads[0] + [8] * (PART - 40) + [9]) == (2 * PART, second)
+    assert prefixes.find(heads[0] + [8] * (PART - 40)) == (PART, first)
+    assert prefixes.find(heads[0] + [8, 9])[0] == PART
     assert prefixes.find(heads[1]) == (0, None)
-    assert (prefixes.hits, prefixes.tokens) == (2, 2 * (LEAST + 42))
+    assert (prefixes.hits, prefixes.tokens) == (3, 4 * PART)
 
 
 def test_short_prompts_are_neither_kept_nor_found(heads):
     prefixes = Prefixes(10 * SIZE)
-    prefixes.keep(heads[0][:LEAST], cache())
+    prefixes.keep(heads[0][:PART], cache())
     assert prefixes.bytes == 0
     prefixes.keep(heads[0], cache())
-    assert prefixes.find(heads[0][: LEAST - 1] + heads[1]) == (0, None)
-    assert prefixes.find(heads[0][:LEAST] + heads[1])[0] == LEAST
+    assert prefixes.find(heads[0][: PART - 1] + heads[1]) == prefixes.find(heads[0][:PART]) == (0, None)
+    assert prefixes.find(heads[0][:PART] + heads[1])[0] == PART
 
 
 def test_what_was_unused_for_longest_goes_when_memory_is_short(heads):

@@ -11,7 +11,7 @@ from flax import nnx
 from mira_jax.models.config import LOCAL, Gemma3Config
 from mira_jax.models.decoding import CHUNK
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.sampler import Sampler, Sampling, bucket
+from mira_jax.models.sampler import Sampler, Sampling, Work, bucket
 
 END = 7
 WORDS = 90
@@ -53,14 +53,20 @@ def prompts() -> list[list[int]]:
     return [draw.integers(8, WORDS, length).tolist() for length in (30, 64, 100, 65, 120, 40)]
 
 
+def insert(sampler: Sampler, prompt: list[int], sampling: Sampling, alternatives: bool = False) -> int:
+    """The row of one prompt."""
+    (row,) = sampler.insert([Work(prompt, sampling, alternatives)])
+    return row
+
+
 def run(sampler: Sampler, work: list[tuple[list[int], Sampling]], alternatives: bool = False):
     """Completes all work, rows refilled as they come free: [(tokens, log-probs)] and the largest number of rows at once."""
     sampler.reset()
     waiting, row_of, results, most = list(enumerate(work)), {}, [([], []) for _ in work], 0
     for _ in range(1000):
-        while waiting and sampler.free_row() is not None:
+        while waiting and sampler.free_rows:
             index, (prompt, sampling) = waiting.pop(0)
-            row_of[sampler.insert(prompt, sampling, alternatives)] = index
+            row_of[insert(sampler, prompt, sampling, alternatives)] = index
         if not row_of:
             return results, most
         most = max(most, len(row_of))
@@ -149,7 +155,7 @@ def test_first_tokens_are_distributed_as_temperature_top_p_and_top_k_say(sampler
 def test_alternatives_are_the_most_likely_tokens(sampler, prompts, log_probs):
     sampler.reset()
     prompt = prompts[1]
-    row = sampler.insert(prompt, Sampling(3), alternatives=True)
+    row = insert(sampler, prompt, Sampling(3), alternatives=True)
     chunk = sampler.advance(alternatives=True)
     whole = log_probs(prompt + chunk.tokens[row, :3].tolist())[len(prompt) - 1 : -1]
     np.testing.assert_allclose(chunk.top_log_probs[row, :3], -np.sort(-whole[:, :WORDS], -1)[:, :20], atol=1e-4)
@@ -166,10 +172,10 @@ def test_scores_are_the_log_softmax_at_the_prompts_own_tokens(sampler, prompts, 
 
 def test_a_row_that_outgrows_the_cache_makes_it_longer_for_all(sampler, prompts, log_probs):
     sampler.reset()
-    short = sampler.insert(prompts[0], Sampling(20))
+    short = insert(sampler, prompts[0], Sampling(20))
     first = sampler.advance(steps=3)
     length = sampler.length
-    long = sampler.insert(prompts[1], Sampling(500))
+    long = insert(sampler, prompts[1], Sampling(500))
     assert sampler.length > length
     tokens = first.tokens[short, : first.count[short]].tolist()
     while len(tokens) < 12:
@@ -182,11 +188,11 @@ def test_a_row_that_outgrows_the_cache_makes_it_longer_for_all(sampler, prompts,
 
 def test_a_waiting_prompt_is_let_in_when_a_row_ends(sampler, prompts):
     sampler.reset()
-    sampler.insert(prompts[0], Sampling(3))
-    sampler.insert(prompts[1], Sampling(40))
+    insert(sampler, prompts[0], Sampling(3))
+    insert(sampler, prompts[1], Sampling(40))
     assert sampler.advance(until_free=True).steps <= 2
     sampler.reset()
-    sampler.insert(prompts[1], Sampling(40))
+    insert(sampler, prompts[1], Sampling(40))
     chunk = sampler.advance(until_free=True)
     assert chunk.steps <= CHUNK and chunk.count.sum() == chunk.steps + 1
 
@@ -202,49 +208,9 @@ def test_scanned_layers_in_bfloat16_decode_as_one_forward_pass_does(prompts):
     model = Gemma3(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
     assert model.groups and model.tail
     sampler = Sampler(model, (END,), rows=2, max_length=128)
-    row = sampler.insert(prompts[0], Sampling(6))
+    row = insert(sampler, prompts[0], Sampling(6))
     chunk = sampler.advance()
     tokens = prompts[0] + chunk.tokens[row, : chunk.count[row]].tolist()
     whole = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(model(tokens))))(jnp.array([tokens]))[0, len(prompts[0]) - 1 : -1]
     expected = np.take_along_axis(np.asarray(whole), np.array(tokens[len(prompts[0]) :])[:, None], 1)[:, 0]
     np.testing.assert_allclose(chunk.log_probs[row, : chunk.count[row]], expected, atol=0.1)
-
-
-def test_what_prompts_share_is_read_once_and_changes_nothing(model, log_probs):
-    draw = np.random.default_rng(3)
-    head, ends = draw.integers(8, WORDS, 330).tolist(), [draw.integers(8, WORDS, length).tolist() for length in (70, 20, 100, 1)]
-    other = draw.integers(8, WORDS, 300).tolist()
-    prompts = [head + ends[0], head + ends[1], head + ends[0][:40] + ends[2], head, head + ends[0] + ends[3], other]
-    work = [(prompt, Sampling(12)) for prompt in prompts]
-    whole, shared = (Sampler(model, (END,), rows=2, max_length=600, words=WORDS, prefix_bytes=size) for size in (0, 2**20))
-    expected, _ = run(whole, work)
-    results, _ = run(shared, work)
-    assert whole.prefixes.hits == whole.prefixes.tokens == 0
-    # Each prompt but the first and the last has the head, and more where it goes on as the first one did.
-    assert (shared.prefixes.hits, shared.prefixes.tokens) == (4, 330 + 370 + 329 + 400)
-    for prompt, (tokens, values), (other_tokens, other_values) in zip(prompts, results, expected, strict=True):
-        assert tokens == other_tokens
-        np.testing.assert_allclose(values, other_values, atol=1e-4)
-        whole_log_probs = log_probs(prompt + tokens)[len(prompt) - 1 : -1, :WORDS]
-        np.testing.assert_allclose(values, whole_log_probs.max(-1), atol=1e-4)
-
-
-def test_a_long_rest_is_read_in_parts(model):
-    draw = np.random.default_rng(4)
-    prompt = draw.integers(8, WORDS, 1500).tolist()
-    sampler = Sampler(model, (END,), rows=1, max_length=1600, words=WORDS)
-    run_on(sampler, prompt[:300])
-    results = run_on(sampler, prompt)
-    assert sampler.prefixes.tokens == 300
-    sampler.prefixes.clear()
-    tokens, values = run_on(sampler, prompt)
-    assert tokens == results[0]
-    np.testing.assert_allclose(values, results[1], atol=1e-4)
-
-
-def run_on(sampler: Sampler, prompt: list[int]) -> tuple[list[int], list[float]]:
-    """One completion; what was read before stays known."""
-    row = sampler.insert(prompt, Sampling(5))
-    chunk = sampler.advance()
-    sampler.release(row)
-    return chunk.tokens[row, : chunk.count[row]].tolist(), chunk.log_probs[row, : chunk.count[row]].tolist()

@@ -14,7 +14,7 @@ from mira_jax.data.packing import PackedBatches  # noqa: E402
 from mira_jax.models import huggingface  # noqa: E402
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config  # noqa: E402
 from mira_jax.models.gemma3 import Gemma3  # noqa: E402
-from mira_jax.models.sampler import Sampler, Sampling  # noqa: E402
+from mira_jax.models.sampler import Sampler, Sampling, Work  # noqa: E402
 from mira_jax.training.log_probs import response_log_probs  # noqa: E402
 from mira_jax.trajectories.tokenizer import Tokenizer, train_tokenizer  # noqa: E402
 
@@ -69,7 +69,8 @@ def model(tokenizer):
 def ours(model, tokenizer, prompts):
     """Greedy completions, and by how many nats each token led the next most likely."""
     sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), len(prompts), 128, tokenizer.vocabulary_size)
-    rows = [sampler.insert([tokenizer.bos_id, *tokenizer.encode(prompt)], Sampling(MOST), alternatives=True) for prompt in prompts]
+    work = [Work([tokenizer.bos_id, *tokenizer.encode(prompt)], Sampling(MOST), alternatives=True) for prompt in prompts]
+    rows = [row for one in work for row in sampler.insert([one])]
     texts, leads, active = [[] for _ in prompts], [], True
     while active:
         chunk = sampler.advance(alternatives=True)

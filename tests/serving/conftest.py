@@ -55,7 +55,7 @@ def folder(model, tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def sampler(model, tokenizer) -> Sampler:
-    return Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), rows=4, max_length=512)
+    return Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), rows=4, max_length=512, prefix_bytes=2**24)
 
 
 @pytest.fixture(scope="session")
@@ -119,12 +119,13 @@ class Script:
     def reset(self) -> None:
         self._at: int | None = None
 
-    def free_row(self) -> int | None:
-        return 0 if self._at is None else None
+    @property
+    def free_rows(self) -> int:
+        return int(self._at is None)
 
-    def insert(self, prompt, sampling, alternatives=False) -> int:
+    def insert(self, work) -> list[int]:
         self._at = 0
-        return 0
+        return [0]
 
     def advance(self, until_free=False, alternatives=False) -> Chunk:
         token, self._at = self.tokens[self._at], self._at + 1

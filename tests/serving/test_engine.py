@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mira_jax.models.prefixes import PART
 from mira_jax.models.sampler import Sampler, Sampling
 from mira_jax.serving.engine import Engine, EngineStopped, Job, NotFinite, QueueFull
 
@@ -78,6 +79,18 @@ def test_more_jobs_than_rows_all_end_and_each_as_if_alone(engine, prompt):
     assert together == [complete(engine, job) for job in jobs]
 
 
+def test_prompts_that_wait_together_are_prefilled_together_up_to_the_limit(engine, model, tokenizer, prompt, monkeypatch):
+    sampler = Sampler(model, (tokenizer.eos_id, tokenizer.end_of_turn_id), rows=4, max_length=512, prefill_tokens=2 * 64)
+    batches, insert = [], sampler.insert
+    monkeypatch.setattr(sampler, "insert", lambda work: batches.append(len(work)) or insert(work))
+    batched = Engine(sampler, tokenizer)
+    jobs = [Job([*prompt, 10 + place], Sampling(6, 1.0, seed=place)) for place in (0, 1, 1, 2)]
+    together = [future.result(timeout=60) for future in batched.submit(jobs)]
+    batched.close()
+    assert batches == [3, 1]
+    assert [made.tokens for made in together] == [complete(engine, job).tokens for job in jobs]
+
+
 def test_progress_adds_up_to_the_text_and_never_tells_part_of_a_stop_string(engine, prompt, said):
     stop = said[12:16]
     told: list[str] = []
@@ -96,7 +109,7 @@ def test_successive_prompts_of_an_episode_read_their_common_beginning_once(engin
         prompt = history[: 270 + 30 * step] + pages[step]
         assert complete(engine, Job(prompt, Sampling(8))).tokens == by_hand.greedy(prompt, 8, ends)
     assert engine.counters.prefix_hits - hits == 2
-    assert engine.counters.prefix_tokens - tokens == 270 + 300
+    assert engine.counters.prefix_tokens - tokens == 2 * PART
 
 
 def test_a_cancelled_job_leaves_its_row(engine, prompt):

@@ -80,6 +80,9 @@ def test_it_serves_tells_where_and_stops_when_told(folder, tmp_path, capsys):
         (["model={tmp}", "prefix_cache_mb=-1"], "prefix_cache_mb"),
         (["model={tmp}", "max_length=64", "warm_up=[63]"], "prompts have 1 to 62 tokens"),
         (["model={tmp}", "max_lenght=5"], "max_length"),
+        (["model={tmp}", "mesh.tensor=0"], "mesh.tensor"),
+        (["model={tmp}", "mesh.fsdp=2"], "mesh.fsdp"),
+        (["model={tmp}", "prefill_tokens=512", "prefix_cache_mb=64"], "prefill_tokens: prompts of a batch can't reuse prefixes"),
     ],
 )
 def test_bad_settings_are_one_message_and_exit_code_2(overrides, word, tmp_path, capsys):
@@ -87,6 +90,11 @@ def test_bad_settings_are_one_message_and_exit_code_2(overrides, word, tmp_path,
     assert serve.COMMAND.run(["--set", "port=0", *arguments]) == 2
     message = capsys.readouterr().err
     assert word in message and message.startswith("error: ") and message.count("\n") == 1
+
+
+def test_a_mesh_that_does_not_divide_the_kv_heads_is_refused(folder, capsys):
+    assert serve.COMMAND.run(["--model", str(folder), "--set", "port=0", "--set", "mesh.tensor=2"]) == 2
+    assert capsys.readouterr().err == "error: --set: mesh.tensor: 2 devices can't share 1 kv head(s) evenly; set a divisor of 1\n"
 
 
 def test_a_port_that_another_takes_meanwhile_is_seen_too(folder):

@@ -19,7 +19,7 @@ from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
 from mira_jax.models import lora
 from mira_jax.models.gemma3 import Gemma3
-from mira_jax.models.sampler import Sampler, Sampling
+from mira_jax.models.sampler import Sampler, Sampling, Work
 from mira_jax.recipes import make_recipe
 from mira_jax.train import COMMAND, TrainConfig
 from mira_jax.training import loop
@@ -154,7 +154,7 @@ def test_the_sampler_that_serves_agrees_with_score_and_with_the_whole_model(fold
         assert log_prob(sampler, step) == pytest.approx(expected, abs=1e-3)
         assert abs(log_prob(base, step) - expected) > 0.05
     tokens = examples.prompt(0).tolist()
-    row = sampler.insert(tokens, Sampling(4))
+    (row,) = sampler.insert([Work(tokens, Sampling(4))])
     chunk = sampler.advance()
     assert chunk.count[row] == 4
     for token in chunk.tokens[row, :4]:
