@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mira_jax import config as configs
@@ -138,22 +137,23 @@ def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload) -> Plan:
         UserError: there are no sizes or no vocabulary, or the folder in `init_from` does not exist.
     """
     updates = config.updates or UPDATES
-    sizes = _sizes(config)
-
-    layers = (config.lora,) if config.lora else ()
-
-    def build(rngs: nnx.Rngs) -> nnx.Module:
-        options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
-        return build_model(sizes, recipe.heads, layers, rngs=rngs, **options)
-
-    bones = skeleton(build, lora.trained if config.lora else None)
+    sizes = model_sizes(config)
+    bones = make_skeleton(config, recipe, sizes, dtype=config.model.dtype, param_dtype=config.model.param_dtype, remat=config.model.remat)
     optimizer = make_optimizer(config.optimizer, updates)
     state = abstract_state(bones.params, optimizer)
     options = config.model.remat, jnp.dtype(config.model.dtype), config.optimizer.sum_dtype
     return Plan(sizes, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *options)
 
 
-def _sizes(config: TrainConfig) -> Gemma3Config:
+def make_skeleton(config: TrainConfig, recipe: Recipe, sizes: Gemma3Config, **options: Any) -> Skeleton:
+    """The model of a config, with its adapters and heads. `options`: `dtype`, `param_dtype` and `remat` of `build_model`."""
+    layers = (config.lora,) if config.lora else ()
+    build = lambda rngs: build_model(sizes, recipe.heads, layers, rngs=rngs, **options)  # noqa: E731
+    return skeleton(build, lora.trained if config.lora else None)
+
+
+def model_sizes(config: TrainConfig) -> Gemma3Config:
+    """The sizes of `init_from` or of the config. Raises the same UserErrors as `make_plan`."""
     if config.init_from:
         if not Path(config.init_from).is_dir():
             raise UserError(f"init_from: {config.init_from} is not here; to size without it, give its sizes, for example --preset 12b")
