@@ -188,11 +188,14 @@ def _decode(
     # A local layer reads only the slots within its window.
     near = sum(min(slots, model.window) if kind == LOCAL else slots for kind in model.layer_types) / (model.layers * slots)
     logits = 4 * rows * model.vocabulary_size
+    # The scan over groups of layers reads one cache and writes another, with copies of the layers of one group.
+    period, groups = model.grouping
+    copies = cache_bytes * period * (groups + 1) / model.layers if groups else 0
     return Program(
         "decode", f"a token of each of {rows} rows at {slots:,} tokens", rows,
         jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2)),
         (parameters, cache, state, jax.ShapeDtypeStruct((rows,), jnp.bool_), numbers), {"top": 0},
-        needed=flops.decode_flops(model, rows, slots), working=4 * logits,
+        needed=flops.decode_flops(model, rows, slots), working=copies + 4 * logits,
         hbm_bytes=_total(parameters) + near * cache_bytes + 4 * logits,
     )  # fmt: skip
 

@@ -42,6 +42,7 @@ def test_decoding_reads_the_parameters_and_of_local_layers_the_window():
     # 6 of 7 layers are local, with 16 of 1,024 slots; and the logits, four times.
     cache = 4 * 3 * 2 * 2 * 8 * (6 * 16 + 1024)
     assert decode.hbm_bytes == pytest.approx(4 * serving().model.parameters + cache + 16 * 3 * 96, rel=1e-4)
+    assert decode.working == 16 * 3 * 96
     # The products of one step of the loop: all parameters but the norms, and attention over every slot that is read.
     attention = 4 * 4 * 8 * (6 * 16 + 1024)
     matrices = 2 * (7 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64) + 96 * 32)
@@ -64,3 +65,9 @@ def test_scoring_holds_no_gradients_and_rows_default_to_those_of_training():
     longer = make_scoring(given, recipe, dataclasses.replace(ScoreSizes(), row_length=128), 20, 10).programs[0]
     assert longer.arguments[1]["tokens"].shape == (8, 128)
     assert longer.tokens == 8 * 4 * 29
+
+
+def test_decoding_copies_the_cache_of_scanned_layers():
+    plan = serving(config(model={"sizes": SIZES | {"layers": 20, "scan_layers": True}}), rows=3, max_length=1000)
+    # 18 of 20 layers are scanned, in three groups of six: 18 for the new cache, and 6 for one group.
+    assert plan.programs[1].working == pytest.approx(plan.held["cache"] * 24 / 20, rel=0.01)
