@@ -91,7 +91,7 @@ def test_a_server_is_sized(tmp_path, capsys):
     path = tmp_path / "size.json"
     arguments = ["--what", "serve", "--set", "serve.rows=3", "--set", "serve.max_length=2000", "--json", str(path)]
     assert size("--topology", "a10g:1", *arguments) == 0
-    assert "a token of each of 3 rows at 2,048 tokens" in capsys.readouterr().out
+    assert "one more token in 3 rows at 2,048 tokens" in capsys.readouterr().out
     (tree,) = json.loads(path.read_text())["sizings"]
     assert [program["name"] for program in tree["programs"]] == ["prefill", "decode"]
 

@@ -39,7 +39,8 @@ class Compiled:
     sent_by_kind: dict[str, float]
     """The same bytes, by kind of collective."""
     schedule: Schedule | None
-    """The time in the order of the program's schedule."""
+    """GPUs: the time in the order of the program's schedule. The TPU compiler runs parts of a collective inside other kernels, and
+    does not say how much each part sends."""
     largest: list[str]
     """If the program does not fit: the compiler's list of its largest buffers."""
     seconds: float
@@ -88,7 +89,9 @@ def _read(program: jax.stages.Compiled, topology: Topology, mesh: jax.sharding.M
     # XLA plans a program for a GPU whether or not it fits.
     fits = topology.chip.tpu or peak <= topology.chip.hbm
     chip, axes = topology.chip, dict(mesh.shape)
-    order = schedule.follow(parsed, axes, lambda over: topology.rate(axes, over), chip.flops, chip.hbm_rate)
+    order = None
+    if not chip.tpu:
+        order = schedule.follow(parsed, axes, lambda over: topology.rate(axes, over), chip.flops, chip.hbm_rate)
     traffic = hlo.memory_traffic(parsed)
     return Compiled(fits, peak, arguments, peak - arguments, traffic, dict(by_axis), dict(by_kind), order, [], seconds)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mira_jax.config import Count, Natural
@@ -130,13 +129,13 @@ def make_scoring(config: TrainConfig, recipe: Recipe, sizes: ScoreSizes, prompt:
     layer, stream = _layer(model, sizes.dtype, batch), 2 * _stream(model, sizes.dtype, sizes.rows * length)
     parameters = _total(bones.parameters)
     program = Program(
-        "score", f"{sizes.rows} rows", sizes.rows * sum(text.tokens for text in work.texts),
-        jax.jit(lambda parameters, batch: scores(nnx.merge(bones.graph, bones.state(*bones.split(parameters))), batch)),
+        "score", _rows(sizes.rows), sizes.rows * sum(text.tokens for text in work.texts),
+        jax.jit(lambda parameters, batch: scores(bones.merge(*bones.split(parameters)), batch)),
         (bones.parameters, batch), {},
         needed=sizes.rows * flops.forward_flops(model, work.texts), working=stream + max(layer, 2 * logits),
         hbm_bytes=parameters + 2 * model.layers * layer,
     )  # fmt: skip
-    text = f"{sizes.rows} rows of {length:,} tokens, each {len(work.texts)} steps of {work.texts[0].tokens:,}"
+    text = f"{_rows(sizes.rows)} of {length:,} tokens, each {len(work.texts)} steps of {work.texts[0].tokens:,}"
     text += f"; parameters {sizes.param_dtype}, activations {sizes.dtype}"
     return Inference("score", recipe.name, model, text, {"parameters": parameters}, 0, (program,))
 
@@ -163,7 +162,9 @@ def make_serving(config: TrainConfig, recipe: Recipe, sizes: ServeSizes) -> Infe
         _prefill(functions, parameters, bones, model, dtype, bucket(longest)),
         _decode(functions, parameters, bones, model, sizes.rows, slots, held["cache"]),
     )
-    text = f"{sizes.rows} rows of up to {longest:,} tokens; parameters and cache {sizes.dtype}, prefix cache {sizes.prefix_cache_mb:,} MiB"
+    text = (
+        f"{_rows(sizes.rows)} of up to {longest:,} tokens; parameters and cache {sizes.dtype}, prefix cache {sizes.prefix_cache_mb:,} MiB"
+    )
     return Inference("serve", recipe.name, model, text, held, growth, programs)
 
 
@@ -192,7 +193,7 @@ def _decode(
     period, groups = model.grouping
     copies = cache_bytes * period * (groups + 1) / model.layers if groups else 0
     return Program(
-        "decode", f"a token of each of {rows} rows at {slots:,} tokens", rows,
+        "decode", f"one more token in {_rows(rows)} at {slots:,} tokens", rows,
         jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2)),
         (parameters, cache, state, jax.ShapeDtypeStruct((rows,), jnp.bool_), numbers), {"top": 0},
         needed=flops.decode_flops(model, rows, slots), working=copies + 4 * logits,
@@ -225,6 +226,10 @@ def _layer(model: Gemma3Config, dtype: Any, batch: dict[str, jax.ShapeDtypeStruc
 
 def _stream(model: Gemma3Config, dtype: Any, tokens: int) -> int:
     return tokens * model.width * jnp.dtype(dtype).itemsize
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 def _total(tree: Any) -> int:

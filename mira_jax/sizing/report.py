@@ -148,15 +148,18 @@ class Sizing:
         ]
 
     def _schedule(self) -> list[str]:
-        order = self.compiled.schedule if self.compiled else None
+        order, line = (self.compiled.schedule if self.compiled else None), self.roofline
         if not self.compiled or not order:
-            return []
+            apart = max(line.compute, line.memory) + line.links
+            return [f"if no collective overlaps {apart:.3g} s a step, MFU {self._mfu(apart):.1%}"] if line.links else []
         if order.flops * self.topology.chips < READ * self.done:
             return ["in the compiled order ? s a step: not all of its products can be read"]
-        mfu = self.needed / (order.seconds * self.topology.chip.flops * self.topology.chips)
         exposed = [f"{_gb(count)} of {_gb(self.compiled.sent[axes])} GB over {axes}" for axes, count in sorted(order.sent.items())]
         waits = f", of it {sum(order.waits.values()):.3g} s for exposed collectives ({', '.join(exposed)})" if exposed else ""
-        return [f"in the compiled order at least {order.seconds:.3g} s a step, MFU {mfu:.1%}{waits}"]
+        return [f"in the compiled order at least {order.seconds:.3g} s a step, MFU {self._mfu(order.seconds):.1%}{waits}"]
+
+    def _mfu(self, seconds: float) -> float:
+        return self.needed / (seconds * self.topology.chip.flops * self.topology.chips)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which collectives of a compiled program are exposed, because no kernel runs at the same time.
+"""Which collectives of a program for GPUs are exposed, because no kernel runs at the same time.
 
 XLA's text lists the instructions of a scheduled program in the order in which they start. Kernels run one after another. A collective
 that has a -start and a -done runs while the kernels between the two run. Every kernel is given the least time that it can take, and so
@@ -10,8 +10,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-
-import numpy as np
 
 from mira_jax.sizing import hlo
 from mira_jax.sizing.hlo import Collective, Instruction, Program
@@ -98,13 +96,10 @@ class _Timeline:
             return max(self.run(name, times) for key, name in hlo.callees(instruction) if key == "branch")
         if instruction.opcode.endswith(("-start", "-done")):
             return 0.0  # A copy that runs while kernels compute.
-        flops = sum(product_flops(body, part) for body, part in self._parts(body, instruction))
+        flops = sum(_product_flops(body, part) for body, part in self._parts(body, instruction))
         self.flops += times * flops
         moving = hlo.bytes_moved(self._program, body, instruction) / self._hbm_rate
-        # A collective that the compiler put into a kernel runs at best while the kernel computes.
-        inner = [self._collectives[part.name] for _, part in self._parts(body, instruction) if part.name in self._collectives]
-        computing = max(flops / self._flops_rate, moving)
-        return max([computing, *(self._wait(found, computing, self._duration(found), times) for found in inner)])
+        return max(flops / self._flops_rate, moving)
 
     def _parts(self, body: dict[str, Instruction], instruction: Instruction) -> list[tuple[dict[str, Instruction], Instruction]]:
         """The instructions of a kernel, each with the computation that it is in."""
@@ -118,37 +113,11 @@ class _Timeline:
         return found
 
 
-def product_flops(body: Mapping[str, Instruction], instruction: Instruction) -> float:
-    """FLOPs of a matrix product or a convolution, which is what the TPU compiler makes of products. 0 for others."""
-    if instruction.opcode == "dot":
-        left = hlo.shape(body[instruction.operands[0]].type)
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
-        sizes = [left[int(axis)] for axis in contracted[1].split(",") if axis] if contracted else []
-        return 2.0 * math.prod(hlo.shape(instruction.type)) * math.prod(sizes)
-    return _convolution_flops(body, instruction) if instruction.opcode == "convolution" else 0.0
-
-
-def _convolution_flops(body: Mapping[str, Instruction], instruction: Instruction) -> float:
-    """Counts the products of elements that exist, without padding and the zeros between dilated elements."""
-    lefts, rights, outs = re.findall(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)[0]
-    left, right = (hlo.shape(body[name].type) for name in instruction.operands)
-    out = hlo.shape(instruction.type)
-    window = re.search(r"window=\{([^}]*)\}", instruction.attributes)
-    settings = dict(re.findall(r"(\w+)=(\S+)", window[1])) if window else {}
-    count = 2.0 * out[outs.index("b")] * out[outs.index("f")] * right[rights.index("i")]
-    groups = re.search(r"batch_group_count=(\d+)", instruction.attributes)
-    count /= int(groups[1]) if groups else 1
-    for axis, dimension in enumerate(sorted(set(lefts) - {"b", "f"})):
-        setting = {name: values.split("x")[axis] for name, values in settings.items()}
-        count *= _overlaps(
-            left[lefts.index(dimension)], right[rights.index(dimension)], out[outs.index(dimension)],
-            stride=int(setting.get("stride", 1)), padding=int(setting.get("pad", "0_0").split("_")[0]),
-            left_dilation=int(setting.get("lhs_dilate", 1)), right_dilation=int(setting.get("rhs_dilate", 1)),
-        )  # fmt: skip
-    return count
-
-
-def _overlaps(left: int, right: int, out: int, *, stride: int, padding: int, left_dilation: int, right_dilation: int) -> int:
-    """Pairs of an output position and a position of the window that meet an element of the input, along one dimension."""
-    places = np.arange(out)[:, None] * stride + np.arange(right) * right_dilation - padding
-    return int(np.sum((places >= 0) & (places % left_dilation == 0) & (places // left_dilation < left)))
+def _product_flops(body: Mapping[str, Instruction], instruction: Instruction) -> float:
+    """FLOPs of a matrix product. 0 for other instructions."""
+    if instruction.opcode != "dot":
+        return 0.0
+    left = hlo.shape(body[instruction.operands[0]].type)
+    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
+    sizes = [left[int(axis)] for axis in contracted[1].split(",") if axis] if contracted else []
+    return 2.0 * math.prod(hlo.shape(instruction.type)) * math.prod(sizes)

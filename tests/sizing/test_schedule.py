@@ -52,29 +52,3 @@ def test_a_kernel_that_waits_for_memory_covers_a_collective_too():
     found = schedule.follow(hlo.parse(PROGRAM), MESH, lambda axes: 10.0, 1e12, 192 / 6.4)
     assert "fsdp" not in found.waits
     assert found.seconds == pytest.approx(6.4 + 3 * 6.4)
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "out", "attributes", "flops"),
-    [
-        ("f32[3,4]", "f32[4,5]", "f32[3,5]", "dim_labels=bf_io->bf", 2 * 3 * 4 * 5),
-        ("f32[3,4]", "f32[5,4]", "f32[5,3]", "dim_labels=bf_oi->fb", 2 * 3 * 4 * 5),
-        # A product for each of 6 matrices, with the number of the matrix as a dimension of space.
-        ("f32[6,3,4]", "f32[6,4,5]", "f32[6,3,5]", "window={size=6 stride=5 lhs_dilate=6}, dim_labels=0bf_0io->0bf", 6 * 2 * 3 * 4 * 5),
-        # Two contracted dimensions, one of them the whole window.
-        ("f32[3,7,4]", "f32[7,4,5]", "f32[3,1,5]", "window={size=7}, dim_labels=b0f_0io->b0f", 2 * 3 * 7 * 4 * 5),
-        # Of 3 places of a window over 4 elements with a zero on each side, the first and the last position miss one.
-        ("f32[1,4,1]", "f32[3,1,1]", "f32[1,4,1]", "window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f", 2 * (3 * 4 - 2)),
-    ],
-)
-def test_products_that_the_tpu_compiler_writes_as_convolutions_are_counted(left, right, out, attributes, flops):
-    text = f"""HloModule one
-
-ENTRY %main (x: {left}, w: {right}) -> {out} {{
-  %x = {left} parameter(0)
-  %w = {right} parameter(1)
-  ROOT %y = {out} convolution(%x, %w), {attributes}
-}}
-"""
-    program = hlo.parse(text)
-    assert schedule.product_flops(program.computations["main"], program.computations["main"]["y"]) == flops
