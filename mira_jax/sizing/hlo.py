@@ -214,7 +214,7 @@ def callees(instruction: Instruction) -> list[tuple[str, str]]:
     found = re.findall(r"(body|condition|calls|to_apply)=%?([\w.\-]+)", instruction.attributes)
     if branches := re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes):
         found += [("branch", branch) for branch in re.findall(r"[\w.\-]+", branches[1])]
-    return found
+    return found + [("branch", branch) for branch in re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", instruction.attributes)]
 
 
 def trip_count(computations: dict[str, dict[str, Instruction]], loop: Instruction) -> int:

@@ -272,3 +272,27 @@ ENTRY %main (all: f32[1000,8], rows: s32[3,1]) -> f32[1000,8] {
 """
     # Gather: 3 rows of 8 fp32 read and written, and 3 indices. Scatter: the new rows read and written, and the indices.
     assert hlo.memory_traffic(hlo.parse(text)) == 2 * (2 * 3 * 8 * 4 + 3 * 4)
+
+
+@pytest.mark.parametrize("written", ["branch_computations={%no, %yes}", "true_computation=%yes, false_computation=%no"])
+def test_branches_run_as_often_as_their_conditional(written):
+    text = f"""HloModule branches
+
+%yes (x.1: f32[2]) -> f32[2] {{
+  %x.1 = f32[2]{{0}} parameter(0)
+  ROOT %twice = f32[2]{{0}} add(%x.1, %x.1)
+}}
+
+%no (x.2: f32[2]) -> f32[2] {{
+  ROOT %x.2 = f32[2]{{0}} parameter(0)
+}}
+
+ENTRY %main (which: pred[], x: f32[2]) -> f32[2] {{
+  %which = pred[] parameter(0)
+  %x = f32[2]{{0}} parameter(1)
+  ROOT %y = f32[2]{{0}} conditional(%which, %x, %x), {written}
+}}
+"""
+    program = hlo.parse(text)
+    assert program.runs == {"main": 1, "yes": 1, "no": 1} and not program.fused
+    assert hlo.memory_traffic(program) == 3 * 2 * 4
