@@ -3,9 +3,11 @@
     mira phases --config configs/anchor/policy.yaml     # the policy that all start from
     python benchmarks/anchor.py run                     # 8 seeds, all methods
     python benchmarks/anchor.py table                   # success by hops, and comparisons over seeds
+    python benchmarks/anchor.py record                  # outcomes of every task, to benchmarks/results/anchor.jsonl
     python benchmarks/anchor.py costs                   # episodes, steps, updates, tokens and seconds
 
-All methods draw about the same number of steps. Each run is on one core, as many at once as --jobs.
+With --recorded, `table` reads the file of `record` in place of the runs. All methods draw about the same number of steps. Each run
+is on one core, as many at once as --jobs.
 """
 
 import argparse
@@ -19,8 +21,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from outcomes import OfMethods, load, outcomes, print_table, save
 from study import in_parallel
-from study_results import print_table
 
 from mira_jax.trajectories.shards import ShardReader
 from rollouts.analysis.evaluation import Evaluation
@@ -37,17 +39,19 @@ ONLINE: Mapping[str, Mapping[str, Any]] = {
 ANCHOR, SFT = "anchor", "sft"
 METHODS = (SFT, *ONLINE, ANCHOR)
 SEEDS = range(1, 9)
+RECORDED = Path("benchmarks/results/anchor.jsonl")
 EVALUATION = "test"
 """What the stage of the evaluation writes, in the folder of a version."""
 
 
 def main() -> None:
-    actions = {"run": run, "table": table, "costs": costs}
+    actions = {"run": run, "table": table, "record": record, "costs": costs}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=actions)
     parser.add_argument("--out", type=Path, default=Path("runs/anchor"), help="folder of the study, with the policy in sft")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--recorded", action="store_true", help=f"table: from {RECORDED}")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, each on its own core")
     parser.add_argument("--questions", type=int, default=24, help="of a round, with eight attempts each")
     parser.add_argument("--rounds", type=int, default=10, help="of a method with one stage")
@@ -102,8 +106,19 @@ def last_evaluation(out: Path, seed: int, method: str) -> Evaluation:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    found = {method: {seed: last_evaluation(arguments.out, seed, method) for seed in arguments.seeds} for method in arguments.methods}
-    print_table(found, [method for method in ("grpo",) if method in found])
+    found = load(RECORDED) if arguments.recorded else finished(arguments)
+    rows = {method: {seed: found[method][seed] for seed in arguments.seeds} for method in arguments.methods if method in found}
+    print_table(rows, [method for method in ("grpo",) if method in rows])
+
+
+def record(arguments: argparse.Namespace) -> None:
+    save(RECORDED, finished(arguments))
+
+
+def finished(arguments: argparse.Namespace) -> OfMethods:
+    return {
+        method: {seed: outcomes(last_evaluation(arguments.out, seed, method)) for seed in arguments.seeds} for method in arguments.methods
+    }
 
 
 def costs(arguments: argparse.Namespace) -> None:

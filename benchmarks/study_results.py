@@ -1,21 +1,24 @@
 """Tables and figures of a study, from the folder that `benchmarks/study.py` has written (docs/results.md).
 
 python benchmarks/study_results.py table    # success rates by template, and comparisons over seeds
+python benchmarks/study_results.py record   # outcomes of every task, to benchmarks/results/tours.jsonl
 python benchmarks/study_results.py plot     # success by the number of legs, and the gate, as SVG files in the folder of the study
 python benchmarks/study_results.py gate     # what the critics of all seeds are worth
 python benchmarks/study_results.py costs    # minutes of computation, and steps in the environment
 python benchmarks/study_results.py power    # the power of the comparison, before it is run
+
+With --recorded, `table` and `plot` read the file of `record` in place of the folder.
 """
 
 import argparse
-import collections
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
+from outcomes import ALL, OfMethods, interval, load, outcomes, print_table, rates, save
 from scipy import stats
 
 from mira_jax.recipes.labels import column, mean_of_milestones, read_labels
@@ -25,14 +28,14 @@ from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
 from rollouts.analysis import statistics
 from rollouts.analysis.evaluation import Evaluation
-from rollouts.analysis.paired import Paired, compare_tasks, over_seeds
+from rollouts.analysis.paired import compare_tasks
 from rollouts.pages import charts, critics, frame
 
 CONFIGS = Path("configs/study")
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
 SFT = "sft"
+RECORDED = Path("benchmarks/results/tours.jsonl")
 SEEDS = range(1, 9)
-ALL = "all"
 BASELINES = ("template", "constant")
 TRAINED = ("first", "sft", "critic", "potential", "actor")
 """Beginnings of the names of stages that train."""
@@ -41,14 +44,21 @@ EFFECTS, DEVIATIONS = (5, 8, 15, 30), (3, 5, 8)
 
 
 def main() -> None:
-    actions = {"table": table, "plot": plot, "gate": print_gate, "costs": print_costs, "power": print_power}
+    actions = {"table": table, "record": record, "plot": plot, "gate": print_gate, "costs": print_costs, "power": print_power}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=actions)
     add_arguments(parser)
     parser.add_argument("--against", nargs="+", default=["webrl"], help="table: the methods that all others are compared with")
+    parser.add_argument("--recorded", nargs="?", const=RECORDED, type=Path, metavar="FILE", help=f"default: {RECORDED}")
     arguments = parser.parse_args()
-    out, methods, seeds = arguments.out, arguments.methods, arguments.seeds or SEEDS
-    of_action = {"table": (out, methods, seeds, arguments.against), "gate": (out, seeds), "power": (len(seeds), len(methods) - 1)}
+    out, methods, seeds, recorded = arguments.out, arguments.methods, arguments.seeds or SEEDS, arguments.recorded
+    of_action = {
+        "table": (out, methods, seeds, arguments.against, recorded),
+        "record": (out, methods, seeds, recorded or RECORDED),
+        "plot": (out, methods, seeds, recorded),
+        "gate": (out, seeds),
+        "power": (len(seeds), len(methods) - 1),
+    }
     actions[arguments.action](*of_action.get(arguments.action, (out, methods, seeds)))
 
 
@@ -65,7 +75,7 @@ def evaluations(out: Path, seeds: Iterable[int], folder: str, method: str) -> di
 
 def print_search(out: Path, seeds: Sequence[int], methods: Iterable[str]) -> None:
     """Prints the success rate of every setting, those of a method together, the best first."""
-    found = {method: float(np.mean(rates(evaluations(out, seeds, "search", method))[ALL])) for method in methods}
+    found = {method: float(np.mean(rates(map(outcomes, evaluations(out, seeds, "search", method).values()))[ALL])) for method in methods}
     for method, rate in sorted(found.items(), key=lambda item: (item[0].rpartition("-")[0], -item[1])):
         print(f"{method:24} {100 * rate:5.1f} %")
 
@@ -97,45 +107,32 @@ def success(evaluation: Evaluation) -> float:
     return float(np.mean([one.success for one in evaluation.judged]))
 
 
-def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequence[str]) -> None:
+def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequence[str], recorded: Path | None) -> None:
     """Prints the table of the evaluations on test tasks."""
-    print_table({method: evaluations(out, seeds, "test", method) for method in methods}, against)
+    print_table(read(out, methods, seeds, recorded), against)
 
 
-def print_table(of_method: Mapping[str, Mapping[int, Evaluation]], against: Sequence[str]) -> None:
-    """Prints success rates by template, and each method minus those in `against`, paired by task. The sample are the seeds.
-
-    Args:
-        of_method: method to seed to evaluation, of the same seeds and tasks for all methods.
-    """
-    methods, seeds = list(of_method), list(next(iter(of_method.values())))
-    rows = {method: rates(of_seed) for method, of_seed in of_method.items()}
-    templates = sorted(next(iter(rows.values())), key=lambda name: (name == ALL, len(name), name))
-    print(f"success in % over {len(seeds)} seeds, with {statistics.SEED_INTERVAL}, 95 %\n")
-    print("| method | " + " | ".join(templates) + " |\n" + "|---" * (len(templates) + 1) + "|")
-    for method, row in sorted(rows.items(), key=lambda item: -np.mean(item[1][ALL])):
-        print(f"| {method} | " + " | ".join(interval(row[template]) for template in templates) + " |")
-    if len(seeds) < 2:
-        return
-    for reference in against:
-        others = [method for method in methods if method != reference]
-        pairs = {other: {seed: compare_tasks(of_method[reference][seed], of_method[other][seed]) for seed in seeds} for other in others}
-        rows = {other: differences(pairs[other].values()) for other in others}
-        p_values = {other: float(stats.ttest_1samp(rows[other][ALL], 0).pvalue) for other in others}
-        adjusted = statistics.holm(p_values)
-        print(f"\n| minus {reference} | " + " | ".join(templates) + " | p (paired t) | Holm | p (sign flip) |")
-        print("|---" * (len(templates) + 4) + "|")
-        for other in others:
-            cells = " | ".join(interval(rows[other][template]) for template in templates)
-            flipped = over_seeds(pairs[other], (reference, other)).p_value
-            print(f"| {other} | {cells} | {p_values[other]:.2g} | {adjusted[other]:.2g} | {flipped:.2g} |")
+def record(out: Path, methods: Sequence[str], seeds: Sequence[int], path: Path) -> None:
+    """Writes the outcomes of the evaluations on test tasks that are complete."""
+    for method, seed in itertools.product(methods, seeds):
+        if (out / f"seed-{seed}" / "test" / method / "stages" / "evaluate.json").exists():
+            save(path, {method: {seed: outcomes(evaluations(out, [seed], "test", method)[seed])}})
+    print(f"{path}: " + ", ".join(f"{method} {len(of_seed)}" for method, of_seed in load(path).items()))
 
 
-def plot(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+def read(out: Path, methods: Sequence[str], seeds: Sequence[int], recorded: Path | None) -> OfMethods:
+    """The outcomes on test tasks, from the study or from a file of `record`."""
+    if recorded is None:
+        return {method: {seed: outcomes(one) for seed, one in evaluations(out, seeds, "test", method).items()} for method in methods}
+    found = load(recorded)
+    return {method: {seed: found[method][seed] for seed in seeds} for method in methods if set(seeds) <= found.get(method, {}).keys()}
+
+
+def plot(out: Path, methods: Sequence[str], seeds: Sequence[int], recorded: Path | None) -> None:
     """Draws the success rates of the methods, in this order, over the number of legs, with Student's 95 % intervals over seeds."""
     series, bands = [], {}
-    for place, method in enumerate(methods):
-        found = {template: values for template, values in rates(evaluations(out, seeds, "test", method)).items() if template != ALL}
+    for place, (method, of_seed) in enumerate(read(out, methods, seeds, recorded).items()):
+        found = {template: values for template, values in rates(of_seed.values()).items() if template != ALL}
         by_legs = sorted((int(template.rpartition("_")[2]), 100 * np.asarray(values)) for template, values in found.items())
         series.append((place, method, [(legs, float(values.mean())) for legs, values in by_legs]))
         if len(seeds) > 1:
@@ -145,7 +142,8 @@ def plot(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
     title = f"Success by the number of legs, means over {len(seeds)} seeds with 95 % intervals"
     chart = charts.lines(title, series, "Legs of the tour (K)", "Tasks solved (%)", bands, (0, 100), 760, 420, dots=True, named=True)
     write_chart(out / "success.svg", chart)
-    plot_gate(out, seeds)
+    if recorded is None:
+        plot_gate(out, seeds)
 
 
 def plot_gate(out: Path, seeds: Sequence[int]) -> None:
@@ -212,41 +210,6 @@ def print_power(seeds: int, comparisons: int) -> None:
         drawn = np.random.default_rng(0).normal(0, deviation, (100_000, seeds))
         cells = [f"{np.mean(stats.ttest_1samp(drawn + effect, 0, axis=1).pvalue < level):.2f}" for effect in EFFECTS]
         print(f"| differences of seeds vary by {deviation} points (sd), p < {level:.3g} | " + " | ".join(cells) + " |")
-
-
-def rates(of_seed: Mapping[int, Evaluation]) -> dict[str, list[float]]:
-    """Success rate by template and of all tasks, one value per seed."""
-    found = collections.defaultdict(list)
-    for evaluation in of_seed.values():
-        for template, values in by_template((one.template, one.success) for one in evaluation.judged).items():
-            found[template].append(float(np.mean(values)))
-    return found
-
-
-def differences(pairs: Iterable[Paired]) -> dict[str, list[float]]:
-    """Mean difference over the tasks of a template, and over all tasks, one value per seed."""
-    found = collections.defaultdict(list)
-    for pair in pairs:
-        tasks = [*pair.wins, *pair.losses, *pair.ties]
-        for template, values in by_template((task.template, float(task.difference)) for task in tasks).items():
-            found[template].append(float(np.mean(values)))
-    return found
-
-
-def by_template(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
-    """Values by template, and all of them."""
-    found = collections.defaultdict(list)
-    for template, value in values:
-        found[template].append(value)
-        found[ALL].append(value)
-    return found
-
-
-def interval(values: Sequence[float], scale: float = 100, digits: int = 1) -> str:
-    """Mean and half the width of Student's 95 % interval, by default in percent."""
-    bounds = statistics.t_interval(values) if len(values) > 1 else None
-    half = f" ± {scale * (bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
-    return f"{scale * np.mean(values):.{digits}f}{half}"
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 
 It compiles the real programs with the compiler of the chips, which takes minutes: that of libtpu for TPUs (v5p, v5e, v6e), and that
 of JAX's CUDA plugin for GPUs (a100, h100, h200, b200). For other GPUs it estimates. It reads no data, tokenizer or weights: a row
-contains as many steps of `prompt_tokens` and `response_tokens` as fit. If a training step does not fit in memory, it searches for
-settings that do. The programs of `mira score` and `mira serve` run on one chip.
+contains as many steps of `prompt_tokens` and `response_tokens` as fit. If a training step does not fit in memory, or with
+search=true, it searches for the fastest settings that do. The programs of `mira score` and `mira serve` run on one chip.
 """
 
 import dataclasses
@@ -58,6 +58,8 @@ class SizeConfig(TrainConfig):
     """Response tokens of each step, end token included. A critic's rows contain no responses."""
     compile: bool = True
     """False: only estimate."""
+    search: bool = False
+    """Also searches other settings of mesh, rematerialisation and accumulation if the step fits, as if it does not."""
     efficiency: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Assumed share of the chips' peak rate that matrix products reach."""
     json: str | None = None
@@ -86,8 +88,8 @@ def main(config: SizeConfig) -> int:
     first = size(config, plan, topology, compiling)
     print(first.text())
     sizings, found = [first], []
-    if not first.fits:
-        found = candidates(config, recipe, plan, topology, done=first.done, needed=first.needed, efficiency=config.efficiency)
+    if config.search or not first.fits:
+        found = candidates(config, recipe, plan, topology, needed=first.needed, efficiency=config.efficiency)
         print("\n" + report.others(found))
         if found and compiling:
             other = found[0].apply(config)

@@ -44,6 +44,16 @@ def test_what_does_not_fit_is_said_with_settings_that_do(capsys, tmp_path):
     assert any(candidate["mesh"]["fsdp"] == 8 and candidate["remat"] == "block" for candidate in tree["candidates"])
 
 
+def test_search_ranks_what_is_kept_also_if_the_step_fits(capsys, tmp_path):
+    path = tmp_path / "size.json"
+    assert size("--topology", "h100:1", "--set", "search=true", "--json", str(path)) == 0
+    tree = json.loads(path.read_text())
+    assert tree["sizings"][0]["fits"] and "--set model.remat=" in capsys.readouterr().out
+    times = [candidate["roofline"]["compute"] for candidate in tree["candidates"]]
+    found = {str(candidate["remat"]): time for candidate, time in zip(tree["candidates"], times, strict=True)}
+    assert found["none"] < found["products"] < found["['query', 'key', 'value', 'heads']"] < found["block"]
+
+
 def test_a_model_that_no_mesh_of_the_chips_holds_is_a_failure(capsys):
     arguments = ["--set", "model.sizes.vocabulary_size=8000000", "--set", "model.sizes.width=256", "--set", "model.sizes.layers=1"]
     assert size(*arguments, "--topology", "v5e:1x1", "--set", "compile=false") == 1

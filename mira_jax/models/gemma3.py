@@ -6,27 +6,16 @@ tokens of a row.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from mira_jax.errors import UserError
 from mira_jax.models import attention, sequence
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
+from mira_jax.models.remat import Remat, kept, rematerialised
 from mira_jax.models.sharding import constrain, whole_width
-
-Remat = Literal["none", "block", "mlp", "products"]
-REMAT: dict[Remat, Any] = {
-    "none": None,
-    "block": jax.checkpoint_policies.nothing_saveable,
-    "mlp": jax.checkpoint_policies.save_anything_except_these_names("mlp_gate", "mlp_up", "mlp_product"),
-    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-"""What the backward pass recomputes. none: nothing; block: each block from its input; mlp: the wide activations of the MLP;
-products: everything except matrix products."""
 
 
 @jax.tree_util.register_dataclass
@@ -108,7 +97,7 @@ def linear(part: nnx.Module, name: str, x_BxTxD: jax.Array) -> jax.Array:
     """Applies the matrix `name` of an attention or MLP, and its adapters if it has any (`mira_jax.models.lora`)."""
     matrix = whole_width(getattr(part, name)[...].astype(x_BxTxD.dtype), name)
     out = project(x_BxTxD, matrix.reshape(x_BxTxD.shape[-1], *matrix.shape[INPUT_AXES.get(name, 1) :]))
-    return out if part.lora is None else out + part.lora(name, x_BxTxD)
+    return checkpoint_name(out if part.lora is None else out + part.lora(name, x_BxTxD), name)
 
 
 class Attention(nnx.Module):
@@ -143,7 +132,7 @@ class Attention(nnx.Module):
             heads = sequence.attend_from(q, index_BxR, k, v, context.segment_ids, self.window, self.scale)
         else:
             heads = sequence.attend(q, k, v, context.segment_ids, self.window, self.scale)
-        heads = checkpoint_name(heads, "attention_heads")
+        heads = checkpoint_name(heads, "heads")
         return linear(self, "output", heads.reshape(*heads.shape[:2], -1)), cache
 
 
@@ -173,10 +162,8 @@ class MLP(nnx.Module):
         self.down = matrix(rngs, stack, (f, d), f, param_dtype)
 
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        gate = checkpoint_name(linear(self, "gate", x_BxTxD), "mlp_gate")
-        up = checkpoint_name(linear(self, "up", x_BxTxD), "mlp_up")
-        product = checkpoint_name(jax.nn.gelu(gate, approximate=True) * up, "mlp_product")
-        return linear(self, "down", product)
+        gate, up = linear(self, "gate", x_BxTxD), linear(self, "up", x_BxTxD)
+        return linear(self, "down", jax.nn.gelu(gate, approximate=True) * up)
 
 
 class Block(nnx.Module):
@@ -206,15 +193,13 @@ class Gemma3(nnx.Module):
     contains the other layers.
     """
 
-    def __init__(self, config: Gemma3Config, *, rngs: nnx.Rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none"):
-        """`dtype`: dtype of activations. `param_dtype`: dtype of parameters. `remat`: a key of `REMAT`."""
-        if remat not in REMAT:
-            raise UserError(f"model.remat: {remat!r} is none of {', '.join(REMAT)}")
+    def __init__(self, config: Gemma3Config, *, rngs: nnx.Rngs, dtype=jnp.float32, param_dtype=jnp.float32, remat: Remat = "none"):
+        """`dtype`: dtype of activations. `param_dtype`: dtype of parameters. `remat`: what is computed again (`mira_jax.models.remat`)."""
         period, groups = config.grouping
         types = config.layer_types
         self.config = config
         self.dtype = jnp.dtype(dtype)
-        self.remat = remat
+        self.kept = kept(remat)
         self.embedding = matrix(rngs, (), (config.vocabulary_size, config.width), config.width, param_dtype)
         self.groups = nnx.List([Block(config, types[i], (groups,), rngs, param_dtype) for i in range(period)])
         self.tail = nnx.List([Block(config, types[i], (), rngs, param_dtype) for i in range(period * groups, config.layers)])
@@ -294,9 +279,7 @@ class Gemma3(nnx.Module):
         for i, block in enumerate(blocks):
             index = index_BxR if i == len(blocks) - 1 else None
             call = lambda block, x, cache, index=index: block(x, context, cache, index)  # noqa: E731
-            if REMAT[self.remat] is not None:
-                call = jax.checkpoint(call, policy=REMAT[self.remat])
-            x, cache = call(block, x, None if caches is None else caches[i])
+            x, cache = rematerialised(call, self.kept)(block, x, None if caches is None else caches[i])
             new.append(cache)
         return x, new
 

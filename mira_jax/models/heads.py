@@ -8,6 +8,7 @@ from flax import nnx
 
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3, matrix
+from mira_jax.models.remat import Remat
 
 
 class CriticHead(nnx.Module):
@@ -39,7 +40,7 @@ class Critic(nnx.Module):
         rngs: nnx.Rngs,
         dtype=jnp.float32,
         param_dtype=jnp.float32,
-        remat: str = "none",
+        remat: Remat = "none",
     ):
         self.trunk = Gemma3(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
         self.heads = nnx.Dict({name: CriticHead(config.width, rngs=rngs) for name in heads})

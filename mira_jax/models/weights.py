@@ -17,6 +17,7 @@ from flax import nnx
 from mira_jax.errors import UserError
 from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
+from mira_jax.models.remat import Remat
 
 Name = tuple[str | int, ...]
 """A parameter's path in the model's state: ("groups", 0, "attention", "query"). Scanned layers are stacked in one parameter."""
@@ -59,7 +60,7 @@ class ModelWeights:
         return np.asarray(self._values[name]).astype(dtype or self.stored[name].dtype, copy=False)
 
 
-def build(weights: Weights, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", shardings: Any = None) -> Gemma3:
+def build(weights: Weights, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: Remat = "none", shardings: Any = None) -> Gemma3:
     """Builds a model with these parameters, which are read one at a time.
 
     Args:

@@ -17,6 +17,7 @@ from mira_jax.data.packing import PackedBatches
 from mira_jax.errors import UserError
 from mira_jax.models import lora, sharding
 from mira_jax.models.config import PRESETS, Gemma3Config
+from mira_jax.models.remat import Remat
 from mira_jax.models.sharding import AXES, MeshConfig
 from mira_jax.recipes.base import Recipe
 from mira_jax.sizing.flops import Text
@@ -91,7 +92,7 @@ class Plan:
     rate: Any
     state: TrainState
     """Shapes and dtypes of the train state."""
-    remat: str
+    remat: Remat
     dtype: jnp.dtype
     """Dtype of activations."""
     sum_dtype: str

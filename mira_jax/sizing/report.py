@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from mira_jax.models import remat
 from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.sizing import flops
 from mira_jax.sizing.chips import GB, Topology
@@ -105,7 +106,7 @@ class Sizing:
             f"{plan.recipe.name} step of {_model_text(plan.model)}{trained}, "
             f"on {self.topology.name}: {self.topology.chips} x {self.topology.chip.name}",
             "mesh " + ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
-            + f"; activations {plan.dtype}, remat {plan.remat}, {self.optimizer}",
+            + f"; activations {plan.dtype}, remat {remat.text(plan.remat)}, {self.optimizer}",
             f"{workload.rows} rows of {workload.row_length:,} tokens"
             + (f" in {workload.parts} parts" if workload.parts > 1 else "")
             + f", each {len(workload.texts)} steps of {text.tokens:,} tokens: {workload.tokens:,} tokens a step",

@@ -5,20 +5,33 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from mira_jax.models.gemma3 import REMAT
+from mira_jax.models import remat
+from mira_jax.models.remat import Remat
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes.base import Recipe
+from mira_jax.sizing import flops
 from mira_jax.sizing.chips import Topology
 from mira_jax.sizing.estimate import Estimate, Estimator
 from mira_jax.sizing.plan import Plan, abstract_mesh, make_plan
 from mira_jax.sizing.roofline import Roofline, roofline
 from mira_jax.train import TrainConfig
 
+REMATS: tuple[Remat, ...] = (
+    "block",
+    ["heads"],
+    ["query", "key", "value", "heads"],
+    ["query", "key", "value", "heads", "output", "down"],
+    ["query", "key", "value", "heads", "output", "gate", "up"],
+    "products",
+    "none",
+)
+"""Settings of `model.remat`, each of which keeps more than the one before it, for less computation."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     mesh: MeshConfig
-    remat: str
+    remat: Remat
     parts: int
     estimate: Estimate
     roofline: Roofline
@@ -41,7 +54,7 @@ class Candidate:
         axes = dataclasses.asdict(self.mesh)
         return " ".join(
             [f"--set mesh.{axis}={size}" for axis, size in axes.items() if size > 1 or axis == "fsdp"]
-            + [f"--set model.remat={self.remat}", f"--set optimizer.accumulate={self.parts}"]
+            + [f"--set model.remat={remat.text(self.remat)}", f"--set optimizer.accumulate={self.parts}"]
         )
 
 
@@ -57,20 +70,17 @@ def meshes(plan: Plan, topology: Topology) -> Iterator[MeshConfig]:
             yield MeshConfig(data=data, fsdp=fsdp, tensor=tensor, sequence=sequence)
 
 
-def candidates(
-    config: TrainConfig, recipe: Recipe, plan: Plan, topology: Topology, *, done: float, needed: float, efficiency: float
-) -> list[Candidate]:
+def candidates(config: TrainConfig, recipe: Recipe, plan: Plan, topology: Topology, *, needed: float, efficiency: float) -> list[Candidate]:
     """Settings that fit according to the estimate, fastest first. The number of rows in a batch stays the same.
 
-    `done` and `needed`: FLOPs of the step as configured.
+    `needed`: FLOPs that the step needs.
     """
     found = []
     rows = plan.workload.rows
-    for remat in REMAT:
-        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
-        estimator = Estimator(make_plan(changed, recipe, plan.workload))
-        # The forward pass is a third of the needed FLOPs, and recomputation repeats it.
-        flops = done if remat == plan.remat else needed * (1 if remat == "none" else 4 / 3)
+    for kept in REMATS:
+        changed = make_plan(dataclasses.replace(config, model=dataclasses.replace(config.model, remat=kept)), recipe, plan.workload)
+        estimator = Estimator(changed)
+        computed = flops.done(changed.trace())
         for parts, mesh in itertools.product([2**n for n in range(rows.bit_length()) if rows % 2**n == 0], meshes(plan, topology)):
             if (rows // parts) % (mesh.data * mesh.fsdp):
                 continue
@@ -78,8 +88,8 @@ def candidates(
             if guess.memory.peak > topology.chip.hbm:
                 continue
             line = roofline(
-                topology, dataclasses.asdict(mesh), done=flops, needed=needed, tokens=plan.workload.tokens,
+                topology, dataclasses.asdict(mesh), done=computed, needed=needed, tokens=plan.workload.tokens,
                 hbm_bytes=guess.hbm_bytes, sent=guess.sent, efficiency=efficiency,
             )  # fmt: skip
-            found.append(Candidate(mesh, remat, parts, guess, line))
+            found.append(Candidate(mesh, kept, parts, guess, line))
     return sorted(found, key=lambda candidate: (candidate.roofline.seconds, candidate.parts))

@@ -20,6 +20,7 @@ from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic
 from mira_jax.models.lora import LoraConfig
+from mira_jax.models.remat import Remat
 from mira_jax.training.checkpoint import latest_checkpoint, parameters_part, quiet_failure, reason, sound_checkpoint
 from mira_jax.training.fingerprint import fingerprint
 from mira_jax.training.layout import Layout
@@ -39,7 +40,7 @@ def build_model(
     rngs: nnx.Rngs,
     dtype=jnp.float32,
     param_dtype=jnp.float32,
-    remat: str = "none",
+    remat: Remat = "none",
 ) -> Gemma3 | Critic:
     """Builds a policy, or with `heads` a critic, with each set of adapters in `lora`, oldest first."""
     options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype, "remat": remat}
@@ -152,7 +153,7 @@ def weights_identity(folder: str | Path) -> tuple[str, str]:
 
 
 def load_model(
-    folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: str = "none", layout: Layout | None = None
+    folder: str | Path, *, dtype=jnp.float32, param_dtype=jnp.float32, remat: Remat = "none", layout: Layout | None = None
 ) -> tuple[Gemma3 | Critic, Gemma3Config]:
     """The model in a run's newest checkpoint or in a Hugging Face folder, on one device or with the requested layout.
 

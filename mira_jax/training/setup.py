@@ -18,9 +18,9 @@ from mira_jax.data.steps import choose, corpus
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.models import lora as adapters
 from mira_jax.models.config import PRESETS, Gemma3Config, Preset
-from mira_jax.models.gemma3 import Remat
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import Precision
+from mira_jax.models.remat import Remat
 from mira_jax.schema import Options
 from mira_jax.training.layout import Layout
 from mira_jax.training.load import build_model, load_config, load_model, lora_configs
@@ -44,7 +44,8 @@ class ModelConfig:
     precision: Precision = "highest"
     """Precision of float32 matrix products (`mira_jax.models.precision`). Only highest is exact float32 on every backend."""
     remat: Remat = "none"
-    """What the backward pass recomputes (`mira_jax.models.gemma3.REMAT`)."""
+    """What the forward pass keeps for the backward pass: none, block, products, or a list such as [heads, gate, up]
+    (`mira_jax.models.remat`)."""
 
 
 @dataclasses.dataclass(frozen=True)

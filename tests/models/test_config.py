@@ -7,7 +7,7 @@ from flax import nnx
 
 from mira_jax.errors import UserError
 from mira_jax.models.config import GLOBAL, LOCAL, PRESETS, Gemma3Config, Preset
-from mira_jax.models.gemma3 import REMAT, Gemma3, Remat
+from mira_jax.models.gemma3 import Gemma3
 
 
 @pytest.mark.parametrize(
@@ -184,4 +184,3 @@ def test_sizes_have_bounds(field, value):
 
 def test_the_presets_are_those_that_a_config_may_name():
     assert tuple(PRESETS) == get_args(Preset)
-    assert tuple(REMAT) == get_args(Remat)

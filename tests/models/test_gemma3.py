@@ -9,10 +9,9 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from mira_jax.errors import UserError
 from mira_jax.models import huggingface
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
-from mira_jax.models.gemma3 import REMAT, Gemma3, RMSNorm
+from mira_jax.models.gemma3 import Gemma3, RMSNorm
 from mira_jax.models.heads import Critic
 from mira_jax.training.log_probs import response_log_probs
 
@@ -116,26 +115,6 @@ def test_prefill_goes_on_from_a_cache(model):
     np.testing.assert_array_equal(cache.lengths_B, [17, 20])
     hidden, _ = forward(model, tokens[:, 17:18], None, None, cache)
     np.testing.assert_allclose(hidden[0, 0], whole[0, 17], atol=1e-5)
-
-
-def test_remat_changes_no_gradient():
-    tokens = tokens_of(2, 10)
-    config = small(True, layers=3, layer_types=(LOCAL, LOCAL, GLOBAL), window=4)
-
-    def gradient(remat):
-        graph, state = nnx.split(Gemma3(config, rngs=nnx.Rngs(0), remat=remat))
-        return jax.jit(jax.grad(lambda state: jnp.sum(jnp.sin(nnx.merge(graph, state)(tokens)))))(state)
-
-    plain = jax.tree.leaves(gradient("none"))
-    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in plain)
-    for remat in sorted(set(REMAT) - {"none"}):
-        for leaf, expected in zip(jax.tree.leaves(gradient(remat)), plain, strict=True):
-            np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_unknown_remat_is_refused():
-    with pytest.raises(UserError, match=r"model\.remat: 'everything' is none of none, block, mlp, products"):
-        Gemma3(small(), rngs=nnx.Rngs(0), remat="everything")
 
 
 def test_dtypes_of_activations_and_parameters_are_apart():

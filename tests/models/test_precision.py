@@ -64,7 +64,7 @@ def plan_of(recipe, model, **keys):
     "recipe, model, keys",
     [
         ({"name": "actor"}, {"remat": "block"}, {"optimizer": {"accumulate": 2}}),
-        ({"name": "critic"}, {"remat": "mlp"}, {"optimizer": {"name": "adafactor"}}),
+        ({"name": "critic"}, {"remat": ["query", "key", "value", "heads", "output"]}, {"optimizer": {"name": "adafactor"}}),
         ({"name": "sft", "prompt_weight": 0.5}, {}, {"lora": {}}),
         ({"name": "critic"}, {"dtype": "bfloat16", "param_dtype": "bfloat16"}, {"optimizer": {"accumulate": 2}}),
         ({"name": "actor"}, {"dtype": "bfloat16", "param_dtype": "bfloat16"}, {"lora": {}}),

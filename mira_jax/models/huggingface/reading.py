@@ -26,6 +26,7 @@ from mira_jax.models.huggingface.names import (
     text_tensors,
 )
 from mira_jax.models.huggingface.safetensors import FLOATS, Tensor, equal_values, open_folder
+from mira_jax.models.remat import Remat
 from mira_jax.models.weights import Name
 
 CONFIG = "config.json"
@@ -97,7 +98,7 @@ def load(
     *,
     dtype=jnp.float32,
     param_dtype=jnp.float32,
-    remat: str = "none",
+    remat: Remat = "none",
     scan_layers: bool | None = None,
     shardings: Any = None,
 ) -> Gemma3:

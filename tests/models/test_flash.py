@@ -1,0 +1,90 @@
+"""The GPU kernels in interpret mode, against a textbook form of attention."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mira_jax.models.kernels import flash
+from mira_jax.models.kernels.flash import Blocks, Tiling
+
+TILING = Tiling(Blocks(16, 8, 4), Blocks(8, 16, 4), Blocks(16, 8, 4))
+
+
+def textbook(q, k, v, first, scale):
+    """Every query over all keys, those outside its range masked."""
+    place, groups = jnp.arange(q.shape[1]), q.shape[2] // k.shape[2]
+    seen = (place[None, None] <= place[None, :, None]) & (place[None, None] >= first[:, :, None])
+    logits = jnp.einsum("btnh,bsnh->bnts", q, jnp.repeat(k, groups, 2)) * scale
+    weights = jax.nn.softmax(jnp.where(seen[:, None], logits, -jnp.inf))
+    return jnp.einsum("bnts,bsnh->btnh", weights, jnp.repeat(v, groups, 2))
+
+
+def ranges(starts, length, window):
+    """The first key of every query, for segments that begin at `starts`."""
+    first = np.array([max(start for start in starts if start <= t) for t in range(length)])
+    return np.maximum(first, np.arange(length) - (window or length) + 1)
+
+
+def case(length, heads, kv_heads, dim, window, dtype=jnp.float32):
+    random = np.random.default_rng(length)
+    q, k, v, probe = (jnp.asarray(random.normal(size=(2, length, n, dim)), dtype) for n in (heads, kv_heads, kv_heads, heads))
+    starts = [[0], sorted({0, length // 3, length // 3 + 1, length - 5})]
+    return q, k, v, jnp.asarray([ranges(row, length, window) for row in starts], jnp.int32), probe
+
+
+def both(attend, q, k, v, probe):
+    """The output, and the gradients of its product with `probe`."""
+    out, gradient = jax.vjp(attend, q, k, v)
+    return out, *gradient(probe)
+
+
+@pytest.mark.parametrize("window", [None, 1, 4, 16, 17, 69, 70])
+def test_equals_the_textbook_form_for_every_window(window):
+    q, k, v, first, probe = case(70, 4, 2, 8, window)
+    ours = both(lambda *a: flash.attend(*a, first, 0.3, tiling=TILING, interpret=True), q, k, v, probe)
+    theirs = both(lambda *a: textbook(*a, first, 0.3), q, k, v, probe)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "kv_heads", "dim"), [(16, 2, 2, 8), (33, 4, 1, 16), (64, 8, 8, 8), (15, 4, 2, 64), (48, 2, 1, 256)]
+)
+def test_any_length_heads_and_head_dim(length, heads, kv_heads, dim):
+    q, k, v, first, probe = case(length, heads, kv_heads, dim, 9)
+    ours = both(lambda *a: flash.attend(*a, first, dim**-0.5, tiling=TILING, interpret=True), q, k, v, probe)
+    theirs = both(lambda *a: textbook(*a, first, dim**-0.5), q, k, v, probe)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+
+
+def test_packed_segments_get_what_each_gets_in_a_row_of_its_own():
+    q, k, v, _, _ = case(50, 4, 2, 8, None)
+    packed = flash.attend(q, k, v, jnp.asarray([ranges([0, 21, 30], 50, 6)] * 2, jnp.int32), 0.3, tiling=TILING, interpret=True)
+    for start, stop in ((0, 21), (21, 30), (30, 50)):
+        part = slice(start, stop)
+        own = jnp.asarray([ranges([0], stop - start, 6)] * 2, jnp.int32)
+        apart = flash.attend(q[:, part], k[:, part], v[:, part], own, 0.3, tiling=TILING, interpret=True)
+        np.testing.assert_allclose(packed[:, part], apart, atol=2e-6)
+
+
+@pytest.mark.parametrize("tilings", [flash.TILINGS, flash.LARGE_TILINGS])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+def test_the_tilings_in_use_are_right_in_bfloat16(dim, tilings):
+    q, k, v, first, probe = case(200, 2, 1, dim, 150, jnp.bfloat16)
+    ours = both(lambda *a: flash.attend(*a, first, dim**-0.5, tiling=tilings[dim], interpret=True), q, k, v, probe)
+    exact = (x.astype(jnp.float32) for x in (q, k, v, probe))
+    theirs = both(lambda *a: textbook(*a, first, dim**-0.5), *exact)
+    for mine, other in zip(ours, theirs, strict=True):
+        error = jnp.linalg.norm((mine - other).ravel()) / jnp.linalg.norm(other.ravel())
+        assert error < 6e-3
+
+
+def test_a_head_dim_without_tiling_and_too_many_elements_are_refused():
+    q, k, v, first, _ = case(16, 2, 2, 96, None)
+    with pytest.raises(ValueError, match="head dim 96: the kernels have tilings for 64, 128, 256"):
+        flash.attend(q, k, v, first, 0.3)
+    wide = [jax.ShapeDtypeStruct((2**15, 2**10, 1, 64), jnp.bfloat16)] * 3
+    with pytest.raises(ValueError, match="count to 2"):
+        jax.eval_shape(lambda *a: flash.attend(*a, jnp.zeros((2**15, 2**10), jnp.int32), 0.3), *wide)
