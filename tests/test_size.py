@@ -2,6 +2,7 @@ import importlib.util
 import json
 
 import pytest
+from jax.experimental import topologies
 
 from mira_jax.models.config import PRESETS
 from mira_jax.size import COMMAND
@@ -10,8 +11,11 @@ SMALL = ["--set", "model.sizes={vocabulary_size: 96, width: 32, layers: 2, query
 ROWS = ["--set", "data.rows=8", "--set", "data.row_length=64", "--set", "prompt_tokens=20", "--set", "response_tokens=10"]
 
 
+ESTIMATE = ["--set", "compile=false"]
+
+
 def size(*arguments):
-    return COMMAND.run([*SMALL, *ROWS, *arguments])
+    return COMMAND.run([*SMALL, *ROWS, *ESTIMATE, *arguments])
 
 
 @pytest.mark.parametrize("recipe", ["sft", "actor", "critic"])
@@ -61,7 +65,10 @@ def test_a_model_that_no_mesh_of_the_chips_holds_is_a_failure(capsys):
     [
         (["--topology", "v7x:4"], "topology: 'v7x:4' is not a known kind of chip"),
         (["--topology", "h200:8", "--set", "mesh.tensor=3"], "there are 8"),
-        (["--topology", "h200:16"], "8 rows at once can't be shared evenly by 16 chips"),
+        (["--topology", "h200:2x8"], "8 rows at once can't be shared evenly by 16 chips"),
+        (["--topology", "h200:8", "--what", "sing"], "what: 'sing' is none of train, score, serve"),
+        (["--topology", "h200:8", "--what", "serve", "--set", "recipe.name=critic"], "a critic is not served; choose --what score"),
+        (["--topology", "h200:8", "--what", "score", "--set", "score.row_length=20"], "longer than a row of 20"),
         (["--topology", "h200:8", "--preset", "13b"], "preset: '13b' is none of 270m"),
         (["--topology", "h200:8", "--set", "prompt_tokens=0"], "prompt_tokens: 0; it must be at least 1"),
         (["--topology", "h200:8", "--set", "prompt_tokens=90"], "longer than a row of 64"),
@@ -77,10 +84,47 @@ def test_bad_input_is_refused_with_a_remedy(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("recipe", "kind"), [("sft", "policy"), ("critic", "critic"), ("orm", "orm")])
+def test_a_batch_of_scores_is_sized(recipe, kind, tmp_path, capsys):
+    path = tmp_path / "size.json"
+    arguments = ["--what", "score", "--set", f"recipe.name={recipe}", "--set", "score.rows=3", "--json", str(path)]
+    assert size("--topology", "l40s:1", *arguments) == 0
+    assert f"score ({recipe}) with Gemma3" in capsys.readouterr().out
+    (tree,) = json.loads(path.read_text())["sizings"]
+    (program,) = tree["programs"]
+    # Rows of 64 hold two steps of 20 + 10 - 1 tokens, or three prompts.
+    assert program["tokens"] == 3 * (60 if kind == "critic" else 58)
+    assert tree["fits"] and program["flops_needed"] <= program["flops_done"]
+
+
+def test_a_server_is_sized(tmp_path, capsys):
+    path = tmp_path / "size.json"
+    arguments = ["--what", "serve", "--set", "serve.rows=3", "--set", "serve.max_length=2000", "--json", str(path)]
+    assert size("--topology", "a10g:1", *arguments) == 0
+    assert "one more token in 3 rows at 2,048 tokens" in capsys.readouterr().out
+    (tree,) = json.loads(path.read_text())["sizings"]
+    assert [program["name"] for program in tree["programs"]] == ["prefill", "decode"]
+
+
+def test_a_server_that_does_not_fit_is_a_failure(capsys):
+    assert size("--what", "serve", "--set", "serve.prefix_cache_mb=30000", "--topology", "a10g:1") == 1
+    assert "NO" in capsys.readouterr().out
+
+
+def test_without_the_gpu_compiler_it_says_what_to_install(monkeypatch, capsys):
+    def missing(*_, **__):
+        raise NotImplementedError("topology not implemented for cuda")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", missing)
+    assert size("--topology", "h100:8", "--set", "compile=true") == 2
+    printed = capsys.readouterr().err
+    assert "pip install" in printed and "[cuda]" in printed and "compile=false" in printed
+
+
 def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "libtpu" else find(name, *rest))
-    assert size("--topology", "v5p:2x2x2") == 2
+    assert size("--topology", "v5p:2x2x2", "--set", "compile=true") == 2
     printed = capsys.readouterr().err
     assert "pip install" in printed and "[tpu]" in printed and "compile=false" in printed
 

@@ -295,8 +295,7 @@ class Sampler:
             self.length = needed
 
     def _cache_length(self, length: int) -> int:
-        """The number of cache slots for `length` tokens. Few distinct values, and close to the maximum length when near it."""
-        return min(_cache_bucket(length), max(self.max_length, bucket(length)))
+        return cache_length(length, self.max_length)
 
 
 def _padded(prompts: Sequence[Sequence[int]], length: int, rows: int = 1) -> np.ndarray:
@@ -314,6 +313,11 @@ def _batch_rows(count: int) -> int:
 def _slots(cache: Cache) -> int:
     """Number of slots per row of the cache."""
     return jax.tree.leaves((cache.groups, cache.tail))[0].shape[-2]
+
+
+def cache_length(length: int, max_length: int) -> int:
+    """The number of cache slots for `length` tokens. Few distinct values, and close to the maximum length when near it."""
+    return min(_cache_bucket(length), max(max_length, bucket(length)))
 
 
 def _cache_bucket(length: int) -> int:

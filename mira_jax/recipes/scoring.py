@@ -31,10 +31,7 @@ def score_policy(
         UserError: there are no usable steps, or a step is longer than `row_length`.
     """
 
-    def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return {"log_prob": sum_by_step(response_log_probs(model, batch), batch)}
-
-    scores = _score(model, score, examples, row_length, rows, layout, reads_responses=True, title="policy")
+    scores = _score(model, policy_scores, examples, row_length, rows, layout, reads_responses=True, title="policy")
     return scores | {"token_count": np.where(examples.usable, examples.response_lengths, np.nan).astype(np.float32)}
 
 
@@ -64,12 +61,7 @@ def score_critic(
     Args:
         which: bool [N], the steps to score; the others are NaN. Default: all.
     """
-
-    def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        logits = model(batch["tokens"], batch["positions"], batch["segment_ids"], batch["last_prompt_index"])
-        return {name: jax.nn.sigmoid(logits_BxS.astype(jnp.float32)) for name, logits_BxS in logits.items()}
-
-    return _score(model, score, examples, row_length, rows, layout, reads_responses=False, title="critic", which=which)
+    return _score(model, critic_scores, examples, row_length, rows, layout, reads_responses=False, title="critic", which=which)
 
 
 def score_orm(
@@ -87,12 +79,24 @@ def score_orm(
         examples: made with `mira_jax.data.answers.outcome_examples`.
         which: bool [N], the steps whose episodes to score. Default: all.
     """
+    return _score(model, orm_scores, examples, row_length, rows, layout, reads_responses=True, title="orm", which=which)
 
-    def score(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        yes_BxS, no_BxS = answer_log_probs(model, batch)
-        return {"success_probability": jax.nn.sigmoid(yes_BxS - no_BxS)}
 
-    return _score(model, score, examples, row_length, rows, layout, reads_responses=True, title="orm", which=which)
+def policy_scores(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """`log_prob` of the steps of a packed batch, BxS."""
+    return {"log_prob": sum_by_step(response_log_probs(model, batch), batch)}
+
+
+def critic_scores(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The probability of each head at the steps of a packed batch, BxS."""
+    logits = model(batch["tokens"], batch["positions"], batch["segment_ids"], batch["last_prompt_index"])
+    return {name: jax.nn.sigmoid(logits_BxS.astype(jnp.float32)) for name, logits_BxS in logits.items()}
+
+
+def orm_scores(model: nnx.Module, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """`success_probability` of the examples of a packed batch, BxS."""
+    yes_BxS, no_BxS = answer_log_probs(model, batch)
+    return {"success_probability": jax.nn.sigmoid(yes_BxS - no_BxS)}
 
 
 def _score(

@@ -1,31 +1,24 @@
-"""Compiles a step for absent TPUs with the TPU compiler of libtpu, and reads the result."""
+"""Compiles a program for absent chips with their own compiler, XLA in libtpu or in JAX's CUDA plugin, and reads the result."""
 
 import dataclasses
-import importlib.util
-import os
 import re
 import time
 from collections import Counter
+from typing import Any
 
 import jax
-from jax.experimental import topologies
 
-from mira_jax.errors import UserError, first_line
-from mira_jax.extras import install
 from mira_jax.models import sharding
 from mira_jax.models.sharding import MeshConfig
-from mira_jax.sizing import hlo
+from mira_jax.sizing import hlo, schedule
 from mira_jax.sizing.chips import GIB, Topology
+from mira_jax.sizing.devices import absent_devices
+from mira_jax.sizing.inference import Inference
 from mira_jax.sizing.plan import Plan
+from mira_jax.sizing.schedule import Schedule
 
-LIBTPU = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5p-8",
-}
-"""Stops libtpu from looking for TPUs and from warning that there are none."""
-INSTALL = install("tpu")
+GPU_OPTIONS: Any = {"xla_gpu_autotune_level": 0}
+"""Without a GPU, no kernel can be timed. XLA then selects them by its cost model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +38,9 @@ class Compiled:
     """Bytes that the chip sends in one step, by mesh axis. `data+fsdp` is a collective over both axes."""
     sent_by_kind: dict[str, float]
     """The same bytes, by kind of collective."""
+    schedule: Schedule | None
+    """GPUs: the time in the order of the program's schedule. The TPU compiler runs parts of a collective inside other kernels, and
+    does not say how much each part sends."""
     largest: list[str]
     """If the program does not fit: the compiler's list of its largest buffers."""
     seconds: float
@@ -55,33 +51,31 @@ def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Com
     """Lowers and compiles the train step of `plan` for `topology`. Takes minutes and several GB of host memory.
 
     Raises:
-        UserError: libtpu is missing or does not know the topology, or the mesh needs a different number of chips.
+        UserError: the compiler is missing or does not know the topology, or the mesh needs a different number of chips.
     """
-    devices = tpu_devices(topology)
-    mesh = sharding.make_mesh(mesh_config, devices)
+    mesh = sharding.make_mesh(mesh_config, absent_devices(topology))
+    return compile_lowered(plan.lower(mesh), topology, mesh)
+
+
+def compile_inference(plan: Inference, topology: Topology) -> tuple[Compiled, ...]:
+    """Compiles each program of `plan` for one chip of `topology`. Raises the same UserErrors as `compile_step`."""
+    mesh = sharding.make_mesh(MeshConfig(), absent_devices(topology)[:1])
+    return tuple(compile_lowered(program.lower(mesh), topology, mesh) for program in plan.programs)
+
+
+def compile_lowered(lowered: jax.stages.Lowered, topology: Topology, mesh: jax.sharding.Mesh) -> Compiled:
+    """Compiles a program that was lowered for absent devices of `topology`, which `mesh` contains."""
     began = time.monotonic()
     try:
-        program = plan.lower(mesh).compile()
+        program = lowered.compile(compiler_options=None if topology.chip.tpu else GPU_OPTIONS)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return read_exhausted(str(error), time.monotonic() - began)
-    return _read(program, mesh, time.monotonic() - began)
+    return _read(program, topology, mesh, time.monotonic() - began)
 
 
-def tpu_devices(topology: Topology) -> list[jax.Device]:
-    """Devices to compile for. Raises the same UserErrors as `compile_step`."""
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"the TPU compiler is not installed: {INSTALL}; or set compile=false to get only the estimate")
-    for name, value in LIBTPU.items():
-        os.environ.setdefault(name, value)
-    try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology.name).devices)
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        raise UserError(f"topology: libtpu makes no {topology.name}: {first_line(error)}") from None
-
-
-def _read(program: jax.stages.Compiled, mesh: jax.sharding.Mesh, seconds: float) -> Compiled:
+def _read(program: jax.stages.Compiled, topology: Topology, mesh: jax.sharding.Mesh, seconds: float) -> Compiled:
     memory = program.memory_analysis()
     # The peak includes arguments and results. `temp_size_in_bytes` is not used: it sums buffers that do not exist at the same
     # time, and exceeds the chip's memory for programs that the compiler accepts.
@@ -92,7 +86,14 @@ def _read(program: jax.stages.Compiled, mesh: jax.sharding.Mesh, seconds: float)
     for collective in hlo.collectives(parsed, dict(mesh.shape)):
         by_axis["+".join(collective.axes)] += collective.bytes
         by_kind[collective.kind] += collective.bytes
-    return Compiled(True, peak, arguments, peak - arguments, hlo.memory_traffic(parsed), dict(by_axis), dict(by_kind), [], seconds)
+    # XLA plans a program for a GPU whether or not it fits.
+    fits = topology.chip.tpu or peak <= topology.chip.hbm
+    chip, axes = topology.chip, dict(mesh.shape)
+    order = None
+    if not chip.tpu:
+        order = schedule.follow(parsed, axes, lambda over: topology.rate(axes, over), chip.flops, chip.hbm_rate)
+    traffic = hlo.memory_traffic(parsed)
+    return Compiled(fits, peak, arguments, peak - arguments, traffic, dict(by_axis), dict(by_kind), order, [], seconds)
 
 
 def read_exhausted(message: str, seconds: float) -> Compiled:
@@ -105,4 +106,4 @@ def read_exhausted(message: str, seconds: float) -> Compiled:
     largest = []
     for number, (size, shape) in enumerate(zip(sizes, shapes, strict=False)):
         largest.append(f"{size} {shape}" + (f" {operators[number]}" if number < len(operators) else ""))
-    return Compiled(False, total, None, None, None, {}, {}, largest, seconds)
+    return Compiled(False, total, None, None, None, {}, {}, None, largest, seconds)

@@ -15,7 +15,9 @@ from flax import nnx
 from jax.sharding import AbstractMesh
 
 from mira_jax.models import sharding
+from mira_jax.models.config import Gemma3Config
 from mira_jax.models.gemma3 import Gemma3, use_kernels
+from mira_jax.models.kernels.choose import XLA, Kernels
 from mira_jax.sizing.plan import Plan
 from mira_jax.training.log_probs import CHUNK_LOGITS
 
@@ -55,7 +57,7 @@ class Estimator:
         self._rows = plan.workload.rows // plan.workload.parts
         batch = plan.part(self._rows)
         self._saved = residuals(_loss_of(plan), plan.state.params, (plan.skeleton.frozen, batch))
-        self._blocks = [_block_residuals(plan, kind, batch) for kind in sorted(set(plan.model.layer_types))]
+        self._blocks = [block_residuals(plan.model, plan.dtype, kind, batch, plan.kernels) for kind in sorted(set(plan.model.layer_types))]
 
     def on(self, mesh: AbstractMesh, parts: int | None = None) -> Estimate:
         """The estimate of one step on `mesh` with its rows in `parts` parts. Default: the number of parts in the plan."""
@@ -108,9 +110,9 @@ def _spread(plan: Plan, leaves: list[jax.ShapeDtypeStruct], share: float, size: 
     total = 0
     for leaf in leaves:
         if leaf.shape in copies:
-            total += _bytes(leaf) // (size["fsdp"] * size["tensor"])
+            total += leaf_bytes(leaf) // (size["fsdp"] * size["tensor"])
         else:
-            total += share * _bytes(leaf) / (size["sequence"] * (size["tensor"] if heads & set(leaf.shape) else 1))
+            total += share * leaf_bytes(leaf) / (size["sequence"] * (size["tensor"] if heads & set(leaf.shape) else 1))
     return round(total)
 
 
@@ -122,10 +124,12 @@ def _loss_of(plan: Plan) -> Any:
     return loss
 
 
-def _block_residuals(plan: Plan, kind: str, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
+def block_residuals(
+    model: Gemma3Config, dtype: jnp.dtype, kind: str, batch: dict[str, jax.ShapeDtypeStruct], kernels: Kernels = XLA
+) -> list[jax.ShapeDtypeStruct]:
     """The values that the backward pass of one layer of a kind reads, if all of them are saved."""
-    sizes = dataclasses.replace(plan.model, layers=1, layer_types=(kind,), scan_layers=False, vocabulary_size=1)
-    graph, state = nnx.split(nnx.eval_shape(lambda: use_kernels(Gemma3(sizes, rngs=nnx.Rngs(0), dtype=plan.dtype), plan.kernels)))
+    sizes = dataclasses.replace(model, layers=1, layer_types=(kind,), scan_layers=False, vocabulary_size=1)
+    graph, state = nnx.split(nnx.eval_shape(lambda: use_kernels(Gemma3(sizes, rngs=nnx.Rngs(0), dtype=dtype), kernels)))
 
     def run(state: Any, batch: dict[str, jax.Array]) -> jax.Array:
         return nnx.merge(graph, state)(batch["tokens"], batch["positions"], batch["segment_ids"])
@@ -181,5 +185,5 @@ def _shard_bytes(tree: Any, mesh: AbstractMesh) -> int:
     return sum(jax.tree.leaves(jax.tree.map(shard, tree, where)))
 
 
-def _bytes(leaf: Any) -> int:
+def leaf_bytes(leaf: Any) -> int:
     return math.prod(leaf.shape) * leaf.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step: the number it needs, and the number it performs.
+"""Floating-point operations of a program: the number it needs, and the number it performs.
 
 The needed number follows the convention used here for MFU. A product of m x k and k x n counts 2 m k n. The backward pass
 counts twice the forward pass, or once where the parameters are frozen. Attention counts the query-key pairs that are causal,
@@ -28,6 +28,24 @@ class Text:
 
 def training_flops(model: Gemma3Config, texts: Sequence[Text], trained: float = 1.0) -> float:
     """FLOPs of forward and backward over `texts`. `trained`: the share of the matrices' parameters that have gradients."""
+    matrices, attention = _forward(model, texts)
+    return (2 + trained) * matrices + 3 * attention
+
+
+def forward_flops(model: Gemma3Config, texts: Sequence[Text]) -> float:
+    """FLOPs of the forward pass over `texts`."""
+    return sum(_forward(model, texts))
+
+
+def decode_flops(model: Gemma3Config, rows: int, length: int) -> float:
+    """FLOPs of one more token in each of `rows` rows that have `length` tokens with it."""
+    before, after = ([Text(tokens, tokens, 0)] for tokens in (length - 1, length))
+    logits = 2.0 * model.vocabulary_size * model.width
+    return rows * (forward_flops(model, after) - forward_flops(model, before) + logits)
+
+
+def _forward(model: Gemma3Config, texts: Sequence[Text]) -> tuple[float, float]:
+    """FLOPs of products with parameters, and of attention."""
     d, f, h = model.width, model.mlp_width, model.head_dim
     kv, rest = 2 * d * model.kv_heads * h, 2 * d * model.query_heads * h + 3 * d * f
     tokens, outputs = sum(text.tokens for text in texts), sum(text.outputs for text in texts)
@@ -39,7 +57,7 @@ def training_flops(model: Gemma3Config, texts: Sequence[Text], trained: float = 
         for text in texts:
             unread = text.tokens - text.outputs if layer == model.layers - 1 else 0
             seen += pairs(text.tokens, window) - pairs(unread, window)
-    return (2 + trained) * (matrices + logits) + 3 * 4.0 * model.query_heads * h * seen
+    return matrices + logits, 4.0 * model.query_heads * h * seen
 
 
 def pairs(length: int, window: int | None) -> int:

@@ -24,6 +24,8 @@ _SENT = {
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all", "partition-id")
 """Instructions that move no data themselves."""
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+"""Instructions that change a part of their first operand in place, and the number of the operand that holds the new values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Instruction:
 @dataclasses.dataclass(frozen=True)
 class Program:
     computations: dict[str, dict[str, Instruction]]
+    entry: str
     runs: dict[str, int]
     """Number of times that each computation runs in one call of the program."""
     fused: frozenset[str]
@@ -52,6 +55,8 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
+    instruction: str
+    """The name of the instruction that starts it."""
     kind: str
     axes: tuple[str, ...]
     """The mesh axes that it communicates over."""
@@ -76,7 +81,7 @@ def parse(text: str) -> Program:
     if entry is None:
         raise ValueError("the program has no ENTRY computation")
     runs, fused = _runs(computations, entry)
-    return Program(computations, runs, fused)
+    return Program(computations, entry, runs, fused)
 
 
 def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
@@ -99,7 +104,7 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
                 continue
             given = sum(type_bytes(body[operand].type) for operand in instruction.operands)
             runs = progressed[chain][1] if chain else program.runs[name]
-            found.append(Collective(kind, _axes(groups, mesh), size, runs * given * _SENT[kind](size), runs))
+            found.append(Collective(instruction.name, kind, _axes(groups, mesh), size, runs * given * _SENT[kind](size), runs))
     return found
 
 
@@ -125,14 +130,14 @@ def _chained_collectives(program: Program) -> dict[str, tuple[str, int]]:
 def memory_traffic(program: Program) -> float:
     """Bytes that one call moves between a chip and its memory: the bytes that each kernel reads and writes.
 
-    A slice counts only the bytes that it reads or writes, not the whole array. Buffers that XLA keeps on the chip (memory
-    spaces other than 0) are not counted.
+    A slice, gather or scatter counts only the bytes that it reads or writes, not the whole array. Buffers that XLA keeps on the
+    chip (memory spaces other than 0) are not counted.
     """
     total = 0.0
     for name, body in program.computations.items():
         if name in program.fused or not program.runs.get(name):
             continue
-        moved = sum(_bytes_moved(program, body, instruction) for instruction in body.values())
+        moved = sum(bytes_moved(program, body, instruction) for instruction in body.values())
         total += program.runs[name] * moved
     return total
 
@@ -145,6 +150,12 @@ def type_bytes(text: str, in_memory: bool = False) -> int:
             continue
         total += math.prod(int(size) for size in sizes.split(",") if size) * _bits(kind) // 8
     return total
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The sizes of the first array in a type."""
+    sizes = re.search(r"\[([\d,]*)\]", text)
+    return tuple(int(size) for size in sizes[1].split(",") if size) if sizes else ()
 
 
 def _bits(kind: str) -> int:
@@ -188,11 +199,8 @@ def _runs(computations: dict[str, dict[str, Instruction]], entry: str) -> tuple[
         if inside:
             fused.add(name)
         for instruction in computations[name].values():
-            turns = _trip_count(computations, instruction) if instruction.opcode == "while" else 1
-            callees = re.findall(r"(body|condition|calls|to_apply)=%?([\w.\-]+)", instruction.attributes)
-            if branches := re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes):
-                callees += [("branch", branch) for branch in re.findall(r"[\w.\-]+", branches[1])]
-            for key, callee in callees:
+            turns = trip_count(computations, instruction) if instruction.opcode == "while" else 1
+            for key, callee in callees(instruction):
                 program = key in ("body", "branch") or instruction.opcode == "call"
                 if callee in computations:
                     visit(callee, times * turns, inside or not program)
@@ -201,7 +209,15 @@ def _runs(computations: dict[str, dict[str, Instruction]], entry: str) -> tuple[
     return dict(runs), frozenset(fused)
 
 
-def _trip_count(computations: dict[str, dict[str, Instruction]], loop: Instruction) -> int:
+def callees(instruction: Instruction) -> list[tuple[str, str]]:
+    """The computations that an instruction calls, each with its role: body, condition, calls, to_apply or branch."""
+    found = re.findall(r"(body|condition|calls|to_apply)=%?([\w.\-]+)", instruction.attributes)
+    if branches := re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes):
+        found += [("branch", branch) for branch in re.findall(r"[\w.\-]+", branches[1])]
+    return found + [("branch", branch) for branch in re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", instruction.attributes)]
+
+
+def trip_count(computations: dict[str, dict[str, Instruction]], loop: Instruction) -> int:
     """The trip count of a loop. XLA's annotation if present. Otherwise N if the condition is i < N, because JAX's scans count
     from 0. Otherwise 1."""
     if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
@@ -251,17 +267,17 @@ def _axes(groups: np.ndarray, mesh: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(axis for axis, here in zip(mesh, varies, strict=True) if here)
 
 
-def _bytes_moved(program: Program, body: dict[str, Instruction], instruction: Instruction) -> float:
+def bytes_moved(program: Program, body: dict[str, Instruction], instruction: Instruction) -> float:
     """Bytes that one run of an instruction reads and writes."""
     opcode, here = instruction.opcode, lambda name: type_bytes(body[name].type, in_memory=True)
     # The corresponding -start instruction already counts the bytes of an asynchronous operation.
     if opcode in _FREE or opcode.endswith("-done"):
         return 0
     result = type_bytes(instruction.type, in_memory=True)
-    if opcode == "dynamic-slice":
+    if opcode in ("dynamic-slice", "gather"):
         return 2 * result
-    if opcode == "dynamic-update-slice":
-        return 2 * here(instruction.operands[1])
+    if opcode in _UPDATES:
+        return 2 * here(instruction.operands[_UPDATES[opcode]])
     if opcode.endswith("-start"):
         return result  # The type is a tuple that contains both operand and result.
     if opcode != "fusion":
@@ -291,7 +307,7 @@ def _bytes_read(program: Program, inner: dict[str, Instruction], name: str) -> f
     for user in inner.values():
         if name not in user.operands or user.opcode == "tuple" or _chain(user):
             continue  # A tuple only passes the value on, and a collective in pieces runs alongside the kernel; see `_bytes_not_written`.
-        if user.opcode == "dynamic-slice":
+        if user.opcode in ("dynamic-slice", "gather") and name == user.operands[0]:
             total += type_bytes(user.type)
         elif user.opcode == "bitcast":
             total += _bytes_read(program, inner, user.name)
@@ -300,7 +316,7 @@ def _bytes_read(program: Program, inner: dict[str, Instruction], name: str) -> f
             total += sum(
                 _bytes_read(program, nested, part.name) for part, operand in _parameters_with_operands(nested, user) if operand == name
             )
-        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
+        elif user.opcode not in _UPDATES or user.operands[0] != name:
             return math.inf
     return total
 
@@ -314,6 +330,6 @@ def _bytes_not_written(inner: dict[str, Instruction]) -> int:
             part = inner[part.operands[0]]
         if root.opcode == "tuple" and (part.opcode == "parameter" or _chain(part)):
             left += type_bytes(part.type, in_memory=True)
-        if part.opcode == "dynamic-update-slice":
-            left += type_bytes(part.type) - type_bytes(inner[part.operands[1]].type)
+        if part.opcode in _UPDATES:
+            left += type_bytes(part.type) - type_bytes(inner[part.operands[_UPDATES[part.opcode]]].type)
     return left

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mira_jax import config as configs
@@ -147,22 +146,25 @@ def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, tpu: bool
             cannot be used.
     """
     updates = config.updates or UPDATES
-    sizes = _sizes(config)
+    sizes = model_sizes(config)
     kernels = choose_kernels(config.model.attention, sizes, config.model.dtype, platform="tpu") if tpu else XLA
-    layers = (config.lora,) if config.lora else ()
-
-    def build(rngs: nnx.Rngs) -> nnx.Module:
-        options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
-        return use_kernels(build_model(sizes, recipe.heads, layers, rngs=rngs, **options), kernels)
-
-    bones = skeleton(build, lora.trained if config.lora else None)
+    options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
+    bones = make_skeleton(config, recipe, sizes, kernels, **options)
     optimizer = make_optimizer(config.optimizer, updates)
     state = abstract_state(bones.params, optimizer)
-    options = config.model.remat, jnp.dtype(config.model.dtype), config.optimizer.sum_dtype
-    return Plan(sizes, kernels, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *options)
+    settings = config.model.remat, jnp.dtype(config.model.dtype), config.optimizer.sum_dtype
+    return Plan(sizes, kernels, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *settings)
 
 
-def _sizes(config: TrainConfig) -> Gemma3Config:
+def make_skeleton(config: TrainConfig, recipe: Recipe, sizes: Gemma3Config, kernels: Kernels = XLA, **options: Any) -> Skeleton:
+    """The model of a config, with its adapters and heads. `options`: `dtype`, `param_dtype` and `remat` of `build_model`."""
+    layers = (config.lora,) if config.lora else ()
+    build = lambda rngs: use_kernels(build_model(sizes, recipe.heads, layers, rngs=rngs, **options), kernels)  # noqa: E731
+    return skeleton(build, lora.trained if config.lora else None)
+
+
+def model_sizes(config: TrainConfig) -> Gemma3Config:
+    """The sizes of `init_from` or of the config. Raises the same UserErrors as `make_plan`."""
     if config.init_from:
         if not Path(config.init_from).is_dir():
             raise UserError(f"init_from: {config.init_from} is not here; to size without it, give its sizes, for example --preset 12b")

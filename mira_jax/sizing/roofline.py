@@ -47,12 +47,7 @@ def roofline(
     chip = topology.chip
     compute = done / topology.chips / (chip.flops * efficiency)
     memory = hbm_bytes / chip.hbm_rate
-    links = 0.0
-    for axes, count in sent.items():
-        size = 1
-        for axis in axes.split("+"):
-            size *= mesh.get(axis, 1)
-        links += count / topology.rate(size)
+    links = sum(count / topology.rate(mesh, axes.split("+")) for axes, count in sent.items())
     times = {"compute": compute, "memory": memory, "links": links}
     bound = max(times, key=times.__getitem__)
     seconds = times[bound]

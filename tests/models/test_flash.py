@@ -1,12 +1,20 @@
 """The GPU kernels in interpret mode, against a textbook form of attention."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mira_jax.errors import UserError
 from mira_jax.models.kernels import flash
 from mira_jax.models.kernels.flash import Blocks, Tiling
+from mira_jax.sizing.chips import parse_topology
+from mira_jax.sizing.compiled import GPU_OPTIONS
+from mira_jax.sizing.devices import absent_devices
+from mira_jax.sizing.targets import TARGETS
 
 TILING = Tiling(Blocks(16, 8, 4), Blocks(8, 16, 4), Blocks(16, 8, 4))
 
@@ -69,7 +77,8 @@ def test_packed_segments_get_what_each_gets_in_a_row_of_its_own():
         np.testing.assert_allclose(packed[:, part], apart, atol=2e-6)
 
 
-@pytest.mark.parametrize("tilings", [flash.TILINGS, flash.LARGE_TILINGS])
+@pytest.mark.slow
+@pytest.mark.parametrize("tilings", [flash.SMALL_TILINGS, *flash.TILINGS.values()])
 @pytest.mark.parametrize("dim", [64, 128, 256])
 def test_the_tilings_in_use_are_right_in_bfloat16(dim, tilings):
     q, k, v, first, probe = case(200, 2, 1, dim, 150, jnp.bfloat16)
@@ -88,3 +97,32 @@ def test_a_head_dim_without_tiling_and_too_many_elements_are_refused():
     wide = [jax.ShapeDtypeStruct((2**15, 2**10, 1, 64), jnp.bfloat16)] * 3
     with pytest.raises(ValueError, match="count to 2"):
         jax.eval_shape(lambda *a: flash.attend(*a, jnp.zeros((2**15, 2**10), jnp.int32), 0.3), *wide)
+
+
+@pytest.mark.parametrize("capability, expected", [("9.0", 128), ("10.0", 128), ("8.9", 64), ("12.0", 64)])
+def test_the_tiling_is_that_of_the_gpu(capability, expected, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    assert flash.default_tiling(256).forward.queries == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [64, 128, 256])
+@pytest.mark.parametrize("kind", ["a100", "h100", "h200", "b200"])
+def test_they_compile_for_gpus_that_are_not_here(kind, dim):
+    tilings = next(
+        (own for start, own in flash.TILINGS.items() if f"{TARGETS[kind].capability[0]}.".startswith(start)), flash.SMALL_TILINGS
+    )
+    try:
+        devices = absent_devices(parse_topology(f"{kind}:1"))
+    except UserError as error:
+        pytest.skip(str(error))
+    here = NamedSharding(Mesh(np.array(devices), ("d",)), PartitionSpec())
+    q, k, v = (jax.ShapeDtypeStruct((1, 3000, n, dim), jnp.bfloat16, sharding=here) for n in (8, 4, 4))
+    first = jax.ShapeDtypeStruct((1, 3000), jnp.int32, sharding=here)
+
+    def loss(q, k, v, first):
+        return jnp.sum(flash.attend(q, k, v, first, dim**-0.5, tiling=tilings[dim]).astype(jnp.float32))
+
+    program = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, k, v, first).lower(lowering_platforms=("cuda",))
+    text = program.compile(compiler_options=GPU_OPTIONS).as_text()
+    assert all(f"flash_attention_{name}" in text for name in ("forward", "query_gradient", "key_gradient"))

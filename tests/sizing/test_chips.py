@@ -7,6 +7,7 @@ from mira_jax.sizing.roofline import roofline
 
 def test_topologies_have_as_many_chips_as_their_shape():
     assert [parse_topology(text).chips for text in ("v5p:2x2x4", "v5p:4x4x4", "v5e:4x4", "v6e:16x16", "h200:8")] == [16, 64, 16, 256, 8]
+    assert [parse_topology(text).hosts for text in ("h200:1", "h100:8", "b200:4x8")] == [(1, 1), (1, 8), (4, 8)]
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,11 @@ def test_topologies_have_as_many_chips_as_their_shape():
         ("v5p", "has no shape"),
         ("v5p:4x0x4", "has no shape"),
         ("v5p:128", "has 1 dimensions; TPU v5p has 3, for example v5p:2x2x4"),
-        ("h200:2x4", "has 2 dimensions; NVIDIA H200 has 1, for example h200:8"),
+        ("h200:16", "has 16 GPUs on a host; a host has up to 8; several hosts are full, for example h200:2x8"),
+        ("h200:2x4", "has 4 GPUs on a host; a host has up to 8; several hosts are full, for example h200:2x8"),
+        ("h200:2x2x2", "the shape of NVIDIA H200 is hosts and GPUs, for example h200:2x8"),
+        ("l40s:2x8", "the shape of NVIDIA L40S is GPUs of one host, for example l40s:8"),
+        ("l40s:9", "has 9 GPUs on a host; a host has up to 8$"),
     ],
 )
 def test_what_is_no_topology_is_refused(text, said):
@@ -28,9 +33,18 @@ def test_what_is_no_topology_is_refused(text, said):
 def test_groups_send_over_the_dimensions_they_fill():
     cube, slab, pod = (parse_topology(text) for text in ("v5p:4x4x4", "v5p:2x2x4", "v6e:16x16"))
     # 600 GB/s a chip, a third of it for each dimension of a torus; half of that where the dimension is no ring.
-    assert [cube.rate(size) for size in (4, 16, 64)] == pytest.approx([200e9, 400e9, 600e9])
-    assert slab.rate(16) == pytest.approx(300e9)
-    assert [pod.rate(size) for size in (16, 256)] == pytest.approx([200e9, 400e9])
+    assert [cube.rate({"fsdp": size, "data": 64 // size}, ["fsdp"]) for size in (4, 16, 64)] == pytest.approx([200e9, 400e9, 600e9])
+    assert slab.rate({"fsdp": 16}, ["fsdp"]) == pytest.approx(300e9)
+    assert [pod.rate({"fsdp": size, "data": 256 // size}, ["fsdp"]) for size in (16, 256)] == pytest.approx([200e9, 400e9])
+
+
+def test_groups_of_gpus_send_through_as_many_network_cards_as_they_have_gpus_on_a_host():
+    two = parse_topology("h200:2x8")
+    mesh = {"data": 2, "fsdp": 4, "tensor": 2}
+    # 450 GB/s by NVLink, 50 GB/s for each of a host's GPUs in the group by network.
+    rates = [two.rate(mesh, axes) for axes in (["tensor"], ["fsdp"], ["fsdp", "tensor"], ["data"], ["data", "fsdp"], list(mesh))]
+    assert rates == pytest.approx([450e9, 450e9, 450e9, 50e9, 200e9, 400e9])
+    assert parse_topology("h200:8").rate({"fsdp": 8}, ["fsdp"]) == 450e9
 
 
 def test_a_step_takes_as_long_as_its_slowest_part():

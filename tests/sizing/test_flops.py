@@ -35,6 +35,10 @@ def test_a_small_model_by_hand():
     assert flops.training_flops(model, [Text(5, 2, 2)]) == 3 * (matrices + logits + attention)
     assert flops.training_flops(model, [Text(5, 2, 2)], trained=0) == 2 * (matrices + logits) + 3 * attention
     assert flops.training_flops(model, [Text(5, 2, 2)] * 4) == 12 * (matrices + logits + attention)
+    assert flops.forward_flops(model, [Text(5, 2, 2)]) == matrices + logits + attention
+    # The fifth token sees 3 tokens in the local layer and 5 in the global one.
+    one = 2 * 2 * (key_value + rest) + 2 * 10 * 8 + 2 * 2 * 2 * 4 * (3 + 5)
+    assert flops.decode_flops(model, rows=7, length=5) == 7 * one
 
 
 def test_a_traced_program_counts_each_product_as_often_as_it_runs():

@@ -245,3 +245,54 @@ def test_a_slice_that_a_kernel_within_a_kernel_takes_counts_as_the_slice():
 %body (state:""",
     )
     assert hlo.memory_traffic(hlo.parse(text)) == hlo.memory_traffic(hlo.parse(PROGRAM))
+
+
+def test_a_gather_and_a_scatter_move_only_what_they_touch():
+    text = """HloModule cache
+
+%look_up (all.1: f32[1000,8], rows.1: s32[3,1]) -> f32[3,8] {
+  %all.1 = f32[1000,8]{1,0} parameter(0)
+  %rows.1 = s32[3,1]{1,0} parameter(1)
+  ROOT %found = f32[3,8]{1,0} gather(%all.1, %rows.1), offset_dims={1}, collapsed_slice_dims={0}, slice_sizes={1,8}
+}
+
+%put (all.2: f32[1000,8], rows.2: s32[3,1], new.2: f32[3,8]) -> f32[1000,8] {
+  %all.2 = f32[1000,8]{1,0} parameter(0)
+  %rows.2 = s32[3,1]{1,0} parameter(1)
+  %new.2 = f32[3,8]{1,0} parameter(2)
+  ROOT %changed = f32[1000,8]{1,0} scatter(%all.2, %rows.2, %new.2), to_apply=%add
+}
+
+ENTRY %main (all: f32[1000,8], rows: s32[3,1]) -> f32[1000,8] {
+  %all = f32[1000,8]{1,0} parameter(0)
+  %rows = s32[3,1]{1,0} parameter(1)
+  %new = f32[3,8]{1,0} fusion(%all, %rows), kind=kLoop, calls=%look_up
+  ROOT %next = f32[1000,8]{1,0} fusion(%all, %rows, %new), kind=kInput, calls=%put
+}
+"""
+    # Gather: 3 rows of 8 fp32 read and written, and 3 indices. Scatter: the new rows read and written, and the indices.
+    assert hlo.memory_traffic(hlo.parse(text)) == 2 * (2 * 3 * 8 * 4 + 3 * 4)
+
+
+@pytest.mark.parametrize("written", ["branch_computations={%no, %yes}", "true_computation=%yes, false_computation=%no"])
+def test_branches_run_as_often_as_their_conditional(written):
+    text = f"""HloModule branches
+
+%yes (x.1: f32[2]) -> f32[2] {{
+  %x.1 = f32[2]{{0}} parameter(0)
+  ROOT %twice = f32[2]{{0}} add(%x.1, %x.1)
+}}
+
+%no (x.2: f32[2]) -> f32[2] {{
+  ROOT %x.2 = f32[2]{{0}} parameter(0)
+}}
+
+ENTRY %main (which: pred[], x: f32[2]) -> f32[2] {{
+  %which = pred[] parameter(0)
+  %x = f32[2]{{0}} parameter(1)
+  ROOT %y = f32[2]{{0}} conditional(%which, %x, %x), {written}
+}}
+"""
+    program = hlo.parse(text)
+    assert program.runs == {"main": 1, "yes": 1, "no": 1} and not program.fused
+    assert hlo.memory_traffic(program) == 3 * 2 * 4
