@@ -216,6 +216,7 @@ def step(case: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict[s
 
 
 def plan_of(one: Step, tiny: bool) -> Any:
+    import jax
     import yaml
 
     from mira_jax import config as configs
@@ -232,7 +233,9 @@ def plan_of(one: Step, tiny: bool) -> Any:
     tree["optimizer"] = {**tree.get("optimizer", {}), "accumulate": one.accumulate}
     config = configs.build(TrainConfig, tree, source=one.config)
     recipe = make_recipe(config.recipe)
-    return make_plan(config, recipe, make_workload(recipe, one.rows, one.accumulate, one.row_length, *step_lengths(one)))
+    return make_plan(
+        config, recipe, make_workload(recipe, one.rows, one.accumulate, one.row_length, *step_lengths(one)), jax.default_backend()
+    )
 
 
 def step_lengths(one: Step) -> tuple[int, int]:

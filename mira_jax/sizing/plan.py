@@ -135,11 +135,11 @@ class Plan:
         }
 
 
-def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, tpu: bool = False) -> Plan:
+def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, platform: str = "") -> Plan:
     """Makes a plan. The model has the sizes of `init_from` or of the config, including the vocabulary.
 
     Args:
-        tpu: whether the step is for TPUs. On other chips, attention is that of XLA: the products in a GPU kernel cannot be counted.
+        platform: cpu, gpu or tpu, for which the implementation of attention is chosen. Default: that of XLA, whatever the config says.
 
     Raises:
         UserError: there are no sizes or no vocabulary, the folder in `init_from` does not exist, or an implementation of attention
@@ -147,7 +147,7 @@ def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, tpu: bool
     """
     updates = config.updates or UPDATES
     sizes = model_sizes(config)
-    kernels = choose_kernels(config.model.attention, sizes, config.model.dtype, platform="tpu") if tpu else XLA
+    kernels = choose_kernels(config.model.attention, sizes, config.model.dtype, platform=platform) if platform else XLA
     options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
     bones = make_skeleton(config, recipe, sizes, kernels, **options)
     optimizer = make_optimizer(config.optimizer, updates)
