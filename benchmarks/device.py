@@ -233,9 +233,8 @@ def plan_of(one: Step, tiny: bool) -> Any:
     tree["optimizer"] = {**tree.get("optimizer", {}), "accumulate": one.accumulate}
     config = configs.build(TrainConfig, tree, source=one.config)
     recipe = make_recipe(config.recipe)
-    return make_plan(
-        config, recipe, make_workload(recipe, one.rows, one.accumulate, one.row_length, *step_lengths(one)), jax.default_backend()
-    )
+    workload = make_workload(recipe, one.rows, one.accumulate, one.row_length, *step_lengths(one))
+    return make_plan(config, recipe, workload, jax.default_backend())
 
 
 def step_lengths(one: Step) -> tuple[int, int]:
@@ -249,17 +248,14 @@ def batch_of(plan: Any, one: Step) -> Any:
     import jax
     import numpy as np
 
+    from mira_jax.data.examples import one_per_step
     from mira_jax.data.packing import PackedBatches
-    from mira_jax.data.steps import StepExamples
     from mira_jax.training.step import cut
 
     prompt, response = step_lengths(one)
     length, count, random = prompt + response, PACKED * one.rows, np.random.default_rng(0)
-    examples = StepExamples(
-        tokens=random.integers(10, plan.model.vocabulary_size, count * length).astype(np.int32),
-        starts=np.arange(count + 1, dtype=np.int64) * length, prompt_lengths=np.full(count, prompt, np.int32),
-        usable=np.ones(count, bool), successful=np.ones(count, bool), episode=np.arange(count, dtype=np.int32),
-    )  # fmt: skip
+    tokens = random.integers(10, plan.model.vocabulary_size, count * length).astype(np.int32)
+    examples = one_per_step(tokens, np.arange(count + 1, dtype=np.int64) * length, np.full(count, prompt, np.int32))
     columns = {"advantage": random.normal(size=count), "reference_log_prob": np.full(count, -12.0 * response)}
     columns = {name: values.astype(np.float32) for name, values in columns.items()}
     packed = PackedBatches(examples, np.arange(count), columns, row_length=one.row_length, rows=one.rows, shuffle=False)[0]
@@ -290,7 +286,7 @@ def decode(case: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict
 
     from mira_jax.models.config import PRESETS, Gemma3Config
     from mira_jax.models.gemma3 import Gemma3
-    from mira_jax.models.sampler import Sampler, Sampling
+    from mira_jax.models.sampler import Sampler, Sampling, Work
 
     small = Gemma3Config(vocabulary_size=512, width=64, layers=6, query_heads=4, kv_heads=2, head_dim=16, mlp_width=128, window=32)
     config = small if arguments.tiny else PRESETS["12b"]
@@ -302,7 +298,7 @@ def decode(case: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict
     for round_ in range(3):
         drawn = np.random.default_rng(round_).integers(10, config.vocabulary_size, (batch, prompt)).tolist()
         began = time.perf_counter()
-        rows = [sampler.insert(one, Sampling(tokens)) for one in drawn]
+        rows = [sampler.insert([Work(one, Sampling(tokens))])[0] for one in drawn]
         sampler.advance()
         middle = time.perf_counter()
         while sampler.advance().active.any():
