@@ -290,19 +290,19 @@ def decode(case: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict
 
     from mira_jax.models.config import PRESETS, Gemma3Config
     from mira_jax.models.gemma3 import Gemma3
-    from mira_jax.models.sampler import Sampler, Sampling
+    from mira_jax.models.sampler import Sampler, Sampling, Work
 
     small = Gemma3Config(vocabulary_size=512, width=64, layers=6, query_heads=4, kv_heads=2, head_dim=16, mlp_width=128, window=32)
     config = small if arguments.tiny else PRESETS["12b"]
     batch, prompt, tokens = case["batch"], *((100, 8) if arguments.tiny else (2000, 64))
     shapes = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16))
     graph, state = nnx.split(shapes)
-    sampler = Sampler(nnx.merge(graph, random_like(state)), (), batch, prompt + tokens + 8, prefix_bytes=0)
+    sampler = Sampler(nnx.merge(graph, random_like(state)), (), batch, prompt + tokens + 8)
     seconds: dict[str, list[float]] = {"prefill": [], "decode": []}
     for round_ in range(3):
         drawn = np.random.default_rng(round_).integers(10, config.vocabulary_size, (batch, prompt)).tolist()
         began = time.perf_counter()
-        rows = [sampler.insert(one, Sampling(tokens)) for one in drawn]
+        rows = [row for one in drawn for row in sampler.insert([Work(one, Sampling(tokens))])]
         sampler.advance()
         middle = time.perf_counter()
         while sampler.advance().active.any():
