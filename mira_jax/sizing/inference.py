@@ -55,7 +55,7 @@ class ServeSizes:
     """Number of completions that are decoded together."""
     max_length: Count = 4096
     """Maximum number of tokens of a prompt and its completion."""
-    prefix_cache_mb: Natural = 1024
+    prefix_cache_mb: Natural = 0
     """Size of the prefix cache in MiB."""
     dtype: DType = "float32"
     """Dtype of parameters, activations and cache. Adapters are float32."""
@@ -174,7 +174,7 @@ def _prefill(functions: SamplerFunctions, parameters: Any, bones: Skeleton, mode
     row = _total(_cache(bones, 1, length))
     return Program(
         "prefill", f"a prompt of {length:,} tokens", length, jax.jit(functions.prefill),
-        (parameters, tokens, jax.ShapeDtypeStruct((), jnp.int32)), {},
+        (parameters, tokens, jax.ShapeDtypeStruct((1,), jnp.int32)), {},
         needed=flops.forward_flops(model, [Text(length, 1, 0)]), working=row + 2 * _stream(model, dtype, length) + layer,
         hbm_bytes=_total(parameters) + row + 2 * model.layers * layer,
     )  # fmt: skip
