@@ -115,7 +115,8 @@ def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequ
 def record(out: Path, methods: Sequence[str], seeds: Sequence[int], path: Path) -> None:
     """Writes the outcomes of the evaluations on test tasks that are complete."""
     for method, seed in itertools.product(methods, seeds):
-        if (out / f"seed-{seed}" / "test" / method / "stages" / "evaluate.json").exists():
+        stage = out / f"seed-{seed}" / "test" / method / "stages" / "evaluate.json"
+        if stage.exists() and json.loads(stage.read_text()).get("complete"):
             save(path, {method: {seed: outcomes(evaluations(out, [seed], "test", method)[seed])}})
     print(f"{path}: " + ", ".join(f"{method} {len(of_seed)}" for method, of_seed in load(path).items()))
 

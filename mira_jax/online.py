@@ -109,7 +109,7 @@ class OnlineConfig:
         stages = [*self.rollouts, *self.evaluate, *([self.trainer] if self.trainer else [])]
         for stage in stages:
             if stage.always or (stage.serve and stage.serve.model != SERVED):
-                raise ConfigError("rollouts", f"stage {stage.name}: always has no effect here, and serve.model is {SERVED}")
+                raise ConfigError("rollouts", f"stage {stage.name}: always has no effect here, and the model to serve is {SERVED}")
             for name in placeholders([stage.set, stage.configs]):
                 if name not in known:
                     raise ConfigError("rollouts", f"stage {stage.name} uses {{{name}}}, which has no value there; see `mira online --help`")
