@@ -173,7 +173,10 @@ def test_the_newest_export_is_linked_and_earlier_ones_are_removed(tmp_path, monk
         ),
         ({"rollouts": [{"name": "a", "module": "m", "set": {"x": "{phase}"}}]}, r"stage a uses \{phase\}"),
         ({"rollouts": [{"name": "a", "module": "m", "always": True}]}, "stage a: always has no effect here"),
-        ({"rollouts": [{"name": "a", "module": "m", "serve": {"model": "runs/x", "url": "u"}}]}, r"stage a: .* the model to serve is \{policy\}"),
+        (
+            {"rollouts": [{"name": "a", "module": "m", "serve": {"model": "runs/x", "url": "u"}}]},
+            r"stage a: .* the model to serve is \{policy\}",
+        ),
         ({"rollouts": [{"name": "a", "module": "m"}, {"name": "a", "module": "m"}]}, "two stages have the same name, a"),
     ],
 )
