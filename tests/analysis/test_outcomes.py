@@ -32,7 +32,7 @@ def test_different_tasks_are_not_compared():
         print_table({"plain": PLAIN, "better": other}, ["plain"])
 
 
-@pytest.mark.parametrize("name", ["anchor"])
+@pytest.mark.parametrize("name", ["anchor", "tours"])
 def test_recorded_results_are_of_the_same_tasks_for_all_methods(name):
     found = load(f"benchmarks/results/{name}.jsonl")
     for seed in {seed for of_seed in found.values() for seed in of_seed}:
