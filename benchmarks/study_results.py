@@ -109,7 +109,10 @@ def success(evaluation: Evaluation) -> float:
 
 def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequence[str], recorded: Path | None) -> None:
     """Prints the table of the evaluations on test tasks."""
-    print_table(read(out, methods, seeds, recorded), against)
+    found = read(out, methods, seeds, recorded)
+    if missing := sorted(set(against) - found.keys()):
+        print(f"not compared with {', '.join(missing)}: no outcomes of all these seeds\n")
+    print_table(found, [method for method in against if method in found])
 
 
 def record(out: Path, methods: Sequence[str], seeds: Sequence[int], path: Path) -> None:

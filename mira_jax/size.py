@@ -82,7 +82,7 @@ def main(config: SizeConfig) -> int:
         return size_inference(config, recipe, topology, compiling)
     data, parts = config.data, config.optimizer.accumulate
     workload = make_workload(recipe, data.rows, parts, data.row_length, config.prompt_tokens, config.response_tokens)
-    plan = make_plan(config, recipe, workload, kernels_of(topology))
+    plan = make_plan(config, recipe, workload, topology.kernels)
     require_shareable(abstract_mesh(config.mesh, topology.chips), workload)
 
     first = size(config, plan, topology, compiling)
@@ -94,15 +94,10 @@ def main(config: SizeConfig) -> int:
         if found and compiling:
             other = found[0].apply(config)
             workload = dataclasses.replace(workload, parts=other.optimizer.accumulate)
-            sizings.append(size(other, make_plan(other, recipe, workload, kernels_of(topology)), topology, compiling))
+            sizings.append(size(other, make_plan(other, recipe, workload, topology.kernels), topology, compiling))
             print("\nthe first of them, compiled\n" + sizings[-1].text())
     write_json(config, {"sizings": [sizing.tree() for sizing in sizings], "candidates": [candidate.tree() for candidate in found]})
     return 0 if sizings[-1].fits or found else 1
-
-
-def kernels_of(topology: Topology) -> str:
-    """The platform whose kernels of attention are sized. For GPUs it is XLA's attention: the products in their kernel cannot be counted."""
-    return "tpu" if topology.chip.tpu else ""
 
 
 def size_inference(config: SizeConfig, recipe: Recipe, topology: Topology, compiling: bool) -> int:

@@ -69,6 +69,11 @@ class Topology:
         return self.name.partition(":")[0]
 
     @property
+    def kernels(self) -> str:
+        """The platform whose kernels of attention are sized (`make_plan`). None for GPUs: the products in their kernel can't be counted."""
+        return "tpu" if self.chip.tpu else ""
+
+    @property
     def chips(self) -> int:
         return math.prod(self.shape)
 

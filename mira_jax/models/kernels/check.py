@@ -1,5 +1,6 @@
 """Compares the chosen kernels with the plain form of attention, on the accelerator that will run them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ TOLERANCE = 0.02
 
 
 def checked_kernels(setting: Setting, sizes: Gemma3Config, dtype: str, *, key: str = "model.attention") -> dict[str, Kernel]:
-    """As `choose_kernels` for this process. Kernels other than XLA's are run once, which takes some seconds.
+    """As `choose_kernels` for this process. Kernels other than XLA's are run once in a process, which takes some seconds.
 
     Raises:
         ConfigError: a named implementation cannot be used, or a kernel gives other results here than XLA.
@@ -41,6 +42,7 @@ def require_right(kernels: Kernels, sizes: Gemma3Config, dtype: str, *, tokens: 
             )
 
 
+@functools.cache
 def _error(kernel: Kernel, sizes: Gemma3Config, dtype: str, tokens: int, window: int | None) -> float:
     """The largest relative error of output and gradients, over three segments and padding."""
     index_T = jnp.arange(tokens)
