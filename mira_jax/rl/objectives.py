@@ -26,13 +26,20 @@ def squared_log_ratio(
     is -2 beta A grad log pi: a positive advantage raises the response's probability, a negative one lowers it.
 
     Args:
-        max_drop: nats. A response with A < 0 has no gradient once its log pi is this much below log pi_ref, as beyond the clip of
-            PPO (arXiv 1707.06347, eq. 7). A / beta asks for more than that, without end if beta is small.
+        max_drop: nats. A response with A < 0 has no gradient once its log odds, log pi / (1 - pi), are this much below those of pi_ref,
+            as beyond the clip of PPO (arXiv 1707.06347, eq. 7). A / beta asks for more than that, without end if beta is small. Log odds
+            bound the rise of all other responses too: one that pi_ref gives with certainty has no alternative, and stays likely.
     """
     ratio = log_prob - reference_log_prob
     if max_drop < math.inf:
-        ratio = jnp.where(advantage < 0, jnp.maximum(ratio, -max_drop), ratio)
+        ratio = jnp.where(advantage < 0, jnp.maximum(ratio, _lowered(reference_log_prob, max_drop) - reference_log_prob), ratio)
     return jnp.square(beta * ratio - advantage)
+
+
+def _lowered(log_prob: Float[Array, "*S"], nats: float) -> Float[Array, "*S"]:
+    """The log-probability whose log odds are lower by so many nats. Log odds above 14 count as 14: float32 sums are no more exact."""
+    below_one = jnp.minimum(log_prob, -1e-6)
+    return jax.nn.log_sigmoid(below_one - jnp.log(-jnp.expm1(below_one)) - nats)
 
 
 def exponential_weights(advantage: Float[Array, "*S"], beta: float, most: float = math.inf) -> Float[Array, "*S"]:

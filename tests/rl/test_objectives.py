@@ -46,11 +46,24 @@ def test_the_squared_log_ratio_is_least_where_the_step_is_advantage_over_beta():
 
 
 def test_a_response_that_has_dropped_far_enough_is_left_alone():
-    """Log ratios of -3, -1 and -3 with advantages of -1, -1 and 1; the bound is 2."""
-    log_prob, reference, advantage = jnp.array([-5.0, -3.0, -5.0]), jnp.full(3, -2.0), jnp.array([-1.0, -1.0, 1.0])
-    loss, gradient = jax.value_and_grad(lambda x: objectives.squared_log_ratio(x, reference, advantage, 0.1, max_drop=2.0).sum())(log_prob)
-    assert float(loss) == pytest.approx((-0.2 + 1) ** 2 + (-0.1 + 1) ** 2 + (-0.3 - 1) ** 2)
-    np.testing.assert_allclose(gradient, [0.0, 0.2 * 0.9, 0.2 * -1.3], rtol=1e-6)
+    """Odds of 1/4 may fall by a factor of 9, to 1/36. Probabilities of .02, .1 and .02 with advantages of -1, -1 and 1."""
+    probability, advantage = jnp.array([0.02, 0.1, 0.02]), jnp.array([-1.0, -1.0, 1.0])
+    loss, gradient = jax.value_and_grad(
+        lambda x: objectives.squared_log_ratio(x, jnp.log(jnp.full(3, 0.2)), advantage, 0.1, max_drop=float(np.log(9))).sum()
+    )(jnp.log(probability))
+    lowest, half, tenth = 0.1 * np.log(1 / 37 / 0.2), 0.1 * np.log(0.5), 0.1 * np.log(0.1)
+    assert float(loss) == pytest.approx((lowest + 1) ** 2 + (half + 1) ** 2 + (tenth - 1) ** 2)
+    np.testing.assert_allclose(gradient, [0.0, 0.2 * (half + 1), 0.2 * (tenth - 1)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("reference", "lowest"), [(-1e-3, -0.0527), (-1e-5, -5.46e-4), (0.0, -5.46e-5), (-300.0, -304.0)])
+def test_a_response_without_an_alternative_stays_likely(reference, lowest):
+    """The odds against it rise by e^4: from .001 to .053 for the first."""
+
+    def gradient(log_prob):
+        return float(jax.grad(lambda x: objectives.squared_log_ratio(x, jnp.array(reference), -1.0, 0.02, max_drop=4.0))(log_prob))
+
+    assert gradient(lowest * 1.01) == 0 and gradient(lowest * 0.99) > 0
 
 
 def test_gradient_descent_reaches_the_tilted_policy():

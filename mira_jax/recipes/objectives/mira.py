@@ -76,8 +76,8 @@ class Mira:
     negative_weight: NonNegative = 1.0
     """Weight of the loss of steps with a negative advantage."""
     max_drop: NonNegative | None = None
-    """Nats below log pi_ref at which a step with a negative advantage is no longer pushed down (nats per token
-    with `per_token`). null: no bound."""
+    """Nats by which the log odds of a response with a negative advantage may fall, log pi / (1 - pi) (with `per_token`, pi is the
+    geometric mean over the tokens). null: no bound."""
 
     name: ClassVar[str] = "actor"
     objective: ClassVar[str] = "mira"
