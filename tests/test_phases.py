@@ -16,6 +16,7 @@ from mira_jax import phases, stage_processes
 from mira_jax.config import build, load
 from mira_jax.errors import UserError
 from mira_jax.stages import PhasesConfig, expand
+from tests.processes import ends
 
 
 def make_config(tmp_path, *stages, **fields):
@@ -219,14 +220,6 @@ def test_bad_plans_are_refused_before_anything_runs(tmp_path, tree, message):
     assert not (tmp_path / "run").exists()
 
 
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills children with their parent")
 def test_killed_it_takes_its_stage_along_and_the_same_command_completes(tmp_path, started):
     process, command = started
@@ -234,10 +227,7 @@ def test_killed_it_takes_its_stage_along_and_the_same_command_completes(tmp_path
         (stage,) = map(int, file.read().split())
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 2
-    while alive(stage) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not alive(stage)
+    assert ends(stage)
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
     assert [line.strip() for line in log(tmp_path)] == ["a 0", "b 0", "b 0"]
 

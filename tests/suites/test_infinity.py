@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from rollouts.suites.infinity import __main__ as check
 from rollouts.suites.infinity.processes import serve
 from rollouts.suites.infinity.tasks import fingerprint
 from rollouts.web.browser import BrowserConfig, BrowserPool
+from tests.processes import ends, runs
 from tests.suites.driving import play
 
 ROOT = Path(__file__).parents[2]
@@ -138,21 +138,6 @@ def click(name):
 
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def runs(pid):
-    """Whether a process runs; one that ended may still wait for its parent."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the latter when it ends between opening and reading
-        return False
-
-
-def ends(pid):
-    limit = time.monotonic() + 30
-    while runs(pid) and time.monotonic() < limit:
-        time.sleep(0.02)
-    return not runs(pid)
 
 
 async def opened(suite, task_id, browsers):
