@@ -259,8 +259,8 @@ def _run(case: ParityCase, seed: int, all_of_it: bool):
     decoded = gradients = theirs = None
     if all_of_it:
         logits["ours in float32"] = unpack(our_logits(ours, batch), batch, order)
-        decoded = unpack(decode(ours, batch), batch, order) if case.decode else None
         gradients, theirs = our_gradients(ours, batch), torch_gradients(exact, examples)
+        decoded = unpack(decode(gemma3.unscan(ours), batch), batch, order) if case.decode else None
     return logits, decoded, gradients, theirs
 
 

@@ -6,7 +6,6 @@ V vocabulary, K alternatives, D width.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +20,9 @@ TOP = 20
 """Maximum number of alternative tokens whose log-probabilities are reported."""
 CHUNK = 8
 """Decode steps per call of the compiled loop. This bounds how long a new prompt waits for its prefill."""
+GPU_OPTIONS = {"xla_gpu_dot_merger_threshold_mb": 0}
+"""Options of XLA for `advance` on GPUs. Without them, each step copies every matrix that has an adapter beside it, to make one product of
+their two."""
 SHORTEST = 64
 """The smallest bucket for prompt and cache lengths."""
 
@@ -112,17 +114,11 @@ class SamplerFunctions:
         `places`: the row of the prompt in `prefilled`, and the row that it gets."""
         place, row = places
 
-        def put(stacked: int) -> Callable:
-            def one(whole: jax.Array, part: jax.Array) -> jax.Array:
-                start = [jnp.int32(0)] * whole.ndim
-                start[stacked] = row
-                return jax.lax.dynamic_update_slice(whole, jax.lax.dynamic_slice_in_dim(part, place, 1, stacked), start)
+        def put(whole: jax.Array, part: jax.Array) -> jax.Array:
+            start = (row, *(jnp.int32(0) for _ in whole.shape[1:]))
+            return jax.lax.dynamic_update_slice(whole, jax.lax.dynamic_slice_in_dim(part, place, 1), start)
 
-            return one
-
-        cache = dataclasses.replace(
-            cache, groups=jax.tree.map(put(1), cache.groups, prefilled.groups), tail=jax.tree.map(put(0), cache.tail, prefilled.tail)
-        )
+        cache = dataclasses.replace(cache, layers=jax.tree.map(put, cache.layers, prefilled.layers))
         return cache, jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, row, axis=0), rows, entry)
 
     def resize(self, cache: Cache, length: int) -> Cache:
@@ -132,7 +128,7 @@ class SamplerFunctions:
             array = array[..., :length, :]
             return jnp.pad(array, [*[(0, 0)] * (array.ndim - 2), (0, length - array.shape[-2]), (0, 0)])
 
-        return dataclasses.replace(cache, groups=jax.tree.map(one, cache.groups), tail=jax.tree.map(one, cache.tail))
+        return dataclasses.replace(cache, layers=jax.tree.map(one, cache.layers))
 
     def advance(
         self, parameters: Any, cache: Cache, rows: Rows, used: jax.Array, numbers: jax.Array, top: int

@@ -23,15 +23,10 @@ from mira_jax.models.sharding import constrain, whole_width
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Keys and values of the previous tokens. Slot s of a row contains its token s.
+    """Keys and values of the previous tokens. Slot s of a row contains its token s."""
 
-    `groups` has one (keys, values) pair for each slot of the scanned group, each [groups, B, K, S, H]. `tail` has one for
-    each tail layer, each [B, K, S, H]. This is the layout of attention's products, so no step needs to transpose the whole
-    cache.
-    """
-
-    groups: list[tuple[jax.Array, jax.Array]]
-    tail: list[tuple[jax.Array, jax.Array]]
+    layers: list[tuple[jax.Array, jax.Array]]
+    """The (keys, values) of each layer, BxKxSxH: the layout of attention's products, so no step needs to transpose the cache."""
     lengths_B: jax.Array
     """Number of tokens in each row."""
     empty: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -231,7 +226,7 @@ class Gemma3(nnx.Module):
             segment_ids_BxT: tokens attend only to their own segment. 0 is padding, whose output is undefined. With a cache,
                 each row is one segment, padded on the right.
             cache: keys and values of previous tokens. If given, the result is (hidden, cache). It must have T free slots
-                after the longest row, padding included.
+                after the longest row, padding included. The model must not scan over layers (`unscan`).
             index_BxR: return the states of only these tokens of each row, BxRxD. The last layer then computes only these.
         """
         length = tokens_BxT.shape[1]
@@ -259,15 +254,16 @@ class Gemma3(nnx.Module):
         x = constrain(look_up(self.embedding[...], tokens_BxT), "copies", "tokens", "width")
         x = x.astype(self.dtype) * jnp.asarray(config.width**0.5, self.dtype)
         x = constrain(x, "batch", "tokens", None)
-        x, groups = self._scan_groups(x, context, cache)
-        x, tail = self._run(self.tail, x, context, None if cache is None else cache.tail, index_BxR)
+        assert cache is None or not self.groups, "a scan would copy the cache in every step: unscan the model"
+        x = self._scan_groups(x, context)
+        x, layers = self._run(self.tail, x, context, None if cache is None else cache.layers, index_BxR)
         if not self.tail:
             x = take(x, index_BxR)
         hidden = self.norm(x)
         if cache is None:
             return hidden
         added = length if segment_ids_BxT is None else jnp.sum(segment_ids_BxT != 0, axis=1, dtype=jnp.int32)
-        return hidden, Cache(groups, tail, cache.lengths_B + added)
+        return hidden, Cache(layers, cache.lengths_B + added)
 
     def logits(self, hidden_xD: jax.Array) -> jax.Array:
         """Vocabulary logits for hidden states of any leading shape, fp32."""
@@ -287,15 +283,10 @@ class Gemma3(nnx.Module):
             new.append(cache)
         return x, new
 
-    def _scan_groups(self, x, context: _Context, cache: Cache | None):
+    def _scan_groups(self, x, context: _Context):
         if not self.groups:
-            return x, []
-
-        def step(x, blocks_caches):
-            blocks, caches = blocks_caches
-            return self._run(blocks, x, context, caches)
-
-        return jax.lax.scan(step, x, (self.groups, None if cache is None else cache.groups))
+            return x
+        return jax.lax.scan(lambda x, blocks: (self._run(blocks, x, context, None)[0], None), x, self.groups)[0]
 
 
 def use_kernels(model: nnx.Module, kernels: Kernels) -> nnx.Module:
@@ -306,17 +297,42 @@ def use_kernels(model: nnx.Module, kernels: Kernels) -> nnx.Module:
     return model
 
 
+def unscan(model: Gemma3) -> Gemma3:
+    """Gives every layer parameters of its own, in place, so that no loop runs over layers. Returns the model.
+
+    In decoding, a scan copies the parameters and the cache of each layer out of their stacks. This takes several times longer than the
+    layer itself, which reads them once. Memory for the parameters of one slot of the group is needed in addition.
+    """
+    stacked, slots = list(model.groups), []
+    model.groups = nnx.List([])
+    while stacked:
+        graph, state = nnx.split(stacked.pop(0))
+        leaves, tree = jax.tree.flatten(state)
+        del state
+        apart = [_unstack(leaves.pop(0)) for _ in range(len(leaves))]
+        slots.append([nnx.merge(graph, jax.tree.unflatten(tree, own)) for own in zip(*apart, strict=True)])
+    model.tail = nnx.List([*(block for group in zip(*slots, strict=True) for block in group), *model.tail])
+    model.config = dataclasses.replace(model.config, scan_layers=False)
+    return model
+
+
+def _unstack(array: jax.Array) -> tuple[jax.Array, ...]:
+    """The slices of an array along its first axis, which is not sharded."""
+    where = array.sharding
+    if isinstance(where, jax.sharding.NamedSharding):
+        where = jax.sharding.NamedSharding(where.mesh, jax.sharding.PartitionSpec(*where.spec[1:]))
+    return jax.jit(lambda array: tuple(array), out_shardings=where)(array)
+
+
 def init_cache(config: Gemma3Config, batch: int, length: int, dtype) -> Cache:
     """An empty cache of a model of these sizes."""
-    period, groups = config.grouping
     shape = batch, config.kv_heads, length, config.head_dim
 
-    def zeros(*stack: int) -> tuple[jax.Array, jax.Array]:
-        keys, values = (constrain(jnp.zeros((*stack, *shape), dtype), *(None for _ in stack), *CACHE_AXES) for _ in range(2))
+    def zeros() -> tuple[jax.Array, jax.Array]:
+        keys, values = (constrain(jnp.zeros(shape, dtype), *CACHE_AXES) for _ in range(2))
         return keys, values
 
-    tail = [zeros() for _ in range(config.layers - period * groups)]
-    return Cache([zeros(groups) for _ in range(period)], tail, jnp.zeros((batch,), jnp.int32), empty=True)
+    return Cache([zeros() for _ in range(config.layers)], jnp.zeros((batch,), jnp.int32), empty=True)
 
 
 @jax.custom_vjp

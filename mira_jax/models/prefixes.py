@@ -77,4 +77,4 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _bytes(cache: Cache) -> int:
-    return sum(array.nbytes for array in jax.tree.leaves((cache.groups, cache.tail)))
+    return sum(array.nbytes for array in jax.tree.leaves(cache.layers))

@@ -25,8 +25,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mira_jax.models.decoding import CHUNK, SHORTEST, TOP, SamplerFunctions, empty_rows
-from mira_jax.models.gemma3 import Cache, Gemma3, init_cache
+from mira_jax.models.decoding import CHUNK, GPU_OPTIONS, SHORTEST, TOP, SamplerFunctions, empty_rows
+from mira_jax.models.gemma3 import Cache, Gemma3, init_cache, unscan
 from mira_jax.models.prefixes import PART, Prefixes
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Sampler:
     ):  # fmt: skip
         """
         Args:
-            model: its dtype is also the dtype of the cache.
+            model: its dtype is also the dtype of the cache. Its stacked layers are taken apart, in place (`gemma3.unscan`).
             end_ids: tokens that end a completion.
             rows: number of prompts decoded together.
             max_length: maximum number of tokens of a prompt and its completion.
@@ -123,7 +123,7 @@ class Sampler:
         """
         assert not (prefix_bytes and prefill_tokens), "a batch has no parts that could be reused"
         self.rows, self.max_length, self._prefill_tokens, self._mesh = rows, max_length, prefill_tokens, mesh
-        graph, state = nnx.split(model)
+        graph, state = nnx.split(unscan(model))
         # jit dispatches a plain tuple of arrays with the least overhead.
         leaves, tree = jax.tree.flatten(state)
         self._parameters = tuple(leaves)
@@ -137,7 +137,8 @@ class Sampler:
         self._extend = jax.jit(functions.extend)
         self._first = jax.jit(functions.first, static_argnames=("top",))
         self._insert = jax.jit(functions.insert, donate_argnums=(0, 1))
-        self._advance = jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2))
+        options = GPU_OPTIONS if jax.default_backend() == "gpu" else None
+        self._advance = jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2), compiler_options=options)
         self._score = jax.jit(functions.score, static_argnames=("top",))
         self._compiled: set[tuple] = set()
         self._resize = jax.jit(functions.resize, static_argnames=("length",))
@@ -155,11 +156,12 @@ class Sampler:
 
     def replace_weights(self, model: Gemma3) -> None:
         """Uses the parameters of another model of the same architecture, without compiling again. Clears all rows and the prefix cache.
+        Stacked layers of the model are taken apart, in place.
 
         Raises:
             ValueError: the parameters differ in structure, shape or dtype.
         """
-        leaves, tree = jax.tree.flatten(nnx.split(model)[1])
+        leaves, tree = jax.tree.flatten(nnx.split(unscan(model))[1])
         if tree != self._tree or [(x.shape, x.dtype) for x in leaves] != [(x.shape, x.dtype) for x in self._parameters]:
             raise ValueError("the parameters have other names, shapes or dtypes")
         self._parameters = tuple(leaves)
@@ -312,7 +314,7 @@ def _batch_rows(count: int) -> int:
 
 def _slots(cache: Cache) -> int:
     """Number of slots per row of the cache."""
-    return jax.tree.leaves((cache.groups, cache.tail))[0].shape[-2]
+    return cache.layers[0][0].shape[-2]
 
 
 def cache_length(length: int, max_length: int) -> int:

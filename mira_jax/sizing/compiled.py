@@ -4,6 +4,8 @@ import dataclasses
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ from mira_jax.sizing.inference import Inference
 from mira_jax.sizing.plan import Plan
 from mira_jax.sizing.schedule import Schedule
 
-GPU_OPTIONS: Any = {"xla_gpu_autotune_level": 0}
+UNTIMED = {"xla_gpu_autotune_level": 0}
 """Without a GPU, no kernel can be timed. XLA then selects them by its cost model."""
 
 
@@ -60,14 +62,17 @@ def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Com
 def compile_inference(plan: Inference, topology: Topology) -> tuple[Compiled, ...]:
     """Compiles each program of `plan` for one chip of `topology`. Raises the same UserErrors as `compile_step`."""
     mesh = sharding.make_mesh(MeshConfig(), absent_devices(topology)[:1])
-    return tuple(compile_lowered(program.lower(mesh), topology, mesh) for program in plan.programs)
+    return tuple(compile_lowered(program.lower(mesh), topology, mesh, program.gpu_options) for program in plan.programs)
 
 
-def compile_lowered(lowered: jax.stages.Lowered, topology: Topology, mesh: jax.sharding.Mesh) -> Compiled:
-    """Compiles a program that was lowered for absent devices of `topology`, which `mesh` contains."""
+def compile_lowered(
+    lowered: jax.stages.Lowered, topology: Topology, mesh: jax.sharding.Mesh, gpu_options: Mapping[str, Any] = MappingProxyType({})
+) -> Compiled:
+    """Compiles a program that was lowered for absent devices of `topology`, which `mesh` contains. `gpu_options`: of XLA, if these are
+    GPUs."""
     began = time.monotonic()
     try:
-        program = lowered.compile(compiler_options=None if topology.chip.tpu else GPU_OPTIONS)
+        program = lowered.compile(compiler_options=None if topology.chip.tpu else {**UNTIMED, **gpu_options})
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -308,7 +308,9 @@ def _bytes_read(program: Program, inner: dict[str, Instruction], name: str) -> f
         if name not in user.operands or user.opcode == "tuple" or _chain(user):
             continue  # A tuple only passes the value on, and a collective in pieces runs alongside the kernel; see `_bytes_not_written`.
         if user.opcode in ("dynamic-slice", "gather") and name == user.operands[0]:
-            total += type_bytes(user.type)
+            # The kernel may read only a part of the slice in turn.
+            leaves = user.root or any(other.opcode == "tuple" and user.name in other.operands for other in inner.values())
+            total += min(type_bytes(user.type), math.inf if leaves else _bytes_read(program, inner, user.name))
         elif user.opcode == "bitcast":
             total += _bytes_read(program, inner, user.name)
         elif user.opcode == "fusion":

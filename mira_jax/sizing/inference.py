@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mira_jax.config import Count, Natural
 from mira_jax.errors import UserError
 from mira_jax.models.config import LOCAL, Gemma3Config
-from mira_jax.models.decoding import TOP, SamplerFunctions, empty_rows
+from mira_jax.models.decoding import GPU_OPTIONS, TOP, SamplerFunctions, empty_rows
 from mira_jax.models.gemma3 import Cache, Gemma3
 from mira_jax.models.sampler import bucket, cache_length
 from mira_jax.recipes.base import Recipe
@@ -82,6 +82,8 @@ class Program:
     """Bytes in addition to the arguments, by the estimate."""
     hbm_bytes: float
     """Bytes moved between the chip and its memory, by the estimate."""
+    gpu_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of XLA if it is compiled for a GPU."""
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         """The program for the only device of `mesh`, which may be absent."""
@@ -148,7 +150,7 @@ def make_serving(config: TrainConfig, recipe: Recipe, sizes: ServeSizes) -> Infe
     """
     if recipe.heads:
         raise UserError("what: a critic is not served; choose --what score, or another recipe")
-    model, dtype = model_sizes(config), jnp.dtype(sizes.dtype)
+    model, dtype = dataclasses.replace(model_sizes(config), scan_layers=False), jnp.dtype(sizes.dtype)
     bones = make_skeleton(config, recipe, model, dtype=sizes.dtype, param_dtype=sizes.dtype)
     longest = min(sizes.max_length, model.max_positions)
     slots = cache_length(longest, longest)
@@ -189,15 +191,12 @@ def _decode(
     # A local layer reads only the slots within its window.
     near = sum(min(slots, model.window) if kind == LOCAL else slots for kind in model.layer_types) / (model.layers * slots)
     logits = 4 * rows * model.vocabulary_size
-    # The scan over groups of layers reads one cache and writes another, with copies of the layers of one group.
-    period, groups = model.grouping
-    copies = cache_bytes * period * (groups + 1) / model.layers if groups else 0
     return Program(
         "decode", f"one more token in {_rows(rows)} at {slots:,} tokens", rows,
         jax.jit(functions.advance, static_argnames=("top",), donate_argnums=(1, 2)),
         (parameters, cache, state, jax.ShapeDtypeStruct((rows,), jnp.bool_), numbers), {"top": 0},
-        needed=flops.decode_flops(model, rows, slots), working=copies + 4 * logits,
-        hbm_bytes=_total(parameters) + near * cache_bytes + 4 * logits,
+        needed=flops.decode_flops(model, rows, slots), working=4 * logits,
+        hbm_bytes=_total(parameters) + near * cache_bytes + 4 * logits, gpu_options=GPU_OPTIONS,
     )  # fmt: skip
 
 

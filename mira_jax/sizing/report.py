@@ -287,7 +287,7 @@ def optimizer_text(config: Any) -> str:
 
 
 def _model_text(model: Gemma3Config) -> str:
-    preset = next((f" {name}" for name, sizes in PRESETS.items() if sizes == model), "")
+    preset = next((f" {name}" for name, sizes in PRESETS.items() if sizes == dataclasses.replace(model, scan_layers=sizes.scan_layers)), "")
     return f"Gemma3{preset}, {model.parameters / 1e9:.3f} B parameters"
 
 

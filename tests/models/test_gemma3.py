@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from mira_jax.models import huggingface
+from mira_jax.models import huggingface, lora
 from mira_jax.models.config import GLOBAL, LOCAL, Gemma3Config
-from mira_jax.models.gemma3 import Gemma3, RMSNorm
+from mira_jax.models.gemma3 import Gemma3, RMSNorm, unscan
 from mira_jax.models.heads import Critic
 from mira_jax.training.log_probs import response_log_probs
 
@@ -65,6 +65,20 @@ def test_scanned_layers_have_a_leading_axis_and_the_tail_has_none():
     assert [block.mlp.gate[...].shape for block in model.tail] == [(16, 24)]
 
 
+def test_layers_taken_apart_compute_what_the_scan_computes():
+    """With adapters that are not 0, in bfloat16, and unchanged if there is nothing to take apart."""
+    model = lora.adapt(Gemma3(small(True), rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16), lora.LoraConfig(rank=2), nnx.Rngs(1))
+    for block in (*model.groups, *model.tail):
+        block.attention.lora.query_b[...] = jax.random.normal(jax.random.key(2), block.attention.lora.query_b.shape)
+    tokens = tokens_of(2, 20)
+    expected, types = forward(model, tokens), model.config.layer_types
+    assert unscan(model) is model and len(model.groups) == 0 and not model.config.scan_layers
+    assert tuple(block.attention.layer_type for block in model.tail) == types
+    np.testing.assert_allclose(forward(model, tokens), expected, atol=1e-5)
+    before = jax.tree.leaves(model)
+    assert all(one is other for one, other in zip(jax.tree.leaves(unscan(model)), before, strict=True))
+
+
 def test_packed_examples_do_not_see_each_other(model):
     first, second = tokens_of(1, 9, seed=2), tokens_of(1, 12, seed=3)
     packed = jnp.concatenate([first, second, jnp.zeros((1, 3), jnp.int32)], axis=1)
@@ -95,6 +109,7 @@ def test_chosen_tokens_get_what_all_tokens_get(model):
 def test_decoding_rows_of_different_length_equals_one_pass(model):
     tokens, lengths = tokens_of(3, 20), jnp.array([7, 4, 12])
     whole = forward(model, tokens)
+    model = unscan(nnx.clone(model))
     mask = (jnp.arange(12) < lengths[:, None]).astype(jnp.int32)
     hidden, cache = forward(model, tokens[:, :12], None, mask, model.init_cache(3, 24))
     np.testing.assert_allclose(hidden[0, :7], whole[0, :7], atol=1e-5)
@@ -108,6 +123,7 @@ def test_decoding_rows_of_different_length_equals_one_pass(model):
 def test_prefill_goes_on_from_a_cache(model):
     tokens = tokens_of(2, 20)
     whole = forward(model, tokens)
+    model = unscan(nnx.clone(model))
     _, cache = forward(model, tokens[:, :8], None, None, model.init_cache(2, 32))
     mask = jnp.array([[1] * 9 + [0] * 3, [1] * 12])
     hidden, cache = forward(model, tokens[:, 8:], None, mask, cache)

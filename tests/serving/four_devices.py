@@ -81,7 +81,7 @@ def served() -> dict[str, float]:
         sampler = engine._sampler  # pyright: ignore[reportPrivateUsage]
         found |= {
             "parameters on a device": share(sampler._parameters),
-            "cache on a device": share((sampler._cache.groups, sampler._cache.tail)),
+            "cache on a device": share(sampler._cache.layers),
         }
         engine.replace_weights(load_newest(config)[0], "again").result(timeout=60)
         found["equal tokens after a reload"] = difference(completions(engine), expected)["equal tokens"]

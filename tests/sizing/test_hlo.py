@@ -296,3 +296,28 @@ ENTRY %main (which: pred[], x: f32[2]) -> f32[2] {{
     program = hlo.parse(text)
     assert program.runs == {"main": 1, "yes": 1, "no": 1} and not program.fused
     assert hlo.memory_traffic(program) == 3 * 2 * 4
+
+
+def test_a_kernel_that_gathers_from_a_slice_reads_only_what_it_gathers():
+    text = """HloModule layers
+
+%look_up (stack.1: f32[6,1000,8], layer.1: s32[], zero.1: s32[], rows.1: s32[3,1]) -> f32[3,8] {
+  %stack.1 = f32[6,1000,8]{2,1,0} parameter(0)
+  %layer.1 = s32[] parameter(1)
+  %zero.1 = s32[] parameter(2)
+  %rows.1 = s32[3,1]{1,0} parameter(3)
+  %one = f32[1,1000,8]{2,1,0} dynamic-slice(%stack.1, %layer.1, %zero.1, %zero.1), dynamic_slice_sizes={1,1000,8}
+  %flat = f32[1000,8]{1,0} bitcast(%one)
+  ROOT %found = f32[3,8]{1,0} gather(%flat, %rows.1), offset_dims={1}, collapsed_slice_dims={0}, slice_sizes={1,8}
+}
+
+ENTRY %main (stack: f32[6,1000,8], layer: s32[], zero: s32[], rows: s32[3,1]) -> f32[3,8] {
+  %stack = f32[6,1000,8]{2,1,0} parameter(0)
+  %layer = s32[] parameter(1)
+  %zero = s32[] parameter(2)
+  %rows = s32[3,1]{1,0} parameter(3)
+  ROOT %new = f32[3,8]{1,0} fusion(%stack, %layer, %zero, %rows), kind=kLoop, calls=%look_up
+}
+"""
+    # 3 rows of 8 fp32 read and written, the number of the layer, the zero and 3 indices.
+    assert hlo.memory_traffic(hlo.parse(text)) == 2 * 3 * 8 * 4 + 4 + 4 + 3 * 4

@@ -65,9 +65,3 @@ def test_scoring_holds_no_gradients_and_rows_default_to_those_of_training():
     longer = make_scoring(given, recipe, dataclasses.replace(ScoreSizes(), row_length=128), 20, 10).programs[0]
     assert longer.arguments[1]["tokens"].shape == (8, 128)
     assert longer.tokens == 8 * 4 * 29
-
-
-def test_decoding_copies_the_cache_of_scanned_layers():
-    plan = serving(config(model={"sizes": SIZES | {"layers": 20, "scan_layers": True}}), rows=3, max_length=1000)
-    # 18 of 20 layers are scanned, in three groups of six: 18 for the new cache, and 6 for one group.
-    assert plan.programs[1].working == pytest.approx(plan.held["cache"] * 24 / 20, rel=0.01)
