@@ -1,6 +1,7 @@
 """Compares training methods over seeds on the arena's tours (docs/results.md). What is complete is not run again.
 
-    python benchmarks/study.py run          # 8 seeds, all methods, on the test tasks
+    python benchmarks/study.py run          # 8 seeds, all methods, on the test tasks, where successes are rare
+    python benchmarks/study.py run --series common     # and where they are common
     python benchmarks/study.py confirm      # the policies of seed 1 once more, in Chromium
     python benchmarks/study.py search       # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py values       # options of V, and an actor with each, on validation tasks
@@ -8,7 +9,7 @@
 
 `run` trains the SFT policy (configs/study/policy.yaml), and for each seed what the methods share (seed.yaml) and each method (method.yaml
 with methods/NAME.yaml). Each runs on one core, as many at once as --jobs. `search` does the same for every setting of every method,
-on seeds of its own.
+on seeds of its own. The series `common` has settings of its own in common/.
 """
 
 import argparse
@@ -34,20 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=actions)
     results.add_arguments(parser)
-    parser.add_argument("--mistakes", type=float, default=0.5, help="share of wrong choices in the demonstrations")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, each on its own core")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of seed.yaml")
-    arguments = parser.parse_args()
-    actions[arguments.action](arguments)
+    actions[(arguments := results.parse(parser)).action](arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    configs = {method: CONFIGS / "methods" / f"{method}.yaml" for method in arguments.methods}
+    configs = {method: results.config(arguments.series, method) for method in arguments.methods}
     run_methods(arguments, configs, arguments.seeds or results.SEEDS, "test", "test")
 
 
 def search(arguments: argparse.Namespace) -> None:
-    configs = settings(arguments.out / "settings", [method for method in arguments.methods if method != SFT])
+    configs = settings(arguments.series, arguments.out / "settings", [method for method in arguments.methods if method != SFT])
     seeds = arguments.seeds or [101]
     run_methods(arguments, configs, seeds, "search", "validation")
     results.print_search(arguments.out, seeds, configs)
@@ -56,7 +55,7 @@ def search(arguments: argparse.Namespace) -> None:
 def run_methods(arguments: argparse.Namespace, configs: Mapping[str, Path], seeds: Sequence[int], folder: str, split: str) -> None:
     """Runs the policy, what the methods of each seed share, and the methods, each in `seed-N/FOLDER/NAME` of the study."""
     out = arguments.out
-    phases("policy", out, 0, {"mistakes": arguments.mistakes})
+    phases("policy", out, 0, {"mistakes": results.MISTAKES[arguments.series]})
 
     def prepare(seed: int) -> Callable[[int], None]:
         shared = {"policy": f"{out}/{SFT}", "critic": f"{out}/first-critic"}
@@ -102,17 +101,18 @@ def values(arguments: argparse.Namespace) -> None:
     results.print_values(out, list(runs))
 
 
-def settings(folder: Path, methods: Iterable[str]) -> dict[str, Path]:
+def settings(series: str, folder: Path, methods: Iterable[str]) -> dict[str, Path]:
     """Writes one config for each setting of each method. Returns NAME-NUMBER to its path. Exits if the settings of a method differ in
     their keys: a key that one of them lacks would be that of methods/, which is the best setting and changes with the search."""
-    tried: Mapping[str, Sequence[Mapping[str, Any]]] = yaml.safe_load((CONFIGS / "search.yaml").read_text())
+    search = results.config(series, "search")
+    tried: Mapping[str, Sequence[Mapping[str, Any]]] = yaml.safe_load(search.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for method in methods:
         if len({frozenset(setting) for setting in tried[method]}) > 1:
-            sys.exit(f"{CONFIGS}/search.yaml: the settings of {method} differ in their keys; name the same ones in each")
+            sys.exit(f"{search}: the settings of {method} differ in their keys; name the same ones in each")
         for number, setting in enumerate(tried[method], 1):
-            config = yaml.safe_load((CONFIGS / "methods" / f"{method}.yaml").read_text())
+            config = yaml.safe_load(results.config(series, method).read_text())
             recipe = {**config.get("recipe", {}), **{key: value for key, value in setting.items() if key != "epochs"}}
             config |= {"recipe": recipe, **{key: value for key, value in setting.items() if key == "epochs"}}
             paths[f"{method}-{number}"] = path = folder / f"{method}-{number}.yaml"

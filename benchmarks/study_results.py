@@ -7,7 +7,7 @@ python benchmarks/study_results.py gate     # what the critics of all seeds are 
 python benchmarks/study_results.py costs    # minutes of computation, and steps in the environment
 python benchmarks/study_results.py power    # the power of the comparison, before it is run
 
-With --recorded, `table` and `plot` read the file of `record` in place of the folder.
+With --recorded, `table` and `plot` read the file of `record` in place of the folder. --series common is that where successes are common.
 """
 
 import argparse
@@ -32,9 +32,14 @@ from rollouts.analysis.paired import compare_tasks
 from rollouts.pages import charts, critics, frame
 
 CONFIGS = Path("configs/study")
-METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
+MISTAKES = {"rare": 0.5, "common": 0.1}
+"""Of each series of tours, the share of wrong choices in the demonstrations."""
+METHODS = {
+    "rare": sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml")),
+    "common": ["filtered_bc", "prefix_bc", "recommended"],
+}
 SFT = "sft"
-RECORDED = Path("benchmarks/results/tours.jsonl")
+RECORDED = {"rare": Path("benchmarks/results/tours.jsonl"), "common": Path("benchmarks/results/tours-common.jsonl")}
 SEEDS = range(1, 9)
 BASELINES = ("template", "constant")
 TRAINED = ("first", "sft", "critic", "potential", "actor")
@@ -49,12 +54,14 @@ def main() -> None:
     parser.add_argument("action", choices=actions)
     add_arguments(parser)
     parser.add_argument("--against", nargs="+", default=["webrl"], help="table: the methods that all others are compared with")
-    parser.add_argument("--recorded", nargs="?", const=RECORDED, type=Path, metavar="FILE", help=f"default: {RECORDED}")
-    arguments = parser.parse_args()
-    out, methods, seeds, recorded = arguments.out, arguments.methods, arguments.seeds or SEEDS, arguments.recorded
+    parser.add_argument("--recorded", action="store_true", help="table, plot: read the file of `record`")
+    arguments = parse(parser)
+    out, methods, seeds = arguments.out, arguments.methods, arguments.seeds or SEEDS
+    path = RECORDED[arguments.series]
+    recorded = path if arguments.recorded else None
     of_action = {
         "table": (out, methods, seeds, arguments.against, recorded),
-        "record": (out, methods, seeds, recorded or RECORDED),
+        "record": (out, methods, seeds, path),
         "plot": (out, methods, seeds, recorded),
         "gate": (out, seeds),
         "power": (len(seeds), len(methods) - 1),
@@ -64,9 +71,24 @@ def main() -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that name the parts of a study."""
-    parser.add_argument("--out", type=Path, default=Path("runs/study/rare"), help="folder of the study")
+    parser.add_argument("--series", choices=MISTAKES, default="rare", help="whether successes of the SFT policy are rare or common")
+    parser.add_argument("--out", type=Path, help="folder of the study; default: runs/study/SERIES")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for a search")
-    parser.add_argument("--methods", nargs="+", choices=[SFT, *METHODS], default=[SFT, *METHODS])
+    parser.add_argument("--methods", nargs="+", choices=[SFT, *METHODS["rare"]], help="default: all of the series")
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, with the defaults that depend on the series."""
+    arguments = parser.parse_args()
+    arguments.out = arguments.out or Path("runs/study", arguments.series)
+    arguments.methods = arguments.methods or [SFT, *METHODS[arguments.series]]
+    return arguments
+
+
+def config(series: str, name: str) -> Path:
+    """The config of a method, or `search`, in a series: its own if it has one."""
+    own = CONFIGS / series / f"{name}.yaml"
+    return own if own.exists() else CONFIGS / "search.yaml" if name == "search" else CONFIGS / "methods" / f"{name}.yaml"
 
 
 def evaluations(out: Path, seeds: Iterable[int], folder: str, method: str) -> dict[int, Evaluation]:
