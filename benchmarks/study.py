@@ -42,20 +42,26 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     configs = {method: results.config(arguments.series, method) for method in arguments.methods}
+    train_policy(arguments)
     run_methods(arguments, configs, arguments.seeds or results.SEEDS, "test", "test")
 
 
 def search(arguments: argparse.Namespace) -> None:
+    train_policy(arguments)
     configs = settings(arguments.series, arguments.out / "settings", [method for method in arguments.methods if method != SFT])
     seeds = arguments.seeds or [101]
     run_methods(arguments, configs, seeds, "search", "validation")
     results.print_search(arguments.out, seeds, configs)
 
 
+def train_policy(arguments: argparse.Namespace) -> None:
+    """Trains the policy that all methods start from, and the first critic."""
+    phases("policy", arguments.out, 0, {"mistakes": results.MISTAKES[arguments.series]})
+
+
 def run_methods(arguments: argparse.Namespace, configs: Mapping[str, Path], seeds: Sequence[int], folder: str, split: str) -> None:
-    """Runs the policy, what the methods of each seed share, and the methods, each in `seed-N/FOLDER/NAME` of the study."""
+    """Runs what the methods of each seed share, and the methods, each in `seed-N/FOLDER/NAME` of the study."""
     out = arguments.out
-    phases("policy", out, 0, {"mistakes": results.MISTAKES[arguments.series]})
 
     def prepare(seed: int) -> Callable[[int], None]:
         shared = {"policy": f"{out}/{SFT}", "critic": f"{out}/first-critic"}
