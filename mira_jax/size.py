@@ -82,7 +82,7 @@ def main(config: SizeConfig) -> int:
         return size_inference(config, recipe, topology, compiling)
     data, parts = config.data, config.optimizer.accumulate
     workload = make_workload(recipe, data.rows, parts, data.row_length, config.prompt_tokens, config.response_tokens)
-    plan = make_plan(config, recipe, workload, topology.kernels)
+    plan = make_plan(config, recipe, workload, topology)
     require_shareable(abstract_mesh(config.mesh, topology.chips), workload)
 
     first = size(config, plan, topology, compiling)
@@ -94,7 +94,7 @@ def main(config: SizeConfig) -> int:
         if found and compiling:
             other = found[0].apply(config)
             workload = dataclasses.replace(workload, parts=other.optimizer.accumulate)
-            sizings.append(size(other, make_plan(other, recipe, workload, topology.kernels), topology, compiling))
+            sizings.append(size(other, make_plan(other, recipe, workload, topology), topology, compiling))
             print("\nthe first of them, compiled\n" + sizings[-1].text())
     write_json(config, {"sizings": [sizing.tree() for sizing in sizings], "candidates": [candidate.tree() for candidate in found]})
     return 0 if sizings[-1].fits or found else 1
@@ -103,9 +103,9 @@ def main(config: SizeConfig) -> int:
 def size_inference(config: SizeConfig, recipe: Recipe, topology: Topology, compiling: bool) -> int:
     """`main` for scoring and serving."""
     if config.what == "score":
-        plan = make_scoring(config, recipe, config.score, config.prompt_tokens, config.response_tokens)
+        plan = make_scoring(config, recipe, config.score, config.prompt_tokens, config.response_tokens, topology)
     else:
-        plan = make_serving(config, recipe, config.serve)
+        plan = make_serving(config, recipe, config.serve, topology)
     compiled = compile_inference(plan, topology) if compiling else ()
     sizing = report.InferenceSizing(plan, topology, compiled, config.efficiency)
     print(sizing.text())
@@ -128,7 +128,7 @@ def size(config: SizeConfig, plan: Plan, topology: Topology, compiling: bool) ->
         report.optimizer_text(config.optimizer),
         Estimator(plan).on(mesh),
         compile_step(plan, topology, config.mesh) if compiling else None,
-        flops.done(plan.trace()),
+        flops.done(plan.trace(), plan.kernel_flops),
         config.efficiency,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mira_jax.errors import UserError
+from mira_jax.sizing.targets import TARGETS
 
 GB, GIB = 10**9, 2**30
 
@@ -69,9 +70,13 @@ class Topology:
         return self.name.partition(":")[0]
 
     @property
-    def kernels(self) -> str:
-        """The platform whose kernels of attention are sized (`make_plan`). None for GPUs: the products in their kernel can't be counted."""
-        return "tpu" if self.chip.tpu else ""
+    def platform(self) -> str:
+        return "tpu" if self.chip.tpu else "gpu"
+
+    @property
+    def capability(self) -> str:
+        """The compute capability of a GPU with a description in `TARGETS`. "" for others."""
+        return "{}.{}".format(*TARGETS[self.kind].capability) if self.kind in TARGETS else ""
 
     @property
     def chips(self) -> int:

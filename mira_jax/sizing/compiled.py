@@ -56,20 +56,30 @@ def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Com
         UserError: the compiler is missing or does not know the topology, or the mesh needs a different number of chips.
     """
     mesh = sharding.make_mesh(mesh_config, absent_devices(topology))
-    return compile_lowered(plan.lower(mesh), topology, mesh)
+    return compile_lowered(plan.lower(mesh), topology, mesh, plan.kernel_flops)
 
 
 def compile_inference(plan: Inference, topology: Topology) -> tuple[Compiled, ...]:
     """Compiles each program of `plan` for one chip of `topology`. Raises the same UserErrors as `compile_step`."""
     mesh = sharding.make_mesh(MeshConfig(), absent_devices(topology)[:1])
-    return tuple(compile_lowered(program.lower(mesh), topology, mesh, program.gpu_options) for program in plan.programs)
+    return tuple(
+        compile_lowered(program.lower(mesh), topology, mesh, program.kernel_flops, program.gpu_options) for program in plan.programs
+    )
 
 
 def compile_lowered(
-    lowered: jax.stages.Lowered, topology: Topology, mesh: jax.sharding.Mesh, gpu_options: Mapping[str, Any] = MappingProxyType({})
+    lowered: jax.stages.Lowered,
+    topology: Topology,
+    mesh: jax.sharding.Mesh,
+    kernel_flops: Mapping[str, float] = MappingProxyType({}),
+    gpu_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Compiled:
-    """Compiles a program that was lowered for absent devices of `topology`, which `mesh` contains. `gpu_options`: of XLA, if these are
-    GPUs."""
+    """Compiles a program that was lowered for absent devices of `topology`, which `mesh` contains.
+
+    Args:
+        kernel_flops: from `flops.kernels`.
+        gpu_options: of XLA, if these are GPUs.
+    """
     began = time.monotonic()
     try:
         program = lowered.compile(compiler_options=None if topology.chip.tpu else {**UNTIMED, **gpu_options})
@@ -77,10 +87,12 @@ def compile_lowered(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return read_exhausted(str(error), time.monotonic() - began)
-    return _read(program, topology, mesh, time.monotonic() - began)
+    return _read(program, topology, mesh, kernel_flops, time.monotonic() - began)
 
 
-def _read(program: jax.stages.Compiled, topology: Topology, mesh: jax.sharding.Mesh, seconds: float) -> Compiled:
+def _read(
+    program: jax.stages.Compiled, topology: Topology, mesh: jax.sharding.Mesh, kernel_flops: Mapping[str, float], seconds: float
+) -> Compiled:
     memory = program.memory_analysis()
     # The peak includes arguments and results. `temp_size_in_bytes` is not used: it sums buffers that do not exist at the same
     # time, and exceeds the chip's memory for programs that the compiler accepts.
@@ -96,7 +108,7 @@ def _read(program: jax.stages.Compiled, topology: Topology, mesh: jax.sharding.M
     chip, axes = topology.chip, dict(mesh.shape)
     order = None
     if not chip.tpu:
-        order = schedule.follow(parsed, axes, lambda over: topology.rate(axes, over), chip.flops, chip.hbm_rate)
+        order = schedule.follow(parsed, axes, lambda over: topology.rate(axes, over), chip.flops, chip.hbm_rate, kernel_flops)
     traffic = hlo.memory_traffic(parsed)
     return Compiled(fits, peak, arguments, peak - arguments, traffic, dict(by_axis), dict(by_kind), order, [], seconds)
 

@@ -7,10 +7,15 @@ keys and values. Norms, softmax, RoPE, padding and rematerialisation are not cou
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from mira_jax.models.config import LOCAL, Gemma3Config
+from mira_jax.models.kernels import ranges
+from mira_jax.models.kernels.choose import Kernels
 
 CONVENTION = "causal, window counted, rematerialisation not counted, logits where the loss reads them"
 
@@ -71,12 +76,34 @@ def per_token(model: Gemma3Config, length: int) -> float:
     return training_flops(model, [Text(length, length, length)]) / length
 
 
-def done(jaxpr: Any) -> float:
+def kernels(chosen: Kernels, model: Gemma3Config, texts: Sequence[Text], length: int) -> dict[str, float]:
+    """FLOPs of each Pallas kernel of attention for GPUs, by name, for one query head and one row of `length` tokens that holds `texts`."""
+    found: dict[str, float] = {}
+    for layer_type, kernel in chosen.items():
+        if kernel.name != "pallas" or layer_type not in model.layer_types:
+            continue
+        from mira_jax.models.kernels import flash
+
+        window = model.window if layer_type == LOCAL else None
+        ends = np.cumsum([text.tokens for text in texts])
+        segments = np.searchsorted(ends, np.arange(length), side="right")
+        first = ranges.first_seen(segments[None], window)[0]
+        each = flash.flops(first, model.head_dim, flash.default_tiling(model.head_dim, kernel.capability))
+        found |= {name + flash.label(window): count for name, count in each.items()}
+    return found
+
+
+def of_kernel(name: str, queries_BxTxNxH: Sequence[int], kernels: Mapping[str, float]) -> float:
+    """FLOPs of one call of a kernel with queries of this shape. 0 if its name is unknown."""
+    return queries_BxTxNxH[0] * queries_BxTxNxH[2] * kernels[name] if name in kernels else 0.0
+
+
+def done(jaxpr: Any, kernels: Mapping[str, float] = MappingProxyType({})) -> float:
     """FLOPs of all matrix products in a traced program, including masked blocks and rematerialisation. Bodies of scans are
     counted once per iteration.
 
-    A `while` loop with an unknown trip count is counted as one iteration. A kernel counts with all blocks of its grid, also those
-    that it skips.
+    A `while` loop with an unknown trip count is counted as one iteration. A kernel that is not in `kernels` (the result of `kernels`)
+    counts with all blocks of its grid, also those that it skips.
     """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -84,7 +111,10 @@ def done(jaxpr: Any) -> float:
         if name == "dot_general":
             total += _product(equation)
             continue
-        inner = [done(body) for value in parameters.values() for body in _bodies(value)]
+        if name == "pallas_call" and parameters["name"] in kernels:
+            total += of_kernel(parameters["name"], equation.invars[0].aval.shape, kernels)
+            continue
+        inner = [done(body, kernels) for value in parameters.values() for body in _bodies(value)]
         if name == "cond":
             total += max(inner, default=0.0)
         else:

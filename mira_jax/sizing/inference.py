@@ -17,13 +17,15 @@ from mira_jax.errors import UserError
 from mira_jax.models.config import LOCAL, Gemma3Config
 from mira_jax.models.decoding import GPU_OPTIONS, TOP, SamplerFunctions, empty_rows
 from mira_jax.models.gemma3 import Cache, Gemma3
+from mira_jax.models.kernels.choose import Kernels
 from mira_jax.models.sampler import bucket, cache_length
 from mira_jax.recipes.base import Recipe
 from mira_jax.recipes.scoring import critic_scores, orm_scores, policy_scores
 from mira_jax.sizing import flops
+from mira_jax.sizing.chips import Topology
 from mira_jax.sizing.estimate import block_residuals, leaf_bytes
 from mira_jax.sizing.flops import Text
-from mira_jax.sizing.plan import make_skeleton, make_workload, model_sizes
+from mira_jax.sizing.plan import kernels_for, make_skeleton, make_workload, model_sizes
 from mira_jax.train import TrainConfig
 from mira_jax.training.log_probs import CHUNK_LOGITS
 from mira_jax.training.optimizer import DType
@@ -82,6 +84,8 @@ class Program:
     """Bytes in addition to the arguments, by the estimate."""
     hbm_bytes: float
     """Bytes moved between the chip and its memory, by the estimate."""
+    kernel_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """`flops.kernels` for one row."""
     gpu_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options of XLA if it is compiled for a GPU."""
 
@@ -94,7 +98,8 @@ class Program:
     @functools.cached_property
     def done(self) -> float:
         """FLOPs of all its matrix products. The decode loop is counted as one iteration."""
-        return flops.done(jax.make_jaxpr(lambda *arguments: self.function(*arguments, **self.options))(*self.arguments))
+        traced = jax.make_jaxpr(lambda *arguments: self.function(*arguments, **self.options))(*self.arguments)
+        return flops.done(traced, self.kernel_flops)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +110,8 @@ class Inference:
     kind: str
     """The name of the recipe of the model."""
     model: Gemma3Config
+    kernels: Kernels
+    """The implementations of attention."""
     text: str
     """The settings in words."""
     held: dict[str, int]
@@ -114,36 +121,40 @@ class Inference:
     programs: tuple[Program, ...]
 
 
-def make_scoring(config: TrainConfig, recipe: Recipe, sizes: ScoreSizes, prompt: int, response: int) -> Inference:
+def make_scoring(
+    config: TrainConfig, recipe: Recipe, sizes: ScoreSizes, prompt: int, response: int, topology: Topology | None = None
+) -> Inference:
     """The program that scores one batch with the model of a training config. Rows hold steps of `prompt` and `response` tokens.
+    `topology`: as in `make_plan`.
 
     Raises:
         UserError: the model's sizes are unknown, or a step does not fit in a row.
     """
     model, length = model_sizes(config), sizes.row_length or config.data.row_length
     work = make_workload(recipe, sizes.rows, 1, length, prompt, response)
-    bones = make_skeleton(config, recipe, model, dtype=sizes.dtype, param_dtype=sizes.param_dtype)
+    kernels = kernels_for(config, model, sizes.dtype, topology)
+    bones = make_skeleton(config, recipe, model, kernels, dtype=sizes.dtype, param_dtype=sizes.param_dtype)
     scores = critic_scores if recipe.heads else orm_scores if recipe.name == "orm" else policy_scores
     batch = {name: jax.ShapeDtypeStruct((sizes.rows, *array.shape), array.dtype) for name, array in work.arrays.items()}
     batch.pop("step_id", None)
     targets = sizes.rows * sum(text.targets for text in work.texts)
     logits = 4 * min(CHUNK_LOGITS, targets * model.vocabulary_size)
-    layer, stream = _layer(model, sizes.dtype, batch), 2 * _stream(model, sizes.dtype, sizes.rows * length)
+    layer, stream = _layer(model, kernels, sizes.dtype, batch), 2 * _stream(model, sizes.dtype, sizes.rows * length)
     parameters = _total(bones.parameters)
     program = Program(
         "score", _rows(sizes.rows), sizes.rows * sum(text.tokens for text in work.texts),
         jax.jit(lambda parameters, batch: scores(bones.merge(*bones.split(parameters)), batch)),
         (bones.parameters, batch), {},
         needed=sizes.rows * flops.forward_flops(model, work.texts), working=stream + max(layer, 2 * logits),
-        hbm_bytes=parameters + 2 * model.layers * layer,
+        hbm_bytes=parameters + 2 * model.layers * layer, kernel_flops=flops.kernels(kernels, model, work.texts, length),
     )  # fmt: skip
     text = f"{_rows(sizes.rows)} of {length:,} tokens, each {len(work.texts)} steps of {work.texts[0].tokens:,}"
     text += f"; parameters {sizes.param_dtype}, activations {sizes.dtype}"
-    return Inference("score", recipe.name, model, text, {"parameters": parameters}, 0, (program,))
+    return Inference("score", recipe.name, model, kernels, text, {"parameters": parameters}, 0, (program,))
 
 
-def make_serving(config: TrainConfig, recipe: Recipe, sizes: ServeSizes) -> Inference:
-    """Prefill of the longest prompt, and a decode step of full rows, with the model of a training config.
+def make_serving(config: TrainConfig, recipe: Recipe, sizes: ServeSizes, topology: Topology | None = None) -> Inference:
+    """Prefill of the longest prompt, and a decode step of full rows, with the model of a training config. `topology`: as in `make_plan`.
 
     Raises:
         UserError: the recipe trains a critic, or the model's sizes are unknown.
@@ -151,7 +162,8 @@ def make_serving(config: TrainConfig, recipe: Recipe, sizes: ServeSizes) -> Infe
     if recipe.heads:
         raise UserError("what: a critic is not served; choose --what score, or another recipe")
     model, dtype = dataclasses.replace(model_sizes(config), scan_layers=False), jnp.dtype(sizes.dtype)
-    bones = make_skeleton(config, recipe, model, dtype=sizes.dtype, param_dtype=sizes.dtype)
+    kernels = kernels_for(config, model, sizes.dtype, topology)
+    bones = make_skeleton(config, recipe, model, kernels, dtype=sizes.dtype, param_dtype=sizes.dtype)
     longest = min(sizes.max_length, model.max_positions)
     slots = cache_length(longest, longest)
     functions, parameters = _sampler_functions(bones, model)
@@ -161,24 +173,27 @@ def make_serving(config: TrainConfig, recipe: Recipe, sizes: ServeSizes) -> Infe
     smaller = cache_length(slots * 2 // 3, longest)
     growth = _total(_cache(bones, sizes.rows, smaller)) if smaller < slots else 0
     programs = (
-        _prefill(functions, parameters, bones, model, dtype, bucket(longest)),
+        _prefill(functions, parameters, bones, model, kernels, dtype, bucket(longest)),
         _decode(functions, parameters, bones, model, sizes.rows, slots, held["cache"]),
     )
     text = (
         f"{_rows(sizes.rows)} of up to {longest:,} tokens; parameters and cache {sizes.dtype}, prefix cache {sizes.prefix_cache_mb:,} MiB"
     )
-    return Inference("serve", recipe.name, model, text, held, growth, programs)
+    return Inference("serve", recipe.name, model, kernels, text, held, growth, programs)
 
 
-def _prefill(functions: SamplerFunctions, parameters: Any, bones: Skeleton, model: Gemma3Config, dtype: Any, length: int) -> Program:
+def _prefill(
+    functions: SamplerFunctions, parameters: Any, bones: Skeleton, model: Gemma3Config, kernels: Kernels, dtype: Any, length: int
+) -> Program:
     tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
-    layer = _layer(model, dtype, dict.fromkeys(("tokens", "positions", "segment_ids"), tokens))
+    layer = _layer(model, kernels, dtype, dict.fromkeys(("tokens", "positions", "segment_ids"), tokens))
     row = _total(_cache(bones, 1, length))
     return Program(
         "prefill", f"a prompt of {length:,} tokens", length, jax.jit(functions.prefill),
         (parameters, tokens, jax.ShapeDtypeStruct((1,), jnp.int32)), {},
         needed=flops.forward_flops(model, [Text(length, 1, 0)]), working=row + 2 * _stream(model, dtype, length) + layer,
         hbm_bytes=_total(parameters) + row + 2 * model.layers * layer,
+        kernel_flops=flops.kernels(kernels, model, [Text(length, 1, 0)], length),
     )  # fmt: skip
 
 
@@ -217,9 +232,9 @@ def _cache(bones: Skeleton, rows: int, slots: int) -> Cache:
     return jax.eval_shape(make, bones.parameters)
 
 
-def _layer(model: Gemma3Config, dtype: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
+def _layer(model: Gemma3Config, kernels: Kernels, dtype: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
     """Bytes of all values of the largest layer, more than exist at once."""
-    kinds = [block_residuals(model, jnp.dtype(dtype), kind, batch) for kind in sorted(set(model.layer_types))]
+    kinds = [block_residuals(model, jnp.dtype(dtype), kind, batch, kernels) for kind in sorted(set(model.layer_types))]
     return max(sum(map(leaf_bytes, leaves)) for leaves in kinds)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from mira_jax.models.kernels.choose import XLA, Kernels, choose_kernels
 from mira_jax.models.remat import Remat
 from mira_jax.models.sharding import AXES, MeshConfig
 from mira_jax.recipes.base import Recipe
+from mira_jax.sizing import flops
+from mira_jax.sizing.chips import Topology
 from mira_jax.sizing.flops import Text
 from mira_jax.train import TrainConfig
 from mira_jax.training.layout import Layout
@@ -103,6 +106,11 @@ class Plan:
     """Dtype of the sum of bfloat16 gradients over parts."""
 
     @functools.cached_property
+    def kernel_flops(self) -> Mapping[str, float]:
+        """`flops.kernels` for one row."""
+        return flops.kernels(self.kernels, self.model, self.workload.texts, self.workload.row_length)
+
+    @functools.cached_property
     def _row(self) -> dict[str, jax.ShapeDtypeStruct]:
         """One row, with the columns that the recipe reads."""
         arrays = self.workload.arrays
@@ -135,11 +143,11 @@ class Plan:
         }
 
 
-def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, platform: str = "") -> Plan:
+def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, topology: Topology | None = None) -> Plan:
     """Makes a plan. The model has the sizes of `init_from` or of the config, including the vocabulary.
 
     Args:
-        platform: cpu, gpu or tpu, for which the implementation of attention is chosen. Default: that of XLA, whatever the config says.
+        topology: the chips for which the implementation of attention is chosen. Default: that of XLA, whatever the config says.
 
     Raises:
         UserError: there are no sizes or no vocabulary, the folder in `init_from` does not exist, or an implementation of attention
@@ -147,13 +155,20 @@ def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, platform:
     """
     updates = config.updates or UPDATES
     sizes = model_sizes(config)
-    kernels = choose_kernels(config.model.attention, sizes, config.model.dtype, platform=platform) if platform else XLA
+    kernels = kernels_for(config, sizes, config.model.dtype, topology)
     options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
     bones = make_skeleton(config, recipe, sizes, kernels, **options)
     optimizer = make_optimizer(config.optimizer, updates)
     state = abstract_state(bones.params, optimizer)
     settings = config.model.remat, jnp.dtype(config.model.dtype), config.optimizer.sum_dtype
     return Plan(sizes, kernels, bones, recipe, workload, optimizer, learning_rate(config.optimizer, updates), state, *settings)
+
+
+def kernels_for(config: TrainConfig, sizes: Gemma3Config, dtype: str, topology: Topology | None) -> Kernels:
+    """The implementations of attention on these chips. Raises UserError if one cannot be used."""
+    if topology is None:
+        return XLA
+    return choose_kernels(config.model.attention, sizes, dtype, platform=topology.platform, capability=topology.capability)
 
 
 def make_skeleton(config: TrainConfig, recipe: Recipe, sizes: Gemma3Config, kernels: Kernels = XLA, **options: Any) -> Skeleton:

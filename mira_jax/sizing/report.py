@@ -223,6 +223,7 @@ class InferenceSizing:
             "programs": programs,
             "peak": self.peak,
             "fits": self.fits,
+            "attention": {layer_type: kernel.name for layer_type, kernel in self.plan.kernels.items()},
             "flop_convention": flops.CONVENTION,
             "efficiency": self.efficiency,
             "versions": _versions(),
@@ -231,7 +232,7 @@ class InferenceSizing:
     def text(self) -> str:
         plan, chip = self.plan, self.topology.chip
         head = f"{plan.what} ({plan.kind}) with {_model_text(plan.model)}, on one chip of {self.topology.name}: {chip.name}"
-        return "\n".join([head, plan.text, "", *self._memory(), "", *self._speed()])
+        return "\n".join([head, plan.text, describe_kernels(plan.kernels), "", *self._memory(), "", *self._speed()])
 
     def _memory(self) -> list[str]:
         plan, hbm, compiled = self.plan, self.topology.chip.hbm, bool(self.compiled)

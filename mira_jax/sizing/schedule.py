@@ -10,8 +10,10 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from mira_jax.sizing import hlo
+from mira_jax.sizing.flops import of_kernel
 from mira_jax.sizing.hlo import Collective, Instruction, Program
 
 
@@ -24,19 +26,26 @@ class Schedule:
     sent: dict[str, float]
     """The bytes that the chip sends in these seconds."""
     flops: float
-    """FLOPs of all matrix products that were found in the program."""
+    """FLOPs of all matrix products and kernels that were found in the program."""
 
 
 def follow(
-    program: Program, mesh: Mapping[str, int], rate: Callable[[tuple[str, ...]], float], flops_rate: float, hbm_rate: float
+    program: Program,
+    mesh: Mapping[str, int],
+    rate: Callable[[tuple[str, ...]], float],
+    flops_rate: float,
+    hbm_rate: float,
+    kernels: Mapping[str, float] = MappingProxyType({}),
 ) -> Schedule:
     """Follows the schedule of a program.
 
     Args:
         rate: bytes/s that a chip sends in a collective over these axes.
         flops_rate, hbm_rate: the peaks of the chip, FLOP/s and bytes/s.
+        kernels: from `flops.kernels`.
     """
-    timeline = _Timeline(program, {found.instruction: found for found in hlo.collectives(program, mesh)}, rate, flops_rate, hbm_rate)
+    collectives = {found.instruction: found for found in hlo.collectives(program, mesh)}
+    timeline = _Timeline(program, collectives, rate, flops_rate, hbm_rate, kernels)
     seconds = timeline.run(program.entry, 1)
     return Schedule(seconds, dict(timeline.waits), dict(timeline.sent), timeline.flops)
 
@@ -49,9 +58,10 @@ class _Timeline:
         rate: Callable[[tuple[str, ...]], float],
         flops_rate: float,
         hbm_rate: float,
+        kernels: Mapping[str, float],
     ):
         self._program, self._collectives, self._rate = program, collectives, rate
-        self._flops_rate, self._hbm_rate = flops_rate, hbm_rate
+        self._flops_rate, self._hbm_rate, self._kernels = flops_rate, hbm_rate, kernels
         self.waits: defaultdict[str, float] = defaultdict(float)
         self.sent: defaultdict[str, float] = defaultdict(float)
         self.flops = 0.0
@@ -97,9 +107,18 @@ class _Timeline:
         if instruction.opcode.endswith(("-start", "-done")):
             return 0.0  # A copy that runs while kernels compute.
         flops = sum(_product_flops(body, part) for body, part in self._parts(body, instruction))
+        flops += self._kernel_flops(body, instruction)
         self.flops += times * flops
         moving = hlo.bytes_moved(self._program, body, instruction) / self._hbm_rate
         return max(flops / self._flops_rate, moving)
+
+    def _kernel_flops(self, body: dict[str, Instruction], instruction: Instruction) -> float:
+        """FLOPs of a kernel of ours, whose first operand are the queries. 0 for other instructions."""
+        if instruction.opcode != "custom-call" or not self._kernels:
+            return 0.0
+        if not (named := re.search(rf"\b(?:{'|'.join(self._kernels)})\b", instruction.attributes)):
+            return 0.0
+        return of_kernel(named[0], hlo.shape(body[instruction.operands[0]].type), self._kernels)
 
     def _parts(self, body: dict[str, Instruction], instruction: Instruction) -> list[tuple[dict[str, Instruction], Instruction]]:
         """The instructions of a kernel, each with the computation that it is in."""

@@ -79,9 +79,9 @@ def candidates(config: TrainConfig, recipe: Recipe, plan: Plan, topology: Topolo
     rows = plan.workload.rows
     for kept in REMATS:
         changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=kept))
-        planned = make_plan(changed, recipe, plan.workload, topology.kernels)
+        planned = make_plan(changed, recipe, plan.workload, topology)
         estimator = Estimator(planned)
-        computed = flops.done(planned.trace())
+        computed = flops.done(planned.trace(), planned.kernel_flops)
         for parts, mesh in itertools.product([2**n for n in range(rows.bit_length()) if rows % 2**n == 0], meshes(plan, topology)):
             if (rows // parts) % (mesh.data * mesh.fsdp):
                 continue

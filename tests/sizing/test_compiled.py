@@ -60,7 +60,7 @@ def test_the_train_step_for_a_tpu_has_the_splash_kernel(topology, mesh, head_dim
     }
     config = configs.build(TrainConfig, tree)
     recipe = make_recipe(config.recipe)
-    plan = make_plan(config, recipe, make_workload(recipe, 4, 1, 1024, 400, 40), platform="tpu")
+    plan = make_plan(config, recipe, make_workload(recipe, 4, 1, 1024, 400, 40), parse_topology("v5p:1x1x1"))
     with jax.default_matmul_precision(config.model.precision):
         text = plan.lower(make_mesh(config.mesh, absent_devices(parse_topology(topology)))).compile().as_text()
     kernels = [line for line in text.splitlines() if "tpu_custom_call" in line]

@@ -32,6 +32,8 @@ class Kernel:
     reason: str = dataclasses.field(default="", compare=False)
     interpret: bool = False
     """Runs a Pallas kernel on any backend, slowly. For tests."""
+    capability: str = ""
+    """pallas: the compute capability of the GPU that it is compiled for, for example 9.0. Default: that of the GPU of this process."""
 
 
 Kernels = Mapping[str, Kernel]
@@ -40,7 +42,14 @@ XLA: Kernels = {LOCAL: Kernel(), GLOBAL: Kernel()}
 
 
 def choose_kernels(
-    setting: Setting, sizes: Gemma3Config, dtype: str, *, segments: bool = True, platform: str = "", key: str = "model.attention"
+    setting: Setting,
+    sizes: Gemma3Config,
+    dtype: str,
+    *,
+    segments: bool = True,
+    platform: str = "",
+    capability: str = "",
+    key: str = "model.attention",
 ) -> dict[str, Kernel]:
     """The implementation for each kind of layer of a model.
 
@@ -48,6 +57,7 @@ def choose_kernels(
         dtype: dtype of activations.
         segments: whether rows have segment ids, as all packed or padded rows do.
         platform: cpu, gpu or tpu. Default: that of this process.
+        capability: compute capability of the GPU. Default: that of this process.
         key: the key of `setting` in messages.
 
     Raises:
@@ -64,7 +74,7 @@ def choose_kernels(
             raise ConfigError(place, f"{name} {problem}; set auto or xla")
         else:
             kernels[layer_type] = Kernel(name, "set")
-    return kernels
+    return {layer_type: dataclasses.replace(kernel, capability=capability) for layer_type, kernel in kernels.items()}
 
 
 def describe_kernels(kernels: Kernels) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
@@ -21,6 +22,8 @@ from mira_jax.models.remat import HEADS
 
 LOG2E = math.log2(math.e)
 """The kernels use powers of two, which the hardware computes."""
+FORWARD, QUERY_GRADIENT, KEY_GRADIENT = "flash_attention_forward", "flash_attention_query_gradient", "flash_attention_key_gradient"
+"""The beginnings of the kernels' names."""
 MASKED = -1e30
 """The logit of a key outside the range. It is finite, so that a block without any visible key gives no NaN."""
 
@@ -43,6 +46,20 @@ class Tiling:
     forward: Blocks
     query_gradient: Blocks
     key_gradient: Blocks
+
+    def padding(self, length: int) -> int:
+        """Number of tokens that fill the last blocks of a row."""
+        return -length % max(max(blocks.queries, blocks.keys) for blocks in (self.forward, self.query_gradient, self.key_gradient))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the kernels are compiled for, besides shapes."""
+
+    scale: float
+    tiling: Tiling
+    label: str
+    interpret: bool
 
 
 SMALL_TILINGS = {
@@ -71,6 +88,7 @@ def attend(
     scale: float,
     *,
     tiling: Tiling | None = None,
+    label: str = "",
     interpret: bool = False,
 ) -> jax.Array:
     """Token t of a row attends to the tokens first[t] to t. Returns BxTxNxH. Differentiable in q, k and v.
@@ -78,53 +96,88 @@ def attend(
     Args:
         first_BxT: int32, nondecreasing along T, at most t (`mira_jax.models.kernels.ranges`).
         scale: factor of the logits.
-        tiling: block sizes, powers of two. Default: `default_tiling`.
+        tiling: block sizes, powers of two. Default: that of `default_tiling` for the GPU of this process.
+        label: the end of the kernels' names, to find them in a compiled program.
         interpret: run without a GPU, slowly.
 
     Raises:
         ValueError: there is no tiling for this head dim, or an array has 2^31 elements or more.
     """
     length = q_BxTxNxH.shape[1]
-    tiling = tiling or default_tiling(q_BxTxNxH.shape[-1])
-    kernels = tiling.forward, tiling.query_gradient, tiling.key_gradient
-    padding = -length % max(max(blocks.queries, blocks.keys) for blocks in kernels)
-    if padding:
+    options = Options(scale, tiling or default_tiling(q_BxTxNxH.shape[-1]), label, interpret)
+    if padding := options.tiling.padding(length):
         q_BxTxNxH, k_BxTxKxH, v_BxTxKxH = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (q_BxTxNxH, k_BxTxKxH, v_BxTxKxH))
         # A padded token sees only padded tokens.
         first_BxT = jnp.pad(first_BxT, ((0, 0), (0, padding)), constant_values=length)
     if q_BxTxNxH.size >= 2**31:
         raise ValueError(f"the queries have {q_BxTxNxH.size:,} elements, and the kernels count to 2^31; use fewer rows at once")
-    return _attend(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, first_BxT, scale, tiling, interpret)[:, :length]
+    return _attend(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, first_BxT, options)[:, :length]
 
 
-def default_tiling(head_dim: int) -> Tiling:
-    """The tiling for the GPU of this process; without one, the one that fits on all. Raises ValueError if there is none."""
-    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+def default_tiling(head_dim: int, capability: str = "") -> Tiling:
+    """The tiling for a compute capability; default: that of the GPU of this process, or without one, the tiling that fits on all.
+
+    Raises:
+        ValueError: there is none for this head dim.
+    """
+    capability = capability or str(getattr(jax.devices()[0], "compute_capability", ""))
     tilings = next((tilings for start, tilings in TILINGS.items() if capability.startswith(start)), SMALL_TILINGS)
     if head_dim not in tilings:
         raise ValueError(f"head dim {head_dim}: the kernels have tilings for {', '.join(map(str, tilings))}")
     return tilings[head_dim]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _attend(q, k, v, first, scale: float, tiling: Tiling, interpret: bool) -> jax.Array:
-    return _forward(q, k, v, first, scale, tiling, interpret)[0]
+def label(window: int | None) -> str:
+    """The label of the kernels of layers with this window."""
+    return "" if window is None else f"_window_{window}"
 
 
-def _forward(q, k, v, first, scale: float, tiling: Tiling, interpret: bool):
-    out, log_sum = (checkpoint_name(x, HEADS) for x in _run_forward(q, k, v, first, scale, tiling, interpret))
+def flops(first_T: np.ndarray, head_dim: int, tiling: Tiling) -> dict[str, float]:
+    """FLOPs of each kernel for one row and query head, with all tokens of the blocks that it visits.
+
+    Args:
+        first_T: as in `attend`.
+    """
+    padding = tiling.padding(len(first_T))
+    first_T = np.pad(np.asarray(first_T), (0, padding), constant_values=len(first_T))
+
+    def by_queries(blocks: Blocks) -> int:
+        starts = np.arange(0, len(first_T), blocks.queries)
+        return int(np.sum(-(-(starts + blocks.queries) // blocks.keys) - first_T[starts] // blocks.keys))
+
+    def by_keys(blocks: Blocks) -> int:
+        starts = np.arange(0, len(first_T), blocks.keys)
+        stops = np.searchsorted(first_T, starts + blocks.keys - 1, side="right")
+        return int(np.sum(-(-stops // blocks.queries) - starts // blocks.queries))
+
+    # The products of a pair of blocks: q k and p v; q k, dO v and dS k; q k, dO p, v dO and dS q.
+    kernels = {FORWARD: (2, by_queries, tiling.forward), QUERY_GRADIENT: (3, by_queries, tiling.query_gradient)}
+    kernels[KEY_GRADIENT] = 4, by_keys, tiling.key_gradient
+    return {
+        name: 2.0 * products * blocks.queries * blocks.keys * head_dim * visited(blocks)
+        for name, (products, visited, blocks) in kernels.items()
+    }
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q, k, v, first, options: Options) -> jax.Array:
+    return _forward(q, k, v, first, options)[0]
+
+
+def _forward(q, k, v, first, options: Options):
+    out, log_sum = (checkpoint_name(x, HEADS) for x in _run_forward(q, k, v, first, options))
     return out, (q, k, v, first, out, log_sum)
 
 
 # JAX removes an unused call of a compiled function, as after rematerialisation, but not a call of a kernel.
-@partial(jax.jit, static_argnums=(4, 5, 6))
-def _run_forward(q, k, v, first, scale: float, tiling: Tiling, interpret: bool) -> tuple[jax.Array, jax.Array]:
+@partial(jax.jit, static_argnums=4)
+def _run_forward(q, k, v, first, options: Options) -> tuple[jax.Array, jax.Array]:
     """The output, and the logarithms of the softmax's sums, BxNxT, base 2."""
     batch, length, heads, width = q.shape
-    groups, blocks = heads // k.shape[2], tiling.forward
+    groups, blocks = heads // k.shape[2], options.tiling.forward
     one_head = lambda rows, head: pl.BlockSpec((None, rows, None, width), head)  # noqa: E731
     return pl.pallas_call(
-        partial(_forward_kernel, blocks=blocks, scale=scale),
+        partial(_forward_kernel, blocks=blocks, scale=options.scale),
         grid=(length // blocks.queries, batch, heads),
         in_specs=[
             one_head(blocks.queries, lambda i, b, n: (b, i, n, 0)),
@@ -138,8 +191,8 @@ def _run_forward(q, k, v, first, scale: float, tiling: Tiling, interpret: bool) 
         ],
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((batch, heads, length), jnp.float32)],
         compiler_params=triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages),
-        interpret=interpret,
-        name="flash_attention_forward",
+        interpret=options.interpret,
+        name=FORWARD + options.label,
     )(q, k, v, first)
 
 
@@ -169,35 +222,33 @@ def _forward_kernel(q_ref, k_ref, v_ref, first_ref, out_ref, log_sum_ref, *, blo
     log_sum_ref[...] = most_I + jnp.log2(sum_I)
 
 
-def _backward(scale: float, tiling: Tiling, interpret: bool, residuals, d_out):
+def _backward(options: Options, residuals, d_out):
     """With P the weights and delta = rowsum(dO * O): dS = P * (dO V^T - delta), dQ = dS K, dK = dS^T Q, dV = P^T dO."""
     q, k, v, first, out, log_sum = residuals
     delta_BxNxT = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
     arrays = q, k, v, first, d_out, log_sum, delta_BxNxT
-    d_q = _query_gradient(arrays, tiling.query_gradient, scale, interpret)
-    d_k, d_v = _key_gradient(arrays, tiling.key_gradient, scale, interpret)
-    return d_q, d_k, d_v, None
+    return _query_gradient(arrays, options), *_key_gradient(arrays, options), None
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _query_gradient(arrays, blocks: Blocks, scale: float, interpret: bool) -> jax.Array:
-    q, k = arrays[:2]
+def _query_gradient(arrays, options: Options) -> jax.Array:
+    (q, k), blocks = arrays[:2], options.tiling.query_gradient
     batch, length, heads, width = q.shape
     groups = heads // k.shape[2]
     queries = pl.BlockSpec((None, blocks.queries, None, width), lambda i, b, n: (b, i, n, 0))
     keys = pl.BlockSpec((None, length, None, width), lambda i, b, n: (b, 0, n // groups, 0))
     sums = pl.BlockSpec((None, None, blocks.queries), lambda i, b, n: (b, n, i))
     return pl.pallas_call(
-        partial(_query_gradient_kernel, blocks=blocks, scale=scale),
+        partial(_query_gradient_kernel, blocks=blocks, scale=options.scale),
         grid=(length // blocks.queries, batch, heads),
         in_specs=[queries, keys, keys, pl.BlockSpec((None, blocks.queries), lambda i, b, n: (b, i)), queries, sums, sums],
         out_specs=queries,
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
         compiler_params=triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages),
-        interpret=interpret,
-        name="flash_attention_query_gradient",
+        interpret=options.interpret,
+        name=QUERY_GRADIENT + options.label,
     )(*arrays)
 
 
@@ -222,8 +273,8 @@ def _query_gradient_kernel(q_ref, k_ref, v_ref, first_ref, d_out_ref, log_sum_re
     d_q_ref[...] = (d_q_IxH * scale).astype(d_q_ref.dtype)
 
 
-def _key_gradient(arrays, blocks: Blocks, scale: float, interpret: bool) -> tuple[jax.Array, jax.Array]:
-    q, k, v, first = arrays[:4]
+def _key_gradient(arrays, options: Options) -> tuple[jax.Array, jax.Array]:
+    (q, k, v, first), blocks = arrays[:4], options.tiling.key_gradient
     batch, length, heads, width = q.shape
     kv_heads = k.shape[2]
     groups = heads // kv_heads
@@ -236,14 +287,14 @@ def _key_gradient(arrays, blocks: Blocks, scale: float, interpret: bool) -> tupl
     row = pl.BlockSpec((None, length), lambda j, b, n: (b, 0))
     one = pl.BlockSpec((None, 1), lambda j, b, n: (b, j))
     return pl.pallas_call(
-        partial(_key_gradient_kernel, blocks=blocks, groups=groups, scale=scale),
+        partial(_key_gradient_kernel, blocks=blocks, groups=groups, scale=options.scale),
         grid=(length // blocks.keys, batch, kv_heads),
         in_specs=[queries, keys, keys, row, queries, sums, sums, one],
         out_specs=[keys, keys],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (k, v)],
         compiler_params=triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages),
-        interpret=interpret,
-        name="flash_attention_key_gradient",
+        interpret=options.interpret,
+        name=KEY_GRADIENT + options.label,
     )(*arrays, stop_BxJ)
 
 

@@ -70,7 +70,11 @@ def _local(kernel: Kernel, q_BxTxNxH, k_BxSxKxH, v_BxSxKxH, segment_ids_BxS, *, 
     index_S = jnp.arange(first_BxS.shape[1], dtype=jnp.int32)
     first_BxS = jnp.where(index_S < before, jnp.minimum(index_S, first_BxS[:, before, None]), first_BxS)
     q_BxSxNxH = jnp.pad(q_BxTxNxH, ((0, 0), (before, 0), (0, 0), (0, 0)))
-    return flash.attend(q_BxSxNxH, k_BxSxKxH, v_BxSxKxH, first_BxS, scale, interpret=kernel.interpret)[:, before:]
+    tiling = flash.default_tiling(q_BxTxNxH.shape[-1], kernel.capability)
+    out_BxSxNxH = flash.attend(
+        q_BxSxNxH, k_BxSxKxH, v_BxSxKxH, first_BxS, scale, tiling=tiling, label=flash.label(window), interpret=kernel.interpret
+    )
+    return out_BxSxNxH[:, before:]
 
 
 def _cudnn(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, segment_ids_BxT, window: int | None, scale: float, interpret: bool) -> jax.Array:
