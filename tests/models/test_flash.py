@@ -105,6 +105,33 @@ def test_the_tiling_is_that_of_the_gpu(capability, expected, monkeypatch):
     assert flash.default_tiling(256).forward.queries == expected
 
 
+def test_flops_by_hand():
+    """Eight queries in blocks of 4, keys in blocks of 2, two segments of 3 and 5 tokens, padded to whole blocks."""
+    tiling = Tiling(Blocks(4, 2, 4), Blocks(4, 2, 4), Blocks(4, 2, 4))
+    first = ranges([0, 3], 8, None)  # 0 0 0 3 3 3 3 3
+    # Queries 0-3 see the key blocks 0-1, queries 4-7 the blocks 1-3: five pairs of blocks. Of the keys, the block 0-1 is seen by the first
+    # block of queries, 2-3 by both, and 4-5 and 6-7 by the second: also five.
+    pair = 2 * 4 * 2 * 16 * 5
+    expected = {flash.FORWARD: 2 * pair, flash.QUERY_GRADIENT: 3 * pair, flash.KEY_GRADIENT: 4 * pair}
+    assert flash.flops(first, 16, tiling) == expected
+
+
+@pytest.mark.parametrize("window", [None, 5, 16])
+def test_flops_are_those_of_all_blocks_with_a_visible_pair(window):
+    first = ranges([0, 13, 14, 50], 69, window)
+    padded = np.concatenate([first, np.full(TILING.padding(69), 69)])
+    place = np.arange(len(padded))
+    seen = (place[None] <= place[:, None]) & (place[None] >= padded[:, None])
+
+    def visited(blocks):
+        return seen.reshape(len(seen) // blocks.queries, blocks.queries, -1, blocks.keys).any(axis=(1, 3)).sum()
+
+    found = flash.flops(first, 32, TILING)
+    assert found[flash.FORWARD] == 4 * 16 * 8 * 32 * visited(TILING.forward)
+    assert found[flash.QUERY_GRADIENT] == 6 * 8 * 16 * 32 * visited(TILING.query_gradient)
+    assert found[flash.KEY_GRADIENT] == 8 * 16 * 8 * 32 * visited(TILING.key_gradient)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dim", [64, 128, 256])
 @pytest.mark.parametrize("kind", ["a100", "h100", "h200", "b200"])

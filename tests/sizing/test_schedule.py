@@ -52,3 +52,20 @@ def test_a_kernel_that_waits_for_memory_covers_a_collective_too():
     found = schedule.follow(hlo.parse(PROGRAM), MESH, lambda axes: 10.0, 1e12, 192 / 6.4)
     assert "fsdp" not in found.waits
     assert found.seconds == pytest.approx(6.4 + 3 * 6.4)
+
+
+def test_a_kernel_of_attention_counts_by_its_name():
+    """Two rows of 4 heads, 16 FLOPs a head in the layers with a window; a name that begins in the same way is another kernel."""
+    text = """HloModule attention, is_scheduled=true
+
+ENTRY %main (q: bf16[2,8,4,64]) -> bf16[2,8,4,64] {
+  %q = bf16[2,8,4,64]{3,2,1,0} parameter(0)
+  ROOT %out = bf16[2,8,4,64]{3,2,1,0} custom-call(%q, %q, %q), custom_call_target="triton", metadata={op_name="jit(f)/NAME/pallas_call"}
+}
+"""
+    kernels = {"flash": 1.0, "flash_window_5": 16.0}
+    found = {
+        name: schedule.follow(hlo.parse(text.replace("NAME", name)), MESH, lambda axes: 10.0, 32.0, 1e12, kernels).flops
+        for name in ("flash", "flash_window_5", "flash_window_50")
+    }
+    assert found == {"flash": 8, "flash_window_5": 128, "flash_window_50": 0}
