@@ -5,7 +5,8 @@ tokens of a row.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -321,7 +322,12 @@ def _unstack(array: jax.Array) -> tuple[jax.Array, ...]:
     where = array.sharding
     if isinstance(where, jax.sharding.NamedSharding):
         where = jax.sharding.NamedSharding(where.mesh, jax.sharding.PartitionSpec(*where.spec[1:]))
-    return jax.jit(lambda array: tuple(array), out_shardings=where)(array)
+    return _slices(where)(array)
+
+
+@functools.cache
+def _slices(where: jax.sharding.Sharding) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
+    return jax.jit(lambda array: tuple(array), out_shardings=where)
 
 
 def init_cache(config: Gemma3Config, batch: int, length: int, dtype) -> Cache:

@@ -56,7 +56,9 @@ def compile_step(plan: Plan, topology: Topology, mesh_config: MeshConfig) -> Com
         UserError: the compiler is missing or does not know the topology, or the mesh needs a different number of chips.
     """
     mesh = sharding.make_mesh(mesh_config, absent_devices(topology))
-    return compile_lowered(plan.lower(mesh), topology, mesh, plan.kernel_flops)
+    # With a sequence axis, the kernels compute parts of a row and the keys before them, which `kernel_flops` does not know.
+    kernel_flops = plan.kernel_flops if mesh.shape["sequence"] == 1 else {}
+    return compile_lowered(plan.lower(mesh), topology, mesh, kernel_flops)
 
 
 def compile_inference(plan: Inference, topology: Topology) -> tuple[Compiled, ...]:
