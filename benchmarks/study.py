@@ -108,12 +108,14 @@ def values(arguments: argparse.Namespace) -> None:
 
 
 def settings(series: str, folder: Path, methods: Iterable[str]) -> dict[str, Path]:
-    """Writes one config for each setting of each method. Returns NAME-NUMBER to its path. Exits if the settings of a method differ in
-    their keys: a key that one of them lacks would be that of methods/, which is the best setting and changes with the search."""
+    """Writes one config for each setting of each method. Returns NAME-NUMBER to its path. Exits if there are none, or if they differ in their
+    keys: a key that one of them lacks would be that of methods/, which is the best setting and changes with the search."""
     search = results.config(series, "search")
     tried: Mapping[str, Sequence[Mapping[str, Any]]] = yaml.safe_load(search.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
+    if unknown := [method for method in methods if method not in tried]:
+        sys.exit(f"{search}: has no settings of {', '.join(unknown)}; name methods that it has with --methods")
     for method in methods:
         if len({frozenset(setting) for setting in tried[method]}) > 1:
             sys.exit(f"{search}: the settings of {method} differ in their keys; name the same ones in each")
