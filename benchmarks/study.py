@@ -108,8 +108,8 @@ def values(arguments: argparse.Namespace) -> None:
 
 
 def settings(series: str, folder: Path, methods: Iterable[str]) -> dict[str, Path]:
-    """Writes one config for each setting of each method. Returns NAME-NUMBER to its path. Exits if there are none, or if they differ in their
-    keys: a key that one of them lacks would be that of methods/, which is the best setting and changes with the search."""
+    """Writes one config for each setting of each method. Returns NAME-NUMBER to its path. Exits if there are none, or if they differ
+    in their keys: a key that one of them lacks would be that of methods/, which is the best setting and changes with the search."""
     search = results.config(series, "search")
     tried: Mapping[str, Sequence[Mapping[str, Any]]] = yaml.safe_load(search.read_text())
     folder.mkdir(parents=True, exist_ok=True)
