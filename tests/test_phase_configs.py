@@ -89,7 +89,9 @@ def test_every_stage_of_the_demo_and_of_the_shop_loads(name, tmp_path):
     assert configs["demonstrate"].templates == configs["explore"].templates == configs["evaluate-mira"].templates
 
 
-METHODS = sorted(path.stem for path in Path("configs/study/methods").glob("*.yaml"))
+STUDY = Path("configs/study")
+METHODS = [path for series in ("methods", "common") for path in sorted((STUDY / series).glob("*.yaml")) if path.stem != "search"]
+SEARCHES = {"methods": STUDY / "search.yaml", "common": STUDY / "common" / "search.yaml"}
 
 
 @pytest.mark.parametrize("name", ["policy", "seed", "baseline", "confirm", "value"])
@@ -98,27 +100,32 @@ def test_every_stage_of_the_study_loads(name, tmp_path):
         built(stage)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_of_the_study_has_a_recipe(method, tmp_path):
+@pytest.mark.parametrize("path", METHODS, ids=str)
+def test_every_method_of_the_study_has_a_recipe(path, tmp_path):
     """It differs from the others in its recipe and its epochs alone, and reads what the policy read in rollouts."""
-    _, made = stages("configs/study/method.yaml", out=tmp_path, **{"values.config": f"configs/study/methods/{method}.yaml"})
+    _, made = stages("configs/study/method.yaml", out=tmp_path, **{"values.config": str(path)})
     actor, evaluate = built(made["actor"]), built(made["evaluate"])
     explore = built(stages("configs/study/seed.yaml", out=tmp_path)[1]["explore"])
     assert actor.data.prompt == evaluate.policy.prompt == explore.policy.prompt
     make_recipe(actor.recipe)
     plain = load(TrainConfig, ["configs/study/actor.yaml"])
-    search = yaml.safe_load(Path("configs/study/search.yaml").read_text())
-    counts = {"filtered_bc": 7, "prefix_bc": 7, "webrl_code": 7, "recommended": 3}
-    assert all(len(search[name]) == counts.get(name, 6) for name in search), (
-        "the methods have the same budget; three were best at its end, and recommended adds one option to mira_returns"
-    )
-    assert all(len({frozenset(setting) for setting in settings}) == 1 for settings in search.values()), (
-        "every setting names what is searched"
-    )
-    for setting in search[method]:
+    for setting in yaml.safe_load(SEARCHES[path.parent.name].read_text())[path.stem]:
         make_recipe(actor.recipe | {key: value for key, value in setting.items() if key != "epochs"})
     differing = [key for key in ("optimizer", "model", "lora", "checkpoint") if getattr(actor, key) != getattr(plain, key)]
     assert not differing
+
+
+@pytest.mark.parametrize(
+    ("series", "others"), [("methods", {"filtered_bc": 7, "prefix_bc": 7, "webrl_code": 7, "recommended": 3}), ("common", {})]
+)
+def test_the_methods_of_a_search_have_the_same_budget(series, others):
+    """Three were best at the end of theirs, and recommended adds one option to mira_returns."""
+    search = yaml.safe_load(SEARCHES[series].read_text())
+    assert {name: len(settings) for name, settings in search.items()} == {
+        name: {"methods": 6, "common": 4}[series] for name in search
+    } | others
+    for settings in search.values():
+        assert len({frozenset(setting) for setting in settings}) == 1, "every setting names what is searched"
 
 
 @pytest.mark.parametrize(
