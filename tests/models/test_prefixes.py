@@ -11,7 +11,7 @@ SIZE = 2 * 4 * 16
 
 
 def cache() -> Cache:
-    return Cache([], [(jnp.zeros((1, 1, 4, 4)), jnp.zeros((1, 1, 4, 4)))], jnp.zeros(1, jnp.int32))
+    return Cache([(jnp.zeros((1, 1, 4, 4)), jnp.zeros((1, 1, 4, 4)))], jnp.zeros(1, jnp.int32))
 
 
 @pytest.fixture
