@@ -28,6 +28,8 @@ class Outcomes:
     """A digest of the tasks, equal for evaluations of the same tasks."""
     by_template: Mapping[str, str]
     """Template to one character for each task, in the order of the tasks' names: 1 if it was solved, else 0."""
+    start: str = ""
+    """A digest of what methods of one seed share: the policy and the scores that training began with. "" if there is none."""
 
     def solved(self) -> dict[str, list[int]]:
         """1 or 0 for each task, by template and of all."""
@@ -57,7 +59,7 @@ def save(path: Path, found: OfMethods) -> None:
     for method, of_seed in found.items():
         merged.setdefault(method, {}).update(of_seed)
     rows = [
-        {"method": method, "seed": seed, "tasks": one.tasks, "solved": one.by_template}
+        {"method": method, "seed": seed, "tasks": one.tasks} | ({"start": one.start} if one.start else {}) | {"solved": one.by_template}
         for method, of_seed in sorted(merged.items())
         for seed, one in sorted(of_seed.items())
     ]
@@ -67,7 +69,7 @@ def save(path: Path, found: OfMethods) -> None:
 def load(path: str | Path) -> dict[str, dict[int, Outcomes]]:
     found: dict[str, dict[int, Outcomes]] = {}
     for row in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()):
-        found.setdefault(row["method"], {})[row["seed"]] = Outcomes(row["tasks"], row["solved"])
+        found.setdefault(row["method"], {})[row["seed"]] = Outcomes(row["tasks"], row["solved"], row.get("start", ""))
     return found
 
 
@@ -84,12 +86,14 @@ def differences(pairs: Iterable[tuple[Outcomes, Outcomes]]) -> dict[str, list[Fr
     """Success of the second minus that of the first, by template and of all tasks, one value per seed.
 
     Raises:
-        UserError: the two are evaluations of different tasks.
+        UserError: the two are evaluations of different tasks, or of policies that began differently.
     """
     found = collections.defaultdict(list)
     for first, second in pairs:
         if first.tasks != second.tasks:
             raise UserError("evaluations of different tasks; run both with the same config")
+        if first.start != second.start:
+            raise UserError("training began with another policy or other scores; run both methods in the same folder of a study")
         mine, theirs = second.solved(), first.solved()
         for template, marks in mine.items():
             found[template].append(Fraction(sum(marks) - sum(theirs[template]), len(marks)))

@@ -37,7 +37,8 @@ def main() -> None:
     results.add_arguments(parser)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, each on its own core")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of seed.yaml")
-    actions[(arguments := results.parse(parser)).action](arguments)
+    arguments = results.parse(parser)
+    actions[arguments.action](arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:

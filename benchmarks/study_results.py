@@ -7,10 +7,12 @@ python benchmarks/study_results.py gate     # what the critics of all seeds are 
 python benchmarks/study_results.py costs    # minutes of computation, and steps in the environment
 python benchmarks/study_results.py power    # the power of the comparison, before it is run
 
-With --recorded, `table` and `plot` read the file of `record` in place of the folder. --series common is that where successes are common.
+With --recorded, `table` and `plot` read the file of `record` in place of the folder. All take --series.
 """
 
 import argparse
+import dataclasses
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -18,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from outcomes import ALL, OfMethods, interval, load, outcomes, print_table, rates, save
+from outcomes import ALL, OfMethods, Outcomes, interval, load, outcomes, print_table, rates, save
 from scipy import stats
 
+from mira_jax.files import sha256
 from mira_jax.recipes.labels import column, mean_of_milestones, read_labels
 from mira_jax.recipes.quality import critic_quality
 from mira_jax.rl.calibration import reliability
+from mira_jax.training.load import model_fingerprint
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import SideTable
 from rollouts.analysis import statistics
@@ -87,8 +91,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def config(series: str, name: str) -> Path:
     """The config of a method, or `search`, in a series: its own if it has one."""
-    own = CONFIGS / series / f"{name}.yaml"
-    return own if own.exists() else CONFIGS / "search.yaml" if name == "search" else CONFIGS / "methods" / f"{name}.yaml"
+    places = (CONFIGS / folder / f"{name}.yaml" for folder in (series, "methods", ""))
+    return next(path for path in places if path.exists())
 
 
 def evaluations(out: Path, seeds: Iterable[int], folder: str, method: str) -> dict[int, Evaluation]:
@@ -142,14 +146,21 @@ def record(out: Path, methods: Sequence[str], seeds: Sequence[int], path: Path) 
     for method, seed in itertools.product(methods, seeds):
         stage = out / f"seed-{seed}" / "test" / method / "stages" / "evaluate.json"
         if stage.exists() and json.loads(stage.read_text()).get("complete"):
-            save(path, {method: {seed: outcomes(evaluations(out, [seed], "test", method)[seed])}})
+            save(path, {method: {seed: tested(out, seed, method)}})
     print(f"{path}: " + ", ".join(f"{method} {len(of_seed)}" for method, of_seed in load(path).items()))
+
+
+def tested(out: Path, seed: int, method: str) -> Outcomes:
+    """The outcomes on test tasks, with what the methods of the seed began with."""
+    scores = sha256(out / f"seed-{seed}" / "scores" / "critic.npz")
+    start = hashlib.sha256(f"{model_fingerprint(out / SFT)} {scores}".encode()).hexdigest()[:16]
+    return dataclasses.replace(outcomes(evaluations(out, [seed], "test", method)[seed]), start=start)
 
 
 def read(out: Path, methods: Sequence[str], seeds: Sequence[int], recorded: Path | None) -> OfMethods:
     """The outcomes on test tasks, from the study or from a file of `record`."""
     if recorded is None:
-        return {method: {seed: outcomes(one) for seed, one in evaluations(out, seeds, "test", method).items()} for method in methods}
+        return {method: {seed: tested(out, seed, method) for seed in seeds} for method in methods}
     found = load(recorded)
     return {method: {seed: found[method][seed] for seed in seeds} for method in methods if set(seeds) <= found.get(method, {}).keys()}
 

@@ -5,8 +5,8 @@ import pytest
 from benchmarks.outcomes import Outcomes, load, print_table, rates, save
 from mira_jax.errors import UserError
 
-PLAIN = {1: Outcomes("a", {"short": "0011", "long": "00"}), 2: Outcomes("b", {"short": "0001", "long": "01"})}
-BETTER = {1: Outcomes("a", {"short": "1011", "long": "10"}), 2: Outcomes("b", {"short": "0111", "long": "01"})}
+PLAIN = {1: Outcomes("a", {"short": "0011", "long": "00"}, "x"), 2: Outcomes("b", {"short": "0001", "long": "01"})}
+BETTER = {1: Outcomes("a", {"short": "1011", "long": "10"}, "x"), 2: Outcomes("b", {"short": "0111", "long": "01"})}
 
 
 def test_a_table_over_seeds(capsys):
@@ -32,8 +32,14 @@ def test_different_tasks_are_not_compared():
         print_table({"plain": PLAIN, "better": other}, ["plain"])
 
 
+def test_methods_that_began_with_other_policies_are_not_compared():
+    other = {seed: Outcomes(one.tasks, one.by_template, "y") for seed, one in BETTER.items()}
+    with pytest.raises(UserError, match="began with another policy or other scores"):
+        print_table({"plain": PLAIN, "better": other}, ["plain"])
+
+
 @pytest.mark.parametrize("name", ["anchor", "tours"])
-def test_recorded_results_are_of_the_same_tasks_for_all_methods(name):
+def test_recorded_results_are_of_the_same_tasks_and_start_for_all_methods(name):
     found = load(f"benchmarks/results/{name}.jsonl")
     for seed in {seed for of_seed in found.values() for seed in of_seed}:
-        assert len({of_seed[seed].tasks for of_seed in found.values() if seed in of_seed}) == 1
+        assert len({(of_seed[seed].tasks, of_seed[seed].start) for of_seed in found.values() if seed in of_seed}) == 1
