@@ -8,7 +8,7 @@ EXTRAS ?= dev
 DEVICE_TESTS := $(addprefix tests/,models/test_gemma3.py models/test_attention.py models/test_kernels.py models/test_precision.py models/test_lora.py \
 	models/test_sampler.py training/test_step.py training/test_precision.py recipes/test_scoring.py)
 # Tests that depend on the versions of Python and JAX, for test-newest.
-NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py training/test_step.py interchange \
+NEWEST_TESTS := $(addprefix tests/,rl data models/test_gemma3.py models/test_attention.py models/test_sampler.py training/test_step.py interchange \
 	test_ring.py)
 
 .PHONY: demo test test-device test-peers test-lowest test-newest test-ray test-openenv bench-peers reproduce reproduce-quick reproduce-anchor reproduce-anchor-quick lint docs setup clean

@@ -79,7 +79,7 @@ def compile_lowered(
     """Compiles a program that was lowered for absent devices of `topology`, which `mesh` contains.
 
     Args:
-        kernel_flops: from `flops.kernels`.
+        kernel_flops: from `flops.kernel_flops`.
         gpu_options: of XLA, if these are GPUs.
     """
     began = time.monotonic()

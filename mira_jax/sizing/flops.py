@@ -76,7 +76,7 @@ def per_token(model: Gemma3Config, length: int) -> float:
     return training_flops(model, [Text(length, length, length)]) / length
 
 
-def kernels(chosen: Kernels, model: Gemma3Config, texts: Sequence[Text], length: int) -> dict[str, float]:
+def kernel_flops(chosen: Kernels, model: Gemma3Config, texts: Sequence[Text], length: int) -> dict[str, float]:
     """FLOPs of each Pallas kernel of attention for GPUs, by name, for one query head and one row of `length` tokens that holds `texts`."""
     found: dict[str, float] = {}
     for layer_type, kernel in chosen.items():
@@ -93,7 +93,7 @@ def kernels(chosen: Kernels, model: Gemma3Config, texts: Sequence[Text], length:
     return found
 
 
-def of_kernel(name: str, queries_BxTxNxH: Sequence[int], kernels: Mapping[str, float]) -> float:
+def call_flops(name: str, queries_BxTxNxH: Sequence[int], kernels: Mapping[str, float]) -> float:
     """FLOPs of one call of a kernel with queries of this shape. 0 if its name is unknown."""
     return queries_BxTxNxH[0] * queries_BxTxNxH[2] * kernels[name] if name in kernels else 0.0
 
@@ -102,7 +102,7 @@ def done(jaxpr: Any, kernels: Mapping[str, float] = MappingProxyType({})) -> flo
     """FLOPs of all matrix products in a traced program, including masked blocks and rematerialisation. Bodies of scans are
     counted once per iteration.
 
-    A `while` loop with an unknown trip count is counted as one iteration. A kernel that is not in `kernels` (the result of `kernels`)
+    A `while` loop with an unknown trip count is counted as one iteration. A kernel that is not in `kernels` (from `kernel_flops`)
     counts with all blocks of its grid, also those that it skips.
     """
     total = 0.0
@@ -112,7 +112,7 @@ def done(jaxpr: Any, kernels: Mapping[str, float] = MappingProxyType({})) -> flo
             total += _product(equation)
             continue
         if name == "pallas_call" and parameters["name"] in kernels:
-            total += of_kernel(parameters["name"], equation.invars[0].aval.shape, kernels)
+            total += call_flops(parameters["name"], equation.invars[0].aval.shape, kernels)
             continue
         inner = [done(body, kernels) for value in parameters.values() for body in _bodies(value)]
         if name == "cond":

@@ -85,7 +85,7 @@ class Program:
     hbm_bytes: float
     """Bytes moved between the chip and its memory, by the estimate."""
     kernel_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """`flops.kernels` for one row."""
+    """`flops.kernel_flops` for one row."""
     gpu_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options of XLA if it is compiled for a GPU."""
 
@@ -146,7 +146,7 @@ def make_scoring(
         jax.jit(lambda parameters, batch: scores(bones.merge(*bones.split(parameters)), batch)),
         (bones.parameters, batch), {},
         needed=sizes.rows * flops.forward_flops(model, work.texts), working=stream + max(layer, 2 * logits),
-        hbm_bytes=parameters + 2 * model.layers * layer, kernel_flops=flops.kernels(kernels, model, work.texts, length),
+        hbm_bytes=parameters + 2 * model.layers * layer, kernel_flops=flops.kernel_flops(kernels, model, work.texts, length),
     )  # fmt: skip
     text = f"{_rows(sizes.rows)} of {length:,} tokens, each {len(work.texts)} steps of {work.texts[0].tokens:,}"
     text += f"; parameters {sizes.param_dtype}, activations {sizes.dtype}"
@@ -193,7 +193,7 @@ def _prefill(
         (parameters, tokens, jax.ShapeDtypeStruct((1,), jnp.int32)), {},
         needed=flops.forward_flops(model, [Text(length, 1, 0)]), working=row + 2 * _stream(model, dtype, length) + layer,
         hbm_bytes=_total(parameters) + row + 2 * model.layers * layer,
-        kernel_flops=flops.kernels(kernels, model, [Text(length, 1, 0)], length),
+        kernel_flops=flops.kernel_flops(kernels, model, [Text(length, 1, 0)], length),
     )  # fmt: skip
 
 

@@ -107,8 +107,8 @@ class Plan:
 
     @functools.cached_property
     def kernel_flops(self) -> Mapping[str, float]:
-        """`flops.kernels` for one row."""
-        return flops.kernels(self.kernels, self.model, self.workload.texts, self.workload.row_length)
+        """`flops.kernel_flops` for one row."""
+        return flops.kernel_flops(self.kernels, self.model, self.workload.texts, self.workload.row_length)
 
     @functools.cached_property
     def _row(self) -> dict[str, jax.ShapeDtypeStruct]:

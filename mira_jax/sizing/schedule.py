@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from mira_jax.sizing import hlo
-from mira_jax.sizing.flops import of_kernel
+from mira_jax.sizing.flops import call_flops
 from mira_jax.sizing.hlo import Collective, Instruction, Program
 
 
@@ -42,7 +42,7 @@ def follow(
     Args:
         rate: bytes/s that a chip sends in a collective over these axes.
         flops_rate, hbm_rate: the peaks of the chip, FLOP/s and bytes/s.
-        kernels: from `flops.kernels`.
+        kernels: from `flops.kernel_flops`.
     """
     collectives = {found.instruction: found for found in hlo.collectives(program, mesh)}
     timeline = _Timeline(program, collectives, rate, flops_rate, hbm_rate, kernels)
@@ -118,7 +118,7 @@ class _Timeline:
             return 0.0
         if not (named := re.search(rf"\b(?:{'|'.join(self._kernels)})\b", instruction.attributes)):
             return 0.0
-        return of_kernel(named[0], hlo.shape(body[instruction.operands[0]].type), self._kernels)
+        return call_flops(named[0], hlo.shape(body[instruction.operands[0]].type), self._kernels)
 
     def _parts(self, body: dict[str, Instruction], instruction: Instruction) -> list[tuple[dict[str, Instruction], Instruction]]:
         """The instructions of a kernel, each with the computation that it is in."""

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from mira_jax.models.config import LOCAL, Gemma3Config
-from mira_jax.models.decoding import CHUNK
+from mira_jax.models.decoding import CHUNK, GPU_OPTIONS
 from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sampler import Sampler, Sampling, Work, bucket
 
@@ -214,3 +214,10 @@ def test_scanned_layers_in_bfloat16_decode_as_one_forward_pass_does(prompts):
     whole = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(model(tokens))))(jnp.array([tokens]))[0, len(prompts[0]) - 1 : -1]
     expected = np.take_along_axis(np.asarray(whole), np.array(tokens[len(prompts[0]) :])[:, None], 1)[:, 0]
     np.testing.assert_allclose(chunk.log_probs[row, : chunk.count[row]], expected, atol=0.1)
+
+
+def test_xla_knows_the_options_for_gpus():
+    """An unknown one would stop every server on a GPU. XLA checks names on any backend."""
+    assert float(jax.jit(lambda x: x + 1, compiler_options=GPU_OPTIONS)(1.0)) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_gpu_unknown"):
+        jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_unknown": 0})(1.0)

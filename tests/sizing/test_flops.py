@@ -64,7 +64,7 @@ def test_kernels_count_by_the_blocks_that_they_visit_in_each_kind_of_layer():
     """A head dim of 64, rows of 300 tokens with texts of 130 and 100; forward and backward are traced, on any machine."""
     model = Gemma3Config(10, 8, 2, 4, 2, 64, 16, window=50, layer_types=(LOCAL, GLOBAL))
     chosen = choose_kernels("pallas", model, "bfloat16", platform="gpu", capability="9.0")
-    found = flops.kernels(chosen, model, [Text(130, 1, 1), Text(100, 1, 1)], 300)
+    found = flops.kernel_flops(chosen, model, [Text(130, 1, 1), Text(100, 1, 1)], 300)
     assert set(found) == {
         kernel + window for kernel in (flash.FORWARD, flash.QUERY_GRADIENT, flash.KEY_GRADIENT) for window in ("", "_window_50")
     }
@@ -79,4 +79,4 @@ def test_kernels_count_by_the_blocks_that_they_visit_in_each_kind_of_layer():
 
     q, k, v = (jax.ShapeDtypeStruct((2, 300, heads, 64), jnp.bfloat16) for heads in (4, 2, 2))
     assert flops.done(jax.make_jaxpr(jax.grad(loss, (0, 1, 2)))(q, k, v), found) == pytest.approx(2 * 4 * sum(found.values()))
-    assert flops.kernels(choose_kernels("xla", model, "bfloat16", platform="gpu"), model, [Text(300, 1, 1)], 300) == {}
+    assert flops.kernel_flops(choose_kernels("xla", model, "bfloat16", platform="gpu"), model, [Text(300, 1, 1)], 300) == {}
