@@ -2,14 +2,15 @@
 
     python benchmarks/study.py run          # 8 seeds, all methods, on the test tasks, where successes are rare
     python benchmarks/study.py run --series common     # and where they are common
+    python benchmarks/study.py run --methods recommended_phases prefix_bc_phases   # in four phases
     python benchmarks/study.py confirm      # the policies of seed 1 once more, in Chromium
     python benchmarks/study.py search       # the settings of configs/study/search.yaml, on validation tasks
     python benchmarks/study.py values       # options of V, and an actor with each, on validation tasks
     python benchmarks/study_results.py      # tables and figures
 
 `run` trains the SFT policy (configs/study/policy.yaml), and for each seed what the methods share (seed.yaml) and each method (method.yaml
-with methods/NAME.yaml). Each runs on one core, as many at once as --jobs. `search` does the same for every setting of every method,
-on seeds of its own. The series `common` has settings of its own in common/.
+with methods/NAME.yaml). NAME_phases is a method with a quarter of the episodes in each of four phases (configs/phases/tours.yaml). Each
+runs on one core, as many at once as --jobs. `search` does the same for every setting of every method, on seeds of its own. The series `common` has settings of its own in common/.
 """
 
 import argparse
@@ -28,6 +29,8 @@ import yaml
 from study_results import CONFIGS, SFT
 
 CACHE = "runs/study/compiled"
+PHASE = {"episodes": 250, "proposals": 250, "tasks": 125}
+"""Of each of four phases, so that a method has as many episodes as in one phase."""
 
 
 def main() -> None:
@@ -69,8 +72,11 @@ def run_methods(arguments: argparse.Namespace, configs: Mapping[str, Path], seed
         return lambda core: phases("seed", out / f"seed-{seed}", seed, shared, core, arguments.set)
 
     def evaluate(seed: int, method: str, path: Path) -> Callable[[int], None]:
-        values, name = {"policy": f"{out}/{SFT}", "name": method, "split": split}, "baseline"
-        if method != SFT:
+        values: dict[str, Any] = {"policy": f"{out}/{SFT}", "name": method, "split": split}
+        name = "baseline"
+        if method.endswith(results.PHASED):
+            values, name = {"policy": f"{out}/{SFT}", "critic": f"{out}/first-critic", "config": str(path), **PHASE}, "../phases/tours"
+        elif method != SFT:
             values, name = values | {"data": f"{out}/seed-{seed}", "config": str(path)}, "method"
         return lambda core: phases(name, out / f"seed-{seed}" / folder / method, seed, values, core)
 

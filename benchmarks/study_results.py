@@ -43,6 +43,8 @@ METHODS = {
     "common": ["filtered_bc", "prefix_bc", "recommended"],
 }
 SFT = "sft"
+PHASES, PHASED = 4, "_phases"
+"""The number of phases, and the end of a method's name if it is run in phases."""
 RECORDED = {"rare": Path("benchmarks/results/tours.jsonl"), "common": Path("benchmarks/results/tours-common.jsonl")}
 SEEDS = range(1, 9)
 BASELINES = ("template", "constant")
@@ -78,7 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", choices=MISTAKES, default="rare", help="whether successes of the SFT policy are rare or common")
     parser.add_argument("--out", type=Path, help="folder of the study; default: runs/study/SERIES")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 to 8, and 101 for a search")
-    parser.add_argument("--methods", nargs="+", choices=[SFT, *METHODS["rare"]], help="default: all of the series")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=[SFT, *METHODS["rare"], *(name + PHASED for name in METHODS["rare"])],
+        help=f"default: all of the series, each in one phase; NAME{PHASED} is a method in {PHASES} phases",
+    )
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -91,12 +98,14 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def config(series: str, name: str) -> Path:
     """The config of a method, or `search`, in a series: its own if it has one."""
-    places = (CONFIGS / folder / f"{name}.yaml" for folder in (series, "methods", ""))
+    places = (CONFIGS / folder / f"{name.removesuffix(PHASED)}.yaml" for folder in (series, "methods", ""))
     return next(path for path in places if path.exists())
 
 
 def evaluations(out: Path, seeds: Iterable[int], folder: str, method: str) -> dict[int, Evaluation]:
-    return {seed: Evaluation(method, out / f"seed-{seed}" / folder / method / "evaluation") for seed in seeds}
+    """The evaluations of a method's last policies."""
+    last = f"evaluations/phase-{PHASES}" if method.endswith(PHASED) else "evaluation"
+    return {seed: Evaluation(method, out / f"seed-{seed}" / folder / method / last) for seed in seeds}
 
 
 def print_search(out: Path, seeds: Sequence[int], methods: Iterable[str]) -> None:
@@ -143,8 +152,10 @@ def table(out: Path, methods: Sequence[str], seeds: Sequence[int], against: Sequ
 
 def record(out: Path, methods: Sequence[str], seeds: Sequence[int], path: Path) -> None:
     """Writes the outcomes of the evaluations on test tasks that are complete."""
+    methods = [*methods, *(method + PHASED for method in methods if not method.endswith(PHASED))]
     for method, seed in itertools.product(methods, seeds):
-        stage = out / f"seed-{seed}" / "test" / method / "stages" / "evaluate.json"
+        last = f"evaluate-{PHASES}.json" if method.endswith(PHASED) else "evaluate.json"
+        stage = out / f"seed-{seed}" / "test" / method / "stages" / last
         if stage.exists() and json.loads(stage.read_text()).get("complete"):
             save(path, {method: {seed: tested(out, seed, method)}})
     print(f"{path}: " + ", ".join(f"{method} {len(of_seed)}" for method, of_seed in load(path).items()))
