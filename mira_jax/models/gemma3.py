@@ -310,14 +310,14 @@ def unscan(model: Gemma3) -> Gemma3:
         graph, state = nnx.split(stacked.pop(0))
         leaves, tree = jax.tree.flatten(state)
         del state
-        apart = [_unstack(leaves.pop(0)) for _ in range(len(leaves))]
+        apart = [unstack(leaves.pop(0)) for _ in range(len(leaves))]
         slots.append([nnx.merge(graph, jax.tree.unflatten(tree, own)) for own in zip(*apart, strict=True)])
     model.tail = nnx.List([*(block for group in zip(*slots, strict=True) for block in group), *model.tail])
     model.config = dataclasses.replace(model.config, scan_layers=False)
     return model
 
 
-def _unstack(array: jax.Array) -> tuple[jax.Array, ...]:
+def unstack(array: jax.Array) -> tuple[jax.Array, ...]:
     """The slices of an array along its first axis, which is not sharded."""
     where = array.sharding
     if isinstance(where, jax.sharding.NamedSharding):

@@ -133,7 +133,7 @@ def make_scoring(
     model, length = model_sizes(config), sizes.row_length or config.data.row_length
     work = make_workload(recipe, sizes.rows, 1, length, prompt, response)
     kernels = kernels_for(config, model, sizes.dtype, topology)
-    bones = make_skeleton(config, recipe, model, kernels, dtype=sizes.dtype, param_dtype=sizes.param_dtype)
+    bones = make_skeleton(config, recipe, model, kernels, dtype=sizes.dtype, param_dtype=sizes.param_dtype, unroll=False)
     scores = critic_scores if recipe.heads else orm_scores if recipe.name == "orm" else policy_scores
     batch = {name: jax.ShapeDtypeStruct((sizes.rows, *array.shape), array.dtype) for name, array in work.arrays.items()}
     batch.pop("step_id", None)
@@ -163,7 +163,7 @@ def make_serving(config: TrainConfig, recipe: Recipe, sizes: ServeSizes, topolog
         raise UserError("what: a critic is not served; choose --what score, or another recipe")
     model, dtype = dataclasses.replace(model_sizes(config), scan_layers=False), jnp.dtype(sizes.dtype)
     kernels = kernels_for(config, model, sizes.dtype, topology)
-    bones = make_skeleton(config, recipe, model, kernels, dtype=sizes.dtype, param_dtype=sizes.dtype)
+    bones = make_skeleton(config, recipe, model, kernels, dtype=sizes.dtype, param_dtype=sizes.dtype, unroll=False)
     longest = min(sizes.max_length, model.max_positions)
     slots = cache_length(longest, longest)
     functions, parameters = _sampler_functions(bones, model)

@@ -18,7 +18,6 @@ from mira_jax.data.packing import PackedBatches
 from mira_jax.errors import UserError
 from mira_jax.models import lora, sharding
 from mira_jax.models.config import PRESETS, Gemma3Config
-from mira_jax.models.gemma3 import use_kernels
 from mira_jax.models.kernels.choose import XLA, Kernels, choose_kernels
 from mira_jax.models.remat import Remat
 from mira_jax.models.sharding import AXES, MeshConfig
@@ -28,8 +27,9 @@ from mira_jax.sizing.chips import Topology
 from mira_jax.sizing.flops import Text
 from mira_jax.train import TrainConfig
 from mira_jax.training.layout import Layout
-from mira_jax.training.load import build_model, load_config
+from mira_jax.training.load import load_config
 from mira_jax.training.optimizer import learning_rate, make_optimizer
+from mira_jax.training.setup import builders
 from mira_jax.training.state import Skeleton, TrainState, abstract_state, skeleton
 from mira_jax.training.step import make_step
 
@@ -156,8 +156,7 @@ def make_plan(config: TrainConfig, recipe: Recipe, workload: Workload, topology:
     updates = config.updates or UPDATES
     sizes = model_sizes(config)
     kernels = kernels_for(config, sizes, config.model.dtype, topology)
-    options = {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype, "remat": config.model.remat}
-    bones = make_skeleton(config, recipe, sizes, kernels, **options)
+    bones = make_skeleton(config, recipe, sizes, kernels)
     optimizer = make_optimizer(config.optimizer, updates)
     state = abstract_state(bones.params, optimizer)
     settings = config.model.remat, jnp.dtype(config.model.dtype), config.optimizer.sum_dtype
@@ -171,11 +170,11 @@ def kernels_for(config: TrainConfig, sizes: Gemma3Config, dtype: str, topology: 
     return choose_kernels(config.model.attention, sizes, dtype, platform=topology.platform, capability=topology.capability)
 
 
-def make_skeleton(config: TrainConfig, recipe: Recipe, sizes: Gemma3Config, kernels: Kernels = XLA, **options: Any) -> Skeleton:
-    """The model of a config, with its adapters and heads. `options`: `dtype`, `param_dtype` and `remat` of `build_model`."""
+def make_skeleton(config: TrainConfig, recipe: Recipe, sizes: Gemma3Config, kernels: Kernels = XLA, **changes: Any) -> Skeleton:
+    """The model of a config, with its adapters and heads. `changes`: fields of `config.model` with other values."""
     layers = (config.lora,) if config.lora else ()
-    build = lambda rngs: use_kernels(build_model(sizes, recipe.heads, layers, rngs=rngs, **options), kernels)  # noqa: E731
-    return skeleton(build, lora.trained if config.lora else None)
+    build, unrolled = builders(dataclasses.replace(config.model, **changes), sizes, recipe.heads, layers, kernels)
+    return skeleton(build, lora.trained if config.lora else None, unrolled)
 
 
 def model_sizes(config: TrainConfig) -> Gemma3Config:
@@ -217,10 +216,10 @@ def _columns(skeleton: Skeleton, recipe: Recipe, arrays: dict[str, jax.ShapeDtyp
             read.append(name)
             return jnp.zeros_like(self["step_mask"])
 
-    def loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        return recipe.loss(skeleton.merge(params), Batch(batch))[0].total
+    def loss(params: Any, frozen: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        return recipe.loss(skeleton.merge(params, frozen), Batch(batch))[0].total
 
-    jax.eval_shape(loss, skeleton.parameters, arrays)
+    jax.eval_shape(loss, skeleton.params, skeleton.frozen, arrays)
     return sorted(set(read))
 
 

@@ -28,7 +28,7 @@ from mira_jax.schema import Options
 from mira_jax.training.layout import Layout
 from mira_jax.training.load import build_model, load_config, load_model, lora_configs
 from mira_jax.training.optimizer import DType
-from mira_jax.training.state import Params, Skeleton, init_params, params_of, skeleton
+from mira_jax.training.state import Build, Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, find_tokenizer, train_tokenizer
 
@@ -49,6 +49,10 @@ class ModelConfig:
     remat: Remat = "none"
     """What the forward pass keeps for the backward pass: none, block, products, or a list such as [heads, gate, up]
     (`mira_jax.models.remat`)."""
+    unroll: bool = False
+    """Compute layer by layer instead of in a scan over groups of layers, with `lora`. On GPUs an update is faster, because what the
+    forward pass keeps is not copied into stacks, and takes several times longer to compile. Files are the same. Models of less than 12
+    layers have no scan."""
     attention: Setting = "auto"
     """The implementation of attention (`mira_jax.models.kernels.choose`): auto, xla, splash or pallas, or one of these each for
     `local` and `global` layers. auto: a kernel on TPUs and GPUs where one can be used, and xla elsewhere."""
@@ -196,10 +200,8 @@ def describe_model(
 
     kernels = checked_kernels(config.attention, sizes, config.dtype)
 
-    def build(rngs):
-        layers = (*old_lora, lora) if lora else ()
-        model = build_model(sizes, heads, layers, rngs=rngs, dtype=config.dtype, param_dtype=config.param_dtype, remat=config.remat)
-        return use_kernels(model, kernels)
+    layers = (*old_lora, lora) if lora else ()
+    build, unrolled = builders(config, sizes, heads, layers, kernels)
 
     def make_params(layout: Layout) -> Params:
         given = {}
@@ -212,7 +214,26 @@ def describe_model(
         return init_params(build, seed, given, layout.of(bones.parameters))
 
     bones = skeleton(build, adapters.trained if lora else None)
-    return Model(sizes, kernels, bones, make_params)
+    return Model(sizes, kernels, skeleton(build, adapters.trained, unrolled) if unrolled else bones, make_params)
+
+
+def builders(
+    config: ModelConfig, sizes: Gemma3Config, heads: tuple[str, ...], layers: Sequence[LoraConfig], kernels: Kernels
+) -> tuple[Build, Build | None]:
+    """What builds a model with these heads and adapters, and what builds it without stacked layers if `model.unroll` asks for that.
+
+    Raises:
+        ConfigError: it asks for that without adapters.
+    """
+    if config.unroll and not layers:
+        raise ConfigError("model.unroll", "only with lora; without, every update would copy all parameters and gradients between layouts")
+
+    def builder(sizes: Gemma3Config) -> Build:
+        options = {"dtype": config.dtype, "param_dtype": config.param_dtype, "remat": config.remat}
+        return lambda rngs: use_kernels(build_model(sizes, heads, layers, rngs=rngs, **options), kernels)
+
+    apart = dataclasses.replace(sizes, scan_layers=False)
+    return builder(sizes), builder(apart) if config.unroll and sizes.scan_layers else None
 
 
 def describe(packed: Packed, model: Model, summary: dict[str, float]) -> str:

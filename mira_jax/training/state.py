@@ -1,13 +1,15 @@
 """The state that training changes: parameters and optimizer state, as plain trees of arrays."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+
+from mira_jax.models.gemma3 import unstack
 
 Params = Any
 """Nested dicts of arrays, by the attribute names of the model."""
@@ -32,9 +34,13 @@ class Skeleton:
     """The trained parameters, as `jax.ShapeDtypeStruct`."""
     frozen: Params = dataclasses.field(default_factory=dict)
     """The frozen parameters."""
+    unrolled: bool = False
+    """Whether the model has no stacked layers. The trained parameters are stacked in any case, as in checkpoints."""
 
     def state(self, params: Params, frozen: Params | None = None) -> nnx.State:
         """Converts trees with the structure of `params` and `frozen` to the model's NNX state."""
+        if self.unrolled:
+            params = _apart(params, lambda stack: [jnp.squeeze(one, 0) for one in jax.lax.split(stack, [1] * stack.shape[0])])
         return jax.tree.unflatten(self.structure, jax.tree.leaves(_union(params, frozen or {})))
 
     def merge(self, params: Params, frozen: Params | None = None) -> nnx.Module:
@@ -42,8 +48,9 @@ class Skeleton:
         return nnx.merge(self.graph, self.state(params, frozen))
 
     def split(self, parameters: Params) -> tuple[Params, Params]:
-        """(trained, frozen) of all parameters of the model, or of any tree with one leaf for each."""
-        return _without(parameters, self.frozen), _without(parameters, self.params)
+        """(trained, frozen) of all parameters of the model, with its layers stacked. If it is unrolled, frozen stacks are deleted."""
+        frozen = _without(parameters, self.params)
+        return _without(parameters, frozen), _apart(frozen, _consumed) if self.unrolled else frozen
 
     @property
     def parameters(self) -> Params:
@@ -51,13 +58,24 @@ class Skeleton:
         return _union(self.params, self.frozen)
 
 
-def skeleton(build: Callable[[nnx.Rngs], nnx.Module], trained: Callable[[tuple[str | int, ...]], bool] | None = None) -> Skeleton:
-    """Traces `build` without computing anything. `trained` decides by path whether a parameter is trained. Default: all are."""
+Build = Callable[[nnx.Rngs], nnx.Module]
+
+
+def skeleton(build: Build, trained: Callable[[tuple[str | int, ...]], bool] | None = None, unrolled: Build | None = None) -> Skeleton:
+    """Traces the construction of a model without computing anything.
+
+    Args:
+        trained: decides by path whether a parameter is trained. Default: all are.
+        unrolled: builds the same model without stacked layers, which then computes. Needs `trained`: see `Skeleton.unrolled`.
+    """
     graph, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
-    params, frozen = params_of(state), {}
-    if trained is not None:
-        params, frozen = _partition(params, trained)
-    return Skeleton(graph, jax.tree.structure(state), params, frozen)
+    if trained is None:
+        return Skeleton(graph, jax.tree.structure(state), params_of(state))
+    params, frozen = _partition(params_of(state), trained)
+    if unrolled is not None:
+        graph, state = nnx.split(nnx.eval_shape(lambda: unrolled(nnx.Rngs(0))), nnx.Param)
+        _, frozen = _partition(params_of(state), trained)
+    return Skeleton(graph, jax.tree.structure(state), params, frozen, unrolled is not None)
 
 
 def params_of(model: nnx.Module | nnx.State) -> Params:
@@ -124,6 +142,28 @@ def _without(tree: Params, given: Params) -> Params:
         elif isinstance(child, dict) and (rest := _without(child, given[name])):
             kept[name] = rest
     return kept
+
+
+def _apart(tree: Params, slices: Callable[[jax.Array], Sequence[jax.Array]]) -> Params:
+    """The parameters of a model without stacked layers, from those of the same model with them: `groups`, with an entry for each layer of a
+    group, become entries of `tail`."""
+    if "groups" not in tree:
+        return {name: _apart(child, slices) if isinstance(child, dict) else child for name, child in tree.items()}
+    layers: Params = {}
+    period = len(tree["groups"])
+    for slot, block in tree["groups"].items():
+        leaves, structure = jax.tree.flatten(block)
+        for group, own in enumerate(zip(*map(slices, leaves), strict=True)):
+            layers[group * period + slot] = jax.tree.unflatten(structure, own)
+    tail = {len(layers) + place: block for place, block in tree.get("tail", {}).items()}
+    return {name: child for name, child in tree.items() if name != "groups"} | {"tail": layers | tail}
+
+
+def _consumed(stack: jax.Array) -> tuple[jax.Array, ...]:
+    """The slices of a stack, which is deleted, so that memory never holds all stacks and all slices."""
+    apart = unstack(stack)
+    stack.delete()
+    return apart
 
 
 def _partition(tree: Params, chosen: Callable[[tuple[str | int, ...]], bool], path: tuple[str | int, ...] = ()) -> tuple[Params, Params]:

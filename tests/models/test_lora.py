@@ -1,5 +1,6 @@
 """Adapters: the model with them is the model with them merged, and their gradients are the dense ones projected."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -17,6 +18,7 @@ from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.heads import Critic
 from mira_jax.models.lora import LoraConfig
 from mira_jax.models.sharding import AXES, shardings
+from mira_jax.training.load import build_model
 from mira_jax.training.metrics import Mean
 from mira_jax.training.optimizer import OptimizerConfig, make_optimizer
 from mira_jax.training.state import init_params, init_state, params_of, skeleton
@@ -124,6 +126,34 @@ def test_the_heads_of_a_critic_are_trained_beside_the_adapters():
     assert set(bones.params) == {"heads", "trunk"} and set(bones.frozen) == {"trunk"}
     assert {leaf.dtype for leaf in jax.tree.leaves(bones.params)} == {jnp.dtype(jnp.float32)}
     assert {leaf.dtype for leaf in jax.tree.leaves(bones.frozen)} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("heads", [(), ("value",)], ids=["policy", "critic"])
+@pytest.mark.parametrize("config", [MIXED, DEEP], ids=["mixed", "deep"])
+def test_layer_by_layer_it_computes_the_same_as_in_a_scan(config, heads):
+    """The loss and the gradients of the newest adapters, which are stacked in both cases."""
+
+    def builder(scan: bool):
+        sizes = dataclasses.replace(config, scan_layers=scan)
+        return lambda rngs: build_model(sizes, heads, (CONFIG, LoraConfig(rank=2, alpha=2.0)), rngs=rngs)
+
+    scanned = skeleton(builder(True), lora.trained)
+    unrolled = skeleton(builder(True), lora.trained, builder(False))
+    parameters = drawn(scanned.parameters)
+    given = scanned.split(parameters)
+    expected = quick(jax.value_and_grad(lambda adapters: total_of(scanned.merge(adapters, given[1]))))(given[0])
+    adapters, apart = unrolled.split(jax.tree.map(jnp.copy, parameters))
+    model = unrolled.merge(adapters, apart)
+    assert not getattr(model, "trunk", model).groups
+    assert jax.tree.map(jnp.shape, apart) == jax.tree.map(jnp.shape, unrolled.frozen)
+    found = quick(jax.value_and_grad(lambda adapters: total_of(unrolled.merge(adapters, apart))))(adapters)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4 * float(jnp.abs(other).max())), found, expected)
+
+
+def total_of(model) -> jax.Array:
+    if hasattr(model, "trunk"):
+        return sum(jnp.sum(jnp.sin(3 * scores)) for scores in jax.tree.leaves(model(TOKENS, None, None, jnp.array([[3, 7], [0, 19]]))))
+    return loss_of(model)
 
 
 def test_adapters_are_split_as_their_matrices_are():

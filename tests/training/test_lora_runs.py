@@ -83,6 +83,16 @@ def test_a_run_trains_adapters_alone_and_reads_with_them_apart(folder):
     assert min(np.abs(leaf).max() for leaf in jax.tree.leaves(trained)) > 1e-3
 
 
+def test_layers_that_are_not_stacked_give_the_same_run(folder, capsys):
+    assert run(folder, "unrolled", f"init_from={folder / 'base'}", *LORA, "model={unroll: true}") == 0
+    np.testing.assert_allclose(losses(folder / "unrolled"), losses(folder / "adapted"), rtol=1e-4)
+    found, expected = load_adapters(folder / "unrolled"), load_adapters(folder / "adapted")
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-4), found, expected)
+    # Without adapters every parameter would have to change its layout.
+    assert run(folder, "full", "model.unroll=true") == 2
+    assert "model.unroll: only with lora" in capsys.readouterr().err
+
+
 NARROW = ("model.sizes={}", "model.dtype=bfloat16", "model.param_dtype=bfloat16", "tokenizer={}")
 SMALL = (*NARROW, "lora.rank=4", "optimizer.learning_rate=1e-5", "updates=3")
 """Small changes of a bfloat16 base: less than bfloat16 tells apart."""
