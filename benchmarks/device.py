@@ -38,18 +38,20 @@ class Step:
     accumulate: int
     attention: str
     remat: Any
+    unroll: bool = False
 
 
 def steps(tiny: bool) -> list[Step]:
     adapters, full = "configs/lora/actor.yaml", "configs/12b/actor.yaml"
     if tiny:
-        return [Step(adapters, "tiny", 256, 2, 2, "xla", "block"), Step(full, "tiny", 256, 2, 1, "xla", ["heads", "gate"])]
+        return [Step(adapters, "tiny", 256, 2, 2, "xla", "products", True), Step(full, "tiny", 256, 2, 1, "xla", ["heads", "gate"])]
     most = ["query", "key", "value", "heads", "output", "gate", "up"]
     return [
         Step(adapters, "12b", 8192, 4, 4, "xla", "block"),
         Step(adapters, "12b", 8192, 4, 4, "auto", "block"),
         Step(adapters, "12b", 8192, 4, 4, "auto", ["query", "key", "value", "heads", "output", "down"]),
-        Step(adapters, "12b", 8192, 4, 4, "auto", most),
+        Step(adapters, "12b", 8192, 4, 4, "auto", "products"),
+        Step(adapters, "12b", 8192, 4, 4, "auto", "products", unroll=True),
         Step(full, "1b", 8192, 4, 1, "xla", "block"),
         Step(full, "1b", 8192, 4, 1, "auto", "products"),
         Step(full, "4b", 8192, 2, 1, "auto", most),
@@ -60,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--tiny", action="store_true", help="small sizes, kernels interpreted")
-    parser.add_argument("--chip", default="h100", help="of mira_jax.sizing.chips, for MFU")
+    parser.add_argument("--chip", default="h100", help="of mira_jax.sizing.chips, for MFU and the choice of kernels")
     parser.add_argument("--json", type=Path, help="file that figures are appended to")
     parser.add_argument("--seconds", type=float, default=600, help="no case begins after this time")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -192,7 +194,7 @@ def step(case: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict[s
 
     one = steps(arguments.tiny)[case["number"]]
     figures = dataclasses.asdict(one)
-    plan = plan_of(one, arguments.tiny)
+    plan = plan_of(one, arguments.chip, arguments.tiny)
     state = init_state(random_like(plan.skeleton.params), plan.optimizer)
     frozen = random_like(plan.skeleton.frozen) if plan.skeleton.frozen else None
     batch = batch_of(plan, one)
@@ -215,26 +217,26 @@ def step(case: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict[s
     }  # fmt: skip
 
 
-def plan_of(one: Step, tiny: bool) -> Any:
-    import jax
+def plan_of(one: Step, chip: str, tiny: bool) -> Any:
     import yaml
 
     from mira_jax import config as configs
     from mira_jax.recipes import make_recipe
+    from mira_jax.sizing.chips import CHIPS, Topology
     from mira_jax.sizing.plan import make_plan, make_workload
     from mira_jax.train import TrainConfig
 
     tree = yaml.safe_load(Path(one.config).read_text())
-    small = {"width": 64, "layers": 6, "query_heads": 4, "kv_heads": 2, "head_dim": 16, "mlp_width": 128, "vocabulary_size": 512}
+    small = {"width": 64, "layers": 12, "query_heads": 4, "kv_heads": 2, "head_dim": 16, "mlp_width": 128, "vocabulary_size": 512}
     sizes = {"sizes": small, "preset": None} if tiny else {"sizes": {}, "preset": one.preset}
     tree = {key: value for key, value in tree.items() if key not in ("init_from", "epochs")} | {"updates": 100}
-    tree["model"] = {**tree["model"], **sizes, "remat": one.remat, "attention": one.attention}
+    tree["model"] = {**tree["model"], **sizes, "remat": one.remat, "attention": one.attention, "unroll": one.unroll}
     tree["data"] = {**tree["data"], "rows": one.rows, "row_length": one.row_length}
     tree["optimizer"] = {**tree.get("optimizer", {}), "accumulate": one.accumulate}
     config = configs.build(TrainConfig, tree, source=one.config)
     recipe = make_recipe(config.recipe)
     workload = make_workload(recipe, one.rows, one.accumulate, one.row_length, *step_lengths(one))
-    return make_plan(config, recipe, workload, jax.default_backend())
+    return make_plan(config, recipe, workload, None if tiny else Topology(CHIPS[chip], (1,), f"{chip}:1"))
 
 
 def step_lengths(one: Step) -> tuple[int, int]:

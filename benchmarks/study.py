@@ -10,7 +10,8 @@
 
 `run` trains the SFT policy (configs/study/policy.yaml), and for each seed what the methods share (seed.yaml) and each method (method.yaml
 with methods/NAME.yaml). NAME_phases is a method with a quarter of the episodes in each of four phases (configs/phases/tours.yaml). Each
-runs on one core, as many at once as --jobs. `search` does the same for every setting of every method, on seeds of its own. The series `common` has settings of its own in common/.
+runs on one core, as many at once as --jobs. `search` does the same for every setting of every method, on seeds of its own. The series
+`common` has settings of its own in common/.
 """
 
 import argparse
