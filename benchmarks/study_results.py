@@ -5,12 +5,14 @@ python benchmarks/study_results.py record   # outcomes of every task, to benchma
 python benchmarks/study_results.py plot     # success by the number of legs, and the gate, as SVG files in the folder of the study
 python benchmarks/study_results.py gate     # what the critics of all seeds are worth
 python benchmarks/study_results.py costs    # minutes of computation, and steps in the environment
+python benchmarks/study_results.py errors   # what failures have in common
 python benchmarks/study_results.py power    # the power of the comparison, before it is run
 
 With --recorded, `table` and `plot` read the file of `record` in place of the folder. All take --series.
 """
 
 import argparse
+import collections
 import dataclasses
 import hashlib
 import itertools
@@ -55,7 +57,15 @@ EFFECTS, DEVIATIONS = (5, 8, 15, 30), (3, 5, 8)
 
 
 def main() -> None:
-    actions = {"table": table, "record": record, "plot": plot, "gate": print_gate, "costs": print_costs, "power": print_power}
+    actions = {
+        "table": table,
+        "record": record,
+        "plot": plot,
+        "gate": print_gate,
+        "costs": print_costs,
+        "errors": print_errors,
+        "power": print_power,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=actions)
     add_arguments(parser)
@@ -249,6 +259,19 @@ def print_costs(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None
             trained.append(sum(value for stage, value in spent.items() if stage.startswith(TRAINED)))
             taken.append(sum(int(ShardReader(folder / one).steps_per_record.sum()) for one in shards))
         print(f"| {name} | {np.mean(minutes):.1f} | {np.mean(trained):.1f} | {np.mean(taken):,.0f} |")
+
+
+def print_errors(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Prints what the failures have in common: the first response that could not be done, if there is one."""
+    print("| method | failures | text that is no action | an element that is not there | every action was done |\n|---|---|---|---|---|")
+    for method in methods:
+        found = collections.Counter()
+        for evaluation in evaluations(out, seeds, "test", method).values():
+            for episode in ShardReader(evaluation.folder / "labelled"):
+                if not episode.outcome.success:
+                    wrong = next((step for step in episode.steps if step.error), None)
+                    found["done" if wrong is None else "no action" if wrong.action is None else "no element"] += 1
+        print(f"| {method} | {found.total()} | {found['no action']} | {found['no element']} | {found['done']} |")
 
 
 def print_power(seeds: int, comparisons: int) -> None:

@@ -106,6 +106,23 @@ def digirl(
     return (weight_N * rewards_N[end_N] + (1 - weight_N) * one_step_N).astype(np.float32)
 
 
+def clip_impossible(
+    advantages: Float[np.ndarray, " N"], reference_log_probs: Float[np.ndarray, " N"], span: float
+) -> Float[np.ndarray, " N"]:
+    """The advantages, clipped to what a response can have under pi_ref:
+
+        A(s, a) = Q(s, a) - V(s) = (1 - pi_ref(a|s)) [ Q(s, a) - E( Q(s, b) | b != a ) ],   so  |A(s, a)| <= (1 - pi_ref(a|s)) span
+
+    A response that pi_ref gives with certainty has no alternative, and whatever the critics say of it is noise.
+
+    Args:
+        reference_log_probs: log pi_ref(a|s) of the whole response.
+        span: the difference between the largest and the smallest possible Q.
+    """
+    most_N = span * -np.expm1(np.minimum(np.asarray(reference_log_probs, np.float64), 0.0))
+    return np.clip(np.asarray(advantages), -most_N, most_N).astype(np.float32)
+
+
 def room_to_rise(advantages: Float[np.ndarray, " N"], reference_log_probs: Float[np.ndarray, " N"], beta: float) -> float:
     """The share of the rise that MiRA's loss asks for and that probabilities allow:
 

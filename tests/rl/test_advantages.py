@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mira_jax.rl.advantages import doubly_robust, outcome_rewards, returns, room_to_rise, webrl_code, worth_imitating
+from mira_jax.rl.advantages import clip_impossible, doubly_robust, outcome_rewards, returns, room_to_rise, webrl_code, worth_imitating
 from mira_jax.rl.shaping import following, shaped_rewards
 
 # Two episodes side by side: three steps that succeed, two that fail.
@@ -122,3 +122,18 @@ def test_room_to_rise_by_hand():
     room = room_to_rise(np.array([0.2, 0.1, -0.3, 0.4]), np.array([-0.5, -3.0, -2.0, -1.0]), beta=0.1)
     assert room == pytest.approx((0.5 + 1 + 1) / 7)
     assert room_to_rise(np.array([-1.0, 0.0]), np.array([-1.0, -1.0]), 0.1) == 1
+
+
+def test_what_is_possible_by_hand():
+    """pi_ref .5, .9, 1 and .9, and Q between 0 and 4: at most 2, .4, 0 and .4. A rounding error above 1 counts as 1."""
+    found = clip_impossible(np.array([-1.5, 0.7, -0.2, -3.0]), np.array([np.log(0.5), np.log(0.9), 1e-6, np.log(0.9)]), 4.0)
+    np.testing.assert_allclose(found, [-1.5, 0.4, 0, -0.4], atol=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 1)), min_size=1, max_size=6))
+def test_true_advantages_are_possible(actions):
+    """Of any policy and any Q in [0, 1], an advantage from the definition stays as it is."""
+    weights, values = np.array(actions).T
+    policy = weights / weights.sum()
+    advantages = values - policy @ values
+    np.testing.assert_allclose(clip_impossible(advantages, np.log(policy), 1.0), advantages, atol=1e-6)

@@ -37,7 +37,7 @@ from mira_jax.errors import UserError
 from mira_jax.recipes import policies
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import StepLabels, column, mean_of_milestones, milestone_head, read_labels, require_milestones
-from mira_jax.rl.advantages import doubly_robust, outcome_rewards, returns
+from mira_jax.rl.advantages import clip_impossible, doubly_robust, outcome_rewards, returns
 from mira_jax.rl.objectives import squared_log_ratio
 from mira_jax.rl.shaping import AtEnd, shaped_rewards
 from mira_jax.training.log_probs import sum_by_step
@@ -71,6 +71,9 @@ class Mira:
     """Divide the advantages by their root mean square over the steps trained on."""
     per_token: bool = False
     """Divide the log ratio by the number of response tokens."""
+    clip_impossible: bool = False
+    """Clip the advantages to what a response can have under pi_ref: (1 - pi_ref)(1 + |alpha|) at most, nothing for a response without
+    an alternative."""
     only_useful: bool = False
     """Leave out the steps of a failure after its last subgoal in order."""
     negative_weight: NonNegative = 1.0
@@ -96,11 +99,13 @@ class Mira:
         return policies.prepare(labels, reference=column(labels, tables, "log_prob"), advantages=advantages, keep=keep)
 
     def kept(self, labels: StepLabels, tables: Sequence[SideTable]) -> tuple[np.ndarray, np.ndarray]:
-        """The steps to train on, bool [N], and the advantages, float32 [N], by `only_useful` and `normalize`."""
+        """The steps to train on, bool [N], and the advantages, float32 [N], by `only_useful`, `clip_impossible` and `normalize`."""
         if self.only_useful:
             require_milestones(labels, "recipe.only_useful")
         keep = labels.sound & (labels.before_last_milestone | (not self.only_useful))
         advantages = self.advantages(labels, tables)
+        if self.clip_impossible:
+            advantages = clip_impossible(advantages, column(labels, tables, "log_prob"), 1 + abs(self.alpha))
         if self.normalize:
             advantages = advantages / max(float(np.sqrt(np.mean(np.square(advantages[keep])))), 1e-8)
         return keep, advantages

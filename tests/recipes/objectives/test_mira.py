@@ -71,6 +71,15 @@ def test_advantages_are_normalized_over_the_steps_trained_on():
     np.testing.assert_allclose(prepared.columns["advantage"][:4], a[:4] / np.sqrt(np.mean(a[:4] ** 2)), atol=1e-5)
 
 
+def test_advantages_that_are_not_possible_are_clipped_before_they_are_normalized():
+    """Q is between 0 and 1.3. log pi_ref leaves all of the first, nothing of the second, and .13 of the others."""
+    tables = [table(log_prob=np.array([-3.0, 0.0, *[np.log(0.9)] * 3]), value=VALUES, potential=POTENTIALS)]
+    a = np.array([0.345, 0, 0.1, -0.13, -0.13])
+    np.testing.assert_allclose(prepare(tables, clip_impossible=True).columns["advantage"], a, atol=1e-5)
+    found = prepare(tables, clip_impossible=True, normalize=True).columns["advantage"]
+    np.testing.assert_allclose(found, a / np.sqrt(np.mean(a**2)), atol=1e-4)
+
+
 def test_the_advantages_are_described():
     prepared = prepare([ALL])
     a = np.array([0.345, 0.41, 0.1, -0.255, -0.2])
