@@ -38,7 +38,7 @@ def test_methods_that_began_with_other_policies_are_not_compared():
         print_table({"plain": PLAIN, "better": other}, ["plain"])
 
 
-@pytest.mark.parametrize("name", ["anchor", "tours"])
+@pytest.mark.parametrize("name", ["anchor", "tours", "tours-common"])
 def test_recorded_results_are_of_the_same_tasks_and_start_for_all_methods(name):
     found = load(f"benchmarks/results/{name}.jsonl")
     for seed in {seed for of_seed in found.values() for seed in of_seed}:
