@@ -61,7 +61,7 @@ def search(arguments: argparse.Namespace) -> None:
 
 def train_policy(arguments: argparse.Namespace) -> None:
     """Trains the policy that all methods start from, and the first critic."""
-    phases("policy", arguments.out, 0, {"mistakes": results.MISTAKES[arguments.series]})
+    phases(CONFIGS / "policy.yaml", arguments.out, 0, {"mistakes": results.MISTAKES[arguments.series]})
 
 
 def run_methods(arguments: argparse.Namespace, configs: Mapping[str, Path], seeds: Sequence[int], folder: str, split: str) -> None:
@@ -70,16 +70,18 @@ def run_methods(arguments: argparse.Namespace, configs: Mapping[str, Path], seed
 
     def prepare(seed: int) -> Callable[[int], None]:
         shared = {"policy": f"{out}/{SFT}", "critic": f"{out}/first-critic"}
-        return lambda core: phases("seed", out / f"seed-{seed}", seed, shared, core, arguments.set)
+        return lambda core: phases(CONFIGS / "seed.yaml", out / f"seed-{seed}", seed, shared, core, arguments.set)
 
     def evaluate(seed: int, method: str, path: Path) -> Callable[[int], None]:
         values: dict[str, Any] = {"policy": f"{out}/{SFT}", "name": method, "split": split}
-        name = "baseline"
+        config = CONFIGS / "baseline.yaml"
         if method.endswith(results.PHASED):
-            values, name = {"policy": f"{out}/{SFT}", "critic": f"{out}/first-critic", "config": str(path), **PHASE}, "../phases/tours"
+            config = Path("configs/phases/tours.yaml")
+            values = {"policy": f"{out}/{SFT}", "critic": f"{out}/first-critic", "config": str(path), **PHASE}
         elif method != SFT:
-            values, name = values | {"data": f"{out}/seed-{seed}", "config": str(path)}, "method"
-        return lambda core: phases(name, out / f"seed-{seed}" / folder / method, seed, values, core)
+            config = CONFIGS / "method.yaml"
+            values |= {"data": f"{out}/seed-{seed}", "config": str(path)}
+        return lambda core: phases(config, out / f"seed-{seed}" / folder / method, seed, values, core)
 
     in_parallel([prepare(seed) for seed in seeds], arguments.jobs)
     in_parallel([evaluate(seed, method, path) for seed in seeds for method, path in configs.items()], arguments.jobs)
@@ -93,7 +95,7 @@ def confirm(arguments: argparse.Namespace) -> None:
         before = out / f"seed-{seed}" / "test" / method
         model = out / SFT if method == SFT else before / "actor"
         values = {"name": method, "model": model, "tokenizer": out / SFT, "checkpoint": os.path.relpath(model, before)}
-        return lambda core: phases("confirm", out / f"seed-{seed}" / "chromium" / method, seed, values, core)
+        return lambda core: phases(CONFIGS / "confirm.yaml", out / f"seed-{seed}" / "chromium" / method, seed, values, core)
 
     in_parallel([again(seed, method) for seed in seeds for method in arguments.methods], arguments.jobs)
     results.print_confirmation(out, arguments.methods, seeds)
@@ -109,7 +111,7 @@ def values(arguments: argparse.Namespace) -> None:
 
     def train(name: str, config: str, seed: int) -> Callable[[int], None]:
         of_run = {**shared, "config": CONFIGS / "values" / f"{config}.yaml"}
-        return lambda core: phases("value", out / "values" / name, seed, of_run, core)
+        return lambda core: phases(CONFIGS / "value.yaml", out / "values" / name, seed, of_run, core)
 
     in_parallel([train(name, *of) for name, of in runs.items()], arguments.jobs)
     results.print_values(out, list(runs))
@@ -162,9 +164,9 @@ def in_parallel(jobs: Sequence[Callable[[int], None]], count: int) -> None:
         sys.exit("\n".join(failed))
 
 
-def phases(name: str, out: Path, seed: int, values: Mapping[str, Any], core: int | None = None, sets: Sequence[str] = ()) -> None:
-    """Runs one config of configs/study, on the given core. Its output is in OUT.log. Raises CalledProcessError."""
-    command = [sys.executable, "-m", "mira_jax.phases", "--config", f"{CONFIGS}/{name}.yaml", "--out", str(out), "--set", f"seed={seed}"]
+def phases(config: Path, out: Path, seed: int, values: Mapping[str, Any], core: int | None = None, sets: Sequence[str] = ()) -> None:
+    """Runs a config of phases, on the given core. Its output is in OUT.log. Raises CalledProcessError."""
+    command = [sys.executable, "-m", "mira_jax.phases", "--config", str(config), "--out", str(out), "--set", f"seed={seed}"]
     command += itertools.chain.from_iterable(("--set", one) for one in (*sets, *(f"values.{key}={value}" for key, value in values.items())))
     out.parent.mkdir(parents=True, exist_ok=True)
     # The runs of a study share what they compile.

@@ -123,7 +123,7 @@ def test_every_method_of_the_study_has_a_recipe(path, tmp_path):
     ],
 )
 def test_the_methods_of_a_search_have_the_same_budget(series, others):
-    """Three were best at the end of theirs, as recommended has, and two add one option to another method."""
+    """Six settings, or as the comment in search.yaml says."""
     search = yaml.safe_load(SEARCHES[series].read_text())
     assert {name: len(settings) for name, settings in search.items()} == {
         name: {"methods": 6, "common": 4}[series] for name in search

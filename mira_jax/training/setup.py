@@ -50,9 +50,9 @@ class ModelConfig:
     """What the forward pass keeps for the backward pass: none, block, products, or a list such as [heads, gate, up]
     (`mira_jax.models.remat`)."""
     unroll: bool = False
-    """Compute layer by layer instead of in a scan over groups of layers, with `lora`. On GPUs an update is faster, because what the
-    forward pass keeps is not copied into stacks, and takes several times longer to compile. Files are the same. Models of less than 12
-    layers have no scan."""
+    """Train adapters (`lora`) layer by layer instead of in a scan over groups of layers. The scan copies what the forward pass keeps
+    into stacks, which costs time on GPUs; without it, compiling takes several times longer. Checkpoints are the same. Models of fewer
+    than 12 layers have no scan."""
     attention: Setting = "auto"
     """The implementation of attention (`mira_jax.models.kernels.choose`): auto, xla, splash or pallas, or one of these each for
     `local` and `global` layers. auto: a kernel on TPUs and GPUs where one can be used, and xla elsewhere."""

@@ -35,7 +35,7 @@ class Skeleton:
     frozen: Params = dataclasses.field(default_factory=dict)
     """The frozen parameters."""
     unrolled: bool = False
-    """Whether the model has no stacked layers. The trained parameters are stacked in any case, as in checkpoints."""
+    """Whether the model and `frozen` have no stacked layers. `params` has them in any case, as checkpoints do."""
 
     def state(self, params: Params, frozen: Params | None = None) -> nnx.State:
         """Converts trees with the structure of `params` and `frozen` to the model's NNX state."""
