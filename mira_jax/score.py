@@ -6,7 +6,8 @@
 
 The command writes side tables. The training of the actor reads the first two:
 
-    OUT/policy.npz   log_prob (nats, end token included), token_count
+    OUT/policy.npz   log_prob (nats, end token included), token_count; with `alternatives` also the likeliest tokens
+                     in place of each response token
     OUT/critic.npz   value, potential, milestone_1, ...: one column for each head of the critics
     OUT/critic.json  what the critics are worth, if the episodes are labelled (`mira_jax.recipes.quality`)
     OUT/orm.npz      success_probability, one row per episode, for its last step
@@ -56,6 +57,7 @@ from mira_jax.trajectories.prompts import PromptConfig, refuse_subgoals
 from mira_jax.trajectories.records import Evidence, Page, Status, Step, Trajectory
 from mira_jax.trajectories.shards import ShardReader
 from mira_jax.trajectories.side_tables import Provenance, SideTable
+from mira_jax.trajectories.token_columns import TokenColumn
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 POLICY_COLUMNS = ("log_prob", "token_count")
@@ -81,6 +83,9 @@ class ScoreConfig:
     """The folder that the tables are written to."""
     prompt: PromptConfig | None = None
     """How steps are turned into prompts. Default: the prompt config that each model was trained with, from the config of its run."""
+    alternatives: Natural = 0
+    """Number of likeliest tokens to store for each response token of the policy, with their log-probabilities. The objective mira reads
+    them with `support_weight`."""
     rows: Count = 8
     """Rows per batch. A multiple of `mesh.data` times `mesh.fsdp`."""
     row_length: Natural = 0
@@ -206,8 +211,11 @@ def _write(
             return
         print(f"{path}: {stale}; scored anew")
     scores: dict[str, list[np.ndarray]] = {}
+    tokens: dict[str, TokenColumn] = {}
     for folder, made in zip(table.folders, made_by, strict=True):
-        for column, scored in _score(table.kind, folder, made, episodes[_inputs(table.kind, made)], steps, config, layout).items():
+        columns, of_tokens = _score(table.kind, folder, made, episodes[_inputs(table.kind, made)], steps, config, layout)
+        tokens |= of_tokens
+        for column, scored in columns.items():
             scores.setdefault(column, []).append(scored)
     values = {column: _mean_of_scored(several) for column, several in scores.items()}
     if made_by != table.made_by(config):
@@ -218,9 +226,10 @@ def _write(
     keys = steps.keys(table.kind, reader)
     sound = np.array([key is not None for key in keys])
     values = {name: column[sound] for name, column in values.items()}
+    tokens = {name: column.take(np.flatnonzero(sound)) for name, column in tokens.items()}
     scored = [key for key in keys if key]
     ids, numbers = [key[0] for key in scored], np.array([key[1] for key in scored])
-    SideTable(ids, numbers, values, made_by, reader.sha256, quality=quality).write(path)
+    SideTable(ids, numbers, values, made_by, reader.sha256, quality=quality, token_columns=tokens).write(path)
     print(f"{path}: {len(scored):,} {'episodes' if table.kind == 'orm' else 'steps'}; {_describe(values)}")
     if quality:
         write_atomically(path.with_suffix(".json"), to_json(quality).encode())
@@ -236,6 +245,8 @@ def _provenance(folder: str, kind: Kind, config: ScoreConfig) -> Provenance:
         raise ConfigError("orm", f"{folder} was trained by the recipe {recipe}; name a run of the recipe orm")
     tokenizer = Tokenizer(folder)
     tokenizer.fit(sizes.vocabulary_size, folder)
+    if kind == "policy" and config.alternatives > sizes.vocabulary_size:
+        raise ConfigError("alternatives", f"{folder} has only {sizes.vocabulary_size:,} tokens")
     fingerprint, base = weights_identity(folder)
     prompt = config.prompt or _prompt(folder)
     if kind != "critic":
@@ -251,6 +262,7 @@ def _provenance(folder: str, kind: Kind, config: ScoreConfig) -> Provenance:
         param_dtype=config.param_dtype,
         precision=config.precision,
         fold=_fold(folder),
+        alternatives=config.alternatives if kind == "policy" else 0,
     )
 
 
@@ -312,16 +324,18 @@ def _check_heads(kind: Kind, folders: Sequence[str], made_by: Sequence[Provenanc
 
 def _score(
     kind: Kind, folder: str, made: Provenance, episodes: Episodes, steps: _Steps, config: ScoreConfig, layout: Layout
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], dict[str, TokenColumn]]:
     model, sizes = load_model(folder, dtype=config.dtype, param_dtype=config.param_dtype, layout=layout)
     use_kernels(model, checked_kernels(config.attention, sizes, config.dtype, key="attention"))
     trajectories = steps.read(episodes)  # the same iteration makes the examples
     examples = episodes.examples
     if kind == "policy":
-        return score_policy(model, examples, row_length=config.row_length, rows=config.rows, layout=layout)
+        return score_policy(
+            model, examples, row_length=config.row_length, rows=config.rows, layout=layout, alternatives=config.alternatives
+        )
     which = _scored_by(made, trajectories)[examples.episode] if made.fold else None
     score = score_orm if kind == "orm" else score_critic
-    return score(model, examples, row_length=config.row_length, rows=config.rows, which=which, layout=layout)
+    return score(model, examples, row_length=config.row_length, rows=config.rows, which=which, layout=layout), {}
 
 
 def _scored_by(made: Provenance, trajectories: Sequence[Trajectory]) -> np.ndarray:

@@ -9,6 +9,7 @@ same command resumes after the last complete round.
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,6 @@ import numpy as np
 from mira_jax import commands, host_memory
 from mira_jax.config import Count, Natural
 from mira_jax.data.episodes import Episodes
-from mira_jax.data.packing import TokenColumn
 from mira_jax.data.pipeline import Batches, DataConfig
 from mira_jax.errors import ConfigError, UserError
 from mira_jax.files import to_json, write_atomically
@@ -29,7 +29,7 @@ from mira_jax.models.lora import LoraConfig
 from mira_jax.models.precision import use_precision
 from mira_jax.models.sharding import MeshConfig
 from mira_jax.recipes import make_recipe, options_of
-from mira_jax.recipes.base import OLD, REFERENCE, NothingToLearn, Prepared, Recipe
+from mira_jax.recipes.base import OLD, REFERENCE, NothingToLearn, Prepared, Recipe, TokenShape
 from mira_jax.recipes.objectives import OBJECTIVES
 from mira_jax.rounds import DONE, ROUND, Version, read_version
 from mira_jax.schema import Options
@@ -40,7 +40,7 @@ from mira_jax.training.load import MODEL, lora_run, model_fingerprint, write_mod
 from mira_jax.training.loop import FINITE, Diverged
 from mira_jax.training.metrics import MetricsWriter, read_metrics
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
-from mira_jax.training.round_data import RoundPosition, column_of_tokens, make_token_log_probs
+from mira_jax.training.round_data import RoundPosition, make_token_log_probs
 from mira_jax.training.run_folder import RunFolder
 from mira_jax.training.setup import ModelConfig, TokenizerConfig
 from mira_jax.training.state import Params, abstract_state, all_finite, init_state
@@ -48,6 +48,7 @@ from mira_jax.training.step import cut, make_step
 from mira_jax.trajectories.prompts import refuse_subgoals
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.token_columns import TokenColumn
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 HISTORY = "rounds.jsonl"
@@ -147,7 +148,7 @@ class _Trainer:
         optimizer = make_optimizer(config.optimizer, 1)
         abstract = abstract_state(skeleton.params, optimizer)
         params, self._frozen = skeleton.split(model.make_params(layout))
-        self._columns: tuple[str, ...] = getattr(recipe, "token_columns", ())
+        self._columns: Mapping[str, TokenShape] = getattr(recipe, "token_columns", {})
         self._reference = jax.tree.map(jnp.copy, params) if REFERENCE in self._columns else None
         if self._checkpoints.latest is not None:
             self._state = self._checkpoints.restore(layout.abstract(abstract), self._position)
@@ -262,8 +263,10 @@ class _Trainer:
         batches = [self._layout.put_batch(cut(packed[index], 1), self._config.data.rows) for index in range(len(packed))]
 
         def column(params: Params) -> TokenColumn:
-            values = [np.asarray(self._log_probs(params, batch, self._frozen)) for batch in batches]
-            return column_of_tokens(packed, values, episodes.examples.steps)
+            column = packed.empty_token_column()
+            for index, batch in enumerate(batches):
+                column.fill(packed[index], np.asarray(self._log_probs(params, batch, self._frozen)))
+            return column
 
         return {name: column(of) for name, of in params.items()}
 

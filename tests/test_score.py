@@ -200,6 +200,38 @@ def test_a_table_of_an_older_version_is_scored_anew(folder, tmp_path, capsys):
     assert set(new.ids) > set(old.ids) and new.made_by[0].checkpoint.endswith("sft@2")
 
 
+def test_alternatives_are_recorded_and_an_actor_keeps_to_them(folder, tmp_path, capsys):
+    keys = {"policy": str(folder / "sft"), "critic": str(folder / "critic"), "out": str(tmp_path)}
+    score.main(config(folder, **keys))
+    tables = [str(tmp_path / "policy.npz"), str(tmp_path / "critic.npz")]
+    plain = SideTable.read(tables[0])
+    actor = {
+        "recipe": {**ACTOR, "support_weight": 1.0, "support_tokens": 4},
+        "init_from": str(folder / "sft"),
+        "data": {"side_tables": tables, "accept_weak_critics": True},
+    }
+    with pytest.raises(UserError, match="none has alternatives; score the policy again with --set alternatives=4"):
+        run(folder, "supported", **actor)
+    capsys.readouterr()
+    score.main(config(folder, **keys, alternatives=4))
+    said = capsys.readouterr().out
+    assert "policy.npz: stale: alternatives 0, not 4; scored anew" in said and "critic.npz: complete" in said
+    table = SideTable.read(tables[0])
+    np.testing.assert_array_equal(table.columns["log_prob"], plain.columns["log_prob"])
+    np.testing.assert_array_equal(np.diff(table.token_columns["alternatives"].starts), table.columns["token_count"])
+    assert table.made_by[0].alternatives == 4
+    score.main(config(folder, **keys, alternatives=4))
+    assert "policy.npz: complete" in capsys.readouterr().out
+    run(folder, "supported", **actor)
+    metrics = [json.loads(line) for line in (folder / "supported" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["outside_support"] > 0 for line in metrics)
+    score.main(config(folder, **keys, alternatives=3))
+    with pytest.raises(UserError, match="has alternatives of 3 tokens, not 4"):
+        run(folder, "too few", **actor)
+    with pytest.raises(UserError, match=r"alternatives: .*sft has only 320 tokens"):
+        score.main(config(folder, **keys, alternatives=321))
+
+
 def test_models_are_not_mixed_up(folder, tmp_path):
     with pytest.raises(UserError, match="holds a critic"):
         score.main(config(folder, policy=str(folder / "critic"), out=str(tmp_path)))

@@ -45,8 +45,8 @@ def keys(folder, out, **more):
 @pytest.fixture(scope="module")
 def on_four_devices(folder):
     cases = [
-        keys(folder, "sharded", param_dtype="bfloat16", mesh={"fsdp": 2, "tensor": 2}),
-        keys(folder, "split", mesh={"data": 2, "fsdp": 1, "sequence": 2}),
+        keys(folder, "sharded", param_dtype="bfloat16", alternatives=3, mesh={"fsdp": 2, "tensor": 2}),
+        keys(folder, "split", alternatives=3, mesh={"data": 2, "fsdp": 1, "sequence": 2}),
         keys(folder, "none", mesh={"fsdp": 3}),
         keys(folder, "none", rows=6),
         keys(folder, "none", rows=1, row_length=510, mesh={"fsdp": 1, "sequence": 4}),
@@ -65,14 +65,18 @@ def on_four_devices(folder):
 
 @pytest.mark.parametrize(("out", "param_dtype"), [("sharded", "bfloat16"), ("split", "float32")])
 def test_scores_on_a_mesh_are_those_of_one_device_and_their_tables_are_kept(folder, on_four_devices, out, param_dtype, capsys):
-    score.main(build(ScoreConfig, keys(folder, f"one-{param_dtype}", param_dtype=param_dtype)))
+    score.main(build(ScoreConfig, keys(folder, f"one-{param_dtype}", alternatives=3, param_dtype=param_dtype)))
     for kind in ("policy", "critic"):
         ours, theirs = (SideTable.read(folder / name / f"{kind}.npz") for name in (out, f"one-{param_dtype}"))
         assert (ours.ids, ours.made_by, set(ours.columns)) == (theirs.ids, theirs.made_by, set(theirs.columns))
         for name, column in ours.columns.items():
             np.testing.assert_allclose(column, theirs.columns[name], rtol=2e-6, err_msg=name)
+        for name, tokens in ours.token_columns.items():
+            np.testing.assert_array_equal(tokens.starts, theirs.token_columns[name].starts)
+            np.testing.assert_allclose(tokens.values, theirs.token_columns[name].values, rtol=2e-6, err_msg=name)
+        assert set(ours.token_columns) == ({"alternatives", "alternative_log_probs"} if kind == "policy" else set())
     capsys.readouterr()
-    score.main(build(ScoreConfig, keys(folder, out, param_dtype=param_dtype)))
+    score.main(build(ScoreConfig, keys(folder, out, alternatives=3, param_dtype=param_dtype)))
     assert capsys.readouterr().out.count("complete") == 2
 
 

@@ -97,6 +97,11 @@ def test_a_batch_of_scores_is_sized(recipe, kind, tmp_path, capsys):
     assert tree["fits"] and program["flops_needed"] <= program["flops_done"]
 
 
+def test_the_step_of_an_actor_that_keeps_to_the_support_is_sized(capsys):
+    assert size("--topology", "l40s:1", "--set", "recipe.name=actor", "--set", "recipe.support_weight=1.0") == 0
+    assert "actor step of Gemma3" in capsys.readouterr().out
+
+
 def test_a_server_is_sized(tmp_path, capsys):
     path = tmp_path / "size.json"
     arguments = ["--what", "serve", "--set", "serve.rows=3", "--set", "serve.max_length=2000", "--json", str(path)]

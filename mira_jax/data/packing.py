@@ -17,42 +17,24 @@ R are the maxima over the plan, so shapes are constant within a run. A step is a
     step_mask            BxS    float32  1 for a step, 0 for padding
     step_id              BxS    int32    j in the step index of the reader; -1 where masked
     COLUMN               BxS    float32  each column of `Prepared.columns`; 0 where masked
-    TOKEN_COLUMN         BxR    float32  each column of `Prepared.token_columns`; 0 where masked
+    TOKEN_COLUMN         BxR... its own  each column of `Prepared.token_columns`; 0 where masked
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mira_jax.data.examples import Examples
 from mira_jax.errors import UserError
+from mira_jax.trajectories.token_columns import TokenColumn, starts_of
 
 Batch = dict[str, np.ndarray]
 OPEN_ROWS = 64
 """Number of recent rows that are tried for a step; it goes into the first with room. This packs nearly as tightly as first-fit
 over all rows, in linear time."""
 ROUND_RESPONSES = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenColumn:
-    """One number per response token of each step, for example its log-probability under the policy that drew it."""
-
-    values: np.ndarray
-    """float32: those of all steps, concatenated."""
-    starts: np.ndarray
-    """int64 [N + 1]: where each step begins in `values`. A step without numbers is empty."""
-
-    @classmethod
-    def of(cls, parts: Sequence[Sequence[float]]) -> "TokenColumn":
-        """From the numbers of each step."""
-        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
-        return cls(np.fromiter(itertools.chain.from_iterable(parts), np.float32, int(starts[-1])), starts)
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        return self.values[self.starts[step] : self.starts[step + 1]]
 
 
 class PackedBatches(Sequence[Batch]):
@@ -155,6 +137,14 @@ class PackedBatches(Sequence[Batch]):
                 step = int(steps[wrong][0])
                 raise ValueError(f"token column {name}: {len(column[step])} numbers for {int(lengths[wrong][0])} tokens of step {step}")
 
+    def empty_token_column(self, shape: tuple[int, ...] = (), dtype: DTypeLike = np.float32) -> TokenColumn:
+        """Zeros of this shape for each response token of the packed steps."""
+        lengths_N = np.zeros(self._examples.steps, np.int64)
+        turns = np.flatnonzero(np.isin(self._examples.turn_step, self.steps))
+        lengths_N[self._examples.turn_step[turns]] = (self._examples.turn_stop - self._examples.turn_start)[turns]
+        starts = starts_of(lengths_N)
+        return TokenColumn(np.zeros((int(starts[-1]), *shape), dtype), starts)
+
     def widen(self, steps_per_row: int, responses_per_row: int) -> None:
         """Makes S and R at least this large, so that several plans have arrays of the same shapes."""
         self.steps_per_row = max(self.steps_per_row, steps_per_row)
@@ -216,7 +206,8 @@ class PackedBatches(Sequence[Batch]):
         arrays["step_mask"] = np.zeros((B, S), np.float32)
         arrays["step_id"] = np.full((B, S), -1, np.int32)
         arrays |= {name: np.zeros((B, S), np.float32) for name in self._columns}
-        arrays |= {name: np.zeros((B, R), np.float32) for name in self._token_columns}
+        for name, column in self._token_columns.items():
+            arrays[name] = np.zeros((B, R, *column.values.shape[1:]), column.values.dtype)
         source = self._examples
         for b, row in enumerate(rows):
             t = r = s = 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from flax import nnx
@@ -10,18 +10,25 @@ from jax import Array
 
 from mira_jax.data.episodes import Episodes
 from mira_jax.data.examples import Example
-from mira_jax.data.packing import TokenColumn
 from mira_jax.errors import UserError
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.token_columns import TokenColumn
 from mira_jax.trajectories.tokenizer import Tokenizer
 
 OLD = "old_log_prob"
 REFERENCE = "token_reference_log_prob"
 """Token columns that online training computes for the recipes that name them: log pi_old, by the weights before the first update of the
 round, and log pi_ref, by the first policy."""
+
+
+class TokenShape(NamedTuple):
+    """What a token column has for each response token."""
+
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
 
 
 class NothingToLearn(UserError):
@@ -47,7 +54,8 @@ class Prepared:
 class Recipe(Protocol):
     """A training method, for a policy or a critic.
 
-    A recipe whose loss reads token columns names them in `token_columns`, a tuple, for online training and `mira size`.
+    A recipe whose loss reads token columns describes them in `token_columns`, a dict of `TokenShape` by name, for online training and
+    `mira size`.
     """
 
     name: str
@@ -80,9 +88,8 @@ class Recipe(Protocol):
     def loss(self, model: nnx.Module, batch: dict[str, Array]) -> tuple[Mean, dict[str, Mean]]:
         """The loss and the metrics of one batch, under jit.
 
-        `batch` contains the arrays of `mira_jax.data.packing`, and one float32 array per column of `prepare`: BxS, or BxR for token
-        columns. Every
-        returned value is a `Mean(total, weight)`. Over accumulated batches and devices, totals and weights are summed
+        `batch` contains the arrays of `mira_jax.data.packing`, and one array per column of `prepare`: float32 BxS, or BxR... for
+        token columns. Every returned value is a `Mean(total, weight)`. Over accumulated batches and devices, totals and weights are summed
         separately before the division, so a loss that is a sum over steps or tokens does not depend on how a batch is split.
         The weight of the loss is its normalisation: the number of steps, or of response tokens.
         """

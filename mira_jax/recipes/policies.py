@@ -11,12 +11,16 @@ import numpy as np
 from flax import nnx
 
 from mira_jax.recipes.base import Prepared
-from mira_jax.recipes.labels import StepLabels, column, mean
-from mira_jax.training.log_probs import response_log_probs, sum_by_step
+from mira_jax.recipes.labels import ALTERNATIVE_LOG_PROBS, ALTERNATIVES, StepLabels, column, mean, token_column
+from mira_jax.training.log_probs import log_probs_and_support as log_probs_of
+from mira_jax.training.log_probs import response_hidden, response_log_probs, sum_by_step
 from mira_jax.training.metrics import Mean
 from mira_jax.training.reference import SQUARES
 from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.token_columns import TokenColumn
 
+SUPPORT = "support"
+"""The token column of `supported`."""
 MOVED = 0.01
 """Minimum change of a step's log-probability from the reference, in nats, to count as moved."""
 
@@ -24,6 +28,22 @@ MOVED = 0.01
 def step_log_probs(model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
     """log pi(a_t | s_t) of each step, BxS: the sum over the response's tokens, its end token included."""
     return sum_by_step(response_log_probs(model, batch), batch)
+
+
+def log_probs_and_support(model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """`step_log_probs`, and for each step -log p of the tokens of SUPPORT, summed over the response, BxS each."""
+    log_probs, support = log_probs_of(model, response_hidden(model, batch), batch["response_targets"], batch[SUPPORT])
+    return sum_by_step(log_probs, batch), sum_by_step(-support, batch)
+
+
+def supported(labels: StepLabels, tables: Sequence[SideTable], least: float, most: int) -> TokenColumn:
+    """int32 [tokens, most]: the tokens that pi_ref gives at least the probability `least`, the `most` likeliest of them; -1 is none.
+
+    Raises:
+        UserError: no side table has that many alternatives of each response token.
+    """
+    ids, log_probs = (token_column(labels, tables, name, most) for name in (ALTERNATIVES, ALTERNATIVE_LOG_PROBS))
+    return TokenColumn(np.where(np.exp(log_probs.values) >= least, ids.values, -1).astype(np.int32), ids.starts)
 
 
 def mean_over_steps(values_BxS: jax.Array, batch: dict[str, jax.Array]) -> Mean:

@@ -21,7 +21,7 @@ from mira_jax.models.config import PRESETS, Gemma3Config
 from mira_jax.models.kernels.choose import XLA, Kernels, choose_kernels
 from mira_jax.models.remat import Remat
 from mira_jax.models.sharding import AXES, MeshConfig
-from mira_jax.recipes.base import Recipe
+from mira_jax.recipes.base import Recipe, TokenShape
 from mira_jax.sizing import flops
 from mira_jax.sizing.chips import Topology
 from mira_jax.sizing.flops import Text
@@ -114,7 +114,9 @@ class Plan:
     def _row(self) -> dict[str, jax.ShapeDtypeStruct]:
         """One row, with the columns that the recipe reads."""
         arrays = self.workload.arrays
-        arrays = arrays | dict.fromkeys(getattr(self.recipe, "token_columns", ()), arrays["response_mask"])
+        tokens = arrays["response_mask"].shape
+        shapes: dict[str, TokenShape] = getattr(self.recipe, "token_columns", {})
+        arrays = arrays | {name: jax.ShapeDtypeStruct((*tokens, *of.shape), of.dtype) for name, of in shapes.items()}
         columns = _columns(self.skeleton, self.recipe, {name: _stack(array, 1) for name, array in arrays.items()})
         return arrays | dict.fromkeys(columns, arrays["step_mask"])
 

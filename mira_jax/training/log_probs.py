@@ -5,6 +5,7 @@ Shapes: B rows, T tokens, R response tokens in a row, S steps in a row, D width,
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +62,41 @@ def token_entropies(model, hidden_BxRxD: Array, chunk_logits: int = CHUNK_LOGITS
     return _in_chunks(model, chunk, (hidden_BxRxD,), chunk_logits)
 
 
-def _in_chunks(model, chunk: Callable[..., Array], arrays: tuple[Array, ...], chunk_logits: int) -> Array:
-    """`chunk` of arrays BxR..., in chunks along R such that at most `chunk_logits` logits are held at once. The result is BxR."""
+def log_probs_and_support(
+    model, hidden_BxRxD: Array, targets_BxR: Array, support_BxRxK: Array, chunk_logits: int = CHUNK_LOGITS
+) -> tuple[Array, Array]:
+    """log p of the targets, as `token_log_probs`, and of the set of the target and the tokens of `support`, BxR fp32 each.
+
+    `support_BxRxK`: ids of tokens; -1 is none.
+    """
+
+    def chunk(hidden_BxCxD: Array, targets_BxC: Array, support_BxCxK: Array) -> tuple[Array, Array]:
+        logits_BxCxV = model.logits(hidden_BxCxD)
+        ids_V = jnp.arange(logits_BxCxV.shape[-1])
+        is_target_BxCxV = ids_V == targets_BxC[..., None]
+        # One comparison for each of the K tokens, which fuse, instead of a scatter into the vocabulary.
+        inside_BxCxV = is_target_BxCxV
+        for k in range(support_BxCxK.shape[-1]):
+            inside_BxCxV |= ids_V == support_BxCxK[..., k, None]
+        total_BxC = jax.nn.logsumexp(logits_BxCxV, axis=-1)
+        chosen_BxC = jnp.sum(jnp.where(is_target_BxCxV, logits_BxCxV, 0.0), axis=-1)
+        return chosen_BxC - total_BxC, jax.nn.logsumexp(jnp.where(inside_BxCxV, logits_BxCxV, -jnp.inf), axis=-1) - total_BxC
+
+    return _in_chunks(model, chunk, (hidden_BxRxD, targets_BxR, support_BxRxK), chunk_logits)
+
+
+def likeliest_tokens(model, hidden_BxRxD: Array, count: int, chunk_logits: int = CHUNK_LOGITS) -> tuple[Array, Array]:
+    """The ids, int32, and log-probabilities, fp32, of the `count` likeliest tokens, BxRxK each, the likeliest first."""
+
+    def chunk(hidden_BxCxD: Array) -> tuple[Array, Array]:
+        log_probs_BxCxK, ids_BxCxK = jax.lax.top_k(jax.nn.log_softmax(model.logits(hidden_BxCxD)), count)
+        return ids_BxCxK, log_probs_BxCxK
+
+    return _in_chunks(model, chunk, (hidden_BxRxD,), chunk_logits)
+
+
+def _in_chunks(model, chunk: Callable[..., Any], arrays: tuple[Array, ...], chunk_logits: int) -> Any:
+    """`chunk` of arrays BxR..., in chunks along R such that at most `chunk_logits` logits are held at once. The results are BxR..."""
     batch, count = arrays[0].shape[:2]
     size = max(1, chunk_logits * _logit_shards() // (batch * model.config.vocabulary_size))
     if count <= size:
@@ -75,7 +109,7 @@ def _in_chunks(model, chunk: Callable[..., Array], arrays: tuple[Array, ...], ch
         return jnp.moveaxis(x.reshape(batch, chunks, size, *x.shape[2:]), 1, 0)
 
     values = jax.lax.map(jax.checkpoint(lambda parts: chunk(*parts)), tuple(map(cut, arrays)))
-    return jnp.moveaxis(values, 0, 1).reshape(batch, chunks * size)[:, :count]
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, chunks * size, *x.shape[3:])[:, :count], values)
 
 
 def _logit_shards() -> int:

@@ -1,13 +1,11 @@
 """What the trainer of online training computes of a round: the log-probabilities of its tokens, and its position."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 
-from mira_jax.data.packing import PackedBatches, TokenColumn
 from mira_jax.training.log_probs import response_log_probs
 from mira_jax.training.state import Params, Skeleton
 
@@ -32,14 +30,3 @@ def make_token_log_probs(skeleton: Skeleton) -> Callable[[Params, Mapping[str, A
         return response_log_probs(skeleton.merge(params, frozen), {name: array[0] for name, array in batch.items()})
 
     return jax.jit(log_probs)
-
-
-def column_of_tokens(packed: PackedBatches, values: Sequence[np.ndarray], steps: int) -> TokenColumn:
-    """Collects numbers per response token, BxR for each batch of one epoch, as a column of N = `steps` steps."""
-    parts: list[Sequence[float]] = [()] * steps
-    for index, values_BxR in enumerate(values):
-        batch = packed[index]
-        for b, s in zip(*np.nonzero(batch["step_mask"]), strict=True):
-            mine = (batch["response_segment"][b] == s) & (batch["response_mask"][b] > 0)
-            parts[batch["step_id"][b, s]] = values_BxR[b, mine].tolist()
-    return TokenColumn.of(parts)

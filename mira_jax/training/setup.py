@@ -12,7 +12,7 @@ import numpy as np
 from mira_jax import config as configs
 from mira_jax.config import Count
 from mira_jax.data.examples import Examples
-from mira_jax.data.packing import PackedBatches, TokenColumn
+from mira_jax.data.packing import PackedBatches
 from mira_jax.data.pipeline import DataConfig, split
 from mira_jax.data.steps import choose, corpus
 from mira_jax.errors import ConfigError, UserError
@@ -30,6 +30,7 @@ from mira_jax.training.load import build_model, load_config, load_model, lora_co
 from mira_jax.training.optimizer import DType
 from mira_jax.training.state import Build, Params, Skeleton, init_params, params_of, skeleton
 from mira_jax.trajectories.records import Trajectory
+from mira_jax.trajectories.token_columns import TokenColumn
 from mira_jax.trajectories.tokenizer import FILE_NAME, Tokenizer, find_tokenizer, train_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Side tables: per-step numbers computed by models (V, P, reference log-probabilities), with their provenance."""
+"""Side tables: numbers per step, or per response token, computed by models (V, P, reference log-probabilities), with their provenance."""
 
 import dataclasses
 import io
@@ -16,6 +16,7 @@ from mira_jax.errors import UserError
 from mira_jax.files import now, write_atomically
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.shards import ShardReader
+from mira_jax.trajectories.token_columns import TokenColumn
 
 REMEDY = "score these episodes again (`mira score`)"
 
@@ -42,6 +43,8 @@ class Provenance:
     """Precision of float32 matrix products."""
     fold: str = ""
     """Cross-fitting: the fold of tasks that the model has not seen and was used for, such as "0 of 4". Empty: all tasks."""
+    alternatives: int = 0
+    """Number of likeliest tokens stored with each response token."""
 
     def difference(self, other: "Provenance") -> str:
         """Describes how `other` differs in the inputs that affect the numbers: "" or, for example, "dtype float32, not bfloat16"."""
@@ -78,6 +81,7 @@ class SideTable:
         shards: Sequence[str] = (),
         source: str = "side table",
         quality: Mapping[str, Any] | None = None,
+        token_columns: Mapping[str, TokenColumn] | None = None,
     ):
         """
         Args:
@@ -87,6 +91,7 @@ class SideTable:
             shards: SHA-256 of each shard that was scored.
             source: the name of the table in messages.
             quality: measures of the columns of critics, by `mira_jax.recipes.quality`.
+            token_columns: numbers per response token, with an entry for each row.
         """
         self.ids, self.steps, self.columns = (
             list(ids),
@@ -97,6 +102,10 @@ class SideTable:
         for name, column in self.columns.items():
             if column.shape != (len(self.ids),):
                 raise ValueError(f"column {name}: shape {column.shape}, expected ({len(self.ids)},)")
+        self.token_columns = dict(token_columns or {})
+        for name, tokens in self.token_columns.items():
+            if len(tokens.starts) != len(self.ids) + 1:
+                raise ValueError(f"token column {name}: {len(tokens.starts) - 1} steps, expected {len(self.ids)}")
         self.used: set[str] = set()
         """The columns that a recipe has read."""
         self._rows = {key: row for row, key in enumerate(zip(self.ids, self.steps.tolist(), strict=True))}
@@ -119,9 +128,12 @@ class SideTable:
         """Atomically writes an .npz without pickled objects."""
         made_by = [msgspec.to_builtins(made) for made in self.made_by]
         head = {"created": now(), "columns": list(self.columns), "made_by": made_by, "shards": self.shards, "quality": self.quality}
+        head["token_columns"] = list(self.token_columns)
         buffer = io.BytesIO()
         # Any, because an array may not be unpacked into the flag `allow_pickle` that newer NumPy also takes.
         arrays: dict[str, Any] = {f"column:{name}": column for name, column in self.columns.items()}
+        for name, tokens in self.token_columns.items():
+            arrays |= {f"tokens:{name}": tokens.values, f"starts:{name}": tokens.starts}
         np.savez_compressed(buffer, head=np.array(json.dumps(head)), ids=np.array(self.ids, np.str_), steps=self.steps, **arrays)
         write_atomically(Path(path), buffer.getvalue())
 
@@ -132,9 +144,10 @@ class SideTable:
             with np.load(path, allow_pickle=False) as data:
                 head = json.loads(str(data["head"]))
                 columns = {name: data[f"column:{name}"] for name in head["columns"]}
+                tokens = {name: TokenColumn(data[f"tokens:{name}"], data[f"starts:{name}"]) for name in head.get("token_columns", [])}
                 made_by = msgspec.convert(head.get("made_by", []), list[Provenance])
                 ids = [str(item) for item in data["ids"]]
-                return cls(ids, data["steps"], columns, made_by, head.get("shards", []), str(path), head.get("quality"))
+                return cls(ids, data["steps"], columns, made_by, head.get("shards", []), str(path), head.get("quality"), tokens)
         except FileNotFoundError:
             raise UserError(f"{path}: no such side table; make it with `mira score`") from None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -49,10 +49,22 @@ def policy(config):
 @pytest.fixture(scope="session")
 def scored(policy, reader, examples):
     """A side table of the policy's own log-probs, with values and potentials made up."""
-    columns = score_policy(policy, examples)
+    columns, tokens = score_policy(policy, examples, alternatives=8)
     draw = np.random.default_rng(0)
     columns |= {name: draw.random(len(examples)) for name in ("value", "potential", "second_value")}
     ids = [trajectory.id for trajectory in reader for _ in trajectory.steps]
     numbers = np.array([step.index for trajectory in reader for step in trajectory.steps])
     sound = examples.usable
-    return SideTable(np.array(ids)[sound].tolist(), numbers[sound], {name: column[sound] for name, column in columns.items()})
+    columns = {name: column[sound] for name, column in columns.items()}
+    tokens = {name: column.take(np.flatnonzero(sound)) for name, column in tokens.items()}
+    return SideTable(np.array(ids)[sound].tolist(), numbers[sound], columns, token_columns=tokens)
+
+
+def rows_of_their_own(examples):
+    """Every step in a row of its own, padded on the right."""
+    longest = int(np.diff(examples.starts).max())
+    tokens = np.zeros((len(examples), longest), np.int32)
+    for step in range(len(examples)):
+        both = np.concatenate([examples.prompt(step), examples.response(step)])
+        tokens[step, : len(both)] = both
+    return tokens

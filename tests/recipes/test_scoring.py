@@ -5,20 +5,11 @@ from flax import nnx
 
 from mira_jax.models.heads import Critic
 from mira_jax.recipes.scoring import score_critic, score_policy
-
-
-def rows_of_their_own(examples):
-    """Every step in a row of its own, padded on the right."""
-    longest = int(np.diff(examples.starts).max())
-    tokens = np.zeros((len(examples), longest), np.int32)
-    for step in range(len(examples)):
-        both = np.concatenate([examples.prompt(step), examples.response(step)])
-        tokens[step, : len(both)] = both
-    return tokens
+from tests.recipes.conftest import rows_of_their_own
 
 
 def test_log_probs_are_the_sums_over_the_responses_end_tokens_included(policy, examples):
-    scores = score_policy(policy, examples, rows=4)
+    scores = score_policy(policy, examples, rows=4)[0]
     tokens = rows_of_their_own(examples)
     log_probs = np.asarray(jax.jit(lambda tokens: jax.nn.log_softmax(policy.logits(policy(tokens))))(jnp.asarray(tokens)))
     for step in np.flatnonzero(examples.usable):
@@ -28,6 +19,19 @@ def test_log_probs_are_the_sums_over_the_responses_end_tokens_included(policy, e
         assert scores["token_count"][step] == len(response)
     assert not examples.usable.all()
     assert np.isnan(scores["log_prob"][~examples.usable]).all()
+
+
+def test_alternatives_are_the_likeliest_tokens_at_each_place_of_the_response(policy, examples):
+    _, tokens = score_policy(policy, examples, rows=4, alternatives=3)
+    ids, log_probs = tokens["alternatives"], tokens["alternative_log_probs"]
+    rows = rows_of_their_own(examples)
+    expected = np.asarray(jax.jit(lambda tokens: jax.nn.log_softmax(policy.logits(policy(tokens))))(jnp.asarray(rows)))
+    for step in range(examples.steps):
+        first, length = int(examples.prompt_lengths[step]), len(examples.response(step)) * examples.usable[step]
+        of_step = expected[step, first - 1 : first - 1 + length]
+        assert ids[step].shape == log_probs[step].shape == (length, 3)
+        np.testing.assert_allclose(log_probs[step], -np.sort(-of_step, axis=-1)[:, :3], atol=2e-5)
+        np.testing.assert_allclose(np.take_along_axis(of_step, ids[step], axis=-1), log_probs[step], atol=2e-5)
 
 
 def test_critics_read_the_last_prompt_token(config, examples):

@@ -6,7 +6,7 @@ from mira_jax.data.examples import one_per_step
 from mira_jax.data.packing import PackedBatches
 from mira_jax.models.sampler import Sampling
 from mira_jax.serving.engine import Job
-from mira_jax.training.round_data import column_of_tokens, make_token_log_probs
+from mira_jax.training.round_data import make_token_log_probs
 from mira_jax.training.state import params_of, skeleton
 from mira_jax.training.step import cut
 
@@ -24,7 +24,8 @@ def test_log_probabilities_of_the_server_and_of_packed_rows_agree(model, engine)
     packed = PackedBatches(examples, np.arange(len(prompts)), {}, row_length=128, rows=2)
     bones = skeleton(lambda rngs: type(model)(model.config, rngs=rngs))
     log_probs = make_token_log_probs(bones)
-    values = [np.asarray(log_probs(params_of(model), cut(packed[index], 1), {})) for index in range(len(packed))]
-    column = column_of_tokens(packed, values, len(prompts))
+    column = packed.empty_token_column()
+    for batch in packed:
+        column.fill(batch, np.asarray(log_probs(params_of(model), cut(batch, 1), {})))
     for number, one in enumerate(drawn):
         np.testing.assert_allclose(column[number], one.log_probs, atol=TOLERANCE)

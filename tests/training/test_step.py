@@ -16,7 +16,14 @@ from mira_jax.models.gemma3 import Gemma3
 from mira_jax.models.sharding import AXES
 from mira_jax.recipes.objectives.sft import SFT
 from mira_jax.training.layout import Layout
-from mira_jax.training.log_probs import response_log_probs, sum_by_step, token_entropies, token_log_probs
+from mira_jax.training.log_probs import (
+    likeliest_tokens,
+    log_probs_and_support,
+    response_log_probs,
+    sum_by_step,
+    token_entropies,
+    token_log_probs,
+)
 from mira_jax.training.state import abstract_state, init_params, init_state, params_of, skeleton
 from mira_jax.training.step import cut, make_step
 from mira_jax.trajectories.prompts import PromptConfig
@@ -98,6 +105,43 @@ def test_chunks_give_the_same_log_probs_and_gradients(model):
         values.append((token_log_probs(model, hidden, targets, chunk_logits), jax.grad(total)(hidden)))
     np.testing.assert_allclose(values[0][0], values[1][0], atol=1e-5)
     np.testing.assert_allclose(values[0][1], values[1][1], atol=1e-5)
+
+
+def test_the_probability_of_a_support_is_numpy_s_in_any_chunks(model):
+    hidden = jax.random.normal(jax.random.key(0), (2, 7, CONFIG.width))
+    targets = jax.random.randint(jax.random.key(1), (2, 7), 0, CONFIG.vocabulary_size)
+    support = np.array(jax.random.randint(jax.random.key(2), (2, 7, 3), 0, CONFIG.vocabulary_size))
+    support[0, 0] = -1  # the target alone
+    support[0, 1] = targets[0, 1]  # a token counts once
+    probabilities = np.asarray(jax.nn.softmax(model.logits(hidden)), np.float64)
+    members = [[{int(targets[b, r]), *support[b, r].tolist()} - {-1} for r in range(7)] for b in range(2)]
+    expected = [[np.log(sum(probabilities[b, r, token] for token in members[b][r])) for r in range(7)] for b in range(2)]
+    for chunk_logits in (2**28, 2 * CONFIG.vocabulary_size * 3):
+        log_probs, log_support = log_probs_and_support(model, hidden, targets, jnp.asarray(support), chunk_logits)
+        np.testing.assert_allclose(log_support, expected, atol=1e-5)
+        np.testing.assert_array_equal(log_probs, token_log_probs(model, hidden, targets, chunk_logits))
+    np.testing.assert_allclose(log_support[0, :2], log_probs[0, :2], atol=1e-6)
+
+
+def test_the_gradient_of_the_probability_of_a_support_is_that_of_differences(model):
+    hidden = jax.random.normal(jax.random.key(0), (1, 2, CONFIG.width))
+    targets, support = jnp.array([[3, 4]]), jnp.array([[[3, 7, -1], [9, 11, 12]]])
+    total = jax.jit(lambda h: log_probs_and_support(model, h, targets, support)[1].sum())
+    gradient = np.asarray(jax.grad(total)(hidden))
+    for place in ((0, 0, 5), (0, 1, 0), (0, 1, 30)):
+        step = np.zeros_like(hidden)
+        step[place] = 0.02
+        assert gradient[place] == pytest.approx(float(total(hidden + step) - total(hidden - step)) / 0.04, abs=2e-3)
+
+
+def test_the_likeliest_tokens_are_numpy_s_in_any_chunks(model):
+    hidden = jax.random.normal(jax.random.key(0), (2, 7, CONFIG.width))
+    log_probs = np.asarray(jax.nn.log_softmax(model.logits(hidden)))
+    order = np.argsort(-log_probs, axis=-1)[..., :5]
+    for chunk_logits in (2**28, 2 * CONFIG.vocabulary_size * 3):
+        ids, values = likeliest_tokens(model, hidden, 5, chunk_logits)
+        np.testing.assert_array_equal(ids, order)
+        np.testing.assert_allclose(values, np.take_along_axis(log_probs, order, axis=-1), atol=1e-5)
 
 
 def test_entropies_are_scipy_s_in_any_chunks(model):

@@ -21,6 +21,7 @@ from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import FORMAT, Action, Outcome, Page, Policy, Status, Step, Task, TokenCounts, Trajectory, decode, encode
 from mira_jax.trajectories.shards import ShardReader, Spool, StepIndex, pack, write_shard
 from mira_jax.trajectories.side_tables import Provenance, SideTable, check
+from mira_jax.trajectories.token_columns import TokenColumn
 from tests import synthetic
 
 TASK = Task(
@@ -265,6 +266,18 @@ def test_step_index_counts_as_a_plain_loop_does(steps):
     assert [index[i] for i in range(len(index))] == expected
 
 
+def test_side_tables_keep_numbers_per_token(tmp_path):
+    tokens = TokenColumn(np.arange(6, dtype=np.int32).reshape(3, 2), np.array([0, 1, 3]))
+    SideTable(["a", "b"], np.array([0, 0]), {}, [MADE], ["a1"], token_columns={"x": tokens}).write(tmp_path / "t.npz")
+    found = SideTable.read(tmp_path / "t.npz").token_columns["x"]
+    assert found.values.dtype == np.int32 and found[0].tolist() == [[0, 1]] and found[1].tolist() == [[2, 3], [4, 5]]
+    # A file whose steps do not divide its tokens is damaged.
+    arrays = dict(np.load(tmp_path / "t.npz"))
+    np.savez(tmp_path / "t.npz", **{**arrays, "starts:x": np.array([0, 1, 2])})
+    with pytest.raises(UserError, match=r"t\.npz: not a side table: the starts of the steps do not divide 3 tokens"):
+        SideTable.read(tmp_path / "t.npz")
+
+
 def test_side_tables_are_looked_up_by_trajectory_and_step(tmp_path):
     SideTable(["a", "a", "b"], np.array([0, 1, 0]), {"value": np.array([0.1, 0.2, 0.3])}, [MADE], ["a1"]).write(tmp_path / "t.npz")
     table = SideTable.read(tmp_path / "t.npz")
@@ -273,6 +286,8 @@ def test_side_tables_are_looked_up_by_trajectory_and_step(tmp_path):
         table.lookup("value", "b", 1)
     with pytest.raises(UserError, match="no column potential"):
         table.lookup("potential", "a", 0)
+    with pytest.raises(ValueError, match="token column x: 2 steps, expected 1"):
+        SideTable(["a"], np.array([0]), {}, token_columns={"x": TokenColumn.of([[1.0], [2.0]])})
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
     with pytest.raises(UserError, match="not a side table"):
         SideTable.read(tmp_path / "bad.npz")

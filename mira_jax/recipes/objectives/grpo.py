@@ -29,10 +29,9 @@ import numpy as np
 from flax import nnx
 
 from mira_jax.config import NonNegative, Positive
-from mira_jax.data.packing import TokenColumn
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
-from mira_jax.recipes.base import OLD, REFERENCE, Prepared
+from mira_jax.recipes.base import OLD, REFERENCE, Prepared, TokenShape
 from mira_jax.recipes.labels import mean, read_labels
 from mira_jax.rl import policy_gradient
 from mira_jax.rl.groups import Scale, group_advantages
@@ -40,6 +39,7 @@ from mira_jax.training.log_probs import response_hidden, token_entropies, token_
 from mira_jax.training.metrics import Mean
 from mira_jax.trajectories.records import Status, Trajectory
 from mira_jax.trajectories.side_tables import SideTable
+from mira_jax.trajectories.token_columns import TokenColumn
 
 SAMPLER = "sampler_log_prob"
 """Token column: log mu, by the sampler."""
@@ -80,9 +80,9 @@ class GRPO:
     examples = staticmethod(step_examples)
 
     @property
-    def token_columns(self) -> tuple[str, ...]:
+    def token_columns(self) -> dict[str, TokenShape]:
         """The token columns that the loss reads in online training."""
-        return (SAMPLER, OLD, *((REFERENCE,) if self.kl_weight else ()))
+        return dict.fromkeys((SAMPLER, OLD, *((REFERENCE,) if self.kl_weight else ())), TokenShape())
 
     def prepare(self, reader: Sequence[Trajectory], tables: Sequence[SideTable]) -> Prepared:
         """Columns: `advantage` and `episode_share`, 1 / the number of credited steps of the episode. Token column: `sampler_log_prob`.

@@ -40,6 +40,7 @@ class KL(Mira):
     def __post_init__(self) -> None:
         super().__post_init__()
         unused = {"per_token": self.per_token, "negative_weight": self.negative_weight != 1.0, "max_drop": self.max_drop is not None}
+        unused["support_weight"] = self.support_weight > 0
         for key, given in unused.items():
             if given:
                 raise UserError(f"recipe.{key}: the objective kl does not use it; leave it out")

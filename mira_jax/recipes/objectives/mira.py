@@ -16,6 +16,9 @@ Steps 1 to 4 train the critics. `mira_jax.score` then writes V, P and log pi_ref
 implements 5 to 7. r_t is 1 at the last step of a success and 0 elsewhere; G_t is its return; log pi sums over the response's
 tokens, its end token included. The loss is the mean of L_t over the steps of a batch.
 
+With `support_weight` w, the loss of a step also has - w sum_i log sum_{v in S_i} pi(v | s_t, a_t,<i), where S_i is the support of
+pi_ref at token i. This term is ours.
+
 Reads the columns log_prob, value and, unless alpha is 0, potential.
 
 WebRL's objective (arXiv 2411.02337: the actor's loss is its eq. 6, the advantage its eq. 9) is this one with alpha: 0.
@@ -31,12 +34,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mira_jax.config import Fraction, NonNegative, Positive
+from mira_jax.config import Count, Fraction, NonNegative, Positive
 from mira_jax.data.steps import step_examples
 from mira_jax.errors import UserError
 from mira_jax.recipes import policies
-from mira_jax.recipes.base import Prepared
+from mira_jax.recipes.base import Prepared, TokenShape
 from mira_jax.recipes.labels import StepLabels, column, mean_of_milestones, milestone_head, read_labels, require_milestones
+from mira_jax.recipes.policies import SUPPORT
 from mira_jax.rl.advantages import clip_impossible, doubly_robust, outcome_rewards, returns
 from mira_jax.rl.objectives import squared_log_ratio
 from mira_jax.rl.shaping import AtEnd, shaped_rewards
@@ -71,6 +75,15 @@ class Mira:
     """Divide the advantages by their root mean square over the steps trained on."""
     per_token: bool = False
     """Divide the log ratio by the number of response tokens."""
+    support_weight: NonNegative = 0.0
+    """Weight of a term that keeps the policy within the support of pi_ref. It adds to the loss of a step
+    -log pi(support) of each response token, where the support is the response's token and those that pi_ref gives at least
+    `support_least`. Without it, steps with a negative advantage can raise tokens that pi_ref never writes. Needs the table of
+    `mira score` with `alternatives` of at least `support_tokens`."""
+    support_least: Fraction = 0.001
+    """The least probability under pi_ref of a token of the support."""
+    support_tokens: Count = 32
+    """The largest number of tokens in the support, the likeliest ones."""
     clip_impossible: bool = False
     """Clip the advantages to what a response can have under pi_ref: (1 - pi_ref)(1 + |alpha|) at most, nothing for a response without
     an alternative."""
@@ -88,6 +101,11 @@ class Mira:
     reads_responses: ClassVar[bool] = True
     examples = staticmethod(step_examples)
 
+    @property
+    def token_columns(self) -> dict[str, TokenShape]:
+        """The token columns that the loss reads."""
+        return {SUPPORT: TokenShape((self.support_tokens,), "int32")} if self.support_weight else {}
+
     def __post_init__(self) -> None:
         if self.potential == "ordered" and self.at_end == "reached":
             raise UserError("recipe.at_end: reached counts subgoals in any order; set recipe.potential=count, or another at_end")
@@ -96,7 +114,11 @@ class Mira:
         """Columns: `reference_log_prob` and `advantage`."""
         labels = read_labels(reader)
         keep, advantages = self.kept(labels, tables)
-        return policies.prepare(labels, reference=column(labels, tables, "log_prob"), advantages=advantages, keep=keep)
+        prepared = policies.prepare(labels, reference=column(labels, tables, "log_prob"), advantages=advantages, keep=keep)
+        if self.support_weight:
+            support = policies.supported(labels, tables, self.support_least, self.support_tokens)
+            return dataclasses.replace(prepared, token_columns={SUPPORT: support})
+        return prepared
 
     def kept(self, labels: StepLabels, tables: Sequence[SideTable]) -> tuple[np.ndarray, np.ndarray]:
         """The steps to train on, bool [N], and the advantages, float32 [N], by `only_useful`, `clip_impossible` and `normalize`."""
@@ -135,12 +157,19 @@ class Mira:
         return np.nan_to_num(labels.ordered if self.potential == "ordered" else labels.count)
 
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
-        log_prob = policies.step_log_probs(model, batch)
+        outside = 0.0
+        if self.support_weight:
+            log_prob, outside = policies.log_probs_and_support(model, batch)
+        else:
+            log_prob = policies.step_log_probs(model, batch)
         scale = response_tokens(batch) if self.per_token else 1.0
         bound = math.inf if self.max_drop is None else self.max_drop
         loss = squared_log_ratio(log_prob / scale, batch["reference_log_prob"] / scale, batch["advantage"], self.beta, bound)
-        loss = jnp.where(batch["advantage"] < 0, self.negative_weight, 1.0) * loss
-        return policies.mean_over_steps(loss, batch), policies.metrics(log_prob, batch)
+        loss = jnp.where(batch["advantage"] < 0, self.negative_weight, 1.0) * loss + self.support_weight * outside
+        metrics = policies.metrics(log_prob, batch)
+        if self.support_weight:
+            metrics["outside_support"] = Mean(jnp.sum(outside * batch["step_mask"]), jnp.sum(batch["response_mask"]))
+        return policies.mean_over_steps(loss, batch), metrics
 
 
 def response_tokens(batch: dict[str, jax.Array]) -> jax.Array:

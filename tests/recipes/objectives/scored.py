@@ -43,7 +43,7 @@ class Batch:
         reference = prepared.columns["reference_log_prob"].copy()
         prepared.columns["reference_log_prob"] -= 1.0
         steps = np.flatnonzero(prepared.keep)
-        batch = PackedBatches(examples, steps, prepared.columns, row_length=512, rows=16)[0]
+        batch = PackedBatches(examples, steps, prepared.columns, row_length=512, rows=16, token_columns=prepared.token_columns)[0]
         assert batch["step_mask"].sum() == len(steps)
         loss, metrics = jax.jit(lambda batch: recipe.loss(policy, batch))(batch)
         self.loss = float(loss.total / loss.weight)

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mira_jax.data.packing import PackedBatches, TokenColumn
+from mira_jax.data.packing import PackedBatches
 from mira_jax.data.steps import tokenize
 from mira_jax.errors import UserError
 from mira_jax.recipes import make_recipe
@@ -15,6 +15,7 @@ from mira_jax.training.state import params_of, skeleton
 from mira_jax.training.step import cut, make_evaluation
 from mira_jax.trajectories.prompts import PromptConfig, response_ids
 from mira_jax.trajectories.records import PlanGrade, Status
+from mira_jax.trajectories.token_columns import TokenColumn
 from mira_jax.trajectories.tokenizer import Tokenizer
 from tests import synthetic
 

@@ -28,7 +28,7 @@ def test_normalised_advantages_have_a_root_mean_square_of_one():
     assert np.sqrt(np.mean(np.square(advantage(objective="kl", normalize=True)))) == pytest.approx(1, rel=1e-6)
 
 
-@pytest.mark.parametrize("option", [{"per_token": True}, {"negative_weight": 0.5}, {"max_drop": 2.0}])
+@pytest.mark.parametrize("option", [{"per_token": True}, {"negative_weight": 0.5}, {"max_drop": 2.0}, {"support_weight": 1.0}])
 def test_options_that_it_does_not_use_are_refused(option):
     with pytest.raises(UserError, match=f"recipe.{next(iter(option))}"):
         actor(objective="kl", **option)

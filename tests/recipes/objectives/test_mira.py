@@ -11,6 +11,8 @@ from mira_jax.recipes import make_recipe
 from mira_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from mira_jax.training.state import init_state, params_of, skeleton
 from mira_jax.training.step import cut, make_step
+from mira_jax.trajectories.token_columns import TokenColumn
+from tests.recipes.conftest import rows_of_their_own
 from tests.recipes.objectives.scored import ALL, EPISODES, LOG_PROBS, POTENTIALS, VALUES, Batch, actor, advantage, prepare, table
 
 
@@ -136,3 +138,47 @@ def test_mira_raises_what_was_better_than_expected_and_lowers_what_was_worse(con
     last = {name: np.mean([report[name] for report in reports[-5:]]) for name in reports[0]}
     assert last["loss"] < 0.5 * reports[0]["loss"]
     assert last["log_ratio_where_positive"] > 1 and last["log_ratio_where_negative"] < -1
+
+
+def test_the_support_term_counts_the_tokens_that_the_reference_supports(policy, scored, reader, examples):
+    """Here the policy is the reference, so its mass on the support is a sum of the reference's probabilities, in NumPy."""
+    logits = jax.jit(lambda tokens: policy.logits(policy(tokens)))(rows_of_their_own(examples))
+    probabilities = np.asarray(jax.nn.softmax(logits), np.float64)
+    least = float(np.exp(np.median(scored.token_columns["alternative_log_probs"].values)))
+    outside = []
+    for step in np.flatnonzero(examples.usable):
+        for place, token in enumerate(examples.response(step), int(examples.prompt_lengths[step]) - 1):
+            of_token = probabilities[step, place]
+            likely = [v for v in np.argsort(-of_token)[:5] if of_token[v] >= least]
+            outside.append(-np.log(of_token[sorted({int(token), *likely})].sum()))
+    assert 0.1 < np.mean(outside) < 10
+    plain = Batch(actor(beta=0.5), policy, reader, examples, scored)
+    batch = Batch(actor(beta=0.5, support_weight=2.0, support_least=least, support_tokens=5), policy, reader, examples, scored)
+    assert batch.metrics["outside_support"] == pytest.approx(np.mean(outside), rel=2e-4)
+    assert batch.loss - plain.loss == pytest.approx(2.0 * np.sum(outside) / examples.usable.sum(), rel=2e-4)
+
+
+def test_the_support_needs_enough_alternatives_of_every_step():
+    ids = TokenColumn(np.array([[1, 2]] * 9), np.array([0, 1, 3, 4, 6, 9]))
+    chances = np.log(np.array([[0.7, 0.2]] * 8 + [[0.9, 0.0001]], np.float32))
+    tokens = {"alternatives": ids, "alternative_log_probs": TokenColumn(chances, ids.starts)}
+    whole = copy.copy(ALL)
+    whole.token_columns = tokens
+    prepared = prepare([whole], support_weight=1.0, support_tokens=2)
+    assert prepared.token_columns["support"].values.tolist() == [[1, 2]] * 8 + [[1, -1]]
+    assert prepared.token_columns["support"].starts.tolist() == ids.starts.tolist()
+    assert prepare([whole], support_weight=1.0, support_tokens=1).token_columns["support"].values.shape == (9, 1)
+    with pytest.raises(UserError, match=r"has alternatives of 2 tokens, not 32; score the policy again with --set alternatives=32"):
+        prepare([whole], support_weight=1.0)
+    with pytest.raises(UserError, match=r"data.side_tables: none has alternatives; score the policy again with --set alternatives=32"):
+        prepare([ALL], support_weight=1.0)
+    # Of two tables each has its steps; one lacks the last.
+    halves = [copy.copy(ALL) for _ in range(2)]
+    for half, keep in zip(halves, ([3, 4], [0, 1, 2]), strict=True):
+        half.ids, half.steps = [ALL.ids[row] for row in keep], ALL.steps[keep]
+        half.columns = {name: column[keep] for name, column in ALL.columns.items()}
+        half.token_columns = {name: column.take(np.array(keep)) for name, column in tokens.items()}
+    joined = prepare(halves, support_weight=1.0, support_tokens=2)
+    np.testing.assert_array_equal(joined.token_columns["support"].values, prepared.token_columns["support"].values)
+    with pytest.raises(UserError, match="no alternatives for step 0 of trajectory episode-0-1; score the policy again"):
+        prepare([ALL, halves[1]], support_weight=1.0, support_tokens=2)
