@@ -9,7 +9,8 @@ which of their steps were selected:
 
     OUT/episodes-00000.array_record   the episodes with a selected step; possibly none
     OUT/selection.npz                 keep: 1 for a selected step, 0 for the others (`data.selections` of `mira train`)
-    OUT/policy.npz                    log_prob, token_count of all their steps, from `scores`; the reference of the actor's objective
+    OUT/policy.npz                    log_prob, token_count of all their steps, and what `scores` have of their tokens; the reference of
+                                      the actor's objective
     OUT/replay.json                   what it was made from, the settings and the counts
 
 Without episodes, as in the first phase, or without an eligible step, these files exist and are empty. Run again, the command
@@ -33,7 +34,7 @@ from mira_jax.recipes.labels import StepLabels, column, read_labels
 from mira_jax.rl import replay
 from mira_jax.trajectories.records import Trajectory
 from mira_jax.trajectories.shards import ShardReader, write_shard
-from mira_jax.trajectories.side_tables import SideTable, check, selected_steps
+from mira_jax.trajectories.side_tables import SideTable, check, selected_steps, tokens_of
 
 REPLAY = "replay.json"
 SELECTION = "selection.npz"
@@ -179,7 +180,10 @@ def _write(
     if tables:
         made_by = [made for table in tables for made in table.made_by if set(made.columns) == set(COLUMNS)]
         values = {name: _lookup(tables, name, keys) for name in COLUMNS}
-        SideTable(ids, steps, values, made_by[:1], shards).write(folder / REFERENCE)
+        scored = [table for table in tables if set(COLUMNS) <= set(table.columns)]
+        names = set.intersection(*(set(table.token_columns) for table in scored))
+        tokens = {name: tokens_of(scored, name, keys) for name in sorted(names)}
+        SideTable(ids, steps, values, made_by[:1], shards, token_columns=tokens).write(folder / REFERENCE)
     return {"eligible": int(eligible.sum()), "selected": int(selected.sum()), "episodes": len(set(ids)), "steps": len(keys)}
 
 

@@ -18,6 +18,7 @@ from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.records import Status
 from mira_jax.trajectories.shards import ShardReader, write_shard
 from mira_jax.trajectories.side_tables import Provenance, SideTable, selected_steps
+from mira_jax.trajectories.token_columns import TokenColumn
 from tests import synthetic
 
 SHARD = "episodes-00000.array_record"
@@ -35,7 +36,11 @@ def write_scores(path, reader, probability, fingerprint="actor"):
         param_dtype="float32", precision="highest",
     )  # fmt: skip
     columns = {"log_prob": TOKENS * np.log(means), "token_count": np.full(len(keys), TOKENS)}
-    SideTable([key[0] for key in keys], [key[1] for key in keys], columns, [made], reader.sha256).write(path)
+    ids = TokenColumn(np.arange(2 * TOKENS * len(keys), dtype=np.int32).reshape(-1, 2), np.arange(len(keys) + 1) * TOKENS)
+    table = SideTable(
+        [key[0] for key in keys], [key[1] for key in keys], columns, [made], reader.sha256, token_columns={"alternatives": ids}
+    )
+    table.write(path)
     return str(path)
 
 
@@ -100,6 +105,9 @@ def test_the_folder_holds_whole_episodes_and_the_reference(made):
     assert table.shards == reader.sha256 and table.made_by == scores.made_by
     assert len(table) == sum(len(one.steps) for one in reader)
     assert all(table.lookup("log_prob", one.id, 0) == scores.lookup("log_prob", one.id, 0) for one in reader)
+    of_scores = dict(zip(zip(scores.ids, scores.steps.tolist(), strict=True), range(len(scores)), strict=True))
+    for row, key in enumerate(zip(table.ids, table.steps.tolist(), strict=True)):
+        np.testing.assert_array_equal(table.token_columns["alternatives"][row], scores.token_columns["alternatives"][of_scores[key]])
     keep = selected_steps(reader, [SideTable.read(made / "replay" / "selection.npz")])
     assert keep.tolist() == [(one.id, step) in selection(made) for one in reader for step in range(len(one.steps))]
     counts = json.loads((made / "replay" / "replay.json").read_text())["counts"]

@@ -10,8 +10,8 @@ import numpy as np
 from mira_jax.errors import UserError
 from mira_jax.rl.progress import before_last_milestone, completion_times, done_before, ordered_shares, progress_labels
 from mira_jax.trajectories.records import Status, Task, Trajectory
-from mira_jax.trajectories.side_tables import SideTable
-from mira_jax.trajectories.token_columns import TokenColumn, starts_of
+from mira_jax.trajectories.side_tables import MissingRow, SideTable, tokens_of
+from mira_jax.trajectories.token_columns import TokenColumn
 
 ALTERNATIVES, ALTERNATIVE_LOG_PROBS = "alternatives", "alternative_log_probs"
 """Token columns of `mira score`: the likeliest tokens in place of each response token."""
@@ -222,23 +222,15 @@ def token_column(labels: StepLabels, tables: Sequence[SideTable], name: str, wid
     again = f"score the policy again with --set alternatives={width}"
     if not having:
         raise UserError(f"data.side_tables: none has {name}; {again}")
-    rows: dict[tuple[str, int], int] = {}
-    before = 0
     for table in having:
         if (found := table.token_columns[name].values.shape[1]) < width:
             raise UserError(f"{table.source}: has {name} of {found} tokens, not {width}; {again}")
-        rows.update((key, before + row) for row, key in enumerate(zip(table.ids, table.steps.tolist(), strict=True)))
-        before += len(table)
-    row_N = np.full(len(labels), -1)
-    for j in np.flatnonzero(labels.sound):
-        key = labels.ids[j], int(labels.numbers[j])
-        if key not in rows:
-            sources = ", ".join(table.source for table in having)
-            raise UserError(f"{sources}: no {name} for step {key[1]} of trajectory {key[0]}; {again}")
-        row_N[j] = rows[key]
-    parts = [table.token_columns[name] for table in having]
-    lengths = np.concatenate([np.diff(part.starts) for part in parts])
-    return TokenColumn(np.concatenate([part.values[:, :width] for part in parts]), starts_of(lengths)).take(row_N)
+    keys = [(labels.ids[j], int(labels.numbers[j])) if labels.sound[j] else None for j in range(len(labels))]
+    try:
+        tokens = tokens_of(having, name, keys)
+    except MissingRow as error:
+        raise UserError(f"{', '.join(table.source for table in having)}: no {name} for {error}; {again}") from None
+    return TokenColumn(tokens.values[:, :width], tokens.starts)
 
 
 def require_milestones(labels: StepLabels, key: str) -> None:

@@ -16,7 +16,7 @@ from mira_jax.errors import UserError
 from mira_jax.files import now, write_atomically
 from mira_jax.trajectories.prompts import PromptConfig
 from mira_jax.trajectories.shards import ShardReader
-from mira_jax.trajectories.token_columns import TokenColumn
+from mira_jax.trajectories.token_columns import TokenColumn, starts_of
 
 REMEDY = "score these episodes again (`mira score`)"
 
@@ -188,6 +188,39 @@ def check(tables: Sequence[SideTable], shards: Sequence[str], prompt: PromptConf
                 continue
             if set(one.shards) & set(other.shards) and made.fingerprint != by.fingerprint and not _folds_of_one(made, by):
                 raise UserError(f"{one.source} and {other.source}: both have {column} of the same episodes, by different models; name one")
+
+
+class MissingRow(KeyError):
+    """No table has a row for a step."""
+
+    def __init__(self, key: tuple[str, int]):
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"step {self.key[1]} of trajectory {self.key[0]}"
+
+
+def tokens_of(tables: Sequence[SideTable], name: str, keys: Sequence[tuple[str, int] | None]) -> TokenColumn:
+    """The token column `name` of tables that all have it, for the steps `keys`, empty where None. Of tables with different widths, the
+    smallest is kept.
+
+    Raises:
+        MissingRow: no table has a step.
+    """
+    rows: dict[tuple[str, int], int] = {}
+    before = 0
+    for table in tables:
+        rows.update((key, before + row) for row, key in enumerate(zip(table.ids, table.steps.tolist(), strict=True)))
+        before += len(table)
+    for key in keys:
+        if key is not None and key not in rows:
+            raise MissingRow(key)
+    parts = [table.token_columns[name] for table in tables]
+    width = min(part.values.shape[1] for part in parts)
+    lengths = np.concatenate([np.diff(part.starts) for part in parts])
+    joined = TokenColumn(np.concatenate([part.values[:, :width] for part in parts]), starts_of(lengths))
+    return joined.take(np.array([-1 if key is None else rows[key] for key in keys], np.int64))
 
 
 def selected_steps(reader: ShardReader, selections: Sequence[SideTable]) -> np.ndarray:
