@@ -89,6 +89,22 @@ def test_every_stage_of_the_demo_and_of_the_shop_loads(name, tmp_path):
     assert configs["demonstrate"].templates == configs["explore"].templates == configs["evaluate-mira"].templates
 
 
+@pytest.mark.parametrize(
+    "paths", [["configs/demo/phases.yaml"], ["configs/phases/tours.yaml"], ["configs/study/seed.yaml", "configs/study/method.yaml"]]
+)
+def test_a_policy_that_keeps_to_a_support_reads_tables_that_have_it(paths, tmp_path):
+    method = {"values.config": "configs/study/methods/recommended.yaml", "values.data": tmp_path}
+    made = [stage for path in paths for stage in stages(path, out=tmp_path, **(method if "method" in path else {}))[1].values()]
+    scores = [built(stage) for stage in made if stage.module == "mira_jax.score"]
+    stored = {f"{score.out}/policy.npz": score.alternatives for score in scores if score.policy}
+    actors = [built(stage) for stage in made if stage.module == "mira_jax.train"]
+    tables = [
+        (table, make_recipe(actor.recipe)) for actor in actors if actor.recipe.get("support_weight") for table in actor.data.side_tables
+    ]
+    assert any(table in stored for table, _ in tables)
+    assert all(stored[table] >= recipe.support_tokens for table, recipe in tables if table in stored)
+
+
 STUDY = Path("configs/study")
 METHODS = [path for series in ("methods", "common") for path in sorted((STUDY / series).glob("*.yaml")) if path.stem != "search"]
 SEARCHES = {"methods": STUDY / "search.yaml", "common": STUDY / "common" / "search.yaml"}
@@ -118,8 +134,8 @@ def test_every_method_of_the_study_has_a_recipe(path, tmp_path):
 @pytest.mark.parametrize(
     ("series", "others"),
     [
-        ("methods", {"filtered_bc": 7, "prefix_bc": 7, "webrl_code": 7, "recommended": 7, "mira_bounded": 3, "webrl_bounded": 3}),
-        ("common", {}),
+        ("methods", {"filtered_bc": 7, "prefix_bc": 7, "webrl_code": 7, "recommended": 16, "mira_supported": 4, "webrl_supported": 4}),
+        ("common", {"filtered_bc": 4, "prefix_bc": 5, "recommended": 11}),
     ],
 )
 def test_the_methods_of_a_search_have_the_same_budget(series, others):
