@@ -88,7 +88,9 @@ def run_methods(arguments: argparse.Namespace, configs: Mapping[str, Path], seed
 
 
 def confirm(arguments: argparse.Namespace) -> None:
-    """Evaluates the policies of `run` in Chromium, and prints where outcomes differ."""
+    """Evaluates the policies of `run` in Chromium, and prints where outcomes differ. Exits if a method is in several phases."""
+    if phased := [method for method in arguments.methods if method.endswith(results.PHASED)]:
+        sys.exit(f"confirm: {', '.join(phased)}: only methods in one phase are evaluated again")
     out, seeds = arguments.out, arguments.seeds or [1]
 
     def again(seed: int, method: str) -> Callable[[int], None]:

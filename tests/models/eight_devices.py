@@ -64,12 +64,13 @@ def packed_batch(draw: np.random.Generator) -> dict[str, np.ndarray]:
     for name in ("advantage", "reference_log_prob", "success", "progress", "progress_weight"):
         batch[name] = draw.random((B, S)).astype(np.float32)
     batch["reference_log_prob"] *= -10
+    batch["support"] = draw.integers(-1, VOCABULARY, (B, R, 4)).astype(np.int32)
     return batch
 
 
 LOSSES = {
     "sft": lambda model, batch: SFT(prompt_weight=0.5).loss(model.trunk, batch)[0],
-    "actor": lambda model, batch: Mira(beta=1.0).loss(model.trunk, batch)[0],
+    "actor": lambda model, batch: Mira(beta=1.0, support_weight=1.0, support_tokens=4).loss(model.trunk, batch)[0],
     "critic": lambda model, batch: CriticRecipe().loss(model, batch)[0],
 }
 """The recipes' own, on a critic whose trunk is the policy."""
