@@ -85,7 +85,9 @@ bench-peers:
 # The comparison of methods of docs/results.md, which takes hours, and a part of it. Both go on where they stopped.
 reproduce: setup
 	$(BIN)/python benchmarks/study.py run
+	$(BIN)/python benchmarks/study.py run --series common
 	$(BIN)/python benchmarks/study_results.py table
+	$(BIN)/python benchmarks/study_results.py table --series common
 
 # Two seeds of the demo, a process each.
 QUICK := runs/quick/seed

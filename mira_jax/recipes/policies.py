@@ -12,8 +12,7 @@ from flax import nnx
 
 from mira_jax.recipes.base import Prepared
 from mira_jax.recipes.labels import ALTERNATIVE_LOG_PROBS, ALTERNATIVES, StepLabels, column, mean, token_column
-from mira_jax.training.log_probs import log_probs_and_support as log_probs_of
-from mira_jax.training.log_probs import response_hidden, response_log_probs, sum_by_step
+from mira_jax.training.log_probs import log_probs_and_support, response_hidden, response_log_probs, sum_by_step
 from mira_jax.training.metrics import Mean
 from mira_jax.training.reference import SQUARES
 from mira_jax.trajectories.side_tables import SideTable
@@ -30,9 +29,10 @@ def step_log_probs(model: nnx.Module, batch: dict[str, jax.Array]) -> jax.Array:
     return sum_by_step(response_log_probs(model, batch), batch)
 
 
-def log_probs_and_support(model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """`step_log_probs`, and for each step -log p of the tokens of SUPPORT, summed over the response, BxS each."""
-    log_probs, support = log_probs_of(model, response_hidden(model, batch), batch["response_targets"], batch[SUPPORT])
+def step_log_probs_and_support(model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """`step_log_probs`, and for each step -log pi(support) summed over the response's tokens, BxS each. The support of a token is the token
+    itself and those of the column SUPPORT."""
+    log_probs, support = log_probs_and_support(model, response_hidden(model, batch), batch["response_targets"], batch[SUPPORT])
     return sum_by_step(log_probs, batch), sum_by_step(-support, batch)
 
 

@@ -31,7 +31,7 @@ class TokenColumn:
 
     def take(self, steps: np.ndarray) -> "TokenColumn":
         """The numbers of the steps with these indices, in their order. -1: a step without numbers."""
-        lengths = np.where(steps < 0, 0, np.diff(self.starts)[steps])
+        lengths = np.append(np.diff(self.starts), 0)[steps]
         starts = starts_of(lengths)
         tokens = np.arange(starts[-1]) + np.repeat(self.starts[steps] - starts[:-1], lengths)
         return TokenColumn(self.values[tokens], starts)

@@ -10,7 +10,8 @@ def test_steps_are_taken_in_any_order_and_none_is_empty():
     taken = COLUMN.take(np.array([2, -1, 0, 1, 2]))
     assert [taken[step].tolist() for step in range(5)] == [[[3, 30], [4, 40], [5, 50]], [], [[1, 10], [2, 20]], [], COLUMN[2].tolist()]
     assert taken.values.dtype == np.int32
-    assert COLUMN.take(np.zeros(0, int)).values.shape == (0, 2)
+    nothing = COLUMN.take(np.zeros(0, int))
+    assert nothing.values.shape == (0, 2) and nothing.take(np.array([-1])).starts.tolist() == [0, 0]
 
 
 def test_the_numbers_of_packed_tokens_go_to_their_steps():

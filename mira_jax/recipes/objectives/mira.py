@@ -19,7 +19,7 @@ tokens, its end token included. The loss is the mean of L_t over the steps of a 
 With `support_weight` w, the loss of a step also has - w sum_i log sum_{v in S_i} pi(v | s_t, a_t,<i), where S_i is the support of
 pi_ref at token i. This term is ours.
 
-Reads the columns log_prob, value and, unless alpha is 0, potential.
+Reads the columns log_prob, value, unless alpha is 0 potential, and with `support_weight` the alternatives of each token.
 
 WebRL's objective (arXiv 2411.02337: the actor's loss is its eq. 6, the advantage its eq. 9) is this one with alpha: 0.
 """
@@ -159,7 +159,7 @@ class Mira:
     def loss(self, model: nnx.Module, batch: dict[str, jax.Array]) -> tuple[Mean, dict[str, Mean]]:
         outside = 0.0
         if self.support_weight:
-            log_prob, outside = policies.log_probs_and_support(model, batch)
+            log_prob, outside = policies.step_log_probs_and_support(model, batch)
         else:
             log_prob = policies.step_log_probs(model, batch)
         scale = response_tokens(batch) if self.per_token else 1.0
