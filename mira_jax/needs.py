@@ -52,9 +52,11 @@ class Question:
 class Needs:
     """Collects the checks of one command. Those that need no request run at once; questions wait for `answers`."""
 
-    def __init__(self, produced: Sequence[str] = (), run: str = ""):
+    def __init__(self, produced: Sequence[str] = (), run: str = "", alternatives: dict[str, int] | None = None):
         """`produced`: paths that earlier commands will write. `run`: a folder that is checked already; outputs in it get no line if
-        they are ok."""
+        they are ok. `alternatives`: by path of the side tables that earlier commands will write, the likely tokens that they store; `mira
+        score` adds its own."""
+        self.alternatives = {} if alternatives is None else alternatives
         self._run = os.path.abspath(run) if run else None
         self.checks: list[Check] = []
         self.questions: list[Question] = []

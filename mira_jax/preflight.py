@@ -91,9 +91,10 @@ def _check_stages(config: stages.PhasesConfig, found: Needs) -> None:
     found.output("out", config.out)
     found.checks += [Check("needs", "missing", missing) for missing in phases.missing_needs(config)]
     produced = [str(Path(config.out) / stage_records.RECORDS)]
+    alternatives: dict[str, int] = {}
     asked: list[tuple[str, Any]] = []
     for stage in stages.expand(config):
-        of_stage = Needs(produced, config.out)
+        of_stage = Needs(produced, config.out, alternatives)
         with of_stage.attempt():
             _check_stage(stage, config, of_stage)
         produced += of_stage.outputs

@@ -400,6 +400,8 @@ def needs(config: ScoreConfig, found: Needs) -> None:
                 with found.attempt(kind):
                     _provenance(folder, kind, config)
     found.output("out", config.out)
+    if config.policy:
+        found.alternatives[os.path.abspath(Path(config.out) / "policy.npz")] = config.alternatives
     if config.out:
         with found.attempt():
             _check(config)

@@ -7,6 +7,7 @@ If a run is killed, the same command resumes from the last checkpoint and gives 
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, TextIO
@@ -29,6 +30,7 @@ from mira_jax.models.sharding import MeshConfig
 from mira_jax.needs import LEAST_SPACE, Needs
 from mira_jax.recipes import DEFAULT_OBJECTIVE, RECIPES, make_recipe, options_of
 from mira_jax.recipes.base import Recipe
+from mira_jax.recipes.policies import SUPPORT
 from mira_jax.recipes.quality import weak_columns
 from mira_jax.schema import Options
 from mira_jax.training import loop, processes, setup
@@ -279,10 +281,23 @@ def needs(config: TrainConfig, found: Needs) -> None:
         elif config.model.preset and not config.init_from:
             parameters = PRESETS[config.model.preset].parameters
     with found.attempt("recipe"):
-        make_recipe(config.recipe)
+        _check_alternatives(config, make_recipe(config.recipe), found)
     # A checkpoint holds the parameters and Adam's two moments in float32. One more than is kept exists while it is written.
     size = 0 if config.lora else 12 * parameters * (config.checkpoint.keep + 1)
     found.output("out", config.out, max(size, LEAST_SPACE))
+
+
+def _check_alternatives(config: TrainConfig, recipe: Recipe, found: Needs) -> None:
+    """Raises ConfigError if an earlier stage stores fewer likely tokens than the recipe reads."""
+    wanted = getattr(recipe, "token_columns", {}).get(SUPPORT)
+    for number, path in enumerate(config.data.side_tables):
+        stored = found.alternatives.get(os.path.abspath(path))
+        if wanted and stored is not None and stored < wanted.shape[0]:
+            raise ConfigError(
+                f"data.side_tables.{number}",
+                f"{path}: the stage that writes it has alternatives={stored}, and recipe.support_weight needs {wanted.shape[0]}; "
+                f"set alternatives={wanted.shape[0]} there",
+            )
 
 
 REQUIRED = {

@@ -87,6 +87,21 @@ def test_a_stage_list_knows_what_earlier_stages_write(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("stored", "failed"), [(31, 1), (32, 0)])
+def test_a_stage_list_stores_the_alternatives_that_its_actor_reads(tmp_path, capsys, stored, failed):
+    actor = {"out": "{out}/actor", "recipe": {"name": "actor", "support_weight": 1.0}, "data.side_tables": ["{out}/scores/policy.npz"]}
+    stages = [
+        {"name": "score", "module": "mira_jax.score", "set": {"out": "{out}/scores", "policy": "{out}/sft", "alternatives": stored}},
+        {"name": "actor", "module": "mira_jax.train", "set": {**actor, "data.folders": ["{out}/labels"]}},
+    ]
+    (tmp_path / "phases.yaml").write_text(json.dumps({"out": str(tmp_path / "run"), "stages": stages}))
+    preflight("phases", "--config", tmp_path / "phases.yaml")
+    found = [line for line in lines(capsys) if line.startswith("failed")]
+    assert len(found) == failed and all(
+        "actor: data.side_tables.0: " in line and line.endswith("needs 32; set alternatives=32 there") for line in found
+    )
+
+
 def test_the_demo_lacks_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert preflight("--offline", "demo") == 0
